@@ -1,0 +1,31 @@
+"""Multi-label image classification from single positive labels, in TensorFlow and Keras.
+
+Expected Negative and Spatial Consistency losses of Verelst et al. (WACV 2023), and what surrounds
+them. Submodules are imported when first used, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {"SPMLModel": "model", "load_network": "networks", "UserError": "errors"}
+_MODULES = (
+    "banks", "boxes", "callbacks", "labels", "losses", "metrics", "model", "networks",
+    "optimizers", "pipeline", "readers", "targets",
+)  # fmt: skip
+__all__ = ["__version__", *_EXPORTS, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"spml_tf.{name}")
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f"spml_tf.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module 'spml_tf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

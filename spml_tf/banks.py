@@ -1,0 +1,138 @@
+"""Moving averages of every image's scores and heatmaps, kept in saved weights (eq. 4)."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+DTYPES = ("float32", "float16", "uint8")
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class EMABank(keras.layers.Layer):
+    """An exponential moving average of values in [0, 1] for each cell of each image.
+
+    The first visit of a cell sets it, later ones follow value <- momentum * value +
+    (1 - momentum) * new (eq. 4). Rows are written in place by scatter. Every cell has a saved mark
+    that tells whether it was visited; what is stored in a cell never visited means nothing.
+
+    uint8 storage holds round(255 * value) with stochastic rounding, seeded by (seed, number of
+    writes so far): rounding to nearest would stall the average. It lives in host memory, since
+    TensorFlow has no scatter kernel for uint8 on GPUs.
+
+    Args:
+        num_images: N.
+        num_classes: L.
+        grid: int, cells per side of the whole image's grid; 0 for one value per image and class.
+        momentum: mu of eq. 4, in [0, 1).
+        storage: "float32", "float16" or "uint8".
+        seed: int, of the stochastic rounding.
+
+    Attributes:
+        values: weight [N, (grid, grid,) L] of dtype `storage`.
+        visited: weight [N, (grid, grid)] bool.
+
+    Raises:
+        ValueError: for a momentum outside [0, 1) or an unknown storage.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        num_classes: int,
+        grid: int = 0,
+        momentum: float = 0.8,
+        storage: str = "float32",
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(trainable=False, **kwargs)
+        if not 0.0 <= momentum < 1.0:
+            raise ValueError(f"momentum must lie in [0, 1). Received: {momentum}")
+        if storage not in DTYPES:
+            raise ValueError(f"storage must be one of {DTYPES}. Received: {storage!r}")
+        self.num_images, self.num_classes, self.grid = num_images, num_classes, grid
+        self.momentum, self.storage, self.seed = momentum, storage, seed
+        cells = (grid, grid) if grid else ()
+        with tf.device("CPU:0") if storage == "uint8" else contextlib.nullcontext():
+            self.values = self._weight((num_images, *cells, num_classes), storage, "values")
+        with tf.device("CPU:0"):
+            self.visited = self._weight((num_images, *cells), "bool", "visited")
+        self.writes = self._weight((), "int64", "writes")
+        self.built = True
+
+    def _weight(self, shape: tuple[int, ...], dtype: str, name: str) -> keras.Variable:
+        return self.add_weight(
+            shape=shape, dtype=dtype, name=name, initializer="zeros", trainable=False,
+            autocast=False,
+        )  # fmt: skip
+
+    def read(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The averages of some images, before this step's write.
+
+        Args:
+            index: [B] int64, in [0, N).
+
+        Returns:
+            values: [B, (grid, grid,) L] float32 in [0, 1].
+            visited: [B, (grid, grid)] bool.
+        """
+        return self._decode(tf.gather(self.values.value, index)), self.read_visited(index)
+
+    def read_visited(self, index: tf.Tensor) -> tf.Tensor:
+        """The marks of some images: [B, (grid, grid)] bool for index [B] int64."""
+        return tf.gather(self.visited.value, index)
+
+    def write(self, index: tf.Tensor, new: tf.Tensor, inside: tf.Tensor | None = None) -> None:
+        """Moves the averages of some images towards new values and marks the cells as visited.
+
+        Args:
+            index: [B] int64, in [0, N), each at most once.
+            new: [B, (grid, grid,) L] float in [0, 1].
+            inside: [B, (grid, grid)] bool, the cells to update; None means all.
+        """
+        stored = tf.gather(self.values.value, index)
+        visited = self.read_visited(index)
+        inside = tf.ones_like(visited) if inside is None else inside
+        new = tf.cast(new, tf.float32)
+        average = self.momentum * self._decode(stored) + (1.0 - self.momentum) * new
+        updated = self._encode(tf.where(visited[..., None], average, new))
+        rows = tf.where(inside[..., None], updated, stored)
+        self.values.value.scatter_update(tf.IndexedSlices(rows, index))
+        self.visited.value.scatter_update(tf.IndexedSlices(visited | inside, index))
+        self.writes.assign_add(1)
+
+    def _decode(self, stored: tf.Tensor) -> tf.Tensor:
+        values = tf.cast(stored, tf.float32)
+        return values / 255.0 if self.storage == "uint8" else values
+
+    def _encode(self, values: tf.Tensor) -> tf.Tensor:
+        if self.storage == "uint8":
+            seed = tf.stack([tf.constant(self.seed, tf.int64), self.writes.value])
+            noise = tf.random.stateless_uniform(tf.shape(values), seed)
+            values = tf.clip_by_value(tf.floor(values * 255.0 + noise), 0.0, 255.0)
+        return tf.cast(values, self.storage)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_images": self.num_images,
+            "num_classes": self.num_classes,
+            "grid": self.grid,
+            "momentum": self.momentum,
+            "storage": self.storage,
+            "seed": self.seed,
+        }
+
+
+def score_bank(num_images: int, num_classes: int, **kwargs: Any) -> EMABank:
+    """The score bank s of eq. 4: values [N, L]. Arguments as for `EMABank`."""
+    return EMABank(num_images, num_classes, name="ema_scores", **kwargs)
+
+
+def heatmap_bank(num_images: int, num_classes: int, grid: int, **kwargs: Any) -> EMABank:
+    """The heatmap bank H of eq. 7: values [N, W, W, L], W = `grid`. Arguments as for `EMABank`."""
+    return EMABank(num_images, num_classes, grid=grid, name="ema_heatmaps", **kwargs)

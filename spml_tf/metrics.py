@@ -1,0 +1,133 @@
+"""Exact (non-interpolated) average precision, and its mean as a streaming Keras metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Average precision of every class: sum over thresholds of (R_k - R_(k-1)) P_k.
+
+    Images of equal score share one threshold, as in scikit-learn's average_precision_score.
+
+    Args:
+        labels: [N, L]; 1 is a positive, every other value a negative.
+        scores: [N, L] float, higher means more likely positive.
+
+    Returns:
+        [L] float64 in [0, 1], NaN for a class without positives.
+
+    Raises:
+        ValueError: for shapes that differ or scores that are not finite.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if labels.shape != scores.shape or labels.ndim != 2:
+        raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be one [N, L]")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite: the network has diverged")
+    if len(labels) == 0:
+        return np.full(labels.shape[1], np.nan)
+    order = np.argsort(-scores, axis=0, kind="stable")
+    positive = np.take_along_axis(labels == 1, order, axis=0)
+    ranked = np.take_along_axis(scores, order, axis=0)
+    last_of_tie = np.vstack([ranked[1:] != ranked[:-1], np.ones((1, labels.shape[1]), bool)])
+    ranks = np.arange(1, len(labels) + 1)[:, None]
+    # Each image takes the precision at the last image of its tie.
+    threshold = np.where(last_of_tie, ranks, len(labels) + 1)
+    threshold = np.minimum.accumulate(threshold[::-1], axis=0)[::-1]
+    true_positives = np.take_along_axis(np.cumsum(positive, axis=0), threshold - 1, axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.sum(positive * (true_positives / threshold), axis=0) / positive.sum(axis=0)
+
+
+def mean_average_precision(
+    labels: np.ndarray, scores: np.ndarray, absent_classes: str = "skip"
+) -> float:
+    """Mean of `average_precision` over classes.
+
+    Args:
+        labels: [N, L]; 1 is a positive, every other value a negative.
+        scores: [N, L] float.
+        absent_classes: "skip" leaves classes without positives out of the mean, "zero" counts
+            them as 0 (the rule of Cole et al. 2021).
+
+    Returns:
+        float in [0, 1]; NaN where "skip" leaves no class.
+    """
+    precisions = average_precision(labels, scores)
+    if absent_classes == "zero":
+        return float(np.nan_to_num(precisions).mean())
+    present = precisions[~np.isnan(precisions)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class MeanAveragePrecision(keras.metrics.Metric):
+    """Mean average precision over everything seen since the last reset, exact for any batching.
+
+    y_true is [B, L] in {1, 0, -1} (unknown counts as negative), y_pred [B, L] scores. All scores
+    are kept: 4 bytes per image and class and as many for labels. `result` computes the exact value
+    when called eagerly, as `fit` and `evaluate` do at the end of a pass; inside a `tf.function`,
+    where it would cost a sort at every step, it returns the value computed last (NaN at first).
+
+    Args:
+        absent_classes: "skip" or "zero", see `mean_average_precision`.
+        name, dtype: as in Keras.
+    """
+
+    def __init__(self, absent_classes: str = "skip", name: str = "map", dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        if absent_classes not in ("skip", "zero"):
+            raise ValueError(f'absent_classes must be "skip" or "zero". Got {absent_classes!r}')
+        self.absent_classes = absent_classes
+        self._latest = self.add_variable((), _nan, name="latest")
+        self._labels = _growing("labels")
+        self._scores = _growing("scores")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds a batch.
+
+        Raises:
+            ValueError: if sample weights are passed, which average precision does not define here.
+        """
+        if sample_weight is not None:
+            raise ValueError("MeanAveragePrecision takes no sample weights")
+        _append(self._labels, tf.cast(y_true, tf.float32))
+        _append(self._scores, tf.cast(y_pred, tf.float32))
+
+    def result(self) -> Any:
+        if tf.inside_function():
+            return self._latest.value
+        labels, scores = self._labels.numpy(), self._scores.numpy()
+        value = mean_average_precision(labels, scores, self.absent_classes)
+        self._latest.assign(value)
+        return np.float64(value)
+
+    def reset_state(self) -> None:
+        self._labels.assign(tf.zeros([0, 0]))
+        self._scores.assign(tf.zeros([0, 0]))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "absent_classes": self.absent_classes}
+
+
+def _nan(shape: Any, dtype: Any = None) -> tf.Tensor:
+    return tf.fill(shape, tf.constant(float("nan"), dtype or tf.float32))
+
+
+def _growing(name: str) -> tf.Variable:
+    """A variable of any [N, L]: Keras' own variables cannot grow."""
+    with tf.init_scope():
+        return tf.Variable(tf.zeros([0, 0]), shape=[None, None], name=name, trainable=False)
+
+
+def _append(rows: tf.Variable, batch: tf.Tensor) -> None:
+    value = rows.read_value()
+    grown = tf.cond(
+        tf.shape(value)[0] > 0, lambda: tf.concat([value, batch], axis=0), lambda: batch
+    )
+    rows.assign(grown)

@@ -1,0 +1,95 @@
+"""Networks that emit class activation maps, by name or from a model of the user's own.
+
+Every one takes "image", [batch, size, size, 3] float32 RGB in 0..255, and returns
+[batch, grid, grid, classes] float32 logits from its layer `CAM_LAYER`. Importing this package
+registers the layers a saved network needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+
+import keras
+
+from spml_tf.errors import UserError
+from spml_tf.networks.batch_norm import FusedBatchNormalization, fuse_batch_normalization
+from spml_tf.networks.cam import (
+    CAM_LAYER,
+    backbone_layers,
+    cam_from_backbone,
+    cam_from_classifier,
+    cam_head,
+    replace_head,
+)
+from spml_tf.networks.efficientnet_lite0 import (
+    efficientnet_lite0_cam,
+    efficientnet_lite0_classifier,
+)
+from spml_tf.networks.preprocessing import ImagePreprocessing
+from spml_tf.networks.resnet50 import application_cam, resnet50_cam
+from spml_tf.networks.small_residual import small_residual_cam
+from spml_tf.networks.weights import load_network
+
+__all__ = [
+    "CAM_LAYER",
+    "NETWORKS",
+    "FusedBatchNormalization",
+    "ImagePreprocessing",
+    "application_cam",
+    "backbone_layers",
+    "build",
+    "cam_from_backbone",
+    "cam_from_classifier",
+    "cam_head",
+    "efficientnet_lite0_cam",
+    "efficientnet_lite0_classifier",
+    "fuse_batch_normalization",
+    "load_network",
+    "replace_head",
+    "resnet50_cam",
+    "small_residual_cam",
+]
+
+# Each is called as builder(num_classes, weights=..., image_size=...).
+NETWORKS: dict[str, Callable[..., keras.Model]] = {
+    "resnet50": resnet50_cam,
+    "efficientnet_lite0": efficientnet_lite0_cam,
+    "small_residual": small_residual_cam,
+}
+_APPLICATIONS_PREFIX = "applications:"
+
+
+def build(
+    name: str,
+    num_classes: int,
+    weights: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+) -> keras.Model:
+    """Builds a network by its name.
+
+    Args:
+        name: a key of `NETWORKS`, or ``"applications:"`` and the name of a `keras.applications`
+            constructor, such as ``"applications:MobileNetV2"``.
+        num_classes: number of classes.
+        weights: ``"imagenet"``, None or ``"none"`` (random), or a file of that network's weights.
+        image_size: side of the input images in pixels; None takes any.
+
+    Returns:
+        A CAM network.
+
+    Raises:
+        UserError: for an unknown name, naming the known ones, or unsuitable weights.
+    """
+    if name.startswith(_APPLICATIONS_PREFIX):
+        constructor = name.removeprefix(_APPLICATIONS_PREFIX)
+        return application_cam(constructor, num_classes, weights=weights, image_size=image_size)
+    if name not in NETWORKS:
+        near = difflib.get_close_matches(name, NETWORKS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(
+            f"unknown network {name!r}: {hint}choose {', '.join(NETWORKS)} or "
+            f"{_APPLICATIONS_PREFIX}NAME (a constructor of keras.applications)"
+        )
+    return NETWORKS[name](num_classes, weights=weights, image_size=image_size)

@@ -1,0 +1,280 @@
+"""Networks that emit class activation maps: the classifier applied before pooling.
+
+A classifier that ends in global average pooling and a dense layer computes
+``mean_yx(features) @ W + b``. The mean is linear, so the same W and b applied at every position
+(a 1x1 convolution) and averaged afterwards give the same logits: the network then emits a map
+per class, and its spatial mean is the classifier (section 3.1 of Verelst et al., WACV 2023).
+
+Every network here takes "image", [batch, size, size, 3] float32 RGB in 0..255, and returns
+[batch, grid, grid, classes] float32 logits from the layer `CAM_LAYER`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from spml_tf.errors import UserError
+from spml_tf.networks.batch_norm import clone_with
+from spml_tf.networks.preprocessing import ImagePreprocessing
+
+CAM_LAYER = "cam_logits"
+
+
+def cam_head(
+    features: keras.KerasTensor, num_classes: int, seed: int | None = None
+) -> keras.KerasTensor:
+    """Applies the CAM head, a 1x1 convolution in float32.
+
+    Args:
+        features: [batch, grid, grid, channels] float.
+        num_classes: number of classes, at least 1.
+        seed: of the initial weights, None for Keras' global seed.
+
+    Returns:
+        [batch, grid, grid, num_classes] float32 logits.
+
+    Raises:
+        ValueError: if ``num_classes`` is below 1.
+    """
+    if num_classes < 1:
+        raise ValueError(f"`num_classes` must be at least 1. Received: num_classes={num_classes}")
+    initializer = keras.initializers.GlorotUniform(seed=seed)
+    # float32 under mixed precision too: the losses and the banks need the logits' full precision.
+    head = keras.layers.Conv2D(
+        num_classes, 1, kernel_initializer=initializer, dtype="float32", name=CAM_LAYER
+    )
+    return head(features)
+
+
+def image_input(image_size: int | None) -> keras.KerasTensor:
+    """Returns the input every network has, [batch, size, size, 3]; size None takes any."""
+    return keras.Input((image_size, image_size, 3), dtype="float32", name="image")
+
+
+def cam_from_backbone(
+    backbone: keras.Model,
+    num_classes: int,
+    *,
+    preprocessing: str = "none",
+    image_size: int | None = None,
+    fuse: bool = True,
+    name: str | None = None,
+) -> keras.Model:
+    """Builds a CAM network on any feature extractor.
+
+    Args:
+        backbone: a Keras model from one image tensor [batch, height, width, 3] to one feature map
+            [batch, grid, grid, channels]. A functional or sequential one is cloned (with its
+            weights) and its layers become layers of the result; a subclassed one is used itself,
+            as one layer, and its class must be registered with Keras to be saved.
+        num_classes: number of classes, at least 1.
+        preprocessing: what the backbone's weights expect (`ImagePreprocessing`).
+        image_size: side of the input images in pixels, None for the backbone's own.
+        fuse: whether batch normalisation is replaced by the fused layer (not in subclassed ones).
+        name: of the network, by default the backbone's with ``_cam``.
+
+    Returns:
+        A functional model, "image" [batch, size, size, 3] float32 in 0..255 -> CAM logits
+        [batch, grid, grid, num_classes] float32.
+
+    Raises:
+        UserError: if the backbone is not such a model.
+    """
+    name = name or f"{backbone.name}_cam"
+    if not isinstance(backbone, keras.Sequential) and not is_functional(backbone):
+        image = image_input(image_size)
+        features = backbone(ImagePreprocessing(preprocessing, name="preprocessing")(image))
+        _check_features(backbone, features)
+        return keras.Model(image, cam_head(features, num_classes), name=name)
+    backbone = _unwrapped(backbone)
+    shape = backbone.inputs[0].shape[1:3] if image_size is None else (image_size, image_size)
+    image = keras.Input((*shape, 3), dtype="float32", name="image")
+    features = _flat_features(backbone, image, preprocessing, fuse)
+    return keras.Model(image, cam_head(features, num_classes), name=name)
+
+
+def cam_from_classifier(
+    classifier: keras.Model,
+    *,
+    preprocessing: str = "none",
+    head: str | None = None,
+    image_size: int | None = None,
+) -> keras.Model:
+    """Moves a classifier's dense layer before its global average pooling.
+
+    The spatial mean of the result equals the classifier's logits (before its softmax or sigmoid).
+
+    Args:
+        classifier: a functional or sequential model that ends in GlobalAveragePooling2D -> Dense,
+            with an optional softmax or sigmoid; dropout and flattening may stand between.
+        preprocessing: what has to be done before the classifier's input (`ImagePreprocessing`).
+        head: name of the dense layer, None for the last one.
+        image_size: side of the input images in pixels, None for the classifier's own.
+
+    Returns:
+        A CAM network with copies of the classifier's weights, head included.
+
+    Raises:
+        UserError: if the classifier has another ending, naming the layer in the way.
+    """
+    output = classifier.get_layer(head).output if head else _single(classifier, "outputs")
+    features, dense = _trace_head(output, classifier.name)
+    network = cam_from_backbone(
+        keras.Model(_single(classifier, "inputs"), features, name=classifier.name),
+        dense.units,
+        preprocessing=preprocessing,
+        image_size=image_size,
+    )
+    kernel, *bias = dense.get_weights()
+    bias = bias or [np.zeros(dense.units, np.float32)]
+    network.get_layer(CAM_LAYER).set_weights([kernel[np.newaxis, np.newaxis], *bias])
+    return network
+
+
+def replace_head(
+    network: keras.Model,
+    num_classes: int,
+    class_names_from: Sequence[str] | None = None,
+    class_names_to: Sequence[str] | None = None,
+) -> keras.Model:
+    """Puts a new head on a CAM network's backbone.
+
+    Args:
+        network: a CAM network; its backbone's layers are shared with the result, not copied.
+        num_classes: number of classes of the new head.
+        class_names_from: names of the network's classes, in order.
+        class_names_to: names of the new classes, in order. The head's weights of every class
+            whose name is in both lists are carried over.
+
+    Returns:
+        A CAM network with ``num_classes`` maps.
+
+    Raises:
+        ValueError: if the names are not unique or not as many as the classes.
+    """
+    old = network.get_layer(CAM_LAYER)
+    outputs = cam_head(old.input, num_classes)
+    result = keras.Model(network.inputs[0], outputs, name=network.name)
+    if class_names_from is None and class_names_to is None:
+        return result
+    names_from = _checked_names("class_names_from", class_names_from, old.filters)
+    names_to = _checked_names("class_names_to", class_names_to, num_classes)
+    pairs = [(names_from.index(n), i) for i, n in enumerate(names_to) if n in names_from]
+    new = result.get_layer(CAM_LAYER)
+    weights = new.get_weights()
+    for target, source in zip(weights, old.get_weights(), strict=True):
+        for row_from, row_to in pairs:
+            target[..., row_to] = source[..., row_from]
+    new.set_weights(weights)
+    return result
+
+
+def backbone_layers(network: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the top-level layers of a CAM network without the head, in order."""
+    return [layer for layer in network.layers if layer.name != CAM_LAYER]
+
+
+def is_functional(model: keras.Model) -> bool:
+    """Returns whether the model was made of inputs and outputs (subclasses of that included)."""
+    return hasattr(model, "operations") and hasattr(model, "_nodes_by_depth")
+
+
+def _single(model: keras.Model, side: str) -> keras.KerasTensor:
+    """Returns a model's only input or output tensor."""
+    tensors = getattr(model, side, None) if model.built else None
+    if not tensors:
+        raise UserError(f"model {model.name!r} is not built: give it a keras.Input first")
+    if len(tensors) != 1:
+        raise UserError(f"model {model.name!r} has {len(tensors)} {side}, not one")
+    return tensors[0]
+
+
+def _unwrapped(backbone: keras.Model) -> keras.Model:
+    """Returns the backbone as a plain functional model, out of wrappers that only call it."""
+    model = keras.Model(
+        _single(backbone, "inputs"), _single(backbone, "outputs"), name=backbone.name
+    )
+    inner = [op for op in model.operations if not isinstance(op, keras.layers.InputLayer)]
+    only = inner[0] if len(inner) == 1 else None
+    if isinstance(only, keras.Sequential) or (only is not None and is_functional(only)):
+        return _unwrapped(only)
+    if len(model.inputs[0].shape) != 4 or model.inputs[0].shape[-1] != 3:
+        raise UserError(
+            f"backbone {backbone.name!r} takes {model.inputs[0].shape}, not "
+            "[batch, height, width, 3] images"
+        )
+    _check_features(backbone, model.outputs[0])
+    return model
+
+
+def _check_features(backbone: keras.Model, features: keras.KerasTensor) -> None:
+    """Raises UserError unless the backbone's output is a feature map."""
+    shape = getattr(features, "shape", None)
+    if shape is None or len(shape) != 4:
+        raise UserError(
+            f"backbone {backbone.name!r} returns {shape or type(features).__name__}, not a "
+            "[batch, grid, grid, channels] feature map; cut it before its pooling, or use "
+            "cam_from_classifier"
+        )
+
+
+def _flat_features(
+    backbone: keras.Model, image: keras.KerasTensor, preprocessing: str, fuse: bool
+) -> keras.KerasTensor:
+    """Runs clones of the backbone's layers on the preprocessed image, without nesting them."""
+    scaled = ImagePreprocessing(preprocessing, name="preprocessing")(image)
+
+    def call(layer: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+        # Whatever read the backbone's input now reads the preprocessed image.
+        args, kwargs = keras.tree.map_structure(
+            lambda value: scaled if value is image else value, (args, kwargs)
+        )
+        return layer(*args, **kwargs)
+
+    try:
+        return clone_with(backbone, fuse, input_tensors=image, call_function=call).outputs[0]
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UserError(
+            f"backbone {backbone.name!r} cannot be cloned ({' '.join(str(error).split())[:200]}); "
+            "a Lambda layer has to become a registered layer, and every layer needs get_config"
+        ) from error
+
+
+def _trace_head(
+    output: keras.KerasTensor, name: str
+) -> tuple[keras.KerasTensor, keras.layers.Dense]:
+    """Follows a classifier from its output back to the features before its pooling."""
+    dense: keras.layers.Dense | None = None
+    while True:
+        layer, node_index, _ = output._keras_history
+        pooling = dense is not None and isinstance(layer, keras.layers.GlobalAveragePooling2D)
+        if not pooling and not _belongs_to_head(layer, dense is not None):
+            raise UserError(
+                f"classifier {name!r} must end in GlobalAveragePooling2D -> Dense with softmax, "
+                f"sigmoid or no activation; layer {layer.name!r} ({type(layer).__name__}) is in "
+                "the way"
+            )
+        output = layer._inbound_nodes[node_index].input_tensors[0]
+        if pooling:
+            return output, dense
+        dense = layer if isinstance(layer, keras.layers.Dense) else dense
+
+
+def _belongs_to_head(layer: keras.Operation, after_dense: bool) -> bool:
+    """Returns whether a layer met on the way back keeps the head linear up to its activation."""
+    if after_dense:
+        return isinstance(layer, keras.layers.Dropout | keras.layers.Flatten)
+    if isinstance(layer, keras.layers.Dense | keras.layers.Activation):
+        return layer.activation.__name__ in ("linear", "softmax", "sigmoid")
+    return isinstance(layer, keras.layers.Softmax | keras.layers.Dropout)
+
+
+def _checked_names(argument: str, names: Sequence[str] | None, count: int) -> list[str]:
+    """Returns the class names as a list if they are unique and as many as the classes."""
+    if names is None or len(names) != count or len(set(names)) != count:
+        raise ValueError(f"`{argument}` must be {count} different names. Received: {names}")
+    return list(names)

@@ -1,0 +1,218 @@
+"""Pascal VOC 2012, image-level labels from ImageSets/Main and boxes from Annotations.
+
+The layout is the official archive's. A mark in `ImageSets/Main/{class}_{split}.txt` is " 1" (the
+class is there), "-1" (it is not) or " 0" (all its objects there are marked as difficult). What " 0"
+means for the labels is a choice, see `load`.
+"""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spml_tf.errors import UserError
+from spml_tf.labels import DEFAULT_SEED, NEGATIVE, POSITIVE, UNKNOWN
+from spml_tf.readers.examples import Examples
+
+# VOC's own order, which is alphabetical.
+CLASS_NAMES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+SPLITS = ("train", "val", "trainval")
+DIFFICULT_RULES = {"positive": POSITIVE, "negative": NEGATIVE, "unknown": UNKNOWN}
+
+_SOURCE = (
+    "get VOCtrainval_11-May-2012.tar, the Pascal VOC 2012 trainval archive, unpack it, and name "
+    "its folder VOCdevkit or VOCdevkit/VOC2012, which holds ImageSets/Main and JPEGImages"
+)
+
+
+def load(
+    data_dir: str | os.PathLike[str] | None = None,
+    split: str = "train",
+    seed: int = DEFAULT_SEED,
+    difficult: str = "negative",
+) -> Examples:
+    """Reads one split of Pascal VOC 2012.
+
+    Args:
+        data_dir: the folder VOC2012 (it holds ImageSets) or the folder VOCdevkit above it.
+        split: "train", "val" or "trainval".
+        seed: ignored, nothing is drawn; every reader takes it.
+        difficult: how the mark " 0" counts: "negative" (as in Cole et al., CVPR 2021, whose label
+            is 1 for " 1" only), "positive" or "unknown".
+
+    Returns:
+        Examples with files, sorted by name; names are "JPEGImages/....jpg". Images without a
+        positive label are left out. Boxes where there is a folder Annotations, else None; boxes of
+        difficult objects are kept with difficult="positive" only, and an image without an
+        annotation file has none.
+
+    Raises:
+        UserError: folder, list or photo missing, or a malformed line or annotation.
+        ValueError: an unknown rule for difficult objects.
+    """
+    if difficult not in DIFFICULT_RULES:
+        known = ", ".join(DIFFICULT_RULES)
+        raise ValueError(f"difficult: expected one of {known}, found {difficult!r}")
+    if split not in SPLITS:
+        raise UserError(f"split: Pascal VOC has {', '.join(SPLITS)}, found {split!r}")
+    root = _root(data_dir)
+    stems = _read_list(root, split)
+    labels = _read_labels(root, split, stems, DIFFICULT_RULES[difficult])
+    kept = np.flatnonzero((labels == POSITIVE).any(axis=1))
+    if not len(kept):
+        raise UserError(f"{_list_path(root, split)}: no photo of this list has a positive label")
+    stems = [stems[row] for row in kept]
+    names = tuple(f"JPEGImages/{stem}.jpg" for stem in stems)
+    paths = _photo_paths(root, names)
+    boxes = _read_all_boxes(root, stems, keep_difficult=difficult == "positive")
+    return Examples(names, labels[kept], CLASS_NAMES, paths=paths, boxes=boxes)
+
+
+def _root(data_dir: str | os.PathLike[str] | None) -> Path:
+    if data_dir is None:
+        raise UserError(f"data_dir: Pascal VOC needs its folder; {_SOURCE}")
+    given = Path(data_dir).absolute()
+    for root in (given, given / "VOC2012"):
+        if (root / "ImageSets" / "Main").is_dir():
+            return root
+    raise UserError(f"data_dir: no ImageSets/Main in {given} or in its VOC2012; {_SOURCE}")
+
+
+def _list_path(root: Path, name: str) -> Path:
+    return root / "ImageSets" / "Main" / f"{name}.txt"
+
+
+def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yields ("file:line", words) for every line that is not blank."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the list ({error.strerror}); {_SOURCE}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file ({error.reason}); {_SOURCE}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line.split()
+
+
+def _read_list(root: Path, split: str) -> list[str]:
+    """The file stems of a split, sorted."""
+    stems: set[str] = set()
+    for place, words in _lines(_list_path(root, split)):
+        if len(words) != 1:
+            raise UserError(f"{place}: expected one image name, found {' '.join(words)!r}")
+        if words[0] in stems:
+            raise UserError(f"{place}: {words[0]} is in the list twice; remove this line")
+        stems.add(words[0])
+    return sorted(stems)
+
+
+def _read_labels(root: Path, split: str, stems: Sequence[str], difficult: int) -> NDArray[np.int8]:
+    """int8 [N, 20] of the images named in stems."""
+    rows = {stem: row for row, stem in enumerate(stems)}
+    values = {"1": POSITIVE, "-1": NEGATIVE, "0": difficult}
+    labels = np.empty((len(stems), len(CLASS_NAMES)), np.int8)
+    for column, class_name in enumerate(CLASS_NAMES):
+        path = _list_path(root, f"{class_name}_{split}")
+        missing = set(stems)
+        for place, words in _lines(path):
+            stem, mark = _stem_and_mark(place, words, values)
+            if stem not in rows:
+                raise UserError(f"{place}: {stem} is not in {split}.txt; remove it or add it there")
+            if stem not in missing:
+                raise UserError(f"{place}: {stem} has a second mark; remove one of the two lines")
+            missing.remove(stem)
+            labels[rows[stem], column] = values[mark]
+        if missing:
+            raise UserError(f"{path}: no mark for {min(missing)}, which is in {split}.txt")
+    return labels
+
+
+def _stem_and_mark(place: str, words: Sequence[str], values: dict[str, int]) -> tuple[str, str]:
+    if len(words) != 2 or words[1] not in values:
+        raise UserError(
+            f"{place}: expected an image name and 1, 0 or -1, found {' '.join(words)!r}"
+        )
+    return words[0], words[1]
+
+
+def _photo_paths(root: Path, names: Sequence[str]) -> tuple[str, ...]:
+    folder = root / "JPEGImages"
+    # One listing is much faster than thousands of questions on network drives.
+    present = set(os.listdir(folder)) if folder.is_dir() else set()
+    for name in names:
+        if os.path.basename(name) not in present:
+            raise UserError(f"{root / name}: the photo is missing; {_SOURCE}")
+    return tuple(str(root / name) for name in names)
+
+
+def _read_all_boxes(
+    root: Path, stems: Sequence[str], keep_difficult: bool
+) -> tuple[NDArray[np.float32], ...] | None:
+    folder = root / "Annotations"
+    if not folder.is_dir():
+        return None
+    present = set(os.listdir(folder))
+    boxes = []
+    for stem in stems:
+        rows: list[list[float]] = []
+        if f"{stem}.xml" in present:
+            rows = _read_boxes(folder / f"{stem}.xml", keep_difficult)
+        boxes.append(np.asarray(rows, np.float32).reshape(-1, 5))
+    return tuple(boxes)
+
+
+def _read_boxes(path: Path, keep_difficult: bool) -> list[list[float]]:
+    """Rows (class index, y1, x1, y2, x2); photos may be smaller than when they were annotated."""
+    try:
+        tree = ElementTree.parse(path).getroot()
+        height, width = (_number(tree, f"size/{side}") for side in ("height", "width"))
+        return [
+            _box_row(node, height, width)
+            for node in tree.findall("object")
+            if keep_difficult or node.findtext("difficult", "0").strip() != "1"
+        ]
+    except (ElementTree.ParseError, OSError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{path}: not a VOC annotation ({error}); {_SOURCE}") from error
+
+
+def _box_row(node: ElementTree.Element, height: float, width: float) -> list[float]:
+    # VOC counts pixels from 1, and the last one belongs to the box.
+    y1, x1 = _number(node, "bndbox/ymin") - 1, _number(node, "bndbox/xmin") - 1
+    y2, x2 = _number(node, "bndbox/ymax"), _number(node, "bndbox/xmax")
+    class_index = CLASS_NAMES.index(node.findtext("name", "").strip())
+    corners = [y1 / height, x1 / width, y2 / height, x2 / width]
+    return [class_index, *(min(max(corner, 0.0), 1.0) for corner in corners)]
+
+
+def _number(node: ElementTree.Element, path: str) -> float:
+    text = node.findtext(path)
+    if text is None:
+        raise ValueError(f"no {path}")
+    return float(text)

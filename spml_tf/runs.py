@@ -1,0 +1,208 @@
+"""A run's folder: what is in it, and how it is written so that a crash never spoils it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from spml_tf.errors import UserError
+from spml_tf.settings import Settings
+
+# These may change between start and resumption: they do not change the results.
+_FREE = ("threads",)
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yields a path to write to, which then replaces `path` in one step.
+
+    The temporary name keeps the ending of `path`: Keras chooses the format by it.
+    """
+    temporary = path.with_name(f".unfinished-{path.name}")
+    yield temporary
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON in one step; NaN is refused."""
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+class RunFolder:
+    """The files of a run.
+
+    Args:
+        path: the folder, which need not exist.
+
+    Attributes:
+        flags: flags.txt, a flagfile that repeats the run.
+        history: history.csv, a row an epoch.
+        metrics: metrics.json, there once the run is finished.
+        network: network.keras, the best on validation so far.
+        checkpoint: checkpoint/state.weights.h5, everything to go on from the last whole epoch.
+        tensorboard: folder of TensorBoard events.
+        train_labels: train_labels.csv, the observed labels where they are not the full ones.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.record = self.path / "run.json"
+        self.flags = self.path / "flags.txt"
+        self.history = self.path / "history.csv"
+        self.metrics = self.path / "metrics.json"
+        self.network = self.path / "network.keras"
+        self.checkpoint = self.path / "checkpoint" / "state.weights.h5"
+        self.tensorboard = self.path / "tensorboard"
+        self.train_labels = self.path / "train_labels.csv"
+
+    def predictions(self, split: str) -> Path:
+        """predictions_{val,test}.npz: scores [N, L], labels [N, L], names [N], class_names [L]."""
+        return self.path / f"predictions_{split}.npz"
+
+    def read_record(self) -> dict[str, Any]:
+        """run.json.
+
+        Raises:
+            UserError: where there is no run, or its record cannot be read.
+        """
+        try:
+            return json.loads(self.record.read_text("utf-8"))
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path}: no run here (run.json is missing); train one with "
+                "python -m spml_tf.train --output_dir=..."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.record}: cannot be read ({error})") from None
+
+    def settings(self) -> Settings:
+        """The run's settings, resolved."""
+        return Settings(**self.read_record()["flags"])
+
+    def start(self, settings: Settings, facts: dict[str, Any]) -> bool:
+        """Opens the folder for training.
+
+        Args:
+            settings: resolved settings.
+            facts: what else run.json records; "data_fingerprint" is compared on resumption.
+
+        Returns:
+            Whether an earlier start left something to resume.
+
+        Raises:
+            UserError: where the folder holds a run with other flags or data, or other files.
+        """
+        if self.record.exists():
+            self._compare(settings, facts)
+            return self.checkpoint.exists()
+        if self.path.exists() and any(self.path.glob("[!.]*")):
+            raise UserError(
+                f"--output_dir={self.path}: not empty and holds no run; choose another folder"
+            )
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        self.flags.write_text(flagfile(settings), "utf-8")
+        write_json(self.record, {"flags": dataclasses.asdict(settings), **facts})
+        return False
+
+    def _compare(self, settings: Settings, facts: dict[str, Any]) -> None:
+        record = self.read_record()
+        before, now = record["flags"], dataclasses.asdict(settings)
+        changed = [
+            f"--{name} was {before.get(name)} and is {value}"
+            for name, value in now.items()
+            if before.get(name) != value and name not in _FREE
+        ]
+        if changed:
+            raise UserError(
+                f"--output_dir={self.path}: holds a run with other flags ({'; '.join(changed)}); "
+                "repeat those or choose another folder"
+            )
+        if record["data_fingerprint"] != facts["data_fingerprint"]:
+            raise UserError(
+                f"--output_dir={self.path}: the data have changed since this run began; "
+                "choose another folder"
+            )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second process from training into the same folder.
+
+        Raises:
+            UserError: where another process does already.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"--output_dir={self.path}: another process trains here") from None
+            yield
+
+    def read_history(self, epochs: int) -> list[dict[str, str]]:
+        """Rows of history.csv up to an epoch; a later row was written before a crash."""
+        if not self.history.exists():
+            return []
+        with open(self.history, newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if int(row["epoch"]) <= epochs]
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """Writes history.csv in one step."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        with replaced(self.history) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def flagfile(settings: Settings) -> str:
+    """The text of a flagfile that gives these settings."""
+    lines = ["# python -m spml_tf.train --flagfile=THIS_FILE --output_dir=DIR"]
+    for name, value in dataclasses.asdict(settings).items():
+        if value is not None:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            lines.append(f"--{name}={text}")
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> dict[str, Any]:
+    """What the results may depend on: processor, cores, system and versions."""
+    import keras
+    import numpy
+    import tensorflow as tf
+
+    import spml_tf
+
+    return {
+        "versions": {
+            "spml_tf": spml_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": numpy.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
+        },
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,229 @@
+"""What a training run is told: one field per flag, with defaults derived from one another."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from spml_tf.cli import flag_field
+from spml_tf.errors import UserError
+from spml_tf.readers import READERS
+
+_IMAGE_SIZES = {"resnet50": 448, "small_residual": 64}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The flags of a training run. None means: derived, see `resolve`.
+
+    Attributes are described by their flags: `python -m spml_tf.train --help`.
+    """
+
+    dataset: str = flag_field("digits", "Data set: " + ", ".join(READERS) + ".")
+    data_dir: str | None = flag_field(None, "Folder of the data set.")
+    classes: str | None = flag_field(None, "Comma-separated names: train on these classes only.")
+    train_split: str | None = flag_field(None, "Split to train on. Default: the data set's own.")
+    test_split: str | None = flag_field(None, "Split to report on. Default: the data set's own.")
+    network: str | None = flag_field(
+        None,
+        "resnet50, efficientnet_lite0, small_residual, or applications:NAME for any network of "
+        "keras.applications. Default: small_residual for digits, resnet50 otherwise.",
+    )
+    weights: str | None = flag_field(
+        None,
+        "imagenet, none (train from scratch), or a weights file. Default: none for small_residual, "
+        "imagenet otherwise.",
+    )
+    image_size: int | None = flag_field(
+        None, "Input side in pixels. Default: 64 small_residual, 448 resnet50, 224 others.", int
+    )
+    method: str = flag_field("en+scl", "bce, an, en or ep, alone or followed by +cl or +scl.")
+    positives_per_image: float | None = flag_field(
+        None,
+        "K: mean number of true positives per training image. Default: the mean over the fully "
+        "labelled validation images.",
+        float,
+    )
+    val_fraction: float = flag_field(
+        0.2, "Part of the training split held out where there is no validation split.", float
+    )
+    train_labels: str = flag_field(
+        "single",
+        "single: draw the observed labels from the full ones; full: use all; or a CSV file of "
+        "observed labels (image,class,label), such as an earlier run's train_labels.csv.",
+    )
+    observed_positives: int = flag_field(
+        1, "Positives drawn per image with --train_labels=single.", int
+    )
+    observed_negatives: int = flag_field(
+        0, "Negatives drawn per image with --train_labels=single.", int
+    )
+    data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
+    label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
+    epochs: int | None = flag_field(
+        None, "All epochs, warm-up included. Default: 40 from scratch, 15 otherwise.", int
+    )
+    warmup_epochs: int | None = flag_field(
+        None,
+        "First epochs, with the backbone frozen. Default: 0 from scratch, a third of --epochs "
+        "otherwise.",
+        int,
+    )
+    freeze_batch_norm: bool = flag_field(
+        False, "Keep the backbone's batch normalisation as it is (for small batches).", bool
+    )
+    selection_start_epoch: int | None = flag_field(
+        None,
+        "First epoch with expected positives, from 1. Default: after a quarter of --epochs from "
+        "scratch, after warm-up (at least 2) otherwise, 1 with --initial_banks.",
+        int,
+    )
+    selection_budget: str = flag_field(
+        "all",
+        "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only.",
+        str,
+        ("all", "unannotated"),
+    )
+    consistency_start_epoch: int | None = flag_field(
+        None, "First epoch with CL or SCL, from 1. Default: --selection_start_epoch.", int
+    )
+    consistency_weight: float = flag_field(0.25, "gamma of eq. 8.", float)
+    ema_momentum: float = flag_field(0.8, "mu of eq. 4, in [0, 1).", float)
+    heatmap_size: int | None = flag_field(
+        None, "W, cells per side of the heatmap bank. Default: the network's grid.", int
+    )
+    bank_dtype: str = flag_field(
+        "float32", "Storage of the banks.", str, ("float32", "float16", "uint8")
+    )
+    crop_area: str = flag_field("0.25,1", "LOW,HIGH: interval of the crops' area, in (0, 1].")
+    horizontal_flip: bool | None = flag_field(
+        None, "Mirror half of the crops. Default: off for digits, on otherwise.", bool
+    )
+    batch_size: int | None = flag_field(None, "Default: 32 from scratch, 16 otherwise.", int)
+    learning_rate: float | None = flag_field(
+        None, "Adam's, of the backbone. Default: 1e-3 from scratch, 5e-5 otherwise.", float
+    )
+    head_learning_rate: float | None = flag_field(
+        None, "Adam's, of the head. Default: --learning_rate from scratch, 1e-3 otherwise.", float
+    )
+    learning_rate_schedule: str = flag_field(
+        "cosine", "cosine: down to 0 over the run; constant.", str, ("cosine", "constant")
+    )
+    mixed_precision: str = flag_field(
+        "none", "Compute in half precision.", str, ("none", "bfloat16", "float16")
+    )
+    initial_banks: str | None = flag_field(
+        None, "Run folder on the same images whose banks this run starts from."
+    )
+    init_from: str | None = flag_field(
+        None, "Run folder whose network this run starts from; other classes are allowed."
+    )
+    seed: int = flag_field(0, "Seed of weights, order and crops.", int)
+    threads: int = flag_field(0, "CPU threads of TensorFlow; 0: all.", int)
+
+    @property
+    def crop_interval(self) -> tuple[float, float]:
+        """(low, high) of --crop_area."""
+        low, high = self.crop_area.split(",")
+        return float(low), float(high)
+
+    @property
+    def class_list(self) -> tuple[str, ...]:
+        """Names of --classes, empty where all are used."""
+        return tuple(x.strip() for x in self.classes.split(",")) if self.classes else ()
+
+
+def resolve(given: Settings) -> Settings:
+    """Fills the settings left open and checks all of them.
+
+    Args:
+        given: settings as the user gave them.
+
+    Returns:
+        Settings without open fields, but for positives_per_image and heatmap_size, which follow
+        from data and network.
+
+    Raises:
+        UserError: for a value that cannot be, naming the flag.
+    """
+    if given.dataset not in READERS:
+        raise UserError(f"--dataset={given.dataset}: not one of {', '.join(READERS)}")
+    reader = READERS[given.dataset]
+    network = given.network or ("small_residual" if given.dataset == "digits" else "resnet50")
+    weights = given.weights or ("none" if network == "small_residual" else "imagenet")
+    scratch = weights == "none" and not given.init_from
+    epochs = given.epochs or (40 if scratch else 15)
+    warmup = _default(given.warmup_epochs, 0 if scratch else epochs // 3)
+    selection = _default(given.selection_start_epoch, _selection_start(given, scratch, epochs))
+    rate = _default(given.learning_rate, 1e-3 if scratch else 5e-5)
+    values = {
+        "data_dir": _absolute(given.data_dir),
+        "train_split": given.train_split or reader.train_split,
+        "test_split": given.test_split or reader.test_split,
+        "network": network,
+        "weights": weights if weights in ("none", "imagenet") else _absolute(weights),
+        "image_size": given.image_size or _IMAGE_SIZES.get(network, 224),
+        "epochs": epochs,
+        "warmup_epochs": warmup,
+        "selection_start_epoch": selection,
+        "consistency_start_epoch": _default(given.consistency_start_epoch, selection),
+        "horizontal_flip": _default(given.horizontal_flip, given.dataset != "digits"),
+        "batch_size": given.batch_size or (32 if scratch else 16),
+        "learning_rate": rate,
+        "head_learning_rate": _default(given.head_learning_rate, rate if scratch else 1e-3),
+        "initial_banks": _absolute(given.initial_banks),
+        "init_from": _absolute(given.init_from),
+    }
+    if given.train_labels not in ("single", "full"):
+        values["train_labels"] = _absolute(given.train_labels)
+    settings = dataclasses.replace(given, **values)
+    _check(settings)
+    return settings
+
+
+def _selection_start(given: Settings, scratch: bool, epochs: int) -> int:
+    if given.initial_banks:
+        return 1
+    if scratch:
+        return max(2, epochs // 4 + 1)
+    return max(2, _default(given.warmup_epochs, epochs // 3) + 1)
+
+
+def _default(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else os.path.abspath(path)
+
+
+def _check(settings: Settings) -> None:
+    _check_crop_area(settings.crop_area)
+    for name, low, high in (
+        ("image_size", 8, 1e5), ("epochs", 1, 1e6), ("warmup_epochs", 0, settings.epochs),
+        ("selection_start_epoch", 1, 1e6), ("consistency_start_epoch", 1, 1e6),
+        ("consistency_weight", 0, 1e6), ("ema_momentum", 0, 0.999999), ("batch_size", 1, 1e6),
+        ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3), ("val_fraction", 0.001, 0.999),
+        ("observed_positives", 0, 1e6), ("observed_negatives", 0, 1e6), ("threads", 0, 1e4),
+        ("positives_per_image", 1e-6, 1e6), ("heatmap_size", 1, 1e4), ("data_seed", 0, 2**32 - 1),
+        ("label_seed", 0, 2**32 - 1), ("seed", 0, 2**31 - 1),
+    ):  # fmt: skip
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"--{name}={value}: must lie between {low} and {high:g}")
+    if READERS[settings.dataset].needs_data_dir and not settings.data_dir:
+        raise UserError(f"--data_dir is missing: --dataset={settings.dataset} is read from files")
+    if settings.train_labels == "single" and not (
+        settings.observed_positives or settings.observed_negatives
+    ):
+        raise UserError("--observed_positives=0: without --observed_negatives no label is observed")
+
+
+def _check_crop_area(text: str) -> None:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--crop_area={text}: give LOW,HIGH, such as 0.25,1") from None
+    if not 0.0 < low <= high <= 1.0:
+        raise UserError(f"--crop_area={text}: needs 0 < LOW <= HIGH <= 1")

@@ -1,0 +1,70 @@
+"""Which images are expected to hold a class nobody annotated: eq. 3 and the choice by score."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
+
+BUDGETS = ("all", "unannotated")
+
+
+def class_budgets(labels: np.ndarray, positives_per_image: float) -> np.ndarray:
+    """Number of expected positives of each class, p_i of eq. 3.
+
+    p_i = K * N * (share of the annotated positives that are of class i). K must be the mean number
+    of true positives over the same N images that are passed in.
+
+    Args:
+        labels: [N, L] int8 in {1, 0, -1} (2 counts as unknown).
+        positives_per_image: K, mean number of true positives per image, > 0.
+
+    Returns:
+        [L] float64, not rounded; zeros where nothing is annotated positive.
+    """
+    annotated = np.sum(labels == POSITIVE, axis=0, dtype=np.float64)
+    return positives_per_image * len(labels) * annotated / max(annotated.sum(), 1.0)
+
+
+def expected_positives(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    positives_per_image: float,
+    budget: str = "all",
+) -> np.ndarray:
+    """Marks the unannotated labels that are expected to be positive (zhat = 1).
+
+    For each class the p_i images of highest score are expected positive. Known negatives never
+    enter the ranking. Ties are broken by image index, p_i is rounded and clipped.
+
+    Args:
+        scores: [N, L] float, the score bank s.
+        labels: [N, L] int8 in {1, 0, -1} (2 counts as unknown).
+        positives_per_image: K of eq. 3 over these N images.
+        budget: "all", the paper's: the annotated positives are ranked along with the others and
+            p_i images are taken; "unannotated": only unknown labels are ranked and p_i - n_i of
+            them taken, n_i being the number of annotated positives.
+
+    Returns:
+        [N, L] bool, True only where the label is unknown.
+
+    Raises:
+        ValueError: for an unknown budget or shapes that differ.
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"budget must be one of {BUDGETS}. Received: {budget!r}")
+    if scores.shape != labels.shape:
+        raise ValueError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
+    positive = labels == POSITIVE
+    unknown = (labels == UNKNOWN) | (labels == EXPECTED)
+    candidates = unknown | positive if budget == "all" else unknown
+    counts = class_budgets(labels, positives_per_image)
+    if budget == "unannotated":
+        counts = counts - positive.sum(axis=0)
+    counts = np.clip(np.rint(counts), 0, candidates.sum(axis=0)).astype(np.int64)
+    ranked = np.where(candidates, scores, -np.inf)
+    selected = np.zeros(labels.shape, dtype=bool)
+    for column, count in enumerate(counts):
+        order = np.argsort(-ranked[:, column], kind="stable")
+        selected[order[:count], column] = True
+    return selected & unknown

@@ -1,0 +1,280 @@
+"""Trains a run: `python -m spml_tf.train --flagfile=FILE --output_dir=DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spml_tf import cli
+from spml_tf.errors import UserError
+from spml_tf.settings import Settings, resolve
+
+if TYPE_CHECKING:
+    import keras
+
+    from spml_tf.model import SPMLModel
+    from spml_tf.runs import RunFolder
+    from spml_tf.splits import Splits
+
+_USAGE = """Trains a multi-label classifier from single positive or any partial labels.
+
+usage: python -m spml_tf.train [--flagfile=FILE] [--output_dir=DIR] [--flag=value ...]
+
+Started again on the same folder it resumes; a finished run prints its results."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options(Settings):
+    output_dir: str | None = cli.flag_field(
+        None, "Folder of the run. Default: runs/DATASET_METHOD_SEED."
+    )
+
+
+def train(settings: Settings, output_dir: str) -> dict[str, Any]:
+    """Trains a run, or resumes it, or reads the results of a finished one.
+
+    Args:
+        settings: the settings, resolved or not.
+        output_dir: the run's folder.
+
+    Returns:
+        What metrics.json holds: {"best_epoch": int, "val": {"map": ..., "ap": {...}}, "test": ...},
+        in percent.
+
+    Raises:
+        UserError: for settings, data or a folder that do not fit.
+    """
+    from spml_tf import runs, splits
+
+    settings = resolve(settings)
+    _prepare_tensorflow(settings)
+    run = runs.RunFolder(output_dir)
+    with run.locked():
+        data = splits.load_splits(settings)
+        facts = {
+            "data_fingerprint": data.fingerprint(),
+            "positives_per_image": data.positives_per_image,
+            "class_names": list(data.train.class_names),
+            "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+            **runs.machine(),
+        }
+        model = None if run.metrics.exists() else _build(settings, data)
+        resumed = run.start(settings, facts)
+        if model is not None:
+            _fit(model, settings, data, run, resumed)
+            _report(settings, data, run)
+        return json.loads(run.metrics.read_text("utf-8"))
+
+
+def _prepare_tensorflow(settings: Settings) -> None:
+    """Sets threads, determinism, precision and seeds of the process."""
+    import keras
+    import tensorflow as tf
+
+    if settings.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(settings.threads)
+    tf.config.experimental.enable_op_determinism()
+    policies = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+    keras.config.set_dtype_policy(policies[settings.mixed_precision])
+    keras.utils.set_random_seed(settings.seed)
+
+
+def _build(settings: Settings, data: Splits) -> SPMLModel:
+    from spml_tf import losses
+    from spml_tf.metrics import MeanAveragePrecision
+    from spml_tf.model import SPMLModel
+
+    try:
+        method, _ = losses.parse_method(settings.method)
+    except ValueError as error:
+        raise UserError(f"--method={settings.method}: {error}") from None
+    if method.selects and data.positives_per_image is None:
+        raise UserError(
+            "--positives_per_image is missing and no validation image is fully labelled: count "
+            "the classes that truly appear in 50 training photos and give their mean"
+        )
+    model = SPMLModel(
+        _network(settings, data.train.class_names),
+        len(data.train),
+        settings.method,
+        data.positives_per_image,
+        warmup_epochs=settings.warmup_epochs,
+        freeze_batch_norm=settings.freeze_batch_norm,
+        selection_start_epoch=settings.selection_start_epoch,
+        selection_budget=settings.selection_budget,
+        consistency_start_epoch=settings.consistency_start_epoch,
+        consistency_weight=settings.consistency_weight,
+        ema_momentum=settings.ema_momentum,
+        heatmap_size=settings.heatmap_size,
+        bank_dtype=settings.bank_dtype,
+        seed=settings.seed,
+    )
+    model.compile(optimizer=_optimizer(settings, len(data.train)), metrics=[MeanAveragePrecision()])
+    if settings.initial_banks:
+        _load_banks(model, settings, data)
+    return model
+
+
+def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
+    from spml_tf import networks, runs
+
+    if not settings.init_from:
+        return networks.build(
+            settings.network, len(class_names), settings.weights, settings.image_size
+        )
+    earlier = runs.RunFolder(settings.init_from)
+    record = earlier.read_record()
+    if record["flags"]["image_size"] != settings.image_size:
+        raise UserError(
+            f"--init_from={earlier.path}: was trained with --image_size="
+            f"{record['flags']['image_size']}, this run has {settings.image_size}; make them equal"
+        )
+    network = networks.load_network(earlier.network)
+    for layer in network._flatten_layers():
+        layer.trainable = True  # the earlier run may have frozen some
+    return networks.replace_head(
+        network, len(class_names), record["class_names"], list(class_names)
+    )
+
+
+def _optimizer(settings: Settings, num_images: int) -> keras.optimizers.Optimizer:
+    """Adam for backbone and head; a schedule's end is the last step of the run."""
+    import keras
+
+    from spml_tf import optimizers, pipeline
+
+    steps = pipeline.steps_per_epoch(num_images, settings.batch_size)
+
+    def adam(rate: float, epochs: int) -> keras.optimizers.Adam:
+        if settings.learning_rate_schedule == "constant" or not epochs:
+            return keras.optimizers.Adam(rate)
+        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
+
+    backbone = adam(settings.learning_rate, settings.epochs - settings.warmup_epochs)
+    return optimizers.head_and_backbone(
+        backbone, adam(settings.head_learning_rate, settings.epochs)
+    )
+
+
+def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
+    from spml_tf import runs
+
+    earlier = runs.RunFolder(settings.initial_banks)
+    if earlier.read_record()["data_fingerprint"] != data.fingerprint():
+        raise UserError(
+            f"--initial_banks={earlier.path}: that run has other images or labels; banks can only "
+            "go on with the same data flags"
+        )
+    if not earlier.checkpoint.exists():
+        raise UserError(f"--initial_banks: {earlier.checkpoint} is missing; finish that run first")
+    try:
+        model.load_banks(str(earlier.checkpoint))
+    except ValueError as error:
+        raise UserError(f"--initial_banks: {error}") from None
+    model.set_labels(data.observed)
+
+
+def _fit(model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, resumed: bool) -> None:
+    import tensorflow as tf
+
+    from spml_tf import labels, pipeline
+    from spml_tf.callbacks import RunRecorder
+
+    if settings.train_labels != "full" and not run.train_labels.exists():
+        labels.write_observed(
+            run.train_labels, data.observed, data.train.names, data.train.class_names
+        )
+    model.optimizer.build(model.trainable_variables)
+    if resumed:
+        model.load_weights(run.checkpoint)
+    done = int(model.epoch.numpy())
+    if done:
+        print(f"resuming after epoch {done} of {settings.epochs}", file=sys.stderr)
+    common = {"image_size": settings.image_size, "batch_size": settings.batch_size}
+    batches = pipeline.training_dataset(
+        data.train,
+        data.observed,
+        seed=settings.seed,
+        first_epoch=done + 1,
+        epochs=settings.epochs - done,
+        crop_area=settings.crop_interval,
+        horizontal_flip=settings.horizontal_flip,
+        **common,
+    )
+    try:
+        model.fit(
+            batches,
+            initial_epoch=done,
+            epochs=settings.epochs,
+            steps_per_epoch=pipeline.steps_per_epoch(len(data.train), settings.batch_size),
+            validation_data=pipeline.evaluation_dataset(data.val, data.val.labels, **common),
+            callbacks=[RunRecorder(run, data.train.labels, data.observed, done)],
+            shuffle=False,  # the pipeline shuffles
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    except tf.errors.InvalidArgumentError:
+        for part in (data.train, data.val):
+            broken = pipeline.first_broken_image(part)
+            if broken:
+                raise UserError(
+                    f"{broken[0]}: cannot be decoded ({broken[1]}); replace or remove it"
+                ) from None
+        raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"the same command goes on after epoch {int(model.epoch.numpy()) - 1}"
+        ) from None
+
+
+def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
+    """Scores the best network on val and test; metrics.json comes last and ends the run."""
+    import numpy as np
+
+    from spml_tf import networks, runs, scoring
+
+    network = networks.load_network(run.network)
+    rows = run.read_history(settings.epochs)
+    best = max(rows, key=lambda row: (float(row["val_map"] or "-inf"), -int(row["epoch"])))
+    results: dict[str, Any] = {"best_epoch": int(best["epoch"])}
+    for split, part in (("val", data.val), ("test", data.test)):
+        scores = scoring.predict_scores(network, part, settings.image_size)
+        with runs.replaced(run.predictions(split)) as path:
+            np.savez(
+                path,
+                scores=scores,
+                labels=part.labels,
+                names=np.array(part.names),
+                class_names=np.array(part.class_names),
+            )
+        results[split] = scoring.score_report(part.labels, scores, part.class_names)
+    runs.write_json(run.metrics, results)
+
+
+def _action(options: _Options) -> None:
+    values = dataclasses.asdict(options)
+    output_dir = values.pop("output_dir")
+    settings = Settings(**values)
+    if output_dir is None:
+        output_dir = f"runs/{settings.dataset}_{settings.method}_{settings.seed}"
+    results = train(settings, output_dir)
+    val, test = (results[split]["map"] for split in ("val", "test"))
+    print(f"best epoch {results['best_epoch']}: mAP val {_text(val)}, test {_text(test)}")
+    print(f"results in {Path(output_dir) / 'metrics.json'}")
+
+
+def _text(value: float | None) -> str:
+    return "undefined (no positives)" if value is None else f"{value:.2f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; see `cli.run` for the exit codes."""
+    return cli.run(argv, _Options, _USAGE, _action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
