@@ -49,7 +49,7 @@ class EMABank(keras.layers.Layer):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**{"trainable": False, **kwargs})
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"momentum must lie in [0, 1). Received: {momentum}")
         if storage not in DTYPES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -86,6 +87,23 @@ def parse(argv: Sequence[str], options: type, usage: str) -> Any:
     return options(**{f.name: values[f.name].value for f in dataclasses.fields(options)})
 
 
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up messages, which would drown a one-line error.
+
+    It prints some before its logging can be told not to, hence the closed standard error.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)
+    try:
+        importlib.import_module("tensorflow")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(silent)
+
+
 def run(
     argv: Sequence[str] | None, options: type, usage: str, action: Callable[[Any], None]
 ) -> int:
@@ -100,10 +118,10 @@ def run(
     Returns:
         The exit code.
     """
-    # TensorFlow's start-up messages would drown a one-line error.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        action(parse(sys.argv[1:] if argv is None else argv, options, usage))
+        given = parse(sys.argv[1:] if argv is None else argv, options, usage)
+        _import_tensorflow()
+        action(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -171,6 +171,8 @@ class SPMLModel(keras.Model):
         else:
             given = [given] if isinstance(given, keras.callbacks.Callback) else list(given or [])
             bound.arguments["callbacks"] = [EpochStart(), *given]
+        if isinstance(bound.arguments.get("x"), tf.data.Dataset):
+            bound.arguments.setdefault("shuffle", False)  # Keras would warn that it does not
         return super().fit(*bound.args, **bound.kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
         size: the new side in pixels.
 
     Returns:
-        float32 [size, size, 3] in 0..255, rounding errors apart; an image of that size is unchanged.
+        float32 [size, size, 3] in 0..255 up to rounding; unchanged if it has that size already.
     """
 
     def resized() -> tf.Tensor:

@@ -214,7 +214,6 @@ def _fit(model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, res
             steps_per_epoch=pipeline.steps_per_epoch(len(data.train), settings.batch_size),
             validation_data=pipeline.evaluation_dataset(data.val, data.val.labels, **common),
             callbacks=[RunRecorder(run, data.train.labels, data.observed, done)],
-            shuffle=False,  # the pipeline shuffles
             verbose=1 if sys.stdout.isatty() else 2,
         )
     except tf.errors.InvalidArgumentError:

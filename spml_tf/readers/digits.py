@@ -144,7 +144,7 @@ def _backgrounds(rng: np.random.RandomState, count: int) -> NDArray[np.int16]:
         # Mostly gray patches, a little colour.
         texture = rng.uniform(-1, 1, (count, cells, cells, 1))
         texture = texture + rng.uniform(-0.4, 0.4, (count, cells, cells, 3))
-        texture *= rng.uniform(8, 24, (count, 1, 1, 1))
+        texture *= rng.uniform(6, 18, (count, 1, 1, 1))
         grow = _enlarging(cells, IMAGE_SIZE)
         rows = np.tensordot(grow, texture, axes=(1, 1))
         base = base + np.tensordot(grow, rows, axes=(1, 2)).transpose(2, 1, 0, 3)
@@ -156,7 +156,7 @@ def _pixel_noise(rng: np.random.RandomState, shape: tuple[int, ...]) -> NDArray[
     size = int(np.prod(shape))
     # The difference of two uniform bytes has a standard deviation of 104.
     drawn = np.frombuffer(rng.bytes(2 * size), np.uint8).reshape((2, *shape)).astype(np.int16)
-    strength = rng.randint(5, 15, (shape[0], 1, 1, 1)).astype(np.int16)
+    strength = rng.randint(4, 12, (shape[0], 1, 1, 1)).astype(np.int16)
     return (drawn[0] - drawn[1]) * strength // np.int16(104)
 
 
@@ -206,7 +206,7 @@ def _blend(
     rng: np.random.RandomState, window: NDArray[np.int16], opacity: NDArray[np.int16]
 ) -> None:
     """Paints the digit onto a window of the scene: lighter or darker than what lies below."""
-    contrast = rng.randint(60, 111) * (1 if rng.randint(2) else -1)
+    contrast = rng.randint(80, 131) * (1 if rng.randint(2) else -1)
     tint = rng.randint(-25, 26, 3)
     below = int(window.sum(dtype=np.int64)) // window.size
     colour = np.clip(below + contrast + tint - int(tint.sum()) // 3, 0, 255)

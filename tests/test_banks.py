@@ -1,0 +1,120 @@
+"""Banks: first visit sets, later visits average, storage, masks, reloading."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from spml_tf import banks
+
+
+def test_first_visit_sets_and_later_visits_average():
+    """mu = 0.75: 0.4 is set; then 0.75 * 0.4 + 0.25 * 0.8 = 0.5. Image 1 is never touched."""
+    bank = banks.score_bank(3, 2, momentum=0.75)
+    index = tf.constant([2, 0], tf.int64)
+    values, visited = bank.read(index)
+    assert not visited.numpy().any()
+    bank.write(index, tf.constant([[0.4, 0.0], [1.0, 0.5]]))
+    bank.write(index[:1], tf.constant([[0.8, 0.0]]))
+    values, visited = bank.read(tf.constant([0, 1, 2], tf.int64))
+    np.testing.assert_array_equal(visited, [True, False, True])
+    np.testing.assert_allclose(values, [[1.0, 0.5], [0.0, 0.0], [0.5, 0.0]], rtol=1e-6)
+
+
+def test_only_cells_inside_are_written():
+    """2x2 cells, the left column inside: the right column stays unvisited and as it was."""
+    bank = banks.heatmap_bank(1, 1, grid=2, momentum=0.5)
+    left = tf.constant([[[True, False], [True, False]]])
+    index = tf.constant([0], tf.int64)
+    bank.write(index, tf.fill([1, 2, 2, 1], 0.8), left)
+    bank.write(index, tf.fill([1, 2, 2, 1], 0.4))
+    values, visited = bank.read(index)
+    assert visited.numpy().all()
+    np.testing.assert_allclose(values[0, ..., 0], [[0.6, 0.4], [0.6, 0.4]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("storage", banks.DTYPES)
+def test_storage_follows_a_moving_average(storage):
+    """40 writes towards 1 from 0 with mu 0.9 end at 1 - 0.9^40 = 0.985; rounding to nearest in
+    uint8 would stall at 0.98: 255 * 0.1 * 0.02 = 0.5. Stored as asked, off by about a step."""
+    bank = banks.score_bank(1000, 1, momentum=0.9, storage=storage, seed=3)
+    assert bank.values.dtype == storage
+    index = tf.range(1000, dtype=tf.int64)
+    write = tf.function(bank.write)
+    write(index, tf.zeros([1000, 1]))
+    for _ in range(40):
+        write(index, tf.ones([1000, 1]))
+    found = bank.read(index)[0].numpy()
+    assert (
+        abs(found.mean() - (1 - 0.9**40))
+        < {"float32": 1e-5, "float16": 2e-3, "uint8": 1e-3}[storage]
+    )
+    assert found.std() < 0.01
+
+
+def test_uint8_rounding_is_unbiased_seeded_and_exact_at_the_ends():
+    index = tf.range(5000, dtype=tf.int64)
+    means = []
+    for seed in (1, 1, 2):
+        bank = banks.score_bank(5000, 2, storage="uint8", seed=seed)
+        bank.write(index, tf.tile([[0.3, 1.0]], [5000, 1]))
+        stored = bank.values.numpy()
+        assert set(np.unique(stored[:, 0])) == {76, 77}  # 0.3 * 255 = 76.5
+        assert (stored[:, 1] == 255).all()
+        means.append(stored[:, 0])
+    assert abs(means[0].mean() - 76.5) < 0.03
+    np.testing.assert_array_equal(means[0], means[1])
+    assert (means[0] != means[2]).any()
+
+
+def test_cells_outside_keep_their_bytes():
+    bank = banks.heatmap_bank(1, 1, grid=1, storage="uint8")
+    index, outside = tf.constant([0], tf.int64), tf.constant([[[False]]])
+    bank.write(index, tf.fill([1, 1, 1, 1], 0.37))
+    before = bank.values.numpy()
+    for _ in range(50):
+        bank.write(index, tf.fill([1, 1, 1, 1], 1.0), outside)
+    np.testing.assert_array_equal(bank.values.numpy(), before)
+
+
+@pytest.mark.parametrize("storage", banks.DTYPES)
+def test_saved_with_the_layer(storage, tmp_path):
+    def build():
+        bank = banks.heatmap_bank(4, 3, grid=2, storage=storage)
+        return keras.Sequential([bank]), bank
+
+    model, bank = build()
+    bank.write(tf.constant([1, 3], tf.int64), tf.random.stateless_uniform([2, 2, 2, 3], [0, 1]))
+    model.built = True
+    model.save_weights(tmp_path / "b.weights.h5")
+    other, reloaded = build()
+    other.built = True
+    other.load_weights(tmp_path / "b.weights.h5")
+    for name in ("values", "visited", "writes"):
+        left, right = getattr(bank, name), getattr(reloaded, name)
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left.numpy(), right.numpy())
+
+
+def test_written_in_place():
+    """The tensor behind the weight is the same before and after: nothing of size N is copied."""
+    bank = banks.score_bank(10, 2)
+    before = bank.values.value
+    tf.function(bank.write)(tf.constant([1], tf.int64), tf.ones([1, 2]))
+    assert bank.values.value is before
+    graph = tf.function(bank.write).get_concrete_function(
+        tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2])
+    )
+    kinds = {op.type for op in graph.graph.get_operations()}
+    assert "ResourceScatterUpdate" in kinds and "ReadVariableOp" in kinds
+
+
+def test_config_and_errors():
+    config = banks.heatmap_bank(4, 3, grid=2, storage="uint8", momentum=0.7, seed=5).get_config()
+    assert banks.EMABank.from_config(config).get_config() == config
+    with pytest.raises(ValueError, match="momentum must lie"):
+        banks.score_bank(1, 1, momentum=1.0)
+    with pytest.raises(ValueError, match="storage must be one of"):
+        banks.score_bank(1, 1, storage="int8")

@@ -1,0 +1,124 @@
+"""Losses against numbers derived by hand and an independent NumPy computation."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spml_tf import losses
+
+LN2 = np.log(2.0)
+LN4 = np.log(4.0)
+LN43 = np.log(4.0 / 3.0)
+# logits 0 and log 3: scores 1/2 and 3/4, -log f = ln 2, ln 4/3, -log(1-f) = ln 2, ln 4.
+LOGITS = [[0.0, np.log(3.0), np.log(3.0), 0.0, np.log(3.0)]]
+LABELS = [[1, 1, 0, -1, 2]]
+BY_HAND = {
+    "bce": (LN2 + LN43 + LN4) / 5,  # the unknown and the expected positive say nothing
+    "an": (LN2 + LN43 + LN4 + LN2 + LN4) / 5,  # both are negatives
+    "en": (LN2 + LN43 + LN4 + LN2) / 5,  # the expected positive is ignored
+    "ep": (LN2 + LN43 + LN4 + LN2 + LN43) / 5,  # the expected positive is a positive
+}
+FUNCTIONS = {
+    "bce": losses.known_binary_crossentropy,
+    "an": losses.assume_negative,
+    "en": losses.expected_negative,
+    "ep": losses.expected_positive,
+}
+
+
+@pytest.mark.parametrize("name", losses.METHODS)
+def test_by_hand(name):
+    labels, logits = tf.constant(LABELS, tf.int8), tf.constant(LOGITS, tf.float64)
+    np.testing.assert_allclose(FUNCTIONS[name](labels, logits), [BY_HAND[name]], rtol=1e-12)
+    loss = losses.METHODS[name].loss()
+    np.testing.assert_allclose(float(loss(labels, logits)), BY_HAND[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", losses.METHODS)
+def test_the_class_is_the_batch_mean_and_survives_serialisation(name):
+    labels = tf.constant([LABELS[0], [0] * 5], tf.int8)
+    logits = tf.constant([LOGITS[0], [0.0] * 5])
+    loss = keras.losses.deserialize(keras.losses.serialize(losses.METHODS[name].loss()))
+    np.testing.assert_allclose(float(loss(labels, logits)), (BY_HAND[name] + LN2) / 2, rtol=1e-6)
+
+
+def numpy_loss(name: str, labels: np.ndarray, logits: np.ndarray) -> float:
+    """The equations term by term, on probabilities."""
+    total = 0.0
+    for row, outputs in zip(labels, logits, strict=True):
+        for z, logit in zip(row, outputs, strict=True):
+            f = 1.0 / (1.0 + np.exp(-logit))
+            positive = z == 1 or (name == "ep" and z == 2)
+            negative = {"bce": z == 0, "an": z != 1, "en": z in (0, -1), "ep": z in (0, -1)}[name]
+            total += -np.log(f) if positive else -np.log(1.0 - f) if negative else 0.0
+    return total / labels.size
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(sorted(FUNCTIONS)), st.integers(1, 5), st.integers(1, 6), st.integers(0, 999)
+)
+def test_value_and_gradient_equal_numpy(name, batch, classes, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([1, 0, -1, 2], (batch, classes))
+    logits = rng.normal(0, 3, (batch, classes))
+    inputs = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = tf.reduce_mean(FUNCTIONS[name](tf.constant(labels), inputs))
+    np.testing.assert_allclose(value, numpy_loss(name, labels, logits), atol=1e-9)
+    step, gradient = 1e-6, np.zeros_like(logits)
+    for place in np.ndindex(*logits.shape):
+        up, down = logits.copy(), logits.copy()
+        up[place] += step
+        down[place] -= step
+        rise = numpy_loss(name, labels, up) - numpy_loss(name, labels, down)
+        gradient[place] = rise / (2 * step)
+    np.testing.assert_allclose(tape.gradient(value, inputs), gradient, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", losses.METHODS)
+def test_extreme_logits_and_no_label_at_all_stay_finite(name):
+    logits = tf.constant([[-1e4, 1e4, 0.0]])
+    for labels in ([[1, 0, -1]], [[-1, -1, -1]]):
+        assert np.isfinite(FUNCTIONS[name](tf.constant(labels), logits)).all()
+
+
+def test_score_consistency_by_hand():
+    """Images 0 and 2 count: mean of |0.5-0.25|, |0.5-1|, |1-0|, |0-0| = (0.25+0.5+1+0)/4."""
+    scores = tf.constant([[0.5, 0.5], [0.9, 0.9], [1.0, 0.0]])
+    targets = tf.constant([[0.25, 1.0], [0.1, 0.1], [0.0, 0.0]])
+    counts = tf.constant([True, False, True])
+    assert float(losses.score_consistency(scores, targets, counts)) == pytest.approx(0.4375)
+    assert float(losses.score_consistency(scores, targets, counts & False)) == 0.0
+
+
+def test_spatial_consistency_by_hand():
+    """One class, 2x2 samples of which three count: (0.1 + 0.2 + 0.3) / 3."""
+    maps = tf.constant([[[[0.1], [0.2]], [[0.3], [0.9]]]])
+    counts = tf.constant([[[True, True], [True, False]]])
+    found = losses.spatial_consistency(maps, tf.zeros_like(maps), counts)
+    assert float(found) == pytest.approx(0.2)
+
+
+def test_targets_carry_no_gradient():
+    scores, targets = tf.constant([[0.5, 0.2]]), tf.constant([[0.25, 0.4]])
+    with tf.GradientTape() as tape:
+        tape.watch([scores, targets])
+        value = losses.score_consistency(scores, targets, tf.constant([True]))
+    through_scores, through_targets = tape.gradient(value, [scores, targets])
+    np.testing.assert_allclose(through_scores, [[0.5, -0.5]])
+    assert through_targets is None
+
+
+def test_method_names():
+    assert losses.parse_method("en+scl") == (losses.METHODS["en"], "scl")
+    assert losses.parse_method("bce") == (losses.METHODS["bce"], "")
+    for wrong in ("", "xx", "en+", "en+xx", "en+scl+cl", "+scl"):
+        with pytest.raises(ValueError, match="method must be one of bce, an, en, ep"):
+            losses.parse_method(wrong)

@@ -1,0 +1,331 @@
+"""SPMLModel in user code: one step recomputed in NumPy, epochs, selection, warm-up, saving."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spml_tf
+from spml_tf import boxes, metrics, networks, optimizers
+
+N, L, SIZE = 12, 3, 32
+
+
+def small_network(seed: int = 0) -> keras.Model:
+    return networks.small_residual_cam(L, image_size=SIZE, width=4, seed=seed)
+
+
+def dataset(batch_size: int = 4, seed: int = 0, crops: bool = True) -> tf.data.Dataset:
+    rng = np.random.default_rng(seed)
+    x = {
+        "image": rng.uniform(0, 255, (N, SIZE, SIZE, 3)).astype(np.float32),
+        "index": np.arange(N),
+    }
+    y = np.full((N, L), -1, np.int8)
+    y[np.arange(N), rng.integers(0, L, N)] = 1
+    if crops:
+        corner = rng.uniform(0.0, 0.4, (N, 2))
+        x["box"] = np.hstack([corner, corner + rng.uniform(0.4, 0.6, (N, 2))]).astype(np.float32)
+        x["flip"] = rng.random(N) < 0.5
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+
+
+def compiled(method: str = "en+scl", **kwargs) -> spml_tf.SPMLModel:
+    kwargs = {"positives_per_image": 1.5, "heatmap_size": 6, **kwargs}
+    model = spml_tf.SPMLModel(small_network(), N, method, **kwargs)
+    model.compile(keras.optimizers.Adam(1e-3), metrics=[metrics.MeanAveragePrecision()])
+    return model
+
+
+@pytest.mark.parametrize("method", ["bce", "an", "en", "ep", "an+cl", "en+cl", "ep+scl", "en+scl"])
+def test_every_method_trains_and_reports_its_terms(method):
+    model = compiled(method)
+    data = dataset()
+    history = model.fit(data, epochs=3, validation_data=data, verbose=0).history
+    terms = {"loss", "classification_loss", "map"}
+    terms |= {"consistency_loss"} if "+" in method else set()
+    assert {k for k in history if not k.startswith("val_")} == terms
+    assert np.isfinite([history[name] for name in terms]).all()
+    if "+" in method:  # epoch 2 on: loss = classification + 0.25 * consistency
+        total = np.add(
+            history["classification_loss"], 0.25 * np.array([0, 1, 1]) * history["consistency_loss"]
+        )
+        np.testing.assert_allclose(history["loss"], total, rtol=1e-5)
+        assert history["consistency_loss"][1] > 0
+    else:
+        np.testing.assert_allclose(history["loss"], history["classification_loss"])
+
+
+def brute_resample(image, position, size):
+    """Linear samples of [W, ...] at positions (cells) along axis 0, clamped at the ends."""
+    cell = np.clip(position * size - 0.5, 0, size - 1)
+    low = np.floor(cell).astype(int)
+    high = np.minimum(low + 1, size - 1)
+    part = (cell - low).reshape((-1,) + (1,) * (image.ndim - 1))
+    return image[low] * (1 - part) + image[high] * part
+
+
+def numpy_warp(image, box, size):
+    y1, x1, y2, x2 = box
+    centres = (np.arange(size) + 0.5) / size
+    rows = brute_resample(image, y1 + centres * (y2 - y1), image.shape[0])
+    columns = brute_resample(rows.swapaxes(0, 1), x1 + centres * (x2 - x1), image.shape[1])
+    return columns.swapaxes(0, 1)
+
+
+def test_a_step_equals_an_independent_recomputation():
+    """Second visit of each image: loss terms from the banks as they were, then both banks moved."""
+    model = compiled(consistency_start_epoch=1, ema_momentum=0.7, freeze_batch_norm=True)
+    network = model.network
+    model.fit(dataset(seed=1), epochs=1, verbose=0)
+    (x, y) = next(iter(dataset(seed=2)))
+    index, box, flip = (x[k].numpy() for k in ("index", "box", "flip"))
+    scores, heatmaps = model.ema_scores.values.numpy(), model.ema_heatmaps.values.numpy()
+    visited = model.ema_heatmaps.visited.numpy()
+    maps = 1 / (1 + np.exp(-network(x["image"], training=True).numpy().astype(np.float64)))
+    logits = network(x["image"]).numpy().mean((1, 2), dtype=np.float64)
+    f = 1 / (1 + np.exp(-logits))
+
+    model.make_train_function()
+    model.reset_metrics()
+    model.begin_epoch(1)
+    logs = model.train_function(iter(tf.data.Dataset.from_tensors((x, y))))
+
+    z = y.numpy()
+    classification = np.mean(np.where(z == 1, -np.log(f), -np.log(1 - f)))
+    distance, count = 0.0, 0
+    for b, n in enumerate(index):
+        known = visited[n][..., None].astype(float)
+        weight = numpy_warp(known, box[b], 4)
+        target = numpy_warp(heatmaps[n] * known, box[b], 4) / np.maximum(weight, 1e-9)
+        if flip[b]:
+            weight, target = weight[:, ::-1], target[:, ::-1]
+        sure = weight[..., 0] >= 0.5
+        distance += np.abs(maps[b] - target)[sure].sum() / L
+        count += sure.sum()
+    assert 0 < count < len(index) * 16  # some samples were never visited
+    assert float(logs["classification_loss"]) == pytest.approx(classification, abs=1e-5)
+    assert float(logs["consistency_loss"]) == pytest.approx(distance / count, abs=1e-5)
+    assert float(logs["loss"]) == pytest.approx(classification + distance / count / 4, abs=1e-5)
+
+    found_scores = model.ema_scores.values.numpy()
+    found_heatmaps = model.ema_heatmaps.values.numpy()
+    for b, n in enumerate(index):
+        np.testing.assert_allclose(found_scores[n], 0.7 * scores[n] + 0.3 * f[b], atol=1e-5)
+        y1, x1, y2, x2 = box[b]
+        inverse = (-y1 / (y2 - y1), -x1 / (x2 - x1), (1 - y1) / (y2 - y1), (1 - x1) / (x2 - x1))
+        upright = maps[b][:, ::-1] if flip[b] else maps[b]
+        value = numpy_warp(upright, inverse, 6)
+        centres = (np.arange(6) + 0.5) / 6
+        inside = ((centres >= y1) & (centres <= y2))[:, None] & ((centres >= x1) & (centres <= x2))
+        old, before = heatmaps[n], visited[n]
+        expected = np.where(before[..., None], 0.7 * old + 0.3 * value, value)
+        expected = np.where(inside[..., None], expected, old)
+        np.testing.assert_allclose(found_heatmaps[n], expected, atol=1e-5)
+        np.testing.assert_array_equal(model.ema_heatmaps.visited.numpy()[n], before | inside)
+    untouched = np.setdiff1d(np.arange(N), index)
+    np.testing.assert_array_equal(found_scores[untouched], scores[untouched])
+
+
+def test_selection_follows_one_full_epoch_and_uses_the_bank():
+    """Start epoch 1, but the first epoch has no bank: nothing expected; the second has."""
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append((self.model.labels.numpy().copy(), self.model.ema_scores.values.numpy()))
+
+    model = compiled("en", selection_start_epoch=1)
+    model.fit(dataset(), epochs=2, verbose=0, callbacks=[Watch()])
+    (first, _), (second, scores) = seen
+    assert (first == -1).all()
+    labels = np.concatenate([y for _, y in dataset()])
+    chosen = spml_tf.targets.expected_positives(scores, labels, 1.5)
+    assert chosen.any()
+    np.testing.assert_array_equal(second, np.where(chosen, 2, labels))
+
+
+def test_before_the_start_epoch_en_equals_an():
+    runs = []
+    for method in ("en", "an"):
+        keras.utils.set_random_seed(0)
+        model = compiled(method, selection_start_epoch=9)
+        model.fit(dataset(), epochs=2, verbose=0)
+        runs.append([w.numpy() for w in model.network.weights])
+    for left, right in zip(*runs, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_expected_positives_are_ignored_from_then_on():
+    """With every unknown label expected positive, EN trains on the observed positives alone."""
+    model = compiled("en", positives_per_image=float(L))
+    history = model.fit(dataset(), epochs=2, verbose=0).history
+    _, labels = next(iter(dataset(N)))
+    assert (model.labels.numpy() == np.where(labels == 1, 1, 2)).mean() > 0.6
+    assert history["classification_loss"][1] < 0.6 * history["classification_loss"][0]
+
+
+def test_warm_up_trains_the_head_alone_and_keeps_batch_statistics():
+    model = compiled("an", warmup_epochs=2)
+    head = {id(w) for w in model.network.get_layer("cam_logits").weights}
+
+    def snapshot():
+        weights = model.network.weights
+        return [w.numpy() for w in weights if id(w) not in head], [
+            w.numpy() for w in weights if id(w) in head
+        ]
+
+    before = snapshot()
+    model.fit(dataset(), epochs=2, verbose=0)
+    warm = snapshot()
+    for left, right in zip(before[0], warm[0], strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert all((a != b).any() for a, b in zip(before[1], warm[1], strict=True))
+    model.fit(dataset(), initial_epoch=2, epochs=3, verbose=0)
+    tuned = snapshot()
+    assert all((a != b).any() for a, b in zip(warm[0], tuned[0], strict=True))
+
+
+def test_thawing_within_one_fit():
+    model = compiled("an", warmup_epochs=1)
+    kernel = model.network.trainable_variables[0]
+    values = [kernel.numpy()]
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda e, logs: values.append(kernel.numpy())
+    )
+    model.fit(dataset(), epochs=2, verbose=0, callbacks=keep)
+    np.testing.assert_array_equal(values[0], values[1])
+    assert (values[1] != values[2]).any()
+
+
+def test_freeze_batch_norm_keeps_it_throughout():
+    model = compiled("an", freeze_batch_norm=True)
+    norms = [
+        x for x in model.network._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)
+    ]
+    before = [w.numpy() for x in norms for w in x.weights]
+    model.fit(dataset(), epochs=2, verbose=0)
+    for left, right in zip(before, [w for x in norms for w in x.weights], strict=True):
+        np.testing.assert_array_equal(left, right.numpy())
+
+
+def test_the_head_has_a_learning_rate_of_its_own():
+    """SGD moves by rate * gradient: with rate 0 for the backbone only the head moves."""
+    model = spml_tf.SPMLModel(small_network(), N, "an")
+    sgd = keras.optimizers.SGD
+    model.compile(optimizers.head_and_backbone(sgd(0.0), sgd(0.1)))
+    before = [w.numpy() for w in model.network.trainable_variables]
+    model.fit(dataset(), epochs=1, verbose=0)
+    moved = {
+        w.path.split("/")[-2]
+        for w, old in zip(model.network.trainable_variables, before, strict=True)
+        if (w.numpy() != old).any()
+    }
+    assert moved == {"cam_logits"}
+
+
+def test_a_batch_without_box_and_flip_is_the_whole_image():
+    plain, explicit = compiled(), compiled()
+    data = dataset(crops=False)
+    whole = data.map(
+        lambda x, y: (
+            {
+                **x,
+                "box": boxes.whole_image_boxes(tf.shape(y)[0]),
+                "flip": tf.zeros_like(y[:, 0]) > 0,
+            },
+            y,
+        )
+    )
+    plain.fit(data, epochs=2, verbose=0)
+    explicit.fit(whole, epochs=2, verbose=0)
+    np.testing.assert_array_equal(
+        plain.ema_heatmaps.values.numpy(), explicit.ema_heatmaps.values.numpy()
+    )
+    assert plain.ema_heatmaps.visited.numpy().all()
+
+
+def test_prediction_takes_images_or_batches():
+    model = compiled()
+    x, _ = next(iter(dataset()))
+    logits = model.network.predict(x["image"], verbose=0).mean((1, 2))
+    expected = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(model.predict(x["image"], verbose=0), expected, atol=1e-6)
+    np.testing.assert_allclose(model.predict(dict(x), verbose=0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = compiled()
+        history = model.fit(dataset(), epochs=2, verbose=0).history
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(history["loss"]).all()
+    assert model.network.output.dtype == "float32"
+    assert model.ema_scores.values.dtype == model.ema_heatmaps.values.dtype == "float32"
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.integers(1, N))
+def test_any_batch_size_visits_every_image(batch_size):
+    model = compiled("an+scl")
+    model.fit(dataset(batch_size, crops=False), epochs=1, verbose=0)
+    assert model.ema_scores.visited.numpy().all()
+    np.testing.assert_array_equal(
+        model.labels.numpy(), np.concatenate([y for _, y in dataset(batch_size)])
+    )
+
+
+def test_the_whole_model_is_saved_and_goes_on_alike(tmp_path):
+    """model.save keeps network, banks, labels, epoch and optimizer: both go on to equal weights."""
+    model = compiled(bank_dtype="uint8")
+    model.fit(dataset(), epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert again.get_config().keys() == model.get_config().keys()
+    for one in (model, again):
+        one.fit(dataset(), initial_epoch=2, epochs=3, verbose=0)
+    assert len(model.weights) == len(again.weights)
+    for left, right in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(left.numpy(), right.numpy())
+
+
+def test_banks_of_an_earlier_run(tmp_path):
+    first = compiled("en+scl")
+    first.fit(dataset(), epochs=2, verbose=0)
+    first.save_weights(tmp_path / "first.weights.h5")
+    second = compiled("en+scl", selection_start_epoch=1)
+    second.load_banks(tmp_path / "first.weights.h5")
+    labels = np.concatenate([y for _, y in dataset()])
+    second.set_labels(labels)
+    for bank in ("ema_scores", "ema_heatmaps"):
+        for weight in ("values", "visited"):
+            left, right = (getattr(getattr(m, bank), weight).numpy() for m in (first, second))
+            np.testing.assert_array_equal(left, right)
+    second.begin_epoch(1)
+    chosen = spml_tf.targets.expected_positives(first.ema_scores.values.numpy(), labels, 1.5)
+    np.testing.assert_array_equal(second.labels.numpy() == 2, chosen)
+    with pytest.raises(ValueError, match="ema_heatmaps holds float32 \\(12, 6, 6, 3\\)"):
+        compiled(heatmap_size=5).load_banks(tmp_path / "first.weights.h5")
+
+
+def test_mistakes_are_named():
+    network = small_network()
+    with pytest.raises(ValueError, match="needs positives_per_image"):
+        spml_tf.SPMLModel(network, N, "en")
+    with pytest.raises(ValueError, match="method must be one of"):
+        spml_tf.SPMLModel(network, N, "xx")
+    with pytest.raises(ValueError, match="selection_budget"):
+        spml_tf.SPMLModel(network, N, "an", selection_budget="x")
+    inputs = keras.Input((8, 8, 3))
+    with pytest.raises(ValueError, match="cam_from_backbone"):
+        spml_tf.SPMLModel(keras.Model(inputs, inputs), N, "an")
+    model = compiled("an")
+    with pytest.raises(ValueError, match="index is each image's number"):
+        model.fit(dataset().map(lambda x, y: (x["image"], y)), verbose=0)

@@ -1,0 +1,73 @@
+"""Selection of expected positives, on cases small enough to follow by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spml_tf import targets
+
+# 6 images, 2 classes; annotated positives: 2 of class 0, 1 of class 1 (shares 2/3, 1/3).
+LABELS = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1], [-1, 0], [-1, -1]], np.int8)
+SCORES = np.array([[0.9, 0.5], [0.1, 0.2], [0.5, 0.1], [0.5, 0.9], [0.7, 0.99], [0.2, 0.5]])
+
+
+def test_budgets_by_hand():
+    """K = 1: p = 1 * 6 * (2/3, 1/3) = (4, 2)."""
+    np.testing.assert_allclose(targets.class_budgets(LABELS, 1.0), [4.0, 2.0])
+
+
+def test_selection_over_all_images_by_hand():
+    """Class 0, p = 4: images 0 (.9, annotated), 4 (.7), 2 and 3 (.5) -> 4, 2, 3 are new.
+    Class 1, p = 2: image 4 is a known negative; 3 (.9), then 0 before 5 at .5 by index."""
+    found = targets.expected_positives(SCORES, LABELS, 1.0)
+    expected = np.zeros((6, 2), bool)
+    expected[[4, 2, 3], 0] = True
+    expected[[3, 0], 1] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_selection_over_unannotated_images_by_hand():
+    """p - n = (4 - 2, 2 - 1) = (2, 1) among unknown labels: images 4, 2 (before 3); image 3."""
+    found = targets.expected_positives(SCORES, LABELS, 1.0, "unannotated")
+    expected = np.zeros((6, 2), bool)
+    expected[[4, 2], 0] = True
+    expected[3, 1] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(1, 12), st.integers(1, 4), st.floats(0.1, 6.0), st.integers(0, 999),
+    st.sampled_from(targets.BUDGETS),
+)  # fmt: skip
+def test_laws(images, classes, mean, seed, budget):
+    """Only unknown labels are chosen, as many as the budget allows, and the best ones."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([1, 0, -1, 2], (images, classes)).astype(np.int8)
+    scores = rng.random((images, classes))
+    found = targets.expected_positives(scores, labels, mean, budget)
+    unknown = (labels == -1) | (labels == 2)
+    assert not (found & ~unknown).any()
+    annotated = (labels == 1).sum(axis=0)
+    p = np.rint(mean * images * annotated / max(annotated.sum(), 1) - (budget != "all") * annotated)
+    if budget == "unannotated":
+        np.testing.assert_array_equal(found.sum(0), np.clip(p, 0, unknown.sum(0)))
+    for column in range(classes):
+        chosen, left = scores[found[:, column], column], scores[:, column]
+        left = left[unknown[:, column] & ~found[:, column]]
+        assert not len(chosen) or not len(left) or chosen.min() > left.max()
+        assert len(chosen) <= max(p[column], 0)
+
+
+def test_a_class_without_annotation_selects_nothing():
+    assert not targets.expected_positives(SCORES, np.full((6, 2), -1, np.int8), 2.0).any()
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="budget must be one of"):
+        targets.expected_positives(SCORES, LABELS, 1.0, "some")
+    with pytest.raises(ValueError, match="must have one shape"):
+        targets.expected_positives(SCORES[:3], LABELS, 1.0)

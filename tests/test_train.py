@@ -1,0 +1,364 @@
+"""The training command: what it writes, resumption after kill -9, refusals, one-line errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score
+
+import spml_tf
+from spml_tf import cli, runs
+from spml_tf.errors import UserError
+from spml_tf.settings import Settings, resolve
+
+CLASSES = ("cat", "cow", "dog")
+COLOURS = {"cat": (220, 40, 40), "cow": (40, 220, 40), "dog": (40, 40, 220)}
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory) -> Path:
+    """A tree in VOC's layout: 24 + 8 pictures of coloured squares, one to three classes each."""
+    root = tmp_path_factory.mktemp("voc")
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (root / "JPEGImages").mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 8)):
+        names = [f"2008_{split}{number:03d}" for number in range(count)]
+        present = rng.random((count, len(CLASSES))) < 0.5
+        present[np.arange(count), np.arange(count) % 3] = True
+        for name, row in zip(names, present, strict=True):
+            picture = rng.integers(90, 160, (40, 48, 3)).astype(np.uint8)
+            for column in np.flatnonzero(row):
+                y, x = rng.integers(0, 24, 2)
+                picture[y : y + 12, x : x + 12] = COLOURS[CLASSES[column]]
+            Image.fromarray(picture).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
+        (lists / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for label in VOC_CLASSES:
+            marks = present[:, CLASSES.index(label)] if label in CLASSES else np.zeros(count, bool)
+            rows = [f"{n} {'1' if m else '-1':>2}" for n, m in zip(names, marks, strict=True)]
+            (lists / f"{label}_{split}.txt").write_text("\n".join(rows) + "\n")
+    return root
+
+
+VOC_CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
+).split()
+
+
+def flags(voc: Path, **others: object) -> list[str]:
+    values = {
+        "dataset": "voc", "data_dir": voc, "classes": ",".join(CLASSES),
+        "network": "small_residual", "weights": "none", "image_size": 32, "epochs": 3,
+        "batch_size": 5, "threads": 1, "selection_start_epoch": 2, "heatmap_size": 6, **others,
+    }  # fmt: skip
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "spml_tf.train", *words]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(voc, tmp_path_factory) -> Path:
+    """An uninterrupted run with uint8 banks, warm-up and a learning rate of the head's own."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    done = run(*flags(voc, **RESUMED), f"--output_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"best epoch \d: mAP val \d+\.\d\d, test \d+\.\d\d", done.stdout)
+    return folder
+
+
+RESUMED = {"epochs": 5, "bank_dtype": "uint8", "warmup_epochs": 1, "head_learning_rate": 0.01}
+
+
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Every array a run saved, by file and path."""
+    found: dict[str, np.ndarray] = {}
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[f"checkpoint/{name}"] = item[...]
+
+    with h5py.File(folder / "checkpoint" / "state.weights.h5") as file:
+        file.visititems(visit)
+    network = spml_tf.load_network(folder / "network.keras")
+    found |= {f"network/{n}/{w.path}": w.numpy() for n, w in enumerate(network.weights)}
+    for split in ("val", "test"):
+        with np.load(folder / f"predictions_{split}.npz", allow_pickle=False) as file:
+            found |= {f"{split}/{name}": file[name] for name in file.files}
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found |= {
+        f"history/{name}": np.array([row[name] for row in rows])
+        for name in rows[0]
+        if name != "seconds"
+    }
+    return found
+
+
+def test_everything_promised_is_written(finished):
+    record = json.loads((finished / "run.json").read_text())
+    assert record["flags"]["method"] == "en+scl" and record["flags"]["seed"] == 0
+    assert {"tensorflow", "keras", "numpy", "spml_tf", "python"} <= record["versions"].keys()
+    assert record["machine"]["cores"] == os.cpu_count()
+    assert re.fullmatch("[0-9a-f]{64}", record["data_fingerprint"])
+    assert record["images"] == {"train": 19, "val": 5, "test": 8}
+
+    with open(finished / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
+    names = {"loss", "classification_loss", "consistency_loss", "val_map", "val_loss", "seconds"}
+    assert names | {"selected", "selection_precision", "selection_recall"} <= rows[0].keys()
+    assert rows[0]["selected"] == "" and int(rows[4]["selected"]) > 0
+
+    results = json.loads((finished / "metrics.json").read_text())
+    best = max(rows, key=lambda row: float(row["val_map"]))
+    assert results["best_epoch"] == int(best["epoch"])
+    assert results["val"]["map"] == pytest.approx(100 * float(best["val_map"]), abs=1e-4)
+    for split in ("val", "test"):
+        with np.load(finished / f"predictions_{split}.npz", allow_pickle=False) as saved:
+            assert saved["scores"].shape == saved["labels"].shape
+            assert list(saved["class_names"]) == list(CLASSES)
+            assert len(saved["names"]) == len(saved["scores"])
+            for column, name in enumerate(CLASSES):
+                expected = average_precision_score(
+                    saved["labels"][:, column], saved["scores"][:, column]
+                )
+                assert results[split]["ap"][name] == pytest.approx(100 * expected)
+        values = list(results[split]["ap"].values())
+        assert results[split]["map"] == pytest.approx(np.mean(values))
+    assert list((finished / "tensorboard").glob("events.*"))
+    with open(finished / "train_labels.csv", newline="") as file:
+        labels = list(csv.DictReader(file))
+    assert len(labels) == 19 and {row["label"] for row in labels} == {"1"}
+
+
+def test_started_again_when_finished_it_prints_the_results(voc, finished):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.suffix in (".json", ".h5")}
+    again = run(f"--flagfile={finished / 'flags.txt'}", f"--output_dir={finished}")
+    assert again.returncode == 0 and "best epoch" in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def kill_at(process: subprocess.Popen, reached) -> None:
+    """kill -9 as soon as `reached()`; fails if the process ends first."""
+    deadline = time.time() + 240
+    while not reached():
+        assert process.poll() is None, "finished before it was killed"
+        assert time.time() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_twice_it_ends_with_the_same_numbers(voc, finished, tmp_path):
+    """kill -9 in the second epoch, then just after an epoch's history was written but before its
+    checkpoint, then on to the end: every array equals the uninterrupted run's, bit for bit."""
+    folder = tmp_path / "killed"
+    words = [*flags(voc, **RESUMED), f"--output_dir={folder}"]
+
+    def rows() -> int:
+        path = folder / "history.csv"
+        return len(path.read_text().splitlines()) - 1 if path.exists() else 0
+
+    for epoch in (1, 3):
+        process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        kill_at(process, lambda goal=epoch: rows() >= goal)
+        assert not (folder / "metrics.json").exists()
+    last = run(*words)
+    assert last.returncode == 0, last.stderr
+    assert "resuming after epoch" in last.stderr
+    whole, resumed = arrays(finished), arrays(folder)
+    assert whole.keys() == resumed.keys()
+    different = [name for name in whole if not np.array_equal(whole[name], resumed[name])]
+    assert not different
+    left, right = (json.loads((f / "metrics.json").read_text()) for f in (finished, folder))
+    assert left == right
+
+
+def test_other_flags_are_refused_and_named(voc, finished):
+    before = (finished / "run.json").read_bytes()
+    again = run(*flags(voc, **RESUMED, seed=7, learning_rate=0.5), f"--output_dir={finished}")
+    assert again.returncode == 1 and again.stderr.count("\n") == 1
+    assert "--seed was 0 and is 7" in again.stderr
+    assert "--learning_rate was 0.001 and is 0.5" in again.stderr
+    assert (finished / "run.json").read_bytes() == before
+
+
+def test_banks_and_network_of_an_earlier_run(voc, finished, tmp_path):
+    """A second round from the banks; a run on other classes from the network."""
+    second = run(
+        *flags(voc, bank_dtype="uint8", epochs=1), f"--initial_banks={finished}",
+        f"--output_dir={tmp_path / 'second'}", "--selection_start_epoch=1",
+    )  # fmt: skip
+    assert second.returncode == 0, second.stderr
+    with open(tmp_path / "second" / "history.csv", newline="") as file:
+        assert int(next(csv.DictReader(file))["selected"]) > 0
+    other = run(
+        *flags(voc, epochs=1), "--classes=dog,sheep,cat", f"--init_from={finished}",
+        "--learning_rate=0", "--head_learning_rate=0", "--warmup_epochs=1",
+        f"--output_dir={tmp_path / 'other'}",
+    )  # fmt: skip
+    assert other.returncode == 0, other.stderr
+    old, new = (
+        spml_tf.load_network(folder / "network.keras").get_layer("cam_logits").kernel.numpy()
+        for folder in (finished, tmp_path / "other")
+    )
+    np.testing.assert_array_equal(new[..., [2, 0]], old[..., [0, 2]])
+    refused = run(
+        *flags(voc, label_seed=1, bank_dtype="uint8"), f"--initial_banks={finished}",
+        f"--output_dir={tmp_path / 'third'}",
+    )  # fmt: skip
+    assert refused.returncode == 1 and "other images or labels" in refused.stderr
+
+
+def test_train_labels_from_a_file_repeat_the_drawn_ones(voc, finished, tmp_path):
+    """The CSV a run wrote gives the same observed labels; rows of held-out images may lack."""
+    settings = resolve(Settings(**{**runs.RunFolder(finished).settings().__dict__}))
+    from spml_tf import splits
+
+    drawn = splits.load_splits(settings)
+    words = {**settings.__dict__, "train_labels": str(finished / "train_labels.csv")}
+    read = splits.load_splits(Settings(**words))
+    np.testing.assert_array_equal(drawn.observed, read.observed)
+    full = splits.load_splits(Settings(**{**words, "train_labels": "full"}))
+    np.testing.assert_array_equal(full.observed, drawn.train.labels)
+    assert drawn.positives_per_image == pytest.approx((drawn.val.labels == 1).sum() / 5)
+
+
+def test_data_and_labels_do_not_depend_on_the_seed(voc):
+    from spml_tf import splits
+
+    base = {f[2:].split("=")[0]: f.split("=")[1] for f in flags(voc)}
+    common = {"dataset": "voc", "data_dir": base["data_dir"], "classes": base["classes"]}
+    prints = {
+        key: splits.load_splits(resolve(Settings(**common, **change))).fingerprint()
+        for key, change in (
+            ("base", {}), ("seed", {"seed": 5}), ("labels", {"label_seed": 5}),
+            ("data", {"data_seed": 5}),
+        )
+    }  # fmt: skip
+    assert prints["base"] == prints["seed"]
+    assert len({prints["base"], prints["labels"], prints["data"]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--nonsense=1"], "nonsense"),
+        (["--epochs=many"], "epochs"),
+        (["digits"], "'digits' is not a flag"),
+        (["--dataset=imaginary"], "--dataset=imaginary"),
+        (["--dataset=voc"], "--data_dir is missing"),
+        (["--dataset=voc", "--data_dir=/nonexistent"], "/nonexistent"),
+        (["--method=en+xx"], "--method=en+xx"),
+        (["--crop_area=0.5"], "--crop_area=0.5: give LOW,HIGH"),
+        (["--crop_area=0.9,0.5"], "--crop_area=0.9,0.5: needs 0 < LOW"),
+        (["--ema_momentum=1"], "--ema_momentum=1.0: must lie between"),
+        (["--warmup_epochs=50", "--epochs=3"], "--warmup_epochs=50"),
+        (["--network=resnet51", "--weights=none"], "resnet51"),
+        (["--flagfile=/nonexistent.flags"], "/nonexistent.flags"),
+        (["--bank_dtype=int4"], "bank_dtype"),
+        (["--train_labels=/nonexistent.csv"], "/nonexistent.csv"),
+        (["--initial_banks=/nonexistent"], "/nonexistent: no run here"),
+        (["--init_from=/nonexistent"], "/nonexistent: no run here"),
+        (["--observed_positives=0"], "--observed_positives=0"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(words, says, tmp_path, capsys):
+    from spml_tf import train
+
+    code = train.main([*words, f"--output_dir={tmp_path / 'x'}"])
+    error = capsys.readouterr().err
+    assert code == 1
+    assert error.startswith("error: ") and error.count("\n") == 1, error
+    assert says in error
+
+
+def test_a_folder_with_other_files_is_left_alone(voc, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    done = run(*flags(voc), f"--output_dir={tmp_path}")
+    assert done.returncode == 1 and "not empty and holds no run" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [p.name for p in tmp_path.glob("[!.]*")] == ["thesis.txt"]
+
+
+def test_a_broken_photo_is_named(voc, tmp_path):
+    import shutil
+
+    broken = shutil.copytree(voc, tmp_path / "voc")
+    photo = broken / "JPEGImages" / "2008_train003.jpg"
+    photo.write_bytes(photo.read_bytes()[:200])
+    done = run(*flags(broken), f"--output_dir={tmp_path / 'run'}")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert str(photo) in done.stderr.splitlines()[-1]
+
+
+def test_unknown_validation_labels_are_announced_and_k_is_asked_for(monkeypatch, capsys):
+    from spml_tf import readers, splits, train
+
+    real = readers.load
+
+    def partly_labelled(*words):
+        examples = real(*words)
+        examples.labels[:, 0] = -1
+        return examples
+
+    monkeypatch.setattr(readers, "load", partly_labelled)
+    settings = resolve(Settings())
+    data = splits.load_splits(settings)
+    assert "unknown labels count as negatives" in capsys.readouterr().err
+    assert data.positives_per_image is None
+    with pytest.raises(
+        UserError, match="count the classes that truly appear in 50 training photos"
+    ):
+        train._build(settings, data)
+
+
+def test_defaults_follow_from_one_another():
+    scratch = resolve(Settings())
+    assert (scratch.network, scratch.image_size, scratch.warmup_epochs) == ("small_residual", 64, 0)
+    assert scratch.selection_start_epoch == scratch.consistency_start_epoch == 11
+    assert not scratch.horizontal_flip
+    tuned = resolve(Settings(dataset="voc", data_dir="x", epochs=12, warmup_epochs=6))
+    assert (tuned.network, tuned.image_size, tuned.weights) == ("resnet50", 448, "imagenet")
+    assert (tuned.selection_start_epoch, tuned.horizontal_flip) == (7, True)
+    assert tuned.head_learning_rate > tuned.learning_rate
+    assert resolve(Settings(initial_banks="x")).selection_start_epoch == 1
+
+
+def test_a_flagfile_repeats_the_settings(tmp_path):
+    settings = resolve(Settings(method="an+cl", seed=3, crop_area="0.5,1"))
+    (tmp_path / "f.txt").write_text(runs.flagfile(settings))
+    assert resolve(cli.parse([f"--flagfile={tmp_path / 'f.txt'}"], Settings, "")) == settings
+
+
+def test_help_answers_without_tensorflow():
+    code = (
+        "import sys; from spml_tf import train\n"
+        "try: train.main(['--help'])\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("--method", "--positives_per_image", "--selection_start_epoch", "--output_dir"):
+        assert name in done.stdout
