@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {"SPMLModel": "model", "load_network": "networks", "UserError": "errors"}
 _MODULES = (
-    "banks", "boxes", "callbacks", "labels", "losses", "metrics", "model", "networks",
+    "banks", "boxes", "callbacks", "images", "labels", "losses", "metrics", "model", "networks",
     "optimizers", "pipeline", "readers", "targets",
 )  # fmt: skip
 __all__ = ["__version__", *_EXPORTS, *_MODULES]

@@ -1,8 +1,7 @@
-"""From Examples to batches: decoding, random crops, flips, resizing.
+"""From Examples to batches: random crops, flips, resizing, in an order that can be resumed.
 
 Order, crops and flips depend only on (seed, epoch, image index), never on what was drawn before, so
-that a run that resumes sees what an uninterrupted one would have seen. Training, evaluation and
-export share `decode_image` and `resize`.
+that a run that resumes sees what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -13,111 +12,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from spml_tf.images import crop, decode_crop, decode_image, resize
 from spml_tf.labels import validate_labels
 from spml_tf.readers.examples import Examples
 
-# The usual interval of a crop's width / height.
-ASPECT_RATIOS = (3 / 4, 4 / 3)
-# The libjpeg method that gives the same pixels for a crop as for the whole image.
-_DCT_METHOD = "INTEGER_ACCURATE"
-# Columns decoded on either side of a window, see _decode_window.
-_MARGIN = 2
 # Distinguish the random numbers of one (seed, epoch, index).
 _CROP, _FLIP = 0, 1
 # The first two bytes of the formats that can be decoded: JPEG, PNG, GIF, BMP.
 _KNOWN_STARTS = (b"\xff\xd8", b"\x89P", b"GI", b"BM")
-
-Window = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
-
-
-def decode_image(contents: tf.Tensor) -> tf.Tensor:
-    """Decodes an image file's bytes.
-
-    Args:
-        contents: scalar string with a JPEG, PNG, BMP or GIF file (its first frame). Gray becomes
-            RGB, an alpha channel is dropped, an EXIF orientation is not applied.
-
-    Returns:
-        uint8 [height, width, 3], RGB.
-
-    Raises:
-        tf.errors.InvalidArgumentError: the bytes are no such image.
-    """
-
-    def jpeg() -> tf.Tensor:
-        return tf.io.decode_jpeg(contents, channels=3, dct_method=_DCT_METHOD)
-
-    def other() -> tf.Tensor:
-        return tf.cond(tf.strings.substr(contents, 0, 2) == b"BM", bitmap, any_format)
-
-    def bitmap() -> tf.Tensor:
-        # Unlike PNG, a bitmap's channels are not converted by the decoder.
-        image = tf.io.decode_bmp(contents)
-        gray = tf.shape(image)[-1] == 1
-        return tf.cond(gray, lambda: tf.repeat(image, 3, axis=-1), lambda: image[..., :3])
-
-    def any_format() -> tf.Tensor:
-        return tf.io.decode_image(contents, channels=3, expand_animations=False)
-
-    image = tf.cond(tf.io.is_jpeg(contents), jpeg, other)
-    return tf.ensure_shape(image, [None, None, 3])
-
-
-def resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes to a square, the aspect ratio ignored: bilinear, with antialiasing when shrinking.
-
-    Args:
-        image: [height, width, 3] in 0..255, uint8 or float.
-        size: the new side in pixels.
-
-    Returns:
-        float32 [size, size, 3] in 0..255 up to rounding; unchanged if it has that size already.
-    """
-
-    def resized() -> tf.Tensor:
-        return tf.image.resize(image, [size, size], method="bilinear", antialias=True)
-
-    shape = tf.shape(image)
-    fits = tf.logical_and(shape[0] == size, shape[1] == size)
-    result = tf.cond(fits, lambda: tf.cast(image, tf.float32), resized)
-    return tf.ensure_shape(result, [size, size, 3])
-
-
-def sample_crop(
-    height: tf.Tensor | int,
-    width: tf.Tensor | int,
-    seed2: tf.Tensor,
-    area: tuple[float, float] = (0.25, 1.0),
-) -> Window:
-    """Draws a crop window of whole pixels.
-
-    The area is uniform in the interval, the window's aspect ratio (width / height, in pixels)
-    log-uniform in [3/4, 4/3], the position uniform. A window that would be wider or higher than the
-    image gets the image's width or height, and the other side follows from the area, which is kept.
-
-    Args:
-        height: the image's height in pixels.
-        width: the image's width in pixels.
-        seed2: int32 [2], the seed of a stateless generator; the same seed gives the same window.
-        area: lowest and highest area of the window, as a part of the image's, in (0, 1].
-
-    Returns:
-        (y, x, h, w): int32 scalars, the window's upper left pixel and its size, inside the image.
-    """
-    high, wide = tf.cast(height, tf.float64), tf.cast(width, tf.float64)
-    drawn = tf.random.stateless_uniform([4], seed2, alg="philox")
-    drawn = tf.unstack(tf.cast(drawn, tf.float64))
-    pixels = (area[0] + (area[1] - area[0]) * drawn[0]) * high * wide
-    log_aspect = tf.constant(np.log(ASPECT_RATIOS), tf.float64)
-    aspect = tf.exp(log_aspect[0] + (log_aspect[1] - log_aspect[0]) * drawn[1])
-    # A full-width window needs at least this height, hence both limits.
-    crop_high = tf.clip_by_value(tf.sqrt(pixels / aspect), pixels / wide, high)
-    crop_high = tf.clip_by_value(tf.round(crop_high), 1.0, high)
-    crop_wide = tf.clip_by_value(tf.round(pixels / crop_high), 1.0, wide)
-    y = tf.minimum(tf.floor(drawn[2] * (high - crop_high + 1)), high - crop_high)
-    x = tf.minimum(tf.floor(drawn[3] * (wide - crop_wide + 1)), wide - crop_wide)
-    window = tf.cast(tf.stack([y, x, crop_high, crop_wide]), tf.int32)
-    return tuple(tf.unstack(window))  # type: ignore[return-value]
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -256,14 +158,14 @@ class _Source:
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         crop_seed = _fold_in(seed, _CROP)
         if self._images is not None:
-            crop, box = _crop(tf.gather(self._images, index), crop_seed, area)
+            picture, box = crop(tf.gather(self._images, index), crop_seed, area)
         else:
-            crop, box = _decode_crop(self._read(index), crop_seed, area)
+            picture, box = decode_crop(self._read(index), crop_seed, area)
         flip = tf.constant(False)
         if horizontal_flip:
             drawn = tf.random.stateless_uniform([], _fold_in(seed, _FLIP), alg="philox")
             flip = drawn < 0.5
-        return self._element(crop, box, flip, index)
+        return self._element(picture, box, flip, index)
 
     def _read(self, index: tf.Tensor) -> tf.Tensor:
         path = tf.gather(self._paths, index)
@@ -280,52 +182,6 @@ class _Source:
         image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
         inputs = {"image": image, "box": box, "flip": flip, "index": index}
         return inputs, tf.gather(self._labels, index)
-
-
-def _decode_crop(
-    contents: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random crop of a file and its box; of a JPEG only the crop is decoded."""
-
-    def jpeg() -> tuple[tf.Tensor, tf.Tensor]:
-        shape = tf.io.extract_jpeg_shape(contents)
-        window = sample_crop(shape[0], shape[1], seed, area)
-        return _decode_window(contents, window, shape), _box(window, shape[0], shape[1])
-
-    def other() -> tuple[tf.Tensor, tf.Tensor]:
-        return _crop(decode_image(contents), seed, area)
-
-    return tf.cond(tf.io.is_jpeg(contents), jpeg, other)
-
-
-def _decode_window(contents: tf.Tensor, window: Window, shape: tf.Tensor) -> tf.Tensor:
-    """Decodes a window of a JPEG to exactly the pixels that the whole image has there.
-
-    The decoder interpolates colour between neighbouring columns, which it lacks at a window's edge:
-    a margin is decoded too and cut off again.
-    """
-    y, x, h, w = window
-    left = tf.maximum(x - _MARGIN, 0)
-    right = tf.minimum(x + w + _MARGIN, shape[1])
-    wider = tf.image.decode_and_crop_jpeg(
-        contents, tf.stack([y, left, h, right - left]), channels=3, dct_method=_DCT_METHOD
-    )
-    return wider[:, x - left : x - left + w]
-
-
-def _crop(
-    image: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]
-) -> tuple[tf.Tensor, tf.Tensor]:
-    shape = tf.shape(image)
-    window = sample_crop(shape[0], shape[1], seed, area)
-    y, x, h, w = window
-    return image[y : y + h, x : x + w], _box(window, shape[0], shape[1])
-
-
-def _box(window: Window, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    y, x, h, w = window
-    edges = tf.cast(tf.stack([y, x, y + h, x + w]), tf.float32)
-    return edges / tf.cast(tf.stack([height, width, height, width]), tf.float32)
 
 
 def _base_seed(seed: int) -> tf.Tensor:

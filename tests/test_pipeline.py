@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spml_tf import pipeline, readers
+from spml_tf import images, pipeline, readers
 from spml_tf.readers import Examples
 
 
@@ -105,13 +105,13 @@ class TestDecode:
         else:
             content = encoded(image, kind, mode)
         expected = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
-        np.testing.assert_array_equal(pipeline.decode_image(content).numpy(), expected)
+        np.testing.assert_array_equal(images.decode_image(content).numpy(), expected)
 
     @pytest.mark.parametrize("mode", ["RGB", "L"])
     def test_jpeg(self, mode):
         content = encoded(picture(40, 50), "JPEG", mode)
         expected = np.array(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
-        decoded = pipeline.decode_image(content).numpy()
+        decoded = images.decode_image(content).numpy()
         assert decoded.dtype == np.uint8
         assert np.abs(decoded - expected).max() <= 1
 
@@ -120,12 +120,12 @@ class TestDecode:
         stream = io.BytesIO()
         frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
         expected = np.array(frames[0].convert("RGB"))
-        np.testing.assert_array_equal(pipeline.decode_image(stream.getvalue()).numpy(), expected)
+        np.testing.assert_array_equal(images.decode_image(stream.getvalue()).numpy(), expected)
 
     @pytest.mark.parametrize("content", [b"", b"B", b"hello", b"\xff\xd8\xff\xe0"])
     def test_no_image(self, content):
         with pytest.raises(tf.errors.InvalidArgumentError):
-            pipeline.decode_image(content)
+            images.decode_image(content)
 
 
 def bitmap_with_alpha(image: np.ndarray) -> bytes:
@@ -141,7 +141,7 @@ def bitmap_with_alpha(image: np.ndarray) -> bytes:
 class TestResize:
     def test_keeps_images_of_the_right_size(self):
         image = picture(32, 32)
-        result = pipeline.resize(tf.constant(image), 32)
+        result = images.resize(tf.constant(image), 32)
         assert result.dtype == tf.float32
         np.testing.assert_array_equal(result, image)
 
@@ -149,7 +149,7 @@ class TestResize:
     def test_equals_pillow(self, shape):
         image = picture(*shape)
         expected = reference(image, np.array([0, 0, 1, 1]), False, 32)
-        result = pipeline.resize(tf.constant(image), 32).numpy()
+        result = images.resize(tf.constant(image), 32).numpy()
         np.testing.assert_allclose(result, expected, atol=0.01)
         assert result.min() >= -1e-3 and result.max() <= 255 + 1e-3
 
@@ -157,7 +157,7 @@ class TestResize:
 @tf.function
 def many_windows(height, width, seeds, area):
     def one(seed):
-        return tf.stack(pipeline.sample_crop(height, width, seed, (area[0], area[1])))
+        return tf.stack(images.sample_crop(height, width, seed, (area[0], area[1])))
 
     return tf.map_fn(one, seeds, fn_output_signature=tf.int32)
 
@@ -268,9 +268,9 @@ class TestTraining:
         """A crop is decoded alone, yet equals the same part of the whole image."""
         for number, path in enumerate(files.paths):
             content = tf.io.read_file(path)
-            whole = pipeline.decode_image(content).numpy()
+            whole = images.decode_image(content).numpy()
             for seed in range(8):
-                crop, box = pipeline._decode_crop(content, tf.constant([number, seed]), (0.1, 1.0))
+                crop, box = images.decode_crop(content, tf.constant([number, seed]), (0.1, 1.0))
                 scale = [*whole.shape[:2], *whole.shape[:2]]
                 y1, x1, y2, x2 = np.rint(box.numpy() * scale).astype(int)
                 np.testing.assert_array_equal(crop, whole[y1:y2, x1:x2])
@@ -386,7 +386,7 @@ class TestEvaluation:
             assert not batch["flip"].any()
             for image, index in zip(batch["image"], batch["index"], strict=True):
                 content = tf.io.read_file(files.paths[index])
-                expected = pipeline.resize(pipeline.decode_image(content), 32)
+                expected = images.resize(images.decode_image(content), 32)
                 np.testing.assert_array_equal(image, expected)
 
     def test_same_structure_as_training(self, files):

@@ -180,7 +180,9 @@ def test_killed_twice_it_ends_with_the_same_numbers(voc, finished, tmp_path):
         return len(path.read_text().splitlines()) - 1 if path.exists() else 0
 
     for epoch in (1, 3):
-        process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         kill_at(process, lambda goal=epoch: rows() >= goal)
         assert not (folder / "metrics.json").exists()
     last = run(*words)

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Installs spml_tf with its tests' needs into a virtual environment and runs lint and tests.
+# Arguments go to pytest, for instance `-m slow`. VENV names the environment's folder (.venv).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python="${VENV:=.venv}/bin/python"
+[ -x "$python" ] || python3 -m venv "$VENV"
+"$python" -m pip install --quiet --editable '.[test]'
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+exec "$python" -m pytest "$@"
