@@ -55,20 +55,21 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
     """Resizes to a square, the aspect ratio ignored: bilinear, with antialiasing when shrinking.
 
     Args:
-        image: [height, width, 3] in 0..255, uint8 or float.
+        image: [height, width, 3] or a batch of these, in 0..255, uint8 or float.
         size: the new side in pixels.
 
     Returns:
-        float32 [size, size, 3] in 0..255 up to rounding; unchanged if it has that size already.
+        float32 [size, size, 3] or a batch of these, in 0..255 up to rounding; an image that has
+        the size already is unchanged.
     """
 
     def resized() -> tf.Tensor:
         return tf.image.resize(image, [size, size], method="bilinear", antialias=True)
 
     shape = tf.shape(image)
-    fits = tf.logical_and(shape[0] == size, shape[1] == size)
+    fits = tf.reduce_all(shape[-3:-1] == size)
     result = tf.cond(fits, lambda: tf.cast(image, tf.float32), resized)
-    return tf.ensure_shape(result, [size, size, 3])
+    return tf.ensure_shape(result, [*image.shape[:-3], size, size, 3])
 
 
 def sample_crop(

@@ -62,7 +62,7 @@ class Settings:
     data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
     label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
     epochs: int | None = flag_field(
-        None, "All epochs, warm-up included. Default: 40 from scratch, 15 otherwise.", int
+        None, "All epochs, warm-up included. Default: 50 from scratch, 15 otherwise.", int
     )
     warmup_epochs: int | None = flag_field(
         None,
@@ -102,7 +102,7 @@ class Settings:
     )
     batch_size: int | None = flag_field(None, "Default: 32 from scratch, 16 otherwise.", int)
     learning_rate: float | None = flag_field(
-        None, "Adam's, of the backbone. Default: 1e-3 from scratch, 5e-5 otherwise.", float
+        None, "Adam's, of the backbone. Default: 2e-3 from scratch, 5e-5 otherwise.", float
     )
     head_learning_rate: float | None = flag_field(
         None, "Adam's, of the head. Default: --learning_rate from scratch, 1e-3 otherwise.", float
@@ -153,10 +153,10 @@ def resolve(given: Settings) -> Settings:
     network = given.network or ("small_residual" if given.dataset == "digits" else "resnet50")
     weights = given.weights or ("none" if network == "small_residual" else "imagenet")
     scratch = weights == "none" and not given.init_from
-    epochs = given.epochs or (40 if scratch else 15)
+    epochs = given.epochs or (50 if scratch else 15)
     warmup = _default(given.warmup_epochs, 0 if scratch else epochs // 3)
     selection = _default(given.selection_start_epoch, _selection_start(given, scratch, epochs))
-    rate = _default(given.learning_rate, 1e-3 if scratch else 5e-5)
+    rate = _default(given.learning_rate, 2e-3 if scratch else 5e-5)
     values = {
         "data_dir": _absolute(given.data_dir),
         "train_split": given.train_split or reader.train_split,

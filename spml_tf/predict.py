@@ -1,0 +1,179 @@
+"""Predicts with an exported model: `python -m spml_tf.predict --model_dir=DIR --images='*.jpg'`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import glob
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spml_tf import cli
+from spml_tf.errors import UserError
+
+_USAGE = """Writes a CSV with each image's probabilities and decisions.
+
+usage: python -m spml_tf.predict --model_dir=EXPORT_DIR --images='photos/*.jpg' --output=FILE
+
+Columns: image, then CLASS (probability) and CLASS_decision (1 or 0, by the exported threshold) for
+each class. A file that cannot be read as an image is named on standard error and left out; the
+exit code is then 1, with everything else written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    model_dir: str | None = cli.flag_field(None, "Folder written by spml_tf.export.")
+    images: str | None = cli.flag_field(
+        None, "Quoted pattern of image files; ** crosses folders, as in 'photos/**/*.jpg'."
+    )
+    output: str = cli.flag_field("predictions.csv", "The CSV to write.")
+    overlays: str | None = cli.flag_field(
+        None, "Folder for pictures of the heatmaps over each photo."
+    )
+    overlay_classes: int = cli.flag_field(3, "Classes drawn per photo, at most.", int)
+    batch_size: int = cli.flag_field(16, "Images at a time.", int)
+
+
+class Predictor:
+    """An exported model.
+
+    Args:
+        model_dir: folder written by `spml_tf.export`.
+
+    Attributes:
+        class_names: L names.
+        thresholds: [L] float64.
+
+    Raises:
+        UserError: where the folder holds no such export.
+    """
+
+    def __init__(self, model_dir: str) -> None:
+        import numpy as np
+        import tensorflow as tf
+
+        try:
+            classes = json.loads((Path(model_dir) / "classes.json").read_text("utf-8"))
+            self.class_names = list(classes["class_names"])
+            self.thresholds = np.array([classes["thresholds"][x] for x in self.class_names])
+            self._model = tf.saved_model.load(model_dir)
+        except (OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"--model_dir={model_dir}: no spml_tf export ({reason})") from None
+
+    def from_files(self, contents: Sequence[bytes]) -> Any:
+        """Probabilities [B, L] float32 of B image files' contents."""
+        import tensorflow as tf
+
+        return self._model.serve_bytes(tf.constant(list(contents)))["probabilities"].numpy()
+
+    def heatmaps(self, image: Any) -> Any:
+        """Heatmaps [G, G, L] float32 in [0, 1], sigmoid(F), of one uint8 image [H, W, 3]."""
+        import tensorflow as tf
+
+        return tf.sigmoid(self._model.cams(tf.cast(image[None], tf.float32))["cams"])[0].numpy()
+
+
+def _find(pattern: str) -> list[str]:
+    paths = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    if not paths:
+        raise UserError(f"--images={pattern}: matches no file; quote the pattern and check it")
+    return paths
+
+
+def _read(path: str) -> bytes | None:
+    """The file's bytes, or None, with the reason said, where it is no image."""
+    import tensorflow as tf
+
+    from spml_tf.images import decode_image
+
+    try:
+        contents = Path(path).read_bytes()
+        decode_image(tf.constant(contents))
+        return contents
+    except (OSError, tf.errors.OpError) as error:
+        reason = " ".join(str(getattr(error, "message", error)).split())[:200]
+        print(f"error: {path}: cannot be read as an image, left out ({reason})", file=sys.stderr)
+        return None
+
+
+def _rows(options: _Options, predictor: Predictor, paths: list[str]) -> Any:
+    """Yields (path, contents, probabilities) of every image that can be read."""
+    for start in range(0, len(paths), options.batch_size):
+        batch = [(path, _read(path)) for path in paths[start : start + options.batch_size]]
+        good = [(path, contents) for path, contents in batch if contents is not None]
+        if good:
+            scores = predictor.from_files([contents for _, contents in good])
+            yield from ((*pair, row) for pair, row in zip(good, scores, strict=True))
+        if sys.stderr.isatty():
+            print(f"\r{start + len(batch)}/{len(paths)} images", end="", file=sys.stderr)
+
+
+def _overlay(
+    options: _Options, predictor: Predictor, path: str, contents: bytes, scores: Any
+) -> None:
+    """Draws the classes decided for, or the likeliest one where there is none."""
+    import numpy as np
+    import tensorflow as tf
+
+    from spml_tf.images import decode_image
+    from spml_tf.reports.overlays import draw_overlays
+
+    ranked = np.argsort(-scores, kind="stable")
+    chosen = [i for i in ranked if scores[i] >= predictor.thresholds[i]] or [ranked[0]]
+    chosen = chosen[: options.overlay_classes]
+    image = decode_image(tf.constant(contents)).numpy()
+    # The whole path makes the name: photos of one name in two folders stay apart.
+    name = os.path.relpath(path).replace("..", "up").replace(os.sep, "__") + ".png"
+    draw_overlays(
+        Path(options.overlays) / name,
+        image,
+        predictor.heatmaps(image)[..., chosen],
+        [predictor.class_names[i] for i in chosen],
+        scores[chosen],
+    )
+
+
+def _action(options: _Options) -> None:
+    from spml_tf.runs import replaced
+
+    for name in ("model_dir", "images"):
+        if getattr(options, name) is None:
+            raise UserError(f"--{name} is missing")
+    for name in ("batch_size", "overlay_classes"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name}={getattr(options, name)}: must be at least 1")
+    paths = _find(options.images)
+    predictor = Predictor(options.model_dir)
+    output = Path(options.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if options.overlays:
+        Path(options.overlays).mkdir(parents=True, exist_ok=True)
+    header = [x for name in predictor.class_names for x in (name, f"{name}_decision")]
+    written = 0
+    with replaced(output) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *header])
+        for path, contents, scores in _rows(options, predictor, paths):
+            decisions = (scores >= predictor.thresholds).astype(int)
+            cells = zip((f"{x:.6f}" for x in scores), decisions, strict=True)
+            writer.writerow([path, *(x for pair in cells for x in pair)])
+            written += 1
+            if options.overlays:
+                _overlay(options, predictor, path, contents, scores)
+    print(f"{written} of {len(paths)} images in {output}")
+    if written < len(paths):
+        raise UserError(f"--images={options.images}: {len(paths) - written} files are no images")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; see `cli.run` for the exit codes."""
+    return cli.run(argv, _Options, _USAGE, _action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

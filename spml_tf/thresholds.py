@@ -1,0 +1,38 @@
+"""Decision thresholds per class, chosen on validation scores."""
+
+from __future__ import annotations
+
+import numpy as np
+
+DEFAULT = 0.5
+
+
+def best_f1_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The threshold of highest F1 for each class; score >= threshold decides for the class.
+
+    Between two neighbouring scores any threshold decides alike: the middle is taken. Below the
+    lowest score, that score itself. Of several thresholds of equal F1 the highest is taken. A class
+    without positives gets 0.5.
+
+    Args:
+        labels: [N, L]; 1 is a positive, every other value a negative.
+        scores: [N, L] float in [0, 1].
+
+    Returns:
+        [L] float64.
+    """
+    columns = zip(np.asarray(labels).T == 1, np.asarray(scores, np.float64).T, strict=True)
+    return np.array([_best(positive, column) for positive, column in columns])
+
+
+def _best(positive: np.ndarray, scores: np.ndarray) -> float:
+    if not positive.any():
+        return DEFAULT
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    hits = np.cumsum(positive[order])[ends]
+    f1 = 2 * hits / (ends + 1 + positive.sum())
+    chosen = ends[int(np.argmax(f1))]
+    below = ranked[min(chosen + 1, len(ranked) - 1)]
+    return float((ranked[chosen] + below) / 2)

@@ -1,0 +1,77 @@
+"""A miniature data set in Pascal VOC's layout, and a run trained on it through the command line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = ("cat", "cow", "dog")
+COLOURS = {"cat": (220, 40, 40), "cow": (40, 220, 40), "dog": (40, 40, 220)}
+
+
+VOC_CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
+).split()
+RESUMED = {"epochs": 5, "bank_dtype": "uint8", "warmup_epochs": 1, "head_learning_rate": 0.01}
+
+
+@pytest.fixture(scope="session")
+def voc(tmp_path_factory) -> Path:
+    """A tree in VOC's layout: 24 + 8 pictures of coloured squares, one to three classes each."""
+    root = tmp_path_factory.mktemp("voc")
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (root / "JPEGImages").mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 8)):
+        names = [f"2008_{split}{number:03d}" for number in range(count)]
+        present = rng.random((count, len(CLASSES))) < 0.5
+        present[np.arange(count), np.arange(count) % 3] = True
+        for name, row in zip(names, present, strict=True):
+            picture = rng.integers(90, 160, (40, 48, 3)).astype(np.uint8)
+            for column in np.flatnonzero(row):
+                y, x = rng.integers(0, 24, 2)
+                picture[y : y + 12, x : x + 12] = COLOURS[CLASSES[column]]
+            Image.fromarray(picture).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
+        (lists / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for label in VOC_CLASSES:
+            marks = present[:, CLASSES.index(label)] if label in CLASSES else np.zeros(count, bool)
+            rows = [f"{n} {'1' if m else '-1':>2}" for n, m in zip(names, marks, strict=True)]
+            (lists / f"{label}_{split}.txt").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def flags(voc: Path, **others: object) -> list[str]:
+    values = {
+        "dataset": "voc", "data_dir": voc, "classes": ",".join(CLASSES),
+        "network": "small_residual", "weights": "none", "image_size": 32, "epochs": 3,
+        "batch_size": 5, "threads": 1, "selection_start_epoch": 2, "heatmap_size": 6, **others,
+    }  # fmt: skip
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+def command(*words: str, module: str = "train") -> list[str]:
+    return [sys.executable, "-m", f"spml_tf.{module}", *words]
+
+
+def run(*words: str, module: str = "train") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words, module=module), capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="session")
+def finished(voc, tmp_path_factory) -> Path:
+    """An uninterrupted run with uint8 banks, warm-up and a learning rate of the head's own."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    done = run(*flags(voc, **RESUMED), f"--output_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"best epoch \d: mAP val \d+\.\d\d, test \d+\.\d\d", done.stdout)
+    return folder

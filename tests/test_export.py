@@ -1,0 +1,220 @@
+"""evaluate, export and predict, as processes on a finished run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASSES, run
+from PIL import Image
+
+from spml_tf import export as exporting
+from spml_tf import networks, predict, scoring, thresholds
+from spml_tf.readers import Examples
+from spml_tf.reports import overlays
+
+
+@pytest.fixture(scope="module")
+def exported(finished, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("exports") / "model"
+    done = run(f"--run_dir={finished}", f"--export_dir={folder}", module="export")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluate_repeats_the_runs_results(finished, split):
+    done = run(f"--run_dir={finished}", f"--split={split}", module="evaluate")
+    assert done.returncode == 0 and done.stdout.count("\n") == 1
+    found = json.loads(done.stdout)
+    expected = json.loads((finished / "metrics.json").read_text())[split]
+    assert found["split"] == split and found["images"] == {"val": 5, "test": 8}[split]
+    assert found["map"] == pytest.approx(expected["map"], abs=1e-9)
+    assert found["ap"] == pytest.approx(expected["ap"], abs=1e-9)
+
+
+def test_a_class_without_positives_is_reported():
+    labels, scores = np.array([[1, 0], [0, 0]]), np.array([[0.9, 0.1], [0.2, 0.3]])
+    report = scoring.score_report(labels, scores, ("a", "b"))
+    assert report == {"map": 100.0, "ap": {"a": 100.0, "b": None}, "absent_classes": ["b"]}
+    assert scoring.score_report(labels, scores, ("a", "b"), "zero")["map"] == 50.0
+
+
+def test_reload_in_a_process_that_knows_nothing_of_spml_tf(voc, finished, exported):
+    """The SavedModel alone gives the probabilities of predictions_test.npz to 1e-5."""
+    code = (
+        "import glob, json, sys, numpy as np, tensorflow as tf\n"
+        f"model = tf.saved_model.load({str(exported)!r})\n"
+        f"names = np.load({str(finished / 'predictions_test.npz')!r})['names']\n"
+        f"files = tf.constant([open({str(voc)!r} + '/' + n, 'rb').read() for n in names])\n"
+        "scores = model.serve_bytes(files)['probabilities'].numpy()\n"
+        "assert 'spml_tf' not in sys.modules\n"
+        "print(json.dumps(scores.tolist()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with np.load(finished / "predictions_test.npz") as saved:
+        np.testing.assert_allclose(json.loads(done.stdout), saved["scores"], atol=1e-5)
+    variables = exported / "variables" / "variables.data-00000-of-00001"
+    assert variables.stat().st_size < 1.1 * 4 * sum(
+        np.prod(w.shape) for w in networks.load_network(finished / "network.keras").weights
+    ) + 20_000  # the network alone: no banks, no optimizer  # fmt: skip
+
+
+def pictures(folder: Path) -> tuple[str, ...]:
+    """JPEG and PNG of mixed sizes, in colour, grey, with alpha, grey with alpha, palette."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    paths = []
+    for number, (mode, kind) in enumerate(
+        (m, k) for m in ("RGB", "L", "RGBA", "LA", "P") for k in ("jpg", "png")
+    ):
+        if kind == "jpg" and mode not in ("RGB", "L"):
+            continue
+        shape = (30 + 7 * number, 50 - 3 * number)
+        depth = {"RGB": 3, "RGBA": 4, "LA": 2}.get(mode)
+        values = rng.integers(0, 256, (*shape, depth) if depth else shape).astype(np.uint8)
+        picture = Image.fromarray(values[..., :depth] if depth else values)
+        paths.append(str(folder / f"{number}_{mode}.{kind}"))
+        (picture.convert("P") if mode == "P" else picture).save(paths[-1])
+    return tuple(paths)
+
+
+def test_serve_bytes_equals_evaluation_for_every_kind_of_file(finished, exported, tmp_path):
+    paths = pictures(tmp_path)
+    labels = np.zeros((len(paths), len(CLASSES)), np.int8)
+    examples = Examples(paths, labels, CLASSES, paths=paths)
+    network = networks.load_network(finished / "network.keras")
+    expected = scoring.predict_scores(network, examples, 32)
+    predictor = predict.Predictor(str(exported))
+    found = predictor.from_files([Path(path).read_bytes() for path in paths])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for path, row in zip(paths, expected, strict=True):
+        if "_RGB." in path:  # serve takes the decoded picture; cams pool to the same
+            image = np.asarray(Image.open(path), np.float32)[None]
+            if path.endswith("png"):
+                served = predictor._model.serve(image)["probabilities"].numpy()[0]
+                cams = predictor._model.cams(image)["cams"].numpy()
+                np.testing.assert_allclose(served, row, atol=1e-5)
+                pooled = 1 / (1 + np.exp(-cams.mean((1, 2))))[0]
+                np.testing.assert_allclose(pooled, row, atol=1e-5)
+
+
+def test_what_stands_beside_the_model(finished, exported):
+    classes = json.loads((exported / "classes.json").read_text())
+    assert classes["class_names"] == list(CLASSES) and classes["image_size"] == 32
+    with np.load(finished / "predictions_val.npz") as saved:
+        expected = thresholds.best_f1_thresholds(saved["labels"], saved["scores"])
+    np.testing.assert_allclose([classes["thresholds"][name] for name in CLASSES], expected)
+    card = (exported / "MODEL_CARD.md").read_text()
+    record = json.loads((finished / "run.json").read_text())
+    results = json.loads((finished / "metrics.json").read_text())
+    for text in (record["data_fingerprint"], "en+scl", f"{results['test']['map']:.2f}", "--seed=0"):
+        assert text in card
+
+
+def test_thresholds_by_hand_and_brute_force():
+    """Scores .9+ .6- .4+ .1-: at .4, 2 of 3 right, F1 = 4/5, the best; midway to .1 is .25."""
+    found = thresholds.best_f1_thresholds(
+        np.array([[1, 0], [0, 0], [1, 0], [0, 0]]),
+        np.array([[0.9, 0.9], [0.6, 0.1], [0.4, 0.2], [0.1, 0.3]]),
+    )
+    np.testing.assert_allclose(found, [0.25, 0.5])
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        labels = rng.integers(0, 2, (12, 1))
+        labels[0] = 1
+        scores = rng.integers(0, 6, (12, 1)) / 5
+
+        def f1(threshold, labels=labels, scores=scores):
+            chosen = scores >= threshold
+            return 2 * (chosen & (labels == 1)).sum() / (chosen.sum() + labels.sum())
+
+        best = max(f1(x) for x in scores.ravel())
+        assert f1(thresholds.best_f1_thresholds(labels, scores)[0]) == pytest.approx(best)
+
+
+def test_an_export_is_never_lost(finished, exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "kept")
+    before = {p.name: p.read_bytes() for p in folder.glob("*.*")}
+    words = (f"--run_dir={finished}", f"--export_dir={folder}")
+    assert exporting.main(words) == 1
+    assert before == {p.name: p.read_bytes() for p in folder.glob("*.*")}
+    (folder / "stale.txt").write_text("old")
+    assert exporting.main([*words, "--overwrite"]) == 0
+    assert not (folder / "stale.txt").exists() and (folder / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "says"),
+    [
+        ("evaluate", [], "--run_dir is missing"),
+        ("evaluate", ["--run_dir={tmp}"], "no run here"),
+        ("export", ["--run_dir={tmp}"], "--export_dir is missing"),
+        ("export", ["--run_dir={tmp}", "--export_dir={tmp}/x"], "no run here"),
+        ("predict", ["--images={tmp}/*.jpg"], "--model_dir is missing"),
+        ("predict", ["--model_dir={tmp}", "--images={tmp}/*.jpg"], "matches no file"),
+        ("predict", ["--model_dir={tmp}", "--images=" + __file__], "no spml_tf export"),
+        ("predict", ["--model_dir={tmp}", "--images=x", "--batch_size=0"], "--batch_size=0"),
+    ],
+)
+def test_a_mistake_is_one_line(module, words, says, tmp_path, capsys):
+    import importlib
+
+    main = importlib.import_module(f"spml_tf.{module}").main
+    assert main([word.format(tmp=tmp_path) for word in words]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and says in error
+
+
+def test_an_unfinished_run_is_not_exported(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "unfinished")
+    (folder / "metrics.json").unlink()
+    assert exporting.main([f"--run_dir={folder}", f"--export_dir={tmp_path / 'x'}"]) == 1
+    assert "not finished" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_predict_writes_probabilities_decisions_and_pictures(voc, finished, exported, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    with np.load(finished / "predictions_test.npz") as saved:
+        names, scores = saved["names"], saved["scores"]
+    shutil.copy(voc / str(names[0]), tmp_path / "a" / "same.jpg")
+    shutil.copy(voc / str(names[1]), tmp_path / "b" / "same.jpg")
+    (tmp_path / "b" / "zero.jpg").write_bytes(b"")
+    done = run(
+        f"--model_dir={exported}", f"--images={tmp_path}/**/*.jpg", "--batch_size=2",
+        f"--output={tmp_path / 'p.csv'}", f"--overlays={tmp_path / 'pictures'}", module="predict",
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    first, last = done.stderr.splitlines()
+    assert "zero.jpg: cannot be read as an image" in first and "1 files are no images" in last
+    with open(tmp_path / "p.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"][-10:] for row in rows] == ["a/same.jpg", "b/same.jpg"]
+    classes = json.loads((exported / "classes.json").read_text())
+    for row, expected in zip(rows, scores, strict=False):
+        for name, value in zip(CLASSES, expected, strict=True):
+            assert float(row[name]) == pytest.approx(value, abs=1e-5)
+            assert int(row[f"{name}_decision"]) == (value >= classes["thresholds"][name])
+    drawn = list((tmp_path / "pictures").glob("*.png"))
+    assert len(drawn) == 2
+    assert all(np.asarray(Image.open(path)).std() > 10 for path in drawn)
+
+
+def test_heatmaps_are_enlarged_at_cell_centres(tmp_path):
+    """Two cells over four pixels: centres at 1/4 and 3/4, pixels at 1/8, 3/8, 5/8, 7/8."""
+    cells = np.array([0.0, 1.0])[None, :, None].repeat(2, axis=0)
+    np.testing.assert_allclose(overlays.enlarge(cells, 2, 4)[0, :, 0], [0, 0.25, 0.75, 1])
+    image = np.zeros((40, 60, 3), np.uint8)
+    overlays.draw_overlays(tmp_path / "x.png", image, cells, ["$a$ <b>"], [0.5])
+    with open(tmp_path / "x.png", "rb") as file:
+        assert np.asarray(Image.open(io.BytesIO(file.read()))).std() > 10
