@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -104,6 +105,26 @@ class EMABank(keras.layers.Layer):
         self.values.value.scatter_update(tf.IndexedSlices(rows, index))
         self.visited.value.scatter_update(tf.IndexedSlices(visited | inside, index))
         self.writes.assign_add(1)
+
+    def load_saved(self, saved: Mapping[str, Any], path: str) -> None:
+        """Takes over the values and marks of another bank, but not its count of writes.
+
+        Args:
+            saved: "0" values and "1" marks, as Keras stored that bank's weights.
+            path: the file they come from, for the message.
+
+        Raises:
+            ValueError: where shape or storage differ.
+        """
+        for number, weight in enumerate((self.values, self.visited)):
+            array = saved[str(number)]
+            if array.shape != tuple(weight.shape) or array.dtype.name != weight.dtype:
+                raise ValueError(
+                    f"{path}: {self.name} holds {array.dtype} {array.shape}, this model's is "
+                    f"{weight.dtype} {tuple(weight.shape)}: use the same images, classes, "
+                    "heatmap_size and bank_dtype"
+                )
+            weight.assign(array[...])
 
     def _decode(self, stored: tf.Tensor) -> tf.Tensor:
         values = tf.cast(stored, tf.float32)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,10 @@ thresholds, input size) and MODEL_CARD.md."""
 @dataclasses.dataclass(frozen=True)
 class _Options:
     run_dir: str | None = cli.flag_field(None, "Folder of the run.")
-    export_dir: str | None = cli.flag_field(None, "Folder to write, which must not exist.")
-    overwrite: bool = cli.flag_field(False, "Replace --export_dir where it exists.", bool)
+    export_dir: str | None = cli.flag_field(None, "Folder to write, new or empty.")
+    overwrite: bool = cli.flag_field(
+        False, "Replace an earlier export in --export_dir (no other folder is replaced).", bool
+    )
 
 
 def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
@@ -41,34 +44,60 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
     Args:
         run_dir: folder of a finished run.
         export_dir: folder to write.
-        overwrite: replace an `export_dir` that exists.
+        overwrite: replace an earlier export in `export_dir`.
 
     Raises:
-        UserError: where the run is not finished or the folder exists.
+        UserError: where the run is not finished or the folder holds something to keep.
     """
     from spml_tf import networks, runs
 
-    run, target = runs.RunFolder(run_dir), Path(export_dir)
+    run, target = runs.RunFolder(run_dir), Path(export_dir).resolve()
     record = run.read_record()
     if not run.metrics.exists():
         raise UserError(f"--run_dir={run_dir}: not finished; start its training again to resume it")
-    if target.exists() and not overwrite:
-        raise UserError(f"--export_dir={target}: exists; choose another or give --overwrite")
+    _check_target(target, export_dir, overwrite)
     network = networks.load_network(run.network)
     classes = {
         "class_names": record["class_names"],
         "thresholds": _thresholds(run, record["class_names"]),
         "image_size": record["flags"]["image_size"],
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".unfinished-{target.name}")
+    try:
+        with _replaced_folder(target) as folder:
+            write_saved_model(network, classes["image_size"], folder)
+            runs.write_json(folder / "classes.json", classes)
+            # Where tools that copy SavedModels expect a user's files; a lookup table of the names
+            # inside the graph fails to export.
+            (folder / "assets.extra").mkdir()
+            shutil.copy(folder / "classes.json", folder / "assets.extra")
+            (folder / "MODEL_CARD.md").write_text(_model_card(run, record, classes), "utf-8")
+    except OSError as error:
+        raise UserError(f"--export_dir={export_dir}: cannot be written ({error})") from None
+
+
+def _check_target(target: Path, export_dir: str, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target / "saved_model.pb").exists() or not (target / "classes.json").exists():
+        raise UserError(f"--export_dir={export_dir}: exists and is no export; choose another")
+    if not overwrite:
+        raise UserError(
+            f"--export_dir={export_dir}: holds an export; choose another or give --overwrite"
+        )
+
+
+@contextlib.contextmanager
+def _replaced_folder(target: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `target`, which takes its place once it is written."""
+    unfinished, old = (target.with_name(f".{x}-{target.name}") for x in ("unfinished", "old"))
     shutil.rmtree(unfinished, ignore_errors=True)
-    write_saved_model(network, classes["image_size"], unfinished)
-    runs.write_json(unfinished / "classes.json", classes)
-    (unfinished / "MODEL_CARD.md").write_text(_model_card(run, record, classes), "utf-8")
+    unfinished.mkdir(parents=True)
+    yield unfinished
     if target.exists():
-        shutil.rmtree(target)
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)  # quick, unlike removing it: hardly a moment without an export
     unfinished.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _thresholds(run: Any, class_names: list[str]) -> dict[str, float]:
@@ -113,8 +142,8 @@ def write_saved_model(network: keras.Model, image_size: int, folder: Path) -> No
 
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
     files = tf.TensorSpec([None], tf.string, name="files")
+    # The archive finds the variables through the endpoints; tracked too, they are written twice.
     archive = keras.export.ExportArchive()
-    archive.track(network)
     archive.add_endpoint("serve", lambda x: probabilities(logits(resize(x, image_size))), [images])
     archive.add_endpoint("cams", lambda x: {"cams": logits(resize(x, image_size))}, [images])
     archive.add_endpoint("serve_bytes", lambda x: probabilities(logits(from_bytes(x))), [files])
@@ -139,7 +168,7 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         f"{flags['image_size']} x {flags['image_size']} pixels (any size is resized, the aspect "
         "ratio ignored); preprocessing is inside.",
         f"- Data: {flags['dataset']}, {images['train']} training, {images['val']} validation and "
-        f"{images['test']} test images; labels: {flags['train_labels']}; positives per image (K): "
+        f"{images['test']} test images; {_labels_seen(flags)}; positives per image (K): "
         f"{record['positives_per_image']}.",
         f"- Data fingerprint: `{record['data_fingerprint']}`.",
         f"- mAP: {_percent(results['val']['map'])} on validation, "
@@ -153,10 +182,17 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "",
         "## Use and limits",
         "",
-        "Probabilities come from training with incomplete labels and are not calibrated; decisions "
-        "compare them with the thresholds above, which give the highest F1 on the validation "
-        "images (0.5 where a class has no positive there). Images unlike the training data, and "
-        "uses in which a wrong decision harms someone, need an evaluation of their own.",
+        f"Meant for finding which of the {len(rows)} classes an image like the training data "
+        "shows; other images, and uses in which a wrong decision harms someone, need an "
+        "evaluation of their own.",
+        "",
+        f"- Training: {_labels_seen(flags)}. Where labels were missing, the method had to guess "
+        "them; probabilities are not calibrated.",
+        "- Decisions: probability >= threshold. The thresholds give the highest F1 on the "
+        "validation images, so their F1 there is optimistic; a class without a positive there has "
+        "0.5. Data with other class frequencies need thresholds of their own.",
+        "- Validation chose the epoch too: judge by the test column.",
+        "- Heatmaps (endpoint cams) show what the classifier responds to, not an object's outline.",
         "",
         "## How it was trained",
         "",
@@ -166,6 +202,17 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _labels_seen(flags: dict[str, Any]) -> str:
+    if flags["train_labels"] == "full":
+        return "all labels were seen in training"
+    if flags["train_labels"] == "single":
+        return (
+            f"at most {flags['observed_positives']} positive and {flags['observed_negatives']} "
+            "negative labels of each image were seen in training"
+        )
+    return f"the labels seen in training are those of {flags['train_labels']}"
 
 
 def _percent(value: float | None) -> str:

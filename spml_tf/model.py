@@ -14,7 +14,8 @@ import tensorflow as tf
 from spml_tf import banks, boxes, losses, targets
 from spml_tf.callbacks import EpochStart
 from spml_tf.labels import EXPECTED, UNKNOWN
-from spml_tf.networks import CAM_LAYER
+from spml_tf.networks import backbone_layers
+from spml_tf.pipeline import unpack
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -112,21 +113,12 @@ class SPMLModel(keras.Model):
 
     def _find_backbone(self) -> None:
         """Notes the layers that warm-up freezes, and freezes batch normalisation if asked to."""
-        try:
-            head = self.network.get_layer(CAM_LAYER)
-        except ValueError:
-            raise ValueError(
-                f"the network {self.network.name!r} has no layer {CAM_LAYER!r}: build it with "
-                "spml_tf.networks, for a backbone of your own with cam_from_backbone"
-            ) from None
-        layers = [x for x in self.network._flatten_layers(include_self=False) if x is not head]
-        norm = keras.layers.BatchNormalization
-        if self.freeze_batch_norm:
-            for layer in layers:
-                if isinstance(layer, norm):
-                    layer.trainable = False
-        leaves = [x for x in layers if not isinstance(x, keras.Model)]
-        self._backbone = {"layers": [x for x in leaves if x.trainable and x.weights]}
+        layers = backbone_layers(self.network)
+        for layer in layers:
+            if self.freeze_batch_norm and isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+        # Their ids: Keras would track layers that stand in an attribute as this model's own.
+        self._thawable = frozenset(id(layer) for layer in layers if layer.trainable)
 
     def _add_state(self) -> None:
         state = {"trainable": False, "autocast": False}
@@ -177,7 +169,7 @@ class SPMLModel(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        image, box, flip, index = _unpack(x)
+        image, box, flip, index = unpack(x)
         codes = self._remember_labels(index, y)
         scores_before = self.ema_scores.read(index)  # t-1: read before this step writes
         with tf.GradientTape() as tape:
@@ -244,7 +236,8 @@ class SPMLModel(keras.Model):
             self.select_expected_positives()
 
     def _set_backbone_trainable(self, trainable: bool) -> None:
-        changed = [x for x in self._backbone["layers"] if x.trainable != trainable]
+        layers = [x for x in backbone_layers(self.network) if id(x) in self._thawable]
+        changed = [layer for layer in layers if layer.trainable != trainable]
         for layer in changed:
             layer.trainable = trainable
         if changed and self.train_function is not None:
@@ -284,7 +277,7 @@ class SPMLModel(keras.Model):
         with h5py.File(path) as file:
             for bank in (self.ema_scores, self.ema_heatmaps):
                 if bank is not None and bank.name in file:
-                    _assign_bank(bank, file[bank.name]["vars"], path)
+                    bank.load_saved(file[bank.name]["vars"], path)
 
     def get_config(self) -> dict[str, Any]:
         names = (
@@ -313,28 +306,3 @@ class SPMLModel(keras.Model):
 def _pooled(logits: tf.Tensor) -> tf.Tensor:
     """Logits of f: the mean of F over the grid, [B, L]."""
     return tf.reduce_mean(logits, axis=(1, 2))
-
-
-def _unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    if not isinstance(x, Mapping) or "image" not in x or "index" not in x:
-        found = sorted(x) if isinstance(x, Mapping) else type(x).__name__
-        raise ValueError(
-            'training batches must be ({"image": ..., "index": ..., optionally "box" and "flip"}, '
-            f"labels); index is each image's number in [0, num_images). Received: {found}"
-        )
-    size = tf.shape(x["image"])[0]
-    box = tf.cast(x["box"], tf.float32) if "box" in x else boxes.whole_image_boxes(size)
-    flip = tf.cast(x["flip"], tf.bool) if "flip" in x else tf.zeros([size], tf.bool)
-    return x["image"], box, flip, tf.cast(x["index"], tf.int64)
-
-
-def _assign_bank(bank: banks.EMABank, saved: Any, path: str) -> None:
-    for number, weight in enumerate((bank.values, bank.visited)):
-        array = saved[str(number)]
-        if array.shape != tuple(weight.shape) or array.dtype.name != weight.dtype:
-            raise ValueError(
-                f"{path}: {bank.name} holds {array.dtype} {array.shape}, this model's is "
-                f"{weight.dtype} {tuple(weight.shape)}: use the same images, classes, heatmap_size "
-                "and bank_dtype"
-            )
-        weight.assign(array[...])

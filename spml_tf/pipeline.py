@@ -7,11 +7,14 @@ that a run that resumes sees what an uninterrupted one would have seen.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from spml_tf import boxes
 from spml_tf.images import crop, decode_crop, decode_image, resize
 from spml_tf.labels import validate_labels
 from spml_tf.readers.examples import Examples
@@ -129,6 +132,30 @@ def first_broken_image(examples: Examples) -> tuple[str, str] | None:
         except tf.errors.OpError as error:
             return path, error.message
     return None
+
+
+def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The parts of a training batch; without box or flip its images are whole.
+
+    Args:
+        x: dict of "image" [B, S, S, 3], "index" [B], and perhaps "box" [B, 4] and "flip" [B].
+
+    Returns:
+        image, box [B, 4] float32, flip [B] bool, index [B] int64.
+
+    Raises:
+        ValueError: where image or index is missing.
+    """
+    if not isinstance(x, Mapping) or "image" not in x or "index" not in x:
+        found = sorted(x) if isinstance(x, Mapping) else type(x).__name__
+        raise ValueError(
+            'training batches must be ({"image": ..., "index": ..., optionally "box" and "flip"}, '
+            f"labels); index is each image's number in [0, num_images). Received: {found}"
+        )
+    size = tf.shape(x["image"])[0]
+    box = tf.cast(x["box"], tf.float32) if "box" in x else boxes.whole_image_boxes(size)
+    flip = tf.cast(x["flip"], tf.bool) if "flip" in x else tf.zeros([size], tf.bool)
+    return x["image"], box, flip, tf.cast(x["index"], tf.int64)
 
 
 class _Source:

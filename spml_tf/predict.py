@@ -21,7 +21,8 @@ usage: python -m spml_tf.predict --model_dir=EXPORT_DIR --images='photos/*.jpg' 
 
 Columns: image, then CLASS (probability) and CLASS_decision (1 or 0, by the exported threshold) for
 each class. A file that cannot be read as an image is named on standard error and left out; the
-exit code is then 1, with everything else written."""
+exit code is then 1, with everything else written. --overlays=DIR gets a PNG per image: the photo,
+and the heatmap of each class decided for (of the likeliest class where there is none)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Predictor:
             self.class_names = list(classes["class_names"])
             self.thresholds = np.array([classes["thresholds"][x] for x in self.class_names])
             self._model = tf.saved_model.load(model_dir)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"--model_dir={model_dir}: no spml_tf export ({reason})") from None
 
@@ -110,11 +111,27 @@ def _rows(options: _Options, predictor: Predictor, paths: list[str]) -> Any:
             scores = predictor.from_files([contents for _, contents in good])
             yield from ((*pair, row) for pair, row in zip(good, scores, strict=True))
         if sys.stderr.isatty():
-            print(f"\r{start + len(batch)}/{len(paths)} images", end="", file=sys.stderr)
+            done = start + len(batch)
+            end = "\n" if done == len(paths) else ""
+            print(f"\r{done}/{len(paths)} images", end=end, file=sys.stderr, flush=True)
+
+
+def _picture_names(paths: Sequence[str]) -> dict[str, str]:
+    """A name of its own for each photo's PNG, after its path below the folder they share."""
+    shared = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name = os.path.relpath(path, shared).replace(os.sep, "__")
+        while name.lower() in taken:  # some file systems do not tell case apart
+            name += "_"
+        taken.add(name.lower())
+        names[path] = name + ".png"
+    return names
 
 
 def _overlay(
-    options: _Options, predictor: Predictor, path: str, contents: bytes, scores: Any
+    options: _Options, predictor: Predictor, name: str, contents: bytes, scores: Any
 ) -> None:
     """Draws the classes decided for, or the likeliest one where there is none."""
     import numpy as np
@@ -127,8 +144,6 @@ def _overlay(
     chosen = [i for i in ranked if scores[i] >= predictor.thresholds[i]] or [ranked[0]]
     chosen = chosen[: options.overlay_classes]
     image = decode_image(tf.constant(contents)).numpy()
-    # The whole path makes the name: photos of one name in two folders stay apart.
-    name = os.path.relpath(path).replace("..", "up").replace(os.sep, "__") + ".png"
     draw_overlays(
         Path(options.overlays) / name,
         image,
@@ -138,24 +153,31 @@ def _overlay(
     )
 
 
-def _action(options: _Options) -> None:
-    from spml_tf.runs import replaced
-
+def _check(options: _Options) -> None:
     for name in ("model_dir", "images"):
         if getattr(options, name) is None:
             raise UserError(f"--{name} is missing")
     for name in ("batch_size", "overlay_classes"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name}={getattr(options, name)}: must be at least 1")
-    paths = _find(options.images)
-    predictor = Predictor(options.model_dir)
+    if os.path.isdir(options.output):
+        raise UserError(f"--output={options.output}: is a folder; name the CSV to write")
+
+
+def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
+    """Writes the CSV, and the pictures asked for; returns the number of images in it."""
+    from spml_tf.runs import replaced
+
     output = Path(options.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     if options.overlays:
         Path(options.overlays).mkdir(parents=True, exist_ok=True)
+    pictures = _picture_names(paths)
     header = [x for name in predictor.class_names for x in (name, f"{name}_decision")]
     written = 0
-    with replaced(output) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    # File names need not be UTF-8: their bytes pass through as they are.
+    text = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    with replaced(output) as temporary, open(temporary, "w", **text) as file:
         writer = csv.writer(file)
         writer.writerow(["image", *header])
         for path, contents, scores in _rows(options, predictor, paths):
@@ -164,8 +186,19 @@ def _action(options: _Options) -> None:
             writer.writerow([path, *(x for pair in cells for x in pair)])
             written += 1
             if options.overlays:
-                _overlay(options, predictor, path, contents, scores)
-    print(f"{written} of {len(paths)} images in {output}")
+                _overlay(options, predictor, pictures[path], contents, scores)
+    return written
+
+
+def _action(options: _Options) -> None:
+    _check(options)
+    paths = _find(options.images)
+    predictor = Predictor(options.model_dir)
+    try:
+        written = _write(options, predictor, paths)
+    except OSError as error:
+        raise UserError(f"cannot write the results ({error})") from None
+    print(f"{written} of {len(paths)} images in {options.output}")
     if written < len(paths):
         raise UserError(f"--images={options.images}: {len(paths) - written} files are no images")
 

@@ -10,9 +10,9 @@ DEFAULT = 0.5
 def best_f1_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The threshold of highest F1 for each class; score >= threshold decides for the class.
 
-    Between two neighbouring scores any threshold decides alike: the middle is taken. Below the
-    lowest score, that score itself. Of several thresholds of equal F1 the highest is taken. A class
-    without positives gets 0.5.
+    Between two neighbouring scores any threshold decides alike: the middle is taken, which leaves
+    the largest margin for rounding. Below the lowest score, the middle between it and 0. Of several
+    thresholds of equal F1 the highest is taken. A class without positives gets 0.5.
 
     Args:
         labels: [N, L]; 1 is a positive, every other value a negative.
@@ -34,5 +34,5 @@ def _best(positive: np.ndarray, scores: np.ndarray) -> float:
     hits = np.cumsum(positive[order])[ends]
     f1 = 2 * hits / (ends + 1 + positive.sum())
     chosen = ends[int(np.argmax(f1))]
-    below = ranked[min(chosen + 1, len(ranked) - 1)]
+    below = ranked[chosen + 1] if chosen + 1 < len(ranked) else 0.0
     return float((ranked[chosen] + below) / 2)

@@ -174,8 +174,26 @@ def replace_head(
 
 
 def backbone_layers(network: keras.Model) -> list[keras.layers.Layer]:
-    """Returns the top-level layers of a CAM network without the head, in order."""
-    return [layer for layer in network.layers if layer.name != CAM_LAYER]
+    """Returns the layers of a CAM network that hold weights, those of nested models included.
+
+    Args:
+        network: a CAM network.
+
+    Returns:
+        The innermost layers with weights, in order, without the head.
+
+    Raises:
+        ValueError: if the network has no head.
+    """
+    try:
+        head = network.get_layer(CAM_LAYER)
+    except ValueError:
+        raise ValueError(
+            f"the network {network.name!r} has no layer {CAM_LAYER!r}: build it with "
+            "spml_tf.networks, for a backbone of your own with cam_from_backbone"
+        ) from None
+    layers = network._flatten_layers(include_self=False)
+    return [x for x in layers if x is not head and x.weights and not isinstance(x, keras.Model)]
 
 
 def is_functional(model: keras.Model) -> bool:

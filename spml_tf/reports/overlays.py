@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 _COLOUR_MAP = "viridis"  # perceptually uniform
+# A tile shows 240 pixels a side; drawing all of a large photo costs seconds.
+_LARGEST = 720
 
 
 def enlarge(heatmaps: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -24,7 +26,7 @@ def enlarge(heatmaps: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     rows = _interpolation(heatmaps.shape[0], height)
     columns = _interpolation(heatmaps.shape[1], width)
-    return np.einsum("yi,xj,ijk->yxk", rows, columns, heatmaps)
+    return np.einsum("yi,xj,ijk->yxk", rows, columns, heatmaps, optimize=True)
 
 
 def _interpolation(cells: int, pixels: int) -> np.ndarray:
@@ -46,7 +48,8 @@ def draw_overlays(
 ) -> None:
     """Writes a PNG with the photo and one tile per class: its heatmap over the photo.
 
-    All tiles share one colour scale from 0 to 1.
+    All tiles share one colour scale from 0 to 1. Of a large photo every other pixel is drawn, or
+    fewer.
 
     Args:
         path: the PNG to write.
@@ -55,10 +58,13 @@ def draw_overlays(
         names: k class names.
         probabilities: k scores in [0, 1].
     """
+    step = -(-max(image.shape[:2]) // _LARGEST)
+    image = image[step // 2 :: step, step // 2 :: step]
     height, width = image.shape[:2]
     tiles = enlarge(heatmaps, height, width)
     columns = len(names) + 1
-    figure = Figure(figsize=(3.0 * columns + 0.8, 3.0 * height / width + 0.4), layout="constrained")
+    rise = 3.0 * float(np.clip(height / width, 0.3, 3.0))
+    figure = Figure(figsize=(3.0 * columns + 0.8, rise + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     axes[0].imshow(image)
