@@ -66,10 +66,6 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
         with _replaced_folder(target) as folder:
             write_saved_model(network, classes["image_size"], folder)
             runs.write_json(folder / "classes.json", classes)
-            # Where tools that copy SavedModels expect a user's files; a lookup table of the names
-            # inside the graph fails to export.
-            (folder / "assets.extra").mkdir()
-            shutil.copy(folder / "classes.json", folder / "assets.extra")
             (folder / "MODEL_CARD.md").write_text(_model_card(run, record, classes), "utf-8")
     except OSError as error:
         raise UserError(f"--export_dir={export_dir}: cannot be written ({error})") from None

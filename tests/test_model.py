@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import moved_heatmap, numpy_warp
 
 import spml_tf
 from spml_tf import boxes, metrics, networks, optimizers
@@ -60,23 +61,6 @@ def test_every_method_trains_and_reports_its_terms(method):
         np.testing.assert_allclose(history["loss"], history["classification_loss"])
 
 
-def brute_resample(image, position, size):
-    """Linear samples of [W, ...] at positions (cells) along axis 0, clamped at the ends."""
-    cell = np.clip(position * size - 0.5, 0, size - 1)
-    low = np.floor(cell).astype(int)
-    high = np.minimum(low + 1, size - 1)
-    part = (cell - low).reshape((-1,) + (1,) * (image.ndim - 1))
-    return image[low] * (1 - part) + image[high] * part
-
-
-def numpy_warp(image, box, size):
-    y1, x1, y2, x2 = box
-    centres = (np.arange(size) + 0.5) / size
-    rows = brute_resample(image, y1 + centres * (y2 - y1), image.shape[0])
-    columns = brute_resample(rows.swapaxes(0, 1), x1 + centres * (x2 - x1), image.shape[1])
-    return columns.swapaxes(0, 1)
-
-
 def test_a_step_equals_an_independent_recomputation():
     """Second visit of each image: loss terms from the banks as they were, then both banks moved."""
     model = compiled(consistency_start_epoch=1, ema_momentum=0.7, freeze_batch_norm=True)
@@ -116,17 +100,9 @@ def test_a_step_equals_an_independent_recomputation():
     found_heatmaps = model.ema_heatmaps.values.numpy()
     for b, n in enumerate(index):
         np.testing.assert_allclose(found_scores[n], 0.7 * scores[n] + 0.3 * f[b], atol=1e-5)
-        y1, x1, y2, x2 = box[b]
-        inverse = (-y1 / (y2 - y1), -x1 / (x2 - x1), (1 - y1) / (y2 - y1), (1 - x1) / (x2 - x1))
-        upright = maps[b][:, ::-1] if flip[b] else maps[b]
-        value = numpy_warp(upright, inverse, 6)
-        centres = (np.arange(6) + 0.5) / 6
-        inside = ((centres >= y1) & (centres <= y2))[:, None] & ((centres >= x1) & (centres <= x2))
-        old, before = heatmaps[n], visited[n]
-        expected = np.where(before[..., None], 0.7 * old + 0.3 * value, value)
-        expected = np.where(inside[..., None], expected, old)
+        expected, marks = moved_heatmap(heatmaps[n], visited[n], maps[b], box[b], flip[b], 0.7)
         np.testing.assert_allclose(found_heatmaps[n], expected, atol=1e-5)
-        np.testing.assert_array_equal(model.ema_heatmaps.visited.numpy()[n], before | inside)
+        np.testing.assert_array_equal(model.ema_heatmaps.visited.numpy()[n], marks)
     untouched = np.setdiff1d(np.arange(N), index)
     np.testing.assert_array_equal(found_scores[untouched], scores[untouched])
 
