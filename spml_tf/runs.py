@@ -87,8 +87,19 @@ class RunFolder:
             raise UserError(f"{self.record}: cannot be read ({error})") from None
 
     def settings(self) -> Settings:
-        """The run's settings, resolved."""
-        return Settings(**self.read_record()["flags"])
+        """The run's settings, resolved.
+
+        Raises:
+            UserError: where there is no run, or one of another version with other flags.
+        """
+        record = self.read_record()
+        try:
+            return Settings(**record["flags"])
+        except TypeError as error:
+            version = record.get("versions", {}).get("spml_tf")
+            raise UserError(
+                f"{self.record}: flags of another version of spml_tf, {version} ({error})"
+            ) from None
 
     def start(self, settings: Settings, facts: dict[str, Any]) -> bool:
         """Opens the folder for training.

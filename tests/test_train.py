@@ -227,6 +227,32 @@ def test_a_mistake_is_one_line_and_exit_code_1(words, says, tmp_path, capsys):
     assert says in error
 
 
+def test_interrupted_by_the_user_it_says_how_to_go_on(voc, tmp_path):
+    folder = tmp_path / "stopped"
+    process = subprocess.Popen(
+        command(*flags(voc, epochs=200), f"--output_dir={folder}"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.time() + 240
+    while not (folder / "checkpoint" / "state.weights.h5").exists():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"^interrupted: the same command goes on after epoch \d+$", error, re.M)
+    assert "Traceback" not in error
+
+
+def test_a_run_of_another_version_is_named(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "other")
+    record = json.loads((tmp_path / "other" / "run.json").read_text())
+    record["flags"]["unheard_of"] = 1
+    (tmp_path / "other" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="another version of spml_tf"):
+        runs.RunFolder(tmp_path / "other").settings()
+
+
 def test_a_folder_with_other_files_is_left_alone(voc, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     done = run(*flags(voc), f"--output_dir={tmp_path}")

@@ -7,5 +7,4 @@ python="${VENV:=.venv}/bin/python"
 [ -x "$python" ] || python3 -m venv "$VENV"
 "$python" -m pip install --quiet --editable '.[test]'
 "$python" -m ruff check .
-"$python" -m ruff format --check .
 exec "$python" -m pytest "$@"
