@@ -59,23 +59,14 @@ def evaluate(
     Raises:
         UserError: where there is no run, its network is missing, or the data cannot be read.
     """
-    import tensorflow as tf
-
     from spml_tf import networks, pipeline, runs, scoring
 
     run = runs.RunFolder(run_dir)
     settings = run.settings()
     network = networks.load_network(run.network)
     examples = _examples(settings, split)
-    try:
+    with pipeline.naming_broken_images(examples):
         scores = scoring.predict_scores(network, examples, settings.image_size, batch_size)
-    except tf.errors.InvalidArgumentError:
-        broken = pipeline.first_broken_image(examples)
-        if broken is None:
-            raise
-        raise UserError(
-            f"{broken[0]}: cannot be decoded ({broken[1]}); replace or remove it"
-        ) from None
     report = scoring.score_report(examples.labels, scores, examples.class_names, absent_classes)
     return {"run_dir": run_dir, "split": split, "images": len(examples), **report}
 

@@ -6,8 +6,9 @@ that a run that resumes sees what an uninterrupted one would have seen.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from spml_tf import boxes
+from spml_tf.errors import UserError
 from spml_tf.images import crop, decode_crop, decode_image, resize
 from spml_tf.labels import validate_labels
 from spml_tf.readers.examples import Examples
@@ -132,6 +134,28 @@ def first_broken_image(examples: Examples) -> tuple[str, str] | None:
         except tf.errors.OpError as error:
             return path, error.message
     return None
+
+
+@contextlib.contextmanager
+def naming_broken_images(*parts: Examples) -> Iterator[None]:
+    """Turns the decoder's error, which names no file, into one that does.
+
+    Args:
+        parts: the images that are read inside the block; looked through only after an error.
+
+    Raises:
+        UserError: where one of them cannot be decoded.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError:
+        for examples in parts:
+            broken = first_broken_image(examples)
+            if broken:
+                raise UserError(
+                    f"{broken[0]}: cannot be decoded ({broken[1]}); replace or remove it"
+                ) from None
+        raise
 
 
 def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -180,8 +180,6 @@ def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
 
 
 def _fit(model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, resumed: bool) -> None:
-    import tensorflow as tf
-
     from spml_tf import labels, pipeline
     from spml_tf.callbacks import RunRecorder
 
@@ -207,23 +205,16 @@ def _fit(model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, res
         **common,
     )
     try:
-        model.fit(
-            batches,
-            initial_epoch=done,
-            epochs=settings.epochs,
-            steps_per_epoch=pipeline.steps_per_epoch(len(data.train), settings.batch_size),
-            validation_data=pipeline.evaluation_dataset(data.val, data.val.labels, **common),
-            callbacks=[RunRecorder(run, data.train.labels, data.observed, done)],
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
-    except tf.errors.InvalidArgumentError:
-        for part in (data.train, data.val):
-            broken = pipeline.first_broken_image(part)
-            if broken:
-                raise UserError(
-                    f"{broken[0]}: cannot be decoded ({broken[1]}); replace or remove it"
-                ) from None
-        raise
+        with pipeline.naming_broken_images(data.train, data.val):
+            model.fit(
+                batches,
+                initial_epoch=done,
+                epochs=settings.epochs,
+                steps_per_epoch=pipeline.steps_per_epoch(len(data.train), settings.batch_size),
+                validation_data=pipeline.evaluation_dataset(data.val, data.val.labels, **common),
+                callbacks=[RunRecorder(run, data.train.labels, data.observed, done)],
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"the same command goes on after epoch {int(model.epoch.numpy()) - 1}"
@@ -234,14 +225,15 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
     """Scores the best network on val and test; metrics.json comes last and ends the run."""
     import numpy as np
 
-    from spml_tf import networks, runs, scoring
+    from spml_tf import networks, pipeline, runs, scoring
 
     network = networks.load_network(run.network)
     rows = run.read_history(settings.epochs)
     best = max(rows, key=lambda row: (float(row["val_map"] or "-inf"), -int(row["epoch"])))
     results: dict[str, Any] = {"best_epoch": int(best["epoch"])}
     for split, part in (("val", data.val), ("test", data.test)):
-        scores = scoring.predict_scores(network, part, settings.image_size)
+        with pipeline.naming_broken_images(part):
+            scores = scoring.predict_scores(network, part, settings.image_size)
         with runs.replaced(run.predictions(split)) as path:
             np.savez(
                 path,

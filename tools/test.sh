@@ -7,4 +7,4 @@ python="${VENV:=.venv}/bin/python"
 [ -x "$python" ] || python3 -m venv "$VENV"
 "$python" -m pip install --quiet --editable '.[test]'
 "$python" -m ruff check .
-exec "$python" -m pytest "$@"
+exec "$python" -m pytest --numprocesses=2 "$@"
