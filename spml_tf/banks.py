@@ -12,6 +12,25 @@ import tensorflow as tf
 DTYPES = ("float32", "float16", "uint8")
 
 
+def from_all_replicas(*rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The rows of every replica, so that each writes all of them and the copies stay equal.
+
+    Args:
+        rows: tensors [b, ...] of this replica.
+
+    Returns:
+        The same number of tensors [B, ...], B summed over replicas; with one replica the same.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return rows
+    # Not every type can be gathered: marks and labels travel as int32.
+    small = {tf.bool, tf.int8}
+    wide = [tf.cast(x, tf.int32) if x.dtype in small else x for x in rows]
+    gathered = [context.all_gather(x, axis=0) for x in wide]
+    return tuple(tf.cast(x, old.dtype) for x, old in zip(gathered, rows, strict=True))
+
+
 @keras.saving.register_keras_serializable("spml_tf")
 class EMABank(keras.layers.Layer):
     """An exponential moving average of values in [0, 1] for each cell of each image.
@@ -95,10 +114,11 @@ class EMABank(keras.layers.Layer):
             new: [B, (grid, grid,) L] float in [0, 1].
             inside: [B, (grid, grid)] bool, the cells to update; None means all.
         """
+        if inside is None:
+            inside = tf.fill(tf.shape(new)[:-1], True)
+        index, new, inside = from_all_replicas(index, tf.cast(new, tf.float32), inside)
         stored = tf.gather(self.values.value, index)
         visited = self.read_visited(index)
-        inside = tf.ones_like(visited) if inside is None else inside
-        new = tf.cast(new, tf.float32)
         average = self.momentum * self._decode(stored) + (1.0 - self.momentum) * new
         updated = self._encode(tf.where(visited[..., None], average, new))
         rows = tf.where(inside[..., None], updated, stored)

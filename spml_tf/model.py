@@ -148,7 +148,7 @@ class SPMLModel(keras.Model):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         image = x["image"] if isinstance(x, Mapping) else x
         logits = _pooled(self.network(image, training=False))
-        loss = self.classification(y, logits)
+        loss = self._classification_loss(y, logits)
         self._track(tf.shape(y)[0], loss, loss, tf.zeros_like(loss))
         return self.compute_metrics(x, y, tf.sigmoid(logits))
 
@@ -177,10 +177,11 @@ class SPMLModel(keras.Model):
             maps = tf.sigmoid(logits)
             pooled = _pooled(logits)
             scores = tf.sigmoid(pooled)
-            classification = self.classification(codes, pooled)
+            classification = self._classification_loss(codes, pooled)
             consistency = self._consistency_loss(maps, scores, scores_before, (index, box, flip))
             loss = classification + self._gamma() * consistency  # eq. 8
-            scaled = self.optimizer.scale_loss(loss)
+            # Gradients are summed over replicas.
+            scaled = self.optimizer.scale_loss(loss / self.distribute_strategy.num_replicas_in_sync)
         self._track(tf.shape(y)[0], loss, classification, consistency)
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
@@ -189,6 +190,10 @@ class SPMLModel(keras.Model):
             values, inside = boxes.to_image_frame(maps, box, flip, self.heatmap_size)
             self.ema_heatmaps.write(index, values, inside)
         return self.compute_metrics(x, y, scores)
+
+    def _classification_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        # A Keras loss has divided its mean by the number of replicas.
+        return self.classification(labels, logits) * self.distribute_strategy.num_replicas_in_sync
 
     def _gamma(self) -> tf.Tensor:
         active = self.epoch.value >= self.consistency_start_epoch
@@ -211,7 +216,8 @@ class SPMLModel(keras.Model):
         y = tf.cast(y, tf.int8)
         expected = (tf.gather(self.labels.value, index) == EXPECTED) & (y == UNKNOWN)
         codes = tf.where(expected, tf.constant(EXPECTED, tf.int8), y)
-        self.labels.value.scatter_update(tf.IndexedSlices(codes, index))
+        every_index, every_code = banks.from_all_replicas(index, codes)
+        self.labels.value.scatter_update(tf.IndexedSlices(every_code, every_index))
         return codes
 
     def _track(self, size: Any, loss: Any, classification: Any, consistency: Any) -> None:
