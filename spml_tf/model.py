@@ -238,7 +238,10 @@ class SPMLModel(keras.Model):
             self._set_backbone_trainable(True)  # so that the optimizer knows every variable
             self.optimizer.build(self.trainable_variables)
         self._set_backbone_trainable(epoch > self.warmup_epochs)
-        if self.selects and epoch >= self.selection_start_epoch:
+        # Banks that are filled before the first epoch are an earlier run's: their choice stands
+        # until this run's own scores can be trusted.
+        filled = epoch == 1 and self.ema_scores.visited.numpy().any()
+        if self.selects and (filled or epoch >= self.selection_start_epoch):
             self.select_expected_positives()
 
     def _set_backbone_trainable(self, trainable: bool) -> None:
@@ -273,6 +276,9 @@ class SPMLModel(keras.Model):
 
     def load_banks(self, path: str) -> None:
         """Starts the banks from those of an earlier run on the same images.
+
+        The expected positives are then chosen once before the first epoch, and again in each epoch
+        from `selection_start_epoch` on.
 
         Args:
             path: the earlier run's checkpoint, a .weights.h5 written by `save_weights`.

@@ -76,7 +76,7 @@ class Settings:
     selection_start_epoch: int | None = flag_field(
         None,
         "First epoch with expected positives, from 1. Default: after a quarter of --epochs from "
-        "scratch, after warm-up (at least 2) otherwise, 1 with --initial_banks.",
+        "scratch, after warm-up (at least 2) otherwise.",
         int,
     )
     selection_budget: str = flag_field(
@@ -114,7 +114,9 @@ class Settings:
         "none", "Compute in half precision.", str, ("none", "bfloat16", "float16")
     )
     initial_banks: str | None = flag_field(
-        None, "Run folder on the same images whose banks this run starts from."
+        None,
+        "Run folder on the same images whose banks this run starts from; the expected positives "
+        "chosen from them stand until --selection_start_epoch.",
     )
     init_from: str | None = flag_field(
         None, "Run folder whose network this run starts from; other classes are allowed."
@@ -183,8 +185,6 @@ def resolve(given: Settings) -> Settings:
 
 
 def _selection_start(given: Settings, scratch: bool, epochs: int) -> int:
-    if given.initial_banks:
-        return 1
     if scratch:
         return max(2, epochs // 4 + 1)
     return max(2, _default(given.warmup_epochs, epochs // 3) + 1)

@@ -276,7 +276,7 @@ def test_banks_of_an_earlier_run(tmp_path):
     first = compiled("en+scl")
     first.fit(dataset(), epochs=2, verbose=0)
     first.save_weights(tmp_path / "first.weights.h5")
-    second = compiled("en+scl", selection_start_epoch=1)
+    second = compiled("en+scl", selection_start_epoch=9)
     second.load_banks(tmp_path / "first.weights.h5")
     labels = np.concatenate([y for _, y in dataset()])
     second.set_labels(labels)
@@ -286,6 +286,8 @@ def test_banks_of_an_earlier_run(tmp_path):
             np.testing.assert_array_equal(left, right)
     second.begin_epoch(1)
     chosen = spml_tf.targets.expected_positives(first.ema_scores.values.numpy(), labels, 1.5)
+    np.testing.assert_array_equal(second.labels.numpy() == 2, chosen)
+    second.fit(dataset(), epochs=2, verbose=0)  # chosen again only from epoch 9 on
     np.testing.assert_array_equal(second.labels.numpy() == 2, chosen)
     with pytest.raises(ValueError, match="ema_heatmaps holds float32 \\(12, 6, 6, 3\\)"):
         compiled(heatmap_size=5).load_banks(tmp_path / "first.weights.h5")

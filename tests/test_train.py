@@ -300,7 +300,6 @@ def test_defaults_follow_from_one_another():
     assert (tuned.network, tuned.image_size, tuned.weights) == ("resnet50", 448, "imagenet")
     assert (tuned.selection_start_epoch, tuned.horizontal_flip) == (7, True)
     assert tuned.head_learning_rate > tuned.learning_rate
-    assert resolve(Settings(initial_banks="x")).selection_start_epoch == 1
 
 
 def test_a_flagfile_repeats_the_settings(tmp_path):
