@@ -116,15 +116,18 @@ class RunFolder:
         """
         if self.record.exists():
             self._compare(settings, facts)
-            return self.checkpoint.exists()
-        if self.path.exists() and any(self.path.glob("[!.]*")):
+        elif self.path.exists() and any(self.path.glob("[!.]*")):
             raise UserError(
                 f"--output_dir={self.path}: not empty and holds no run; choose another folder"
             )
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        self.flags.write_text(flagfile(settings), "utf-8")
-        write_json(self.record, {"flags": dataclasses.asdict(settings), **facts})
-        return False
+        else:  # the record comes first: what a killed process leaves is known as a run
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.record, {"flags": dataclasses.asdict(settings), **facts})
+        self.checkpoint.parent.mkdir(exist_ok=True)
+        if not self.flags.exists():
+            with replaced(self.flags) as temporary:
+                temporary.write_text(flagfile(settings), "utf-8")
+        return self.checkpoint.exists()
 
     def _compare(self, settings: Settings, facts: dict[str, Any]) -> None:
         record = self.read_record()

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import h5py
@@ -251,6 +252,36 @@ def test_a_run_of_another_version_is_named(finished, tmp_path):
     (tmp_path / "other" / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="another version of spml_tf"):
         runs.RunFolder(tmp_path / "other").settings()
+
+
+def test_other_networks_precision_labels_and_schedules(voc, tmp_path):
+    """One short run with the flags that no other test gives."""
+    folder = tmp_path / "run"
+    done = run(
+        *flags(
+            voc, network="applications:MobileNetV2", method="an+cl", epochs=1, crop_area="0.5,1",
+            mixed_precision="bfloat16", horizontal_flip="false", bank_dtype="float16",
+            learning_rate_schedule="constant", observed_positives=2, observed_negatives=1,
+            val_fraction=0.5, test_split="train",
+        ),
+        f"--output_dir={folder}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((folder / "run.json").read_text())
+    assert record["images"] == {"train": 12, "val": 12, "test": 24}
+    with open(folder / "train_labels.csv", newline="") as file:
+        labels = [row["label"] for row in csv.DictReader(file)]
+    assert labels.count("1") > 12 and 0 < labels.count("0") <= 12
+    assert "bfloat16" in str(spml_tf.load_network(folder / "network.keras").get_config())
+    with h5py.File(folder / "checkpoint" / "state.weights.h5") as file:
+        assert file["ema_scores/vars/0"].dtype == np.float16
+
+
+def test_console_scripts_are_the_modules():
+    scripts = {x.name: x for x in metadata.entry_points(group="console_scripts")}
+    for name in ("train", "evaluate", "export", "predict"):
+        assert scripts[f"spml-tf-{name}"].value == f"spml_tf.{name}:main"
+        assert callable(scripts[f"spml-tf-{name}"].load())
 
 
 def test_a_folder_with_other_files_is_left_alone(voc, tmp_path):
