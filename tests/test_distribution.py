@@ -18,7 +18,7 @@ finals = []
 for replicas in (1, 2):
     strategy = tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(replicas)])
     with strategy.scope():
-        network = spml_tf.networks.small_residual_cam(3, image_size=32, width=4, seed=0)
+        network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16, seed=0)
         # Frozen statistics: otherwise each half is normalised by itself.
         model = spml_tf.SPMLModel(
             network, 12, "an+scl", bank_dtype="BANK", freeze_batch_norm=True)

@@ -343,32 +343,34 @@ def test_replace_head_carries_over_the_classes_in_both_lists():
 def test_small_residual():
     network = networks.small_residual_cam(5, seed=7)
     assert network.output_shape == (None, 8, 8, 5)
-    assert networks.small_residual_cam(2, image_size=96, width=8).output_shape == (None, 12, 12, 2)
+    assert networks.small_residual_cam(2, image_size=96, width=16).output_shape == (None, 12, 12, 2)
     # A convolution costs 2 * (output positions) * (weights of its kernel).
     flops = sum(
         2 * np.prod(la.output.shape[1:3]) * np.prod(la.kernel.shape)
         for la in network.layers
         if isinstance(la, keras.layers.Conv2D)
     )
-    assert 80e6 < flops < 100e6
+    assert 24e6 < flops < 26e6
+    with pytest.raises(ValueError, match="multiple of 16"):
+        networks.small_residual_cam(5, width=8)
     again, other = networks.small_residual_cam(5, seed=7), networks.small_residual_cam(5, seed=8)
     x = photos(64, 1)
     np.testing.assert_array_equal(network(x), again(x))
     assert not np.array_equal(network(x), other(x))
     keras.utils.set_random_seed(5)
-    first = networks.small_residual_cam(2, width=4).get_weights()
+    first = networks.small_residual_cam(2, width=16).get_weights()
     keras.utils.set_random_seed(5)
-    second = networks.small_residual_cam(2, width=4).get_weights()
+    second = networks.small_residual_cam(2, width=16).get_weights()
     assert all(map(np.array_equal, first, second))
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_logits_are_float32_under_mixed_precision(policy):
     keras.utils.set_random_seed(1)
-    plain = networks.small_residual_cam(3, width=8, seed=1)
+    plain = networks.small_residual_cam(3, width=16, seed=1)
     keras.config.set_dtype_policy(policy)
     try:
-        network = networks.small_residual_cam(3, width=8, seed=1)
+        network = networks.small_residual_cam(3, width=16, seed=1)
     finally:
         keras.config.set_dtype_policy("float32")
     x = photos(64)
@@ -379,7 +381,7 @@ def test_logits_are_float32_under_mixed_precision(policy):
 
 
 def test_a_network_trains_and_frozen_statistics_stay():
-    network = networks.small_residual_cam(2, width=4, image_size=32)
+    network = networks.small_residual_cam(2, width=16, image_size=32)
     frozen = network.get_layer("stem_bn")
     frozen.trainable = False
     pooled = keras.layers.GlobalAveragePooling2D()(network.output)
@@ -467,15 +469,15 @@ def test_unsuitable_weight_files_are_refused(tmp_path):
 
 
 def test_small_residual_takes_the_backbone_of_a_saved_network(tmp_path):
-    source = networks.small_residual_cam(5, width=8)
+    source = networks.small_residual_cam(5, width=16)
     randomize(source)
     source.save(tmp_path / "saved.keras")
-    network = networks.small_residual_cam(3, width=8, weights=tmp_path / "saved.keras")
+    network = networks.small_residual_cam(3, width=16, weights=tmp_path / "saved.keras")
     np.testing.assert_array_equal(
         network.get_layer("stage3_second_bn").gamma, source.get_layer("stage3_second_bn").gamma
     )
     with pytest.raises(UserError, match=r"saved\.keras: these are no weights of"):
-        networks.small_residual_cam(3, width=4, weights=tmp_path / "saved.keras")
+        networks.small_residual_cam(3, width=32, weights=tmp_path / "saved.keras")
 
 
 # ---------------------------------------------------------------------- saving and loading
@@ -494,7 +496,7 @@ for name in ("small", "application", "user"):
 
 def test_networks_reload_in_a_fresh_process(tmp_path):
     built = {
-        "small": networks.small_residual_cam(3, width=4, image_size=32),
+        "small": networks.small_residual_cam(3, width=16, image_size=32),
         "application": networks.application_cam("MobileNetV2", 3, weights=None, image_size=32),
         "user": networks.cam_from_backbone(tiny_backbone(), 2, preprocessing="torch"),
     }

@@ -44,7 +44,9 @@ def small_residual_cam(
         weights: None or ``"none"`` (He-normal), or a file of a network built here, whose
             backbone's weights are taken.
         image_size: side of the input images in pixels; None takes any.
-        width: channels of the first convolution; the stages have 2, 4 and 4 times as many.
+        width: channels of the first convolution, a multiple of 16 (with fewer, TensorFlow 2.21's
+            oneDNN crashed in training with several threads); the stages have 2, 4 and 4 times as
+            many.
         seed: of the initial weights, None for Keras' global seed.
 
     Returns:
@@ -52,7 +54,10 @@ def small_residual_cam(
 
     Raises:
         UserError: for ``"imagenet"`` (there are no such weights) or an unsuitable file.
+        ValueError: for a width that is no multiple of 16.
     """
+    if width % 16 or width < 16:
+        raise ValueError(f"width must be a multiple of 16. Received: {width}")
     weights = chosen_weights(weights)
     if weights == "imagenet":
         raise UserError(
