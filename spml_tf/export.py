@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -147,7 +146,7 @@ def write_saved_model(network: keras.Model, image_size: int, folder: Path) -> No
 
 
 def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> str:
-    results = json.loads(run.metrics.read_text("utf-8"))
+    results = run.read_metrics()
     flags, images = record["flags"], record["images"]
     rows = [
         f"| {_cell(name)} | {_percent(results['val']['ap'][name])} "

@@ -100,7 +100,6 @@ class SPMLModel(keras.Model):
         self.num_images, self.num_classes = num_images, network.output_shape[-1]
         self._find_backbone()
         bank = {"momentum": ema_momentum, "storage": bank_dtype, "seed": seed}
-        self._bank_config = bank
         self.heatmap_size = heatmap_size or network.output_shape[1]
         self.ema_scores = banks.score_bank(num_images, self.num_classes, **bank)
         self.ema_heatmaps = None
@@ -297,13 +296,13 @@ class SPMLModel(keras.Model):
             "selection_start_epoch", "selection_budget", "consistency_start_epoch",
             "consistency_weight", "heatmap_size",
         )  # fmt: skip
-        bank = self._bank_config
+        bank = self.ema_scores
         return {
             **{name: getattr(self, name) for name in names},
             "network": keras.saving.serialize_keras_object(self.network),
-            "ema_momentum": bank["momentum"],
-            "bank_dtype": bank["storage"],
-            "seed": bank["seed"],
+            "ema_momentum": bank.momentum,
+            "bank_dtype": bank.storage,
+            "seed": bank.seed,
             "name": self.name,
         }
 

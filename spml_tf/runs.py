@@ -86,6 +86,10 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.record}: cannot be read ({error})") from None
 
+    def read_metrics(self) -> dict[str, Any]:
+        """metrics.json of a finished run."""
+        return json.loads(self.metrics.read_text("utf-8"))
+
     def settings(self) -> Settings:
         """The run's settings, resolved.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +66,7 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
         if model is not None:
             _fit(model, settings, data, run, resumed)
             _report(settings, data, run)
-        return json.loads(run.metrics.read_text("utf-8"))
+        return run.read_metrics()
 
 
 def _prepare_tensorflow(settings: Settings) -> None:

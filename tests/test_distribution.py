@@ -40,7 +40,7 @@ for one, two in zip(*finals):
 """
 
 
-def run(storage: str, tolerance: float) -> None:
+def check_banks(storage: str, tolerance: float) -> None:
     code = SCRIPT.replace("BANK", storage).replace("TOLERANCE", str(tolerance))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -48,8 +48,8 @@ def run(storage: str, tolerance: float) -> None:
 
 def test_copies_of_the_banks_stay_equal_and_as_with_one_device():
     """The gradients of two equal halves sum to one device's: the banks agree but for rounding."""
-    run("float32", 1e-4)
+    check_banks("float32", 1e-4)
 
 
 def test_uint8_banks_too():
-    run("uint8", 1.0)
+    check_banks("uint8", 1.0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import statistics
 from pathlib import Path
 
@@ -22,7 +21,7 @@ ORDER = ("bce", "an", "en", "en+cl", "en+scl")
 def row(folder: str) -> dict[str, object]:
     """The row of one finished run."""
     run = RunFolder(folder)
-    record, results = run.read_record(), json.loads(run.metrics.read_text("utf-8"))
+    record, results = run.read_record(), run.read_metrics()
     flags = record["flags"]
     history = run.read_history(flags["epochs"])
     return {
