@@ -63,12 +63,17 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
         the size already is unchanged.
     """
 
-    def resized() -> tf.Tensor:
-        return tf.image.resize(image, [size, size], method="bilinear", antialias=True)
+    def resized(antialias: bool) -> tf.Tensor:
+        return tf.image.resize(image, [size, size], method="bilinear", antialias=antialias)
 
-    shape = tf.shape(image)
-    fits = tf.reduce_all(shape[-3:-1] == size)
-    result = tf.cond(fits, lambda: tf.cast(image, tf.float32), resized)
+    def enlarged() -> tf.Tensor:
+        fits = tf.reduce_all(shape == size)
+        return tf.cond(fits, lambda: tf.cast(image, tf.float32), lambda: resized(False))
+
+    shape = tf.shape(image)[-3:-1]
+    # Antialiasing changes nothing where no side shrinks, but takes 2.5 times as long.
+    larger = tf.reduce_any(shape > size)
+    result = tf.cond(larger, lambda: resized(True), enlarged)
     return tf.ensure_shape(result, [*image.shape[:-3], size, size, 3])
 
 

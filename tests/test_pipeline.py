@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spml_tf import images, pipeline, readers
+from spml_tf.errors import UserError
 from spml_tf.readers import Examples
 
 
@@ -446,3 +447,49 @@ def test_real_photos():
         ):
             whole = np.array(Image.open(examples.paths[index]).convert("RGB"))
             np.testing.assert_allclose(image, reference(whole, box, flip, 96), atol=1.01)
+
+
+class TestRecords:
+    """Images in TFRecord files, each found by the byte at which its record begins."""
+
+    @pytest.fixture
+    def packed(self, tmp_path, files) -> Examples:
+        """The same photos as `files`, in reverse order in two TFRecord files."""
+        paths, offsets = [""] * len(files), np.zeros(len(files), np.int64)
+        for shard in range(2):
+            name, offset = str(tmp_path / f"{shard}.tfrecord"), 0
+            with tf.io.TFRecordWriter(name) as writer:
+                for row in reversed(range(shard, len(files), 2)):
+                    content = Path(files.paths[row]).read_bytes()
+                    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))
+                    features = tf.train.Features(feature={"image": feature})
+                    record = tf.train.Example(features=features).SerializeToString()
+                    writer.write(record)
+                    paths[row], offsets[row] = name, offset
+                    # A record is its length, that number's checksum, the bytes, their checksum.
+                    offset += 8 + 4 + len(record) + 4
+        return Examples(
+            files.names, files.labels, files.class_names, paths=tuple(paths), offsets=offsets
+        )
+
+    def test_same_batches_as_from_files(self, files, packed):
+        arguments = {"image_size": 24, "batch_size": 4, "seed": 3, "epochs": 2}
+        pairs = zip(
+            pipeline.training_dataset(files, files.labels, **arguments),
+            pipeline.training_dataset(packed, packed.labels, **arguments),
+            strict=True,
+        )
+        for (x, y), (x_packed, y_packed) in pairs:
+            np.testing.assert_array_equal(y, y_packed)
+            for key in x:
+                np.testing.assert_array_equal(x[key], x_packed[key])
+
+    def test_damage_is_named(self, packed):
+        path = Path(packed.paths[2])
+        content = bytearray(path.read_bytes())
+        content[packed.offsets[2] + 40] ^= 0xFF
+        path.write_bytes(content)
+        data = pipeline.evaluation_dataset(packed, packed.labels, image_size=24, batch_size=4)
+        with pytest.raises(UserError, match=rf"{path} \({packed.names[2]}\): cannot be decoded"):
+            with pipeline.naming_broken_images(packed):
+                list(data)
