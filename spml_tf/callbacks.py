@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spml_tf.files import replaced
 from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
-from spml_tf.runs import RunFolder, replaced
+from spml_tf.runs import RunFolder
 
 
 class EpochStart(keras.callbacks.Callback):

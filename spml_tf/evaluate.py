@@ -76,7 +76,10 @@ def _examples(settings: Settings, split: str) -> Examples:
 
     if split == "val":
         return splits.load_splits(settings).val
-    return splits.load_examples(settings, settings.test_split if split == "test" else split)
+    name = settings.test_split if split == "test" else split
+    if name == "none":
+        raise UserError("--split=test: this run has no test images; give --split=val")
+    return splits.load_examples(settings, name)
 
 
 def _action(options: _Options) -> None:

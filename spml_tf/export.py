@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf import cli
 from spml_tf.errors import UserError
+from spml_tf.files import replaced_folder, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -62,9 +61,9 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
         "image_size": record["flags"]["image_size"],
     }
     try:
-        with _replaced_folder(target) as folder:
+        with replaced_folder(target) as folder:
             write_saved_model(network, classes["image_size"], folder)
-            runs.write_json(folder / "classes.json", classes)
+            write_json(folder / "classes.json", classes)
             (folder / "MODEL_CARD.md").write_text(_model_card(run, record, classes), "utf-8")
     except OSError as error:
         raise UserError(f"--export_dir={export_dir}: cannot be written ({error})") from None
@@ -79,20 +78,6 @@ def _check_target(target: Path, export_dir: str, overwrite: bool) -> None:
         raise UserError(
             f"--export_dir={export_dir}: holds an export; choose another or give --overwrite"
         )
-
-
-@contextlib.contextmanager
-def _replaced_folder(target: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `target`, which takes its place once it is written."""
-    unfinished, old = (target.with_name(f".{x}-{target.name}") for x in ("unfinished", "old"))
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    yield unfinished
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)  # quick, unlike removing it: hardly a moment without an export
-    unfinished.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _thresholds(run: Any, class_names: list[str]) -> dict[str, float]:

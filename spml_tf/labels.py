@@ -1,4 +1,4 @@
-"""Label matrices: their encoding, the simulated annotation, splits and files.
+"""Label matrices: their encoding, the simulated annotation, splits.
 
 A label matrix is int8 of shape [N, L] (images by classes): 1 is a positive, 0 a negative and -1 an
 unknown label. Other projects write these three states differently (0 for unknown, -1 for negative);
@@ -7,17 +7,10 @@ nothing here guesses, other values are refused. This module needs NumPy only.
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import hashlib
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from spml_tf.errors import UserError
 
 POSITIVE = 1
 NEGATIVE = 0
@@ -26,7 +19,6 @@ UNKNOWN = -1
 EXPECTED = 2
 
 DEFAULT_SEED = 1200
-_HEADER = ["image", "class", "label"]
 
 
 def validate_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.int8]:
@@ -47,14 +39,18 @@ def validate_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.int8]
         raise ValueError(f"{name}: expected shape [images, classes], found {array.shape}")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected numbers, found the type {array.dtype}")
-    known = np.isin(array, (POSITIVE, NEGATIVE, UNKNOWN))
+    if array.dtype.kind == "f" or (array.size and (array.min() < -1 or array.max() > 1)):
+        # Only where integers are out of range: a million images by a thousand classes is big.
+        known = np.isin(array, (POSITIVE, NEGATIVE, UNKNOWN))
+    else:
+        known = np.ones((1, 1), bool)
     if not known.all():
         row, column = np.argwhere(~known)[0]
         raise ValueError(
             f"{name}: expected 1 (positive), 0 (negative) or -1 (unknown), "
             f"found {array[row, column]} in row {row}, column {column}"
         )
-    return array.astype(np.int8)
+    return array.astype(np.int8, copy=False)
 
 
 def draw_observed(
@@ -140,123 +136,23 @@ def positives_per_image(labels: ArrayLike) -> float:
     return float((complete == POSITIVE).sum(axis=1).mean())
 
 
-def write_observed(
-    path: str | os.PathLike[str],
-    labels: ArrayLike,
-    names: Sequence[str],
-    class_names: Sequence[str],
-) -> None:
-    """Writes the observed labels as CSV: a header, then one row per known label, in UTF-8.
-
-    The header is `image,class,label`; label is 1 or 0; unknown labels have no row. The file is
-    replaced at once: a reader sees the old file or the complete new one.
+def from_cole(array: ArrayLike, name: str = "labels") -> NDArray[np.int8]:
+    """Converts labels in the encoding of Cole et al. (CVPR 2021) to this package's.
 
     Args:
-        path: the file to write.
-        labels: [N, L] of {1, 0, -1}.
-        names: N unique image names.
-        class_names: L unique class names.
-
-    Raises:
-        ValueError: labels that are invalid or do not fit the names.
-        UserError: the file cannot be written.
-    """
-    matrix = validate_labels(labels)
-    if matrix.shape != (len(names), len(class_names)):
-        raise ValueError(
-            f"labels of shape {matrix.shape} do not fit {len(names)} images and "
-            f"{len(class_names)} classes"
-        )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_HEADER)
-    for row, column in np.argwhere(matrix != UNKNOWN):
-        writer.writerow([names[row], class_names[column], matrix[row, column]])
-    try:
-        _replace_file(Path(path), text.getvalue().encode("utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the labels ({error.strerror})") from error
-
-
-def read_observed(
-    path: str | os.PathLike[str], names: Sequence[str], class_names: Sequence[str]
-) -> NDArray[np.int8]:
-    """Reads what `write_observed` wrote, or a file of the user's own in that format.
-
-    Args:
-        path: CSV file with the header `image,class,label` and one row per known label.
-        names: N unique image names; images without a row stay unknown.
-        class_names: L unique class names.
+        array: [N, L] of {1 observed positive, 0 unknown, -1 observed negative}.
+        name: what the message calls the matrix.
 
     Returns:
-        int8 [N, L] of {1, 0, -1}.
+        int8 [N, L] of {1 positive, 0 negative, -1 unknown}.
 
     Raises:
-        UserError: the file is missing or not UTF-8, has another header, or a row names an unknown
-            image or class, has another value than 1 or 0, or contradicts an earlier row. The
-            message gives file and line.
+        ValueError: as `validate_labels`.
     """
-    rows = {name: row for row, name in enumerate(names)}
-    columns = {name: column for column, name in enumerate(class_names)}
-    labels = np.full((len(names), len(class_names)), UNKNOWN, np.int8)
-    for place, (image, class_name, value) in _csv_rows(Path(path)):
-        if image not in rows:
-            known = ", ".join(names[:2])
-            raise UserError(f"{place}: unknown image {image!r}; names look like {known}")
-        if class_name not in columns:
-            known = ", ".join(class_names)
-            raise UserError(f"{place}: unknown class {class_name!r}; the classes are {known}")
-        if value not in ("0", "1"):
-            raise UserError(f"{place}: the label must be 1 or 0, found {value!r}")
-        cell = rows[image], columns[class_name]
-        if labels[cell] not in (UNKNOWN, int(value)):
-            raise UserError(
-                f"{place}: {class_name!r} of {image!r} is {value} here and {labels[cell]} in an "
-                "earlier row; keep one of them"
-            )
-        labels[cell] = int(value)
-    return labels
+    labels = validate_labels(array, name)
+    return np.where(labels == 1, POSITIVE, -1 - labels).astype(np.int8)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields ("file:line", three fields) for every row below the header, blank lines apart."""
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
-    expected = ",".join(_HEADER)
-    try:
-        if next(reader, None) != _HEADER:
-            raise UserError(f"{path}:1: the first line must be {expected}")
-        for fields in filter(None, reader):
-            place = f"{path}:{reader.line_num}"
-            if len(fields) != len(_HEADER):
-                raise UserError(f"{place}: expected {expected}, found {len(fields)} fields")
-            yield place, fields
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error})") from error
-
-
-def _read_text(path: Path) -> str:
-    """The file's text; a byte order mark, which spreadsheets write, is dropped."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the labels ({error.strerror})") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8; save the file in that encoding") from error
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files only their owner can read; labels are meant to be shared.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def digest(labels: ArrayLike) -> str:
+    """SHA-256 in hexadecimal of a label matrix: of its int8 bytes, row by row."""
+    return hashlib.sha256(np.ascontiguousarray(validate_labels(labels)).tobytes()).hexdigest()

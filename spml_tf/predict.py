@@ -14,6 +14,7 @@ from typing import Any
 
 from spml_tf import cli
 from spml_tf.errors import UserError
+from spml_tf.files import replaced
 
 _USAGE = """Writes a CSV with each image's probabilities and decisions.
 
@@ -166,8 +167,6 @@ def _check(options: _Options) -> None:
 
 def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
     """Writes the CSV, and the pictures asked for; returns the number of images in it."""
-    from spml_tf.runs import replaced
-
     output = Path(options.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     if options.overlays:

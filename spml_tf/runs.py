@@ -14,29 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from spml_tf.errors import UserError
+from spml_tf.files import replaced, write_json
 from spml_tf.settings import Settings
 
 # These may change between start and resumption: they do not change the results.
 _FREE = ("threads",)
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, which then replaces `path` in one step.
-
-    The temporary name keeps the ending of `path`: Keras chooses the format by it.
-    """
-    temporary = path.with_name(f".unfinished-{path.name}")
-    yield temporary
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON in one step; NaN is refused."""
-    with replaced(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
 class RunFolder:

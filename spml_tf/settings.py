@@ -7,24 +7,19 @@ import os
 from typing import Any
 
 from spml_tf.cli import flag_field
+from spml_tf.data_settings import DataSettings, check_range, resolved
 from spml_tf.errors import UserError
-from spml_tf.readers import READERS
 
 _IMAGE_SIZES = {"resnet50": 448, "small_residual": 64}
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """The flags of a training run. None means: derived, see `resolve`.
+class Settings(DataSettings):
+    """The flags of a training run, those about data among them. None means: derived, see `resolve`.
 
     Attributes are described by their flags: `python -m spml_tf.train --help`.
     """
 
-    dataset: str = flag_field("digits", "Data set: " + ", ".join(READERS) + ".")
-    data_dir: str | None = flag_field(None, "Folder of the data set.")
-    classes: str | None = flag_field(None, "Comma-separated names: train on these classes only.")
-    train_split: str | None = flag_field(None, "Split to train on. Default: the data set's own.")
-    test_split: str | None = flag_field(None, "Split to report on. Default: the data set's own.")
     network: str | None = flag_field(
         None,
         "resnet50, efficientnet_lite0, small_residual, or applications:NAME for any network of "
@@ -45,22 +40,6 @@ class Settings:
         "labelled validation images.",
         float,
     )
-    val_fraction: float = flag_field(
-        0.2, "Part of the training split held out where there is no validation split.", float
-    )
-    train_labels: str = flag_field(
-        "single",
-        "single: draw the observed labels from the full ones; full: use all; or a CSV file of "
-        "observed labels (image,class,label), such as an earlier run's train_labels.csv.",
-    )
-    observed_positives: int = flag_field(
-        1, "Positives drawn per image with --train_labels=single.", int
-    )
-    observed_negatives: int = flag_field(
-        0, "Negatives drawn per image with --train_labels=single.", int
-    )
-    data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
-    label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
     epochs: int | None = flag_field(
         None, "All epochs, warm-up included. Default: 50 from scratch, 15 otherwise.", int
     )
@@ -130,11 +109,6 @@ class Settings:
         low, high = self.crop_area.split(",")
         return float(low), float(high)
 
-    @property
-    def class_list(self) -> tuple[str, ...]:
-        """Names of --classes, empty where all are used."""
-        return tuple(x.strip() for x in self.classes.split(",")) if self.classes else ()
-
 
 def resolve(given: Settings) -> Settings:
     """Fills the settings left open and checks all of them.
@@ -149,9 +123,6 @@ def resolve(given: Settings) -> Settings:
     Raises:
         UserError: for a value that cannot be, naming the flag.
     """
-    if given.dataset not in READERS:
-        raise UserError(f"--dataset={given.dataset}: not one of {', '.join(READERS)}")
-    reader = READERS[given.dataset]
     network = given.network or ("small_residual" if given.dataset == "digits" else "resnet50")
     weights = given.weights or ("none" if network == "small_residual" else "imagenet")
     scratch = weights == "none" and not given.init_from
@@ -160,9 +131,7 @@ def resolve(given: Settings) -> Settings:
     selection = _default(given.selection_start_epoch, _selection_start(given, scratch, epochs))
     rate = _default(given.learning_rate, 2e-3 if scratch else 5e-5)
     values = {
-        "data_dir": _absolute(given.data_dir),
-        "train_split": given.train_split or reader.train_split,
-        "test_split": given.test_split or reader.test_split,
+        **resolved(given),
         "network": network,
         "weights": weights if weights in ("none", "imagenet") else _absolute(weights),
         "image_size": given.image_size or _IMAGE_SIZES.get(network, 224),
@@ -177,8 +146,6 @@ def resolve(given: Settings) -> Settings:
         "initial_banks": _absolute(given.initial_banks),
         "init_from": _absolute(given.init_from),
     }
-    if given.train_labels not in ("single", "full"):
-        values["train_labels"] = _absolute(given.train_labels)
     settings = dataclasses.replace(given, **values)
     _check(settings)
     return settings
@@ -204,20 +171,10 @@ def _check(settings: Settings) -> None:
         ("image_size", 8, 1e5), ("epochs", 1, 1e6), ("warmup_epochs", 0, settings.epochs),
         ("selection_start_epoch", 1, 1e6), ("consistency_start_epoch", 1, 1e6),
         ("consistency_weight", 0, 1e6), ("ema_momentum", 0, 0.999999), ("batch_size", 1, 1e6),
-        ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3), ("val_fraction", 0.001, 0.999),
-        ("observed_positives", 0, 1e6), ("observed_negatives", 0, 1e6), ("threads", 0, 1e4),
-        ("positives_per_image", 1e-6, 1e6), ("heatmap_size", 1, 1e4), ("data_seed", 0, 2**32 - 1),
-        ("label_seed", 0, 2**32 - 1), ("seed", 0, 2**31 - 1),
+        ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3), ("threads", 0, 1e4),
+        ("positives_per_image", 1e-6, 1e6), ("heatmap_size", 1, 1e4), ("seed", 0, 2**31 - 1),
     ):  # fmt: skip
-        value = getattr(settings, name)
-        if value is not None and not low <= value <= high:
-            raise UserError(f"--{name}={value}: must lie between {low} and {high:g}")
-    if READERS[settings.dataset].needs_data_dir and not settings.data_dir:
-        raise UserError(f"--data_dir is missing: --dataset={settings.dataset} is read from files")
-    if settings.train_labels == "single" and not (
-        settings.observed_positives or settings.observed_negatives
-    ):
-        raise UserError("--observed_positives=0: without --observed_negatives no label is observed")
+        check_range(name, getattr(settings, name), low, high)
 
 
 def _check_crop_area(text: str) -> None:

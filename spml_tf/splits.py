@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 
-from spml_tf import labels, readers
+from spml_tf import label_files, labels, readers
+from spml_tf.data_settings import DataSettings
 from spml_tf.errors import UserError
 from spml_tf.readers import Examples
-from spml_tf.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,29 +21,41 @@ class Splits:
     Attributes:
         train: training images with all labels the data set has.
         observed: [N, L] int8 in {1, 0, -1}, the labels trained on.
-        val, test: validation and test images.
+        val: validation images.
+        test: test images, or None where the data set has none.
+        held_out: names of the validation images that were held out of the training split.
         positives_per_image: K, or None where it is neither given nor known.
+        notes: what the readers left out or treated, and what to know about the labels.
     """
 
     train: Examples
     observed: np.ndarray
     val: Examples
-    test: Examples
+    test: Examples | None
+    held_out: tuple[str, ...]
     positives_per_image: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def parts(self) -> dict[str, Examples]:
+        """The splits there are, by the names train, val and test."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal of images, labels and classes of all splits, and of `observed`."""
         digest = hashlib.sha256(np.ascontiguousarray(self.observed).tobytes())
-        for part in (self.train, self.val, self.test):
+        for part in self.parts.values():
             digest.update(part.fingerprint().encode("ascii"))
         return digest.hexdigest()
 
 
-def load_splits(settings: Settings) -> Splits:
-    """Reads the data of a run. Depends on --data_seed and --label_seed, not on --seed.
+def load_splits(settings: DataSettings) -> Splits:
+    """Reads the data of a run, and prints the notes about them on standard error.
 
-    Labels are drawn on the whole training split, before a part of it is held out, as Cole et al.
-    (2021) do, so that they equal the published ones.
+    Depends on --data_seed and --label_seed, not on --seed. Labels are drawn on the whole training
+    split, before a part of it is held out, as Cole et al. (2021) do, so that they equal the
+    published ones.
 
     Args:
         settings: resolved settings.
@@ -54,28 +66,41 @@ def load_splits(settings: Settings) -> Splits:
     Raises:
         UserError: for data that are missing or malformed, or labels that do not fit them.
     """
-    whole = load_examples(settings, settings.train_split)
-    observed = _observed(settings, whole)
-    val_split = readers.READERS[settings.dataset].val_split
-    if val_split is None:
-        kept, held_out = labels.split_indices(len(whole), settings.val_fraction, settings.data_seed)
-        train, val, observed = whole.subset(kept), whole.subset(held_out), observed[kept]
+    whole = _read(settings, settings.train_split)
+    observed, held_out = _observed(settings, whole)
+    if settings.val_split == "none":
+        if held_out is None:
+            parts = labels.split_indices(len(whole), settings.val_fraction, settings.data_seed)
+        else:
+            parts = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        train, val = (whole.subset(part) for part in parts)
+        observed = observed[parts[0]]
+    elif held_out is not None and held_out.any():
+        raise UserError(
+            f"--train_labels={settings.train_labels}: holds images out for validation, but "
+            f"--val_split={settings.val_split}; give --val_split=none"
+        )
     else:
-        train, val = whole, load_examples(settings, val_split)
+        train, val = whole, _read(settings, settings.val_split)
     for part, name in ((train, "training"), (val, "validation")):
         if len(part) == 0:
             raise UserError(f"--dataset={settings.dataset}: the {name} split holds no image")
-    if (val.labels == labels.UNKNOWN).any():
-        print(
-            "warning: validation labels are incomplete: unknown labels count as negatives in mAP",
-            file=sys.stderr,
-        )
-    test = load_examples(settings, settings.test_split)
-    return Splits(train, observed, val, test, _positives_per_image(settings, val))
+    test = None if settings.test_split == "none" else _read(settings, settings.test_split)
+    notes = _notes(train, observed, val, test)
+    _tell(notes)
+    return Splits(
+        train,
+        observed,
+        val,
+        test,
+        val.names if settings.val_split == "none" else (),
+        _positives_per_image(settings, val),
+        notes,
+    )
 
 
-def load_examples(settings: Settings, split: str) -> Examples:
-    """Reads one split, restricted to --classes.
+def load_examples(settings: DataSettings, split: str) -> Examples:
+    """Reads one split, restricted to --classes, and prints its notes on standard error.
 
     Args:
         settings: resolved settings.
@@ -84,24 +109,70 @@ def load_examples(settings: Settings, split: str) -> Examples:
     Raises:
         UserError: for data that are missing or malformed.
     """
-    examples = readers.load(settings.dataset, settings.data_dir, split, settings.data_seed)
+    examples = _read(settings, split)
+    _tell(examples.notes)
+    return examples
+
+
+def _read(settings: DataSettings, split: str) -> Examples:
+    reader = readers.find(settings.dataset)
+    examples = reader.read(settings.data_dir, split, settings.data_seed, settings.reader_options)
     return examples.restrict(settings.class_list) if settings.class_list else examples
 
 
-def _observed(settings: Settings, whole: Examples) -> np.ndarray:
+def _tell(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _notes(
+    train: Examples, observed: np.ndarray, val: Examples, test: Examples | None
+) -> tuple[str, ...]:
+    others = [part for part in (val, test) if part is not None]
+    notes = dict.fromkeys(note for part in (train, *others) for note in part.notes)
+    seen = (observed == labels.POSITIVE).any(axis=0)
+    if not seen.all():
+        absent = [name for name, known in zip(train.class_names, seen, strict=True) if not known]
+        notes[f"no training image is labelled with {_few(absent)}: cannot be learned"] = None
+    bare = int((observed == labels.UNKNOWN).all(axis=1).sum())
+    if bare:
+        notes[f"{bare} of {len(train)} training images have no known label: kept"] = None
+    if (val.labels == labels.UNKNOWN).any():
+        notes["validation labels are incomplete: unknown labels count as negatives in mAP"] = None
+    shared = sorted(set(train.names) & {name for part in others for name in part.names})
+    if shared:
+        notes[f"images in training and in validation or test: {_few(shared)}: kept"] = None
+    return tuple(notes)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more
+
+
+def _observed(settings: DataSettings, whole: Examples) -> tuple[np.ndarray, np.ndarray | None]:
+    """The observed labels, and which images a file of labels holds out."""
     if settings.train_labels == "full":
-        return whole.labels
+        return whole.labels, None
+    if settings.train_labels == "stored":
+        if whole.observed is None:
+            raise UserError(
+                f"--train_labels=stored: --dataset={settings.dataset} comes without observed "
+                "labels; give single, full or a file"
+            )
+        return whole.observed, None
     if settings.train_labels == "single":
-        return labels.draw_observed(
+        drawn = labels.draw_observed(
             whole.labels,
             settings.label_seed,
             settings.observed_positives,
             settings.observed_negatives,
         )
-    return labels.read_observed(settings.train_labels, whole.names, whole.class_names)
+        return drawn, None
+    return label_files.read_observed(settings.train_labels, whole.names, whole.class_names)
 
 
-def _positives_per_image(settings: Settings, val: Examples) -> float | None:
+def _positives_per_image(settings: DataSettings, val: Examples) -> float | None:
     if settings.positives_per_image is not None:
         return settings.positives_per_image
     complete = (val.labels != labels.UNKNOWN).all(axis=1)

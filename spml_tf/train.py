@@ -42,7 +42,7 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
 
     Returns:
         What metrics.json holds: {"best_epoch": int, "val": {"map": ..., "ap": {...}}, "test": ...},
-        in percent.
+        in percent; without test images there is no "test".
 
     Raises:
         UserError: for settings, data or a folder that do not fit.
@@ -58,7 +58,8 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
             "data_fingerprint": data.fingerprint(),
             "positives_per_image": data.positives_per_image,
             "class_names": list(data.train.class_names),
-            "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+            "images": {name: len(part) for name, part in data.parts.items()},
+            "notes": list(data.notes),
             **runs.machine(),
         }
         model = None if run.metrics.exists() else _build(settings, data)
@@ -179,12 +180,16 @@ def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
 
 
 def _fit(model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, resumed: bool) -> None:
-    from spml_tf import labels, pipeline
+    from spml_tf import label_files, pipeline
     from spml_tf.callbacks import RunRecorder
 
     if settings.train_labels != "full" and not run.train_labels.exists():
-        labels.write_observed(
-            run.train_labels, data.observed, data.train.names, data.train.class_names
+        label_files.write_observed(
+            run.train_labels,
+            data.observed,
+            data.train.names,
+            data.train.class_names,
+            data.held_out,
         )
     model.optimizer.build(model.trainable_variables)
     if resumed:
@@ -224,16 +229,18 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
     """Scores the best network on val and test; metrics.json comes last and ends the run."""
     import numpy as np
 
-    from spml_tf import networks, pipeline, runs, scoring
+    from spml_tf import files, networks, pipeline, scoring
 
     network = networks.load_network(run.network)
     rows = run.read_history(settings.epochs)
     best = max(rows, key=lambda row: (float(row["val_map"] or "-inf"), -int(row["epoch"])))
     results: dict[str, Any] = {"best_epoch": int(best["epoch"])}
-    for split, part in (("val", data.val), ("test", data.test)):
+    for split, part in data.parts.items():
+        if split == "train":
+            continue
         with pipeline.naming_broken_images(part):
             scores = scoring.predict_scores(network, part, settings.image_size)
-        with runs.replaced(run.predictions(split)) as path:
+        with files.replaced(run.predictions(split)) as path:
             np.savez(
                 path,
                 scores=scores,
@@ -242,7 +249,7 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
                 class_names=np.array(part.class_names),
             )
         results[split] = scoring.score_report(part.labels, scores, part.class_names)
-    runs.write_json(run.metrics, results)
+    files.write_json(run.metrics, results)
 
 
 def _action(options: _Options) -> None:
@@ -252,8 +259,8 @@ def _action(options: _Options) -> None:
     if output_dir is None:
         output_dir = f"runs/{settings.dataset}_{settings.method}_{settings.seed}"
     results = train(settings, output_dir)
-    val, test = (results[split]["map"] for split in ("val", "test"))
-    print(f"best epoch {results['best_epoch']}: mAP val {_text(val)}, test {_text(test)}")
+    scores = [f"{x} {_text(results[x]['map'])}" for x in ("val", "test") if x in results]
+    print(f"best epoch {results['best_epoch']}: mAP {', '.join(scores)}")
     print(f"results in {Path(output_dir) / 'metrics.json'}")
 
 

@@ -18,9 +18,9 @@ from spml_tf.settings import Settings, resolve
 ROOT = Path(__file__).parent.parent
 # A module imports only from those before it.
 ORDER = (
-    "errors cli labels images boxes readers settings pipeline networks targets losses banks "
-    "optimizers metrics thresholds runs callbacks model reports scoring splits train evaluate "
-    "export predict"
+    "errors cli files labels label_files images boxes readers data_settings settings pipeline "
+    "networks targets losses banks optimizers metrics thresholds runs callbacks model reports "
+    "scoring splits train evaluate export predict"
 ).split()
 
 
@@ -73,7 +73,7 @@ def test_every_module_has_its_place():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.flags")), ids=str)
 def test_flagfiles_are_whole(path):
-    """Each opens with its command and names a method; coco's reader is still to come."""
+    """Each opens with its command and names a method."""
     text = path.read_text()
     assert re.match(r"# .+\n# python -m spml_tf.train --flagfile=experiments/", text)
     assert str(path.relative_to(ROOT)) in text

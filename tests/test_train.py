@@ -85,7 +85,9 @@ def test_everything_promised_is_written(finished):
     assert list((finished / "tensorboard").glob("events.*"))
     with open(finished / "train_labels.csv", newline="") as file:
         labels = list(csv.DictReader(file))
-    assert len(labels) == 19 and {row["label"] for row in labels} == {"1"}
+    assert [(row["split"], row["label"]) for row in labels] == [("train", "1")] * 19 + [
+        ("val", "")
+    ] * 5
 
 
 def test_started_again_when_finished_it_prints_the_results(voc, finished):
@@ -170,12 +172,14 @@ def test_banks_and_network_of_an_earlier_run(voc, finished, tmp_path):
 
 
 def test_train_labels_from_a_file_repeat_the_drawn_ones(voc, finished, tmp_path):
-    """The CSV a run wrote gives the same observed labels; rows of held-out images may lack."""
+    """The CSV a run wrote gives the same observed labels and split, whatever the seeds are."""
     settings = resolve(Settings(**{**runs.RunFolder(finished).settings().__dict__}))
     drawn = splits.load_splits(settings)
     words = {**settings.__dict__, "train_labels": str(finished / "train_labels.csv")}
-    read = splits.load_splits(Settings(**words))
+    seeds = {"data_seed": 7, "label_seed": 8, "val_fraction": 0.5}
+    read = splits.load_splits(Settings(**{**words, **seeds}))
     np.testing.assert_array_equal(drawn.observed, read.observed)
+    assert drawn.val.names == read.val.names and drawn.fingerprint() == read.fingerprint()
     full = splits.load_splits(Settings(**{**words, "train_labels": "full"}))
     np.testing.assert_array_equal(full.observed, drawn.train.labels)
     assert drawn.positives_per_image == pytest.approx((drawn.val.labels == 1).sum() / 5)
@@ -304,14 +308,14 @@ def test_a_broken_photo_is_named(voc, tmp_path):
 def test_unknown_validation_labels_are_announced_and_k_is_asked_for(monkeypatch, capsys):
     from spml_tf import readers, train
 
-    real = readers.load
+    real = readers.Reader.read
 
     def partly_labelled(*words):
         examples = real(*words)
         examples.labels[:, 0] = -1
         return examples
 
-    monkeypatch.setattr(readers, "load", partly_labelled)
+    monkeypatch.setattr(readers.Reader, "read", partly_labelled)
     settings = resolve(Settings())
     data = splits.load_splits(settings)
     assert "unknown labels count as negatives" in capsys.readouterr().err

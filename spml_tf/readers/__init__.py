@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from spml_tf.errors import UserError
-from spml_tf.readers import digits, voc
-from spml_tf.readers.examples import Examples
+from spml_tf.readers import digits, tfds, voc
+from spml_tf.readers.examples import Examples, SplitNames
 
-__all__ = ["READERS", "Examples", "Reader", "load"]
+__all__ = ["READERS", "Examples", "Reader", "SplitNames", "find", "load"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,42 +20,87 @@ class Reader:
     """A data set the command line knows by name.
 
     Attributes:
-        load: (data_dir, split, seed) -> Examples.
-        train_split: the split trained on unless another is asked for.
-        val_split: the validation split, or None to hold out a part of the training split.
-        test_split: the split the results are reported on.
+        load: (data_dir, split, **options) -> Examples; its keyword parameters are the options it
+            takes, flags of the same names, and perhaps `seed`, for data that are made.
+        splits: the splits' names, or a function (data_dir, **options) that looks them up.
+        train_labels: what --train_labels is unless given: "single" where the labels are full,
+            "full" where they are what an annotator gave, "stored" where both are there.
         needs_data_dir: whether a folder must be given.
     """
 
-    load: Callable[[str | None, str, int], Examples]
-    train_split: str
-    val_split: str | None
-    test_split: str
-    needs_data_dir: bool
+    load: Callable[..., Examples]
+    splits: SplitNames | Callable[..., SplitNames]
+    train_labels: str = "single"
+    needs_data_dir: bool = True
+
+    def split_names(self, data_dir: str | None, options: Mapping[str, Any]) -> SplitNames:
+        """The names of the splits in this folder, with the options the reader takes."""
+        if isinstance(self.splits, SplitNames):
+            return self.splits
+        return self.splits(data_dir, **_taken(self.splits, options))
+
+    def read(
+        self, data_dir: str | None, split: str, seed: int, options: Mapping[str, Any]
+    ) -> Examples:
+        """Reads a split with the options given, None standing for not given.
+
+        Raises:
+            UserError: an option that this reader does not take, or as `load`.
+        """
+        known = inspect.signature(self.load).parameters
+        for name, value in options.items():
+            if value is not None and name not in known:
+                raise UserError(f"--{name}: this data set does not take it; leave it out")
+        return self.load(data_dir, split, **_taken(self.load, {**options, "seed": seed}))
+
+
+def _taken(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options given that a function takes."""
+    known = inspect.signature(function).parameters
+    return {name: x for name, x in options.items() if x is not None and name in known}
 
 
 READERS: dict[str, Reader] = {
-    "digits": Reader(digits.load, "train", "val", "test", needs_data_dir=False),
-    "voc": Reader(voc.load, "train", None, "val", needs_data_dir=True),
+    "digits": Reader(digits.load, SplitNames("train", "val", "test"), needs_data_dir=False),
+    "voc": Reader(voc.load, SplitNames("train", "none", "val")),
 }
 
 
-def load(dataset: str, data_dir: str | None, split: str, seed: int) -> Examples:
+def find(dataset: str) -> Reader:
+    """The reader of a data set.
+
+    Args:
+        dataset: a key of `READERS`, or "tfds:" and a name of TensorFlow Datasets.
+
+    Raises:
+        UserError: unknown data set.
+    """
+    if dataset.startswith("tfds:"):
+        name = dataset.removeprefix("tfds:")
+        load = functools.partial(tfds.load, name)
+        return Reader(load, functools.partial(tfds.splits, name))
+    if dataset not in READERS:
+        known = ", ".join(READERS)
+        raise UserError(f"--dataset={dataset}: unknown; the data sets are {known}, tfds:NAME")
+    return READERS[dataset]
+
+
+def load(
+    dataset: str, data_dir: str | None, split: str, seed: int = 1200, **options: Any
+) -> Examples:
     """Reads one split of a data set.
 
     Args:
-        dataset: a key of `READERS`.
+        dataset: as for `find`.
         data_dir: the data set's folder; None for embedded data.
         split: one of the data set's splits.
         seed: seed of data that are generated; ignored by data sets that are read.
+        **options: options of this data set's reader, such as `difficult` for VOC.
 
     Returns:
         The split's Examples.
 
     Raises:
-        UserError: unknown data set or split, or data missing or malformed.
+        UserError: unknown data set, split or option, or data missing or malformed.
     """
-    if dataset not in READERS:
-        known = ", ".join(sorted(READERS))
-        raise UserError(f"dataset: unknown data set {dataset!r}; the data sets are {known}")
-    return READERS[dataset].load(data_dir, split, seed)
+    return find(dataset).read(data_dir, split, seed, options)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,10 +14,27 @@ from numpy.typing import ArrayLike, NDArray
 from spml_tf.errors import UserError
 from spml_tf.labels import POSITIVE, validate_labels
 
+# What an image may have, beside its name and labels.
+_PARTS = ("paths", "images", "offsets", "boxes", "areas", "observed")
+
+
+class SplitNames(NamedTuple):
+    """Names of a data set's splits.
+
+    Attributes:
+        train: the split trained on unless another is asked for.
+        val: the validation split, or "none" to hold out a part of the training split.
+        test: the split the results are reported on, or "none".
+    """
+
+    train: str
+    val: str
+    test: str
+
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """The images of a split: in memory or as files, never both.
+    """The images of a split: in memory or in files, never both.
 
     Attributes:
         names: N unique names that stay the same from run to run, such as "train/00012".
@@ -24,8 +42,16 @@ class Examples:
         class_names: L names, in the order of the labels' columns.
         paths: N absolute file names, or None where the images are in memory.
         images: uint8 [N, H, W, 3], RGB, or None where they are files.
+        offsets: int64 [N], where each image's record begins in its file, which is then a TFRecord
+            file of `tf.train.Example`s whose feature "image" holds the encoded image; None where
+            every image is a file of its own.
         boxes: per image float32 [M, 5] with rows (class index, y1, x1, y2, x2), coordinates in
             [0, 1] of the whole image; None where the data set has no boxes.
+        areas: per image float32 [M], the area of each box's object as a part of the image's, in
+            [0, 1] (of its outline where that is known, else of the box); None without boxes.
+        observed: int8 [N, L] of {1, 0, -1}, the labels an annotator gave, where the data set comes
+            with these beside the full ones; else None.
+        notes: one line each about what the reader left out or treated, for the user to read.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -36,7 +62,11 @@ class Examples:
     class_names: tuple[str, ...]
     paths: tuple[str, ...] | None = None
     images: NDArray[np.uint8] | None = None
+    offsets: NDArray[np.int64] | None = None
     boxes: tuple[NDArray[np.float32], ...] | None = None
+    areas: tuple[NDArray[np.float32], ...] | None = None
+    observed: NDArray[np.int8] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", validate_labels(self.labels))
@@ -47,9 +77,16 @@ class Examples:
             )
         if (self.paths is None) == (self.images is None):
             raise ValueError("give either paths or images")
-        for part in (self.paths, self.images, self.boxes):
-            if part is not None and len(part) != len(self.names):
-                raise ValueError(f"{len(self.names)} names, but {len(part)} paths, images or boxes")
+        for part in _PARTS:
+            value = getattr(self, part)
+            if value is not None and len(value) != len(self.names):
+                raise ValueError(f"{len(self.names)} names, but {len(value)} {part}")
+        if self.observed is not None:
+            object.__setattr__(self, "observed", validate_labels(self.observed, "observed"))
+            if self.observed.shape != self.labels.shape:
+                raise ValueError(f"observed {self.observed.shape}, labels {self.labels.shape}")
+        if self.boxes is not None and self.areas is None:
+            object.__setattr__(self, "areas", tuple(_box_areas(rows) for rows in self.boxes))
         if len(set(self.names)) != len(self.names):
             raise ValueError("image names must be unique")
 
@@ -66,14 +103,8 @@ class Examples:
             Examples of M images with the same classes.
         """
         rows = np.asarray(indices, np.int64)
-        return dataclasses.replace(
-            self,
-            names=tuple(self.names[row] for row in rows),
-            labels=self.labels[rows],
-            paths=None if self.paths is None else tuple(self.paths[row] for row in rows),
-            images=None if self.images is None else self.images[rows],
-            boxes=None if self.boxes is None else tuple(self.boxes[row] for row in rows),
-        )
+        parts = {part: _take(getattr(self, part), rows) for part in ("names", "labels", *_PARTS)}
+        return dataclasses.replace(self, **parts)
 
     def restrict(self, class_names: Sequence[str]) -> Examples:
         """Keeps some classes, and the images that show at least one of them.
@@ -90,12 +121,19 @@ class Examples:
         columns = self._columns(class_names)
         kept = np.flatnonzero((self.labels[:, columns] == POSITIVE).any(axis=1))
         chosen = self.subset(kept)
-        boxes = chosen.boxes
-        if boxes is not None:
-            boxes = tuple(_renumber(rows, columns) for rows in boxes)
-        return dataclasses.replace(
-            chosen, labels=chosen.labels[:, columns], class_names=tuple(class_names), boxes=boxes
-        )
+        parts: dict[str, Any] = {"labels": chosen.labels[:, columns]}
+        if chosen.observed is not None:
+            parts["observed"] = chosen.observed[:, columns]
+        if chosen.boxes is not None and chosen.areas is not None:
+            shown = [np.isin(rows[:, 0], columns) for rows in chosen.boxes]
+            parts["boxes"] = tuple(
+                _renumber(rows[kept], columns)
+                for rows, kept in zip(chosen.boxes, shown, strict=True)
+            )
+            parts["areas"] = tuple(
+                areas[kept] for areas, kept in zip(chosen.areas, shown, strict=True)
+            )
+        return dataclasses.replace(chosen, class_names=tuple(class_names), **parts)
 
     def fingerprint(self) -> str:
         """SHA-256, as hexadecimal text, of the names, classes, labels and image content.
@@ -110,8 +148,11 @@ class Examples:
         if self.images is not None:
             digest.update(repr(self.images.shape).encode("ascii"))
             digest.update(np.ascontiguousarray(self.images).tobytes())
+        sizes = {path: os.path.getsize(path) for path in self.paths or ()}
         for path in self.paths or ():
-            digest.update(f"{os.path.getsize(path)}\n".encode("ascii"))
+            digest.update(f"{sizes[path]}\n".encode("ascii"))
+        if self.offsets is not None:
+            digest.update(np.ascontiguousarray(self.offsets).tobytes())
         return digest.hexdigest()
 
     def _columns(self, class_names: Sequence[str]) -> list[int]:
@@ -124,8 +165,19 @@ class Examples:
         return [self.class_names.index(name) for name in class_names]
 
 
+def _take(part: Any, rows: NDArray[np.int64]) -> Any:
+    """The elements at these positions of an array or a tuple, or None."""
+    if part is None or isinstance(part, np.ndarray):
+        return None if part is None else part[rows]
+    return tuple(part[row] for row in rows)
+
+
 def _renumber(boxes: NDArray[np.float32], columns: Sequence[int]) -> NDArray[np.float32]:
-    """Keeps the boxes whose class is among columns; their class becomes its position there."""
-    kept = boxes[np.isin(boxes[:, 0], columns)].copy()
-    kept[:, 0] = [columns.index(int(old)) for old in kept[:, 0]]
-    return kept
+    """Boxes whose class becomes its position among columns."""
+    renumbered = boxes.copy()
+    renumbered[:, 0] = [columns.index(int(old)) for old in boxes[:, 0]]
+    return renumbered
+
+
+def _box_areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (boxes[:, 3] - boxes[:, 1]) * (boxes[:, 4] - boxes[:, 2])

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.errors import UserError
-from spml_tf.labels import DEFAULT_SEED, NEGATIVE, POSITIVE, UNKNOWN
+from spml_tf.files import read_words
+from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.readers.examples import Examples
+from spml_tf.readers.photos import require_photos
 
 # VOC's own order, which is alphabetical.
 CLASS_NAMES = (
@@ -54,17 +56,17 @@ _SOURCE = (
 def load(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = "train",
-    seed: int = DEFAULT_SEED,
     difficult: str = "negative",
+    allow_outside: bool = False,
 ) -> Examples:
     """Reads one split of Pascal VOC 2012.
 
     Args:
         data_dir: the folder VOC2012 (it holds ImageSets) or the folder VOCdevkit above it.
         split: "train", "val" or "trainval".
-        seed: ignored, nothing is drawn; every reader takes it.
         difficult: how the mark " 0" counts: "negative" (as in Cole et al., CVPR 2021, whose label
             is 1 for " 1" only), "positive" or "unknown".
+        allow_outside: accept photos that lie outside the folder, see `photos.find_photos`.
 
     Returns:
         Examples with files, sorted by name; names are "JPEGImages/....jpg". Images without a
@@ -89,7 +91,7 @@ def load(
         raise UserError(f"{_list_path(root, split)}: no photo of this list has a positive label")
     stems = [stems[row] for row in kept]
     names = tuple(f"JPEGImages/{stem}.jpg" for stem in stems)
-    paths = _photo_paths(root, names)
+    paths = require_photos(root, names, _SOURCE, allow_outside)
     boxes = _read_all_boxes(root, stems, keep_difficult=difficult == "positive")
     return Examples(names, labels[kept], CLASS_NAMES, paths=paths, boxes=boxes)
 
@@ -108,23 +110,10 @@ def _list_path(root: Path, name: str) -> Path:
     return root / "ImageSets" / "Main" / f"{name}.txt"
 
 
-def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields ("file:line", words) for every line that is not blank."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the list ({error.strerror}); {_SOURCE}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file ({error.reason}); {_SOURCE}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            yield f"{path}:{number}", line.split()
-
-
 def _read_list(root: Path, split: str) -> list[str]:
     """The file stems of a split, sorted."""
     stems: set[str] = set()
-    for place, words in _lines(_list_path(root, split)):
+    for place, words in read_words(_list_path(root, split), _SOURCE):
         if len(words) != 1:
             raise UserError(f"{place}: expected one image name, found {' '.join(words)!r}")
         if words[0] in stems:
@@ -141,7 +130,7 @@ def _read_labels(root: Path, split: str, stems: Sequence[str], difficult: int) -
     for column, class_name in enumerate(CLASS_NAMES):
         path = _list_path(root, f"{class_name}_{split}")
         missing = set(stems)
-        for place, words in _lines(path):
+        for place, words in read_words(path, _SOURCE):
             stem, mark = _stem_and_mark(place, words, values)
             if stem not in rows:
                 raise UserError(f"{place}: {stem} is not in {split}.txt; remove it or add it there")
@@ -160,16 +149,6 @@ def _stem_and_mark(place: str, words: Sequence[str], values: dict[str, int]) -> 
             f"{place}: expected an image name and 1, 0 or -1, found {' '.join(words)!r}"
         )
     return words[0], words[1]
-
-
-def _photo_paths(root: Path, names: Sequence[str]) -> tuple[str, ...]:
-    folder = root / "JPEGImages"
-    # One listing is much faster than thousands of questions on network drives.
-    present = set(os.listdir(folder)) if folder.is_dir() else set()
-    for name in names:
-        if os.path.basename(name) not in present:
-            raise UserError(f"{root / name}: the photo is missing; {_SOURCE}")
-    return tuple(str(root / name) for name in names)
 
 
 def _read_all_boxes(

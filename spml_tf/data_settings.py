@@ -1,0 +1,156 @@
+"""Which images and labels a command works on: one field per flag, and how open ones are filled."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from spml_tf.cli import flag_field
+from spml_tf.errors import UserError
+from spml_tf.readers import READERS, find
+
+# Flags that only some readers take; None means not given.
+_OPTIONS = (
+    "train_csv",
+    "val_csv",
+    "test_csv",
+    "allow_outside",
+    "difficult",
+    "unlabelled",
+    "min_certainty",
+    "label_encoding",
+    "images_dir",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """The flags about data. None means: derived, see `resolved`.
+
+    Attributes are described by their flags: `python -m spml_tf.data --help`.
+    """
+
+    dataset: str = flag_field("digits", "Data set: " + ", ".join(READERS) + ".")
+    data_dir: str | None = flag_field(None, "Folder of the data set.")
+    classes: str | None = flag_field(None, "Comma-separated names: use these classes only.")
+    train_split: str | None = flag_field(None, "Split to train on. Default: the data set's own.")
+    val_split: str | None = flag_field(
+        None,
+        "Split to validate on; none: hold out --val_fraction of the training split. Default: the "
+        "data set's own, else none.",
+    )
+    test_split: str | None = flag_field(
+        None, "Split to report on; none: there is none. Default: the data set's own."
+    )
+    val_fraction: float = flag_field(
+        0.2, "Part of the training split held out with --val_split=none.", float
+    )
+    train_labels: str | None = flag_field(
+        None,
+        "single: draw the observed labels from the full ones; full: use all the data set has; "
+        "stored: use the observed labels that come with it (arrays, prepared); or a CSV file of "
+        "observed labels, such as an earlier run's train_labels.csv or what data prepare wrote, "
+        "whose split is used too. Default: full for folder and imagenet, stored for arrays and "
+        "prepared, single otherwise.",
+    )
+    observed_positives: int = flag_field(
+        1, "Positives drawn per image with --train_labels=single.", int
+    )
+    observed_negatives: int = flag_field(
+        0, "Negatives drawn per image with --train_labels=single.", int
+    )
+    data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
+    label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
+    train_csv: str | None = flag_field(None, "folder: table of the training photos, in data_dir.")
+    val_csv: str | None = flag_field(None, "folder: table of the validation photos, in data_dir.")
+    test_csv: str | None = flag_field(None, "folder: table of the test photos, in data_dir.")
+    allow_outside: bool | None = flag_field(
+        None,
+        "Accept photos outside data_dir: absolute names, names with .., symbolic links.",
+        bool,
+    )
+    difficult: str | None = flag_field(
+        None,
+        "voc: how a class counts all whose objects are marked as difficult. Default: negative.",
+        str,
+        ("negative", "positive", "unknown"),
+    )
+    unlabelled: str | None = flag_field(
+        None,
+        "nuswide: whether photos without any of the classes are kept. Default: keep.",
+        str,
+        ("keep", "drop"),
+    )
+    min_certainty: int | None = flag_field(
+        None,
+        "cub: answers of a lower certainty (1 not visible, 2 guessing, 3 probably, 4 definitely) "
+        "are unknown labels. Default: 1.",
+        int,
+    )
+    label_encoding: str | None = flag_field(
+        None,
+        "arrays: what 0 and -1 mean in the observed labels; cole: unknown and negative, spml_tf: "
+        "negative and unknown. Must be given.",
+        str,
+        ("cole", "spml_tf"),
+    )
+    images_dir: str | None = flag_field(
+        None, "arrays: folder of the photos, in data_dir. Default: data_dir itself."
+    )
+
+    @property
+    def class_list(self) -> tuple[str, ...]:
+        """Names of --classes, empty where all are used."""
+        return tuple(x.strip() for x in self.classes.split(",")) if self.classes else ()
+
+    @property
+    def reader_options(self) -> dict[str, Any]:
+        """The flags that only some readers take, None where not given."""
+        return {name: getattr(self, name) or None for name in _OPTIONS}
+
+
+def resolved(given: DataSettings) -> dict[str, Any]:
+    """Fills the data settings left open and checks all of them.
+
+    Args:
+        given: settings as the user gave them.
+
+    Returns:
+        The values to replace in `given`, so that no field is open but the readers' options.
+
+    Raises:
+        UserError: for a value that cannot be, naming the flag.
+    """
+    reader = find(given.dataset)
+    if reader.needs_data_dir and not given.data_dir:
+        raise UserError(f"--data_dir is missing: --dataset={given.dataset} is read from files")
+    data_dir = None if given.data_dir is None else os.path.abspath(given.data_dir)
+    names = reader.split_names(data_dir, given.reader_options)
+    train_labels = given.train_labels or reader.train_labels
+    if train_labels not in ("single", "full", "stored"):
+        train_labels = os.path.abspath(train_labels)
+    if train_labels == "single" and not (given.observed_positives or given.observed_negatives):
+        raise UserError("--observed_positives=0: without --observed_negatives no label is observed")
+    for name, low, high in (
+        ("val_fraction", 0.001, 0.999), ("observed_positives", 0, 1e6),
+        ("observed_negatives", 0, 1e6), ("data_seed", 0, 2**32 - 1), ("label_seed", 0, 2**32 - 1),
+    ):  # fmt: skip
+        check_range(name, getattr(given, name), low, high)
+    return {
+        "data_dir": data_dir,
+        "train_split": given.train_split or names.train,
+        "val_split": given.val_split or names.val,
+        "test_split": given.test_split or names.test,
+        "train_labels": train_labels,
+    }
+
+
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
+    """Refuses a flag's value outside [low, high]; None passes.
+
+    Raises:
+        UserError: naming flag and range.
+    """
+    if value is not None and not low <= value <= high:
+        raise UserError(f"--{name}={value}: must lie between {low} and {high:g}")

@@ -1,0 +1,120 @@
+"""Files: text and tables read with messages that name the line, results written in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from spml_tf.errors import UserError
+
+
+def read_text(path: str | os.PathLike[str], hint: str = "") -> str:
+    """The text of a UTF-8 file; a byte order mark, which spreadsheets write, is dropped.
+
+    Args:
+        path: the file.
+        hint: what to do about a file that is missing, for the message.
+
+    Returns:
+        The text, line ends as they are.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8 (the message gives the line).
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}){_advice(hint)}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8; save the file in that encoding") from error
+
+
+def read_words(path: str | os.PathLike[str], hint: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Reads a list file.
+
+    Args:
+        path: the file.
+        hint: what to do about a file that is missing, for the message.
+
+    Yields:
+        ("file:line", the words between blanks) of every line that is not blank.
+
+    Raises:
+        UserError: as `read_text`.
+    """
+    for number, line in enumerate(read_text(path, hint).splitlines(), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line.split()
+
+
+def read_csv(path: str | os.PathLike[str], hint: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Reads a CSV file, quoted or not, with any line ends.
+
+    Args:
+        path: the file.
+        hint: what to do about a file that is missing, for the message.
+
+    Yields:
+        ("file:line", the fields) of every row that is not blank, the header among them.
+
+    Raises:
+        UserError: as `read_text`, or a quotation mark is never closed.
+    """
+    reader = csv.reader(io.StringIO(read_text(path, hint), newline=""), strict=True)
+    try:
+        for fields in filter(None, reader):
+            yield f"{path}:{reader.line_num}", fields
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error})") from error
+
+
+def _advice(hint: str) -> str:
+    return f"; {hint}" if hint else ""
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yields a path to write to, which then replaces `path` in one step.
+
+    After an error `path` is what it was. The temporary name keeps the ending of `path`: Keras
+    chooses the format by it.
+    """
+    temporary = path.with_name(f".unfinished-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `target`, which takes its place once it is written."""
+    unfinished, old = (target.with_name(f".{x}-{target.name}") for x in ("unfinished", "old"))
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)  # quick, unlike removing it: hardly a moment without either
+    unfinished.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON in one step; NaN is refused."""
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")

@@ -1,0 +1,153 @@
+"""Observed labels and the validation split as a small CSV, to share and to reload.
+
+The header is `image,split,class,label`. A training image has a row for each label that is known
+(1 or 0) and one with empty class and label where none is; a validation image has one such row,
+since its labels are the data set's own. Files without the column `split` name labels only.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spml_tf.errors import UserError
+from spml_tf.files import read_csv, replaced
+from spml_tf.labels import UNKNOWN, validate_labels
+
+_HEADER = ["image", "split", "class", "label"]
+_WITHOUT_SPLIT = ["image", "class", "label"]
+
+
+def write_observed(
+    path: str | os.PathLike[str],
+    labels: ArrayLike,
+    names: Sequence[str],
+    class_names: Sequence[str],
+    held_out: Sequence[str] = (),
+) -> None:
+    """Writes observed labels in UTF-8; an earlier file is replaced in one step.
+
+    Args:
+        path: the file to write.
+        labels: [N, L] of {1, 0, -1}, the training images' observed labels.
+        names: N unique image names.
+        class_names: L unique class names.
+        held_out: names of the validation images.
+
+    Raises:
+        ValueError: labels that are invalid or do not fit the names.
+        UserError: the file cannot be written.
+    """
+    matrix = validate_labels(labels)
+    if matrix.shape != (len(names), len(class_names)):
+        raise ValueError(
+            f"labels of shape {matrix.shape} do not fit {len(names)} images and "
+            f"{len(class_names)} classes"
+        )
+    try:
+        with (
+            replaced(Path(path)) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_HEADER)
+            for name, row in zip(names, matrix, strict=True):
+                known = np.flatnonzero(row != UNKNOWN)
+                cells = [(class_names[i], row[i]) for i in known] or [("", "")]
+                writer.writerows([name, "train", *pair] for pair in cells)
+            writer.writerows([name, "val", "", ""] for name in held_out)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the labels ({error.strerror})") from error
+
+
+def read_observed(
+    path: str | os.PathLike[str], names: Sequence[str], class_names: Sequence[str]
+) -> tuple[NDArray[np.int8], NDArray[np.bool_] | None]:
+    """Reads what `write_observed` wrote, or a file of the user's own in that format.
+
+    Args:
+        path: CSV file with the header `image,split,class,label`, or without the column split.
+        names: N unique image names of the training split, the validation part among them.
+        class_names: L unique class names.
+
+    Returns:
+        int8 [N, L] of {1, 0, -1}, all unknown for images without a row or held out; and bool [N],
+        whether the file holds an image out for validation (None: it has no column split).
+
+    Raises:
+        UserError: the file is missing or not UTF-8, has another header, or a row names an unknown
+            image, class or split, has another value than 1 or 0, or contradicts an earlier row; or
+            a file with splits leaves an image out. The message gives file and line.
+    """
+    table = read_csv(path)
+    _, header = next(table, ("", []))
+    if header not in (_HEADER, _WITHOUT_SPLIT):
+        raise UserError(
+            f"{path}:1: the first line must be {','.join(_WITHOUT_SPLIT)} or {','.join(_HEADER)}"
+        )
+    reading = _Reading(names, class_names)
+    for place, fields in table:
+        if len(fields) != len(header):
+            raise UserError(f"{place}: expected {','.join(header)}, found {len(fields)} fields")
+        image, *split, name, value = fields
+        reading.add(place, image, name, value, *split)
+    if header == _WITHOUT_SPLIT:
+        return reading.labels, None
+    return reading.labels, reading.held_out(path)
+
+
+class _Reading:
+    """Labels and splits row by row."""
+
+    def __init__(self, names: Sequence[str], class_names: Sequence[str]) -> None:
+        self._names = names
+        self._rows = {name: row for row, name in enumerate(names)}
+        self._columns = {name: column for column, name in enumerate(class_names)}
+        self._splits: dict[str, str] = {}
+        self.labels = np.full((len(names), len(class_names)), UNKNOWN, np.int8)
+
+    def add(self, place: str, image: str, name: str, value: str, split: str | None = None) -> None:
+        if image not in self._rows:
+            known = ", ".join(self._names[:2])
+            raise UserError(f"{place}: unknown image {image!r}; names look like {known}")
+        if split is not None:
+            self._add_split(place, image, split, bool(name or value))
+            if not name and not value:
+                return
+        self._add_label(place, image, name, value)
+
+    def _add_split(self, place: str, image: str, split: str, labelled: bool) -> None:
+        if split not in ("train", "val"):
+            raise UserError(f"{place}: the split must be train or val, found {split!r}")
+        if self._splits.setdefault(image, split) != split:
+            raise UserError(f"{place}: {image!r} is in both splits; keep it in one of them")
+        if split == "val" and labelled:
+            raise UserError(f"{place}: labels of val are the data set's; leave class and label out")
+
+    def _add_label(self, place: str, image: str, name: str, value: str) -> None:
+        if name not in self._columns:
+            known = ", ".join(self._columns)
+            raise UserError(f"{place}: unknown class {name!r}; the classes are {known}")
+        if value not in ("0", "1"):
+            raise UserError(f"{place}: the label must be 1 or 0, found {value!r}")
+        cell = self._rows[image], self._columns[name]
+        if self.labels[cell] not in (UNKNOWN, int(value)):
+            raise UserError(
+                f"{place}: {name!r} of {image!r} is {value} here and {self.labels[cell]} in an "
+                "earlier row; keep one of them"
+            )
+        self.labels[cell] = int(value)
+
+    def held_out(self, path: str | os.PathLike[str]) -> NDArray[np.bool_]:
+        for name in self._names:
+            if name not in self._splits:
+                raise UserError(
+                    f"{path}: {name!r} of the training split has no row; use the file with the "
+                    "data set and flags it was written for"
+                )
+        return np.array([self._splits[name] == "val" for name in self._names], bool)
