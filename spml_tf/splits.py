@@ -24,7 +24,7 @@ class Splits:
         val: validation images.
         test: test images, or None where the data set has none.
         held_out: names of the validation images that were held out of the training split.
-        positives_per_image: K, or None where it is neither given nor known.
+        positives_per_image: K, the mean over the fully labelled validation images, or None.
         notes: what the readers left out or treated, and what to know about the labels.
     """
 
@@ -94,7 +94,7 @@ def load_splits(settings: DataSettings) -> Splits:
         val,
         test,
         val.names if settings.val_split == "none" else (),
-        _positives_per_image(settings, val),
+        _positives_per_image(val),
         notes,
     )
 
@@ -172,8 +172,6 @@ def _observed(settings: DataSettings, whole: Examples) -> tuple[np.ndarray, np.n
     return label_files.read_observed(settings.train_labels, whole.names, whole.class_names)
 
 
-def _positives_per_image(settings: DataSettings, val: Examples) -> float | None:
-    if settings.positives_per_image is not None:
-        return settings.positives_per_image
+def _positives_per_image(val: Examples) -> float | None:
     complete = (val.labels != labels.UNKNOWN).all(axis=1)
     return labels.positives_per_image(val.labels) if complete.any() else None

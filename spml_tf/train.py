@@ -54,6 +54,8 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
     run = runs.RunFolder(output_dir)
     with run.locked():
         data = splits.load_splits(settings)
+        if settings.positives_per_image is not None:
+            data = dataclasses.replace(data, positives_per_image=settings.positives_per_image)
         facts = {
             "data_fingerprint": data.fingerprint(),
             "positives_per_image": data.positives_per_image,

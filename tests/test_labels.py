@@ -1,4 +1,4 @@
-"""Label matrices: encoding, simulated annotation, splits and files."""
+"""Label matrices: encodings, simulated annotation, splits."""
 
 from __future__ import annotations
 
@@ -127,3 +127,17 @@ def test_positives_per_image():
     assert lab.positives_per_image([[1, 1, 0], [0, 1, 0], [1, 1, -1]]) == 1.5
     with pytest.raises(ValueError, match="no image is fully labelled"):
         lab.positives_per_image([[1, -1]])
+
+
+def test_from_cole():
+    """Theirs: 1 positive, 0 unknown, -1 negative; ours: 1 positive, 0 negative, -1 unknown."""
+    converted = lab.from_cole([[1, 0, -1], [-1, -1, 0]])
+    assert converted.tolist() == [[1, -1, 0], [0, 0, -1]] and converted.dtype == np.int8
+    with pytest.raises(ValueError, match="found 2 in row 0, column 1"):
+        lab.from_cole([[1, 2]])
+
+
+def test_digest_is_of_the_bytes():
+    matrix = np.array([[1, 0, -1], [0, 0, 1]])
+    expected = hashlib.sha256(bytes([1, 0, 255, 0, 0, 1])).hexdigest()
+    assert lab.digest(matrix) == lab.digest(matrix.astype(np.float32)) == expected

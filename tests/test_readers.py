@@ -38,6 +38,25 @@ class TestExamples:
         np.testing.assert_array_equal(part.images, small_examples().images[[2, 0]])
         assert [box[0, 0] for box in part.boxes] == [2, 0]
 
+    def test_parts_of_an_image_stay_together(self):
+        whole = small_examples(
+            areas=tuple(np.array(x, np.float32) for x in ([0.1], [0.2, 0.3], [0.4])),
+            observed=np.array([[1, -1, -1], [-1, -1, 1], [-1, -1, 1]], np.int8),
+            notes=("one",),
+        )
+        part = whole.subset([1, 0])
+        np.testing.assert_array_equal(part.observed, [[-1, -1, 1], [1, -1, -1]])
+        assert [x.tolist() for x in part.areas] == [pytest.approx([0.2, 0.3]), pytest.approx([0.1])]
+        kept = whole.restrict(["z"])
+        assert kept.names == ("b", "c") and kept.notes == ("one",)
+        np.testing.assert_array_equal(kept.observed, [[1], [1]])
+        assert [x.tolist() for x in kept.areas] == [pytest.approx([0.3]), pytest.approx([0.4])]
+        assert [x[:, 0].tolist() for x in kept.boxes] == [[0], [0]]
+
+    def test_areas_are_the_boxes_own_where_unknown(self):
+        boxes = (np.array([[0, 0.25, 0.5, 0.75, 1]], np.float32),) * 3
+        assert small_examples(boxes=boxes).areas[0].tolist() == [0.25]
+
     def test_restrict_orders_classes_and_drops_images(self):
         part = small_examples().restrict(["z", "y"])
         assert part.class_names == ("z", "y") and part.names == ("b", "c")
@@ -79,6 +98,9 @@ class TestExamples:
             {"images": None},
             {"paths": ("a", "b", "c")},
             {"boxes": ()},
+            {"offsets": np.zeros(2, np.int64)},
+            {"observed": np.zeros((3, 2), np.int8)},
+            {"observed": np.full((3, 3), 2)},
             {"labels": np.full((3, 3), 2)},
         ],
     )
