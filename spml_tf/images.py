@@ -5,6 +5,8 @@ Training, evaluation and export share `decode_image` and `resize`.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -12,6 +14,8 @@ import tensorflow as tf
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 # The libjpeg method that gives the same pixels for a crop as for the whole image.
 _DCT_METHOD = "INTEGER_ACCURATE"
+# A side that is larger than this many times the new one is antialiased.
+_ANTIALIAS_FROM = 1.5
 # Columns decoded on either side of a window, see _decode_window.
 _MARGIN = 2
 
@@ -52,7 +56,10 @@ def decode_image(contents: tf.Tensor) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes to a square, the aspect ratio ignored: bilinear, with antialiasing when shrinking.
+    """Resizes to a square, the aspect ratio ignored: bilinear, antialiased when much shrinks.
+
+    Antialiasing begins where a side shrinks to less than two thirds. Short of that, bilinear
+    interpolation hardly skips a pixel, and takes half the time.
 
     Args:
         image: [height, width, 3] or a batch of these, in 0..255, uint8 or float.
@@ -63,18 +70,40 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
         the size already is unchanged.
     """
 
-    def resized(antialias: bool) -> tf.Tensor:
-        return tf.image.resize(image, [size, size], method="bilinear", antialias=antialias)
-
-    def enlarged() -> tf.Tensor:
+    def close() -> tf.Tensor:
         fits = tf.reduce_all(shape == size)
-        return tf.cond(fits, lambda: tf.cast(image, tf.float32), lambda: resized(False))
+        same = functools.partial(tf.cast, image, tf.float32)
+        return tf.cond(fits, same, lambda: tf.image.resize(image, [size, size]))
+
+    def shrunk() -> tf.Tensor:
+        if image.shape.rank == 4:
+            return tf.image.resize(image, [size, size], antialias=True)
+        upright = _resize_height(tf.transpose(_resize_height(image, size), [1, 0, 2]), size)
+        return tf.transpose(upright, [1, 0, 2])
 
     shape = tf.shape(image)[-3:-1]
-    # Antialiasing changes nothing where no side shrinks, but takes 2.5 times as long.
-    larger = tf.reduce_any(shape > size)
-    result = tf.cond(larger, lambda: resized(True), enlarged)
+    coarser = tf.cast(shape, tf.float32) > _ANTIALIAS_FROM * tf.cast(size, tf.float32)
+    result = tf.cond(tf.reduce_any(coarser), shrunk, close)
     return tf.ensure_shape(result, [*image.shape[:-3], size, size, 3])
+
+
+def _resize_height(image: tf.Tensor, size: int) -> tf.Tensor:
+    """What `tf.image.resize` with antialiasing does along the height, to the same bits.
+
+    Its operation is slow where the last axis is short. Taken for an image of one column whose
+    channels are all the numbers of a row, a photo is resized twice as fast, transposing included.
+    """
+    height, width = tf.unstack(tf.shape(image)[:2])
+    scale = tf.cast(size, tf.float32) / tf.cast(height, tf.float32)
+    rows = tf.raw_ops.ScaleAndTranslate(
+        images=tf.reshape(image, [1, height, 1, width * 3]),
+        size=[size, 1],
+        scale=tf.stack([scale, 1.0]),
+        translation=[0.0, 0.0],
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.reshape(rows, [size, width, 3])
 
 
 def sample_crop(
