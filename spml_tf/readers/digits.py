@@ -12,8 +12,6 @@ import functools
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from sklearn import datasets
 
 from spml_tf.errors import UserError
 from spml_tf.labels import DEFAULT_SEED
@@ -106,6 +104,9 @@ def _check_split(split: str) -> None:
 
 @functools.cache
 def _source() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    # Importing it takes longer than --help or an error may take.
+    from sklearn import datasets
+
     bunch = datasets.load_digits()
     return bunch.images / 16.0, bunch.target
 
@@ -239,6 +240,8 @@ def _trim(picture: NDArray, threshold: float) -> NDArray:
 @functools.cache
 def _enlarging(old: int, new: int) -> NDArray[np.float64]:
     """Matrix [new, old] of cubic interpolation between pixel centres."""
+    from scipy import ndimage
+
     if old == 1:
         return np.ones((new, 1))
     zoom = (new / old, 1)
