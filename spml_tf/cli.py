@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -37,8 +38,21 @@ def flag_field(
     )
 
 
+def word_field(choices: tuple[str, ...]) -> Any:
+    """A dataclass field for the one word, without dashes, that says what a command does.
+
+    Args:
+        choices: the words allowed; the usage text explains them.
+    """
+    return dataclasses.field(default="", metadata={"word": choices})
+
+
+def _flag_fields(options: type) -> list[dataclasses.Field]:
+    return [field for field in dataclasses.fields(options) if "word" not in field.metadata]
+
+
 def _define(values: flags.FlagValues, options: type) -> None:
-    for field in dataclasses.fields(options):
+    for field in _flag_fields(options):
         text, kind, choices = (field.metadata[x] for x in ("help", "kind", "choices"))
         if choices:
             flags.DEFINE_enum(field.name, field.default, choices, text, flag_values=values)
@@ -48,7 +62,7 @@ def _define(values: flags.FlagValues, options: type) -> None:
 
 def _help(values: flags.FlagValues, options: type, usage: str) -> str:
     lines = [usage, ""]
-    for field in dataclasses.fields(options):
+    for field in _flag_fields(options):
         default = "" if field.default is None else f" (default: {field.default})"
         lines += [f"  --{field.name}", f"      {field.metadata['help']}{default}"]
     return "\n".join(
@@ -61,14 +75,15 @@ def parse(argv: Sequence[str], options: type, usage: str) -> Any:
 
     Args:
         argv: the arguments, without the program's name.
-        options: dataclass of `flag_field`s.
+        options: dataclass of `flag_field`s and at most one `word_field`.
         usage: first lines of --help.
 
     Returns:
         An instance of `options`.
 
     Raises:
-        UserError: for a flag that does not exist, a value that does not fit, or stray words.
+        UserError: for a flag that does not exist, a value that does not fit, stray words, or a word
+            that is missing.
         SystemExit: after --help.
     """
     values = flags.FlagValues()
@@ -82,45 +97,72 @@ def parse(argv: Sequence[str], options: type, usage: str) -> Any:
         raise UserError(" ".join(str(error).split())) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
+    words = _words(options, stray)
+    return options(**{f.name: values[f.name].value for f in _flag_fields(options)}, **words)
+
+
+def _words(options: type, stray: Sequence[str]) -> dict[str, str]:
+    """The words that are no flags, by their fields' names."""
+    for field in dataclasses.fields(options):
+        if "word" in field.metadata:
+            if len(stray) != 1 or stray[0] not in field.metadata["word"]:
+                known = ", ".join(field.metadata["word"])
+                found = " ".join(stray) or "none"
+                raise UserError(f"give one of the words {known}, found {found}")
+            return {field.name: stray[0]}
     if stray:
         raise UserError(f"{stray[0]!r} is not a flag; flags are written --name=value")
-    return options(**{f.name: values[f.name].value for f in dataclasses.fields(options)})
+    return {}
 
 
-def _import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up messages, which would drown a one-line error.
-
-    It prints some before its logging can be told not to, hence the closed standard error.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Drops what libraries print on standard error, past Python; what Python prints passes."""
     sys.stderr.flush()
     kept, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)
+    os.close(silent)
     try:
-        importlib.import_module("tensorflow")
+        with open(kept, "w", closefd=False) as stream, contextlib.redirect_stderr(stream):
+            yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(silent)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up messages, which would drown a one-line error.
+
+    It prints some before its logging can be told not to.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_libraries():
+        importlib.import_module("tensorflow")
 
 
 def run(
-    argv: Sequence[str] | None, options: type, usage: str, action: Callable[[Any], None]
+    argv: Sequence[str] | None,
+    options: type,
+    usage: str,
+    action: Callable[[Any], None],
+    tensorflow: bool = True,
 ) -> int:
     """Runs a command: 0 when it is done, 1 after a user's mistake, 130 when interrupted.
 
     Args:
         argv: the arguments; None means sys.argv's.
-        options: dataclass of `flag_field`s.
+        options: dataclass of `flag_field`s and at most one `word_field`.
         usage: first lines of --help.
         action: the command, called with an instance of `options`.
+        tensorflow: import it first; without, an action that may need it calls `import_tensorflow`.
 
     Returns:
         The exit code.
     """
     try:
         given = parse(sys.argv[1:] if argv is None else argv, options, usage)
-        _import_tensorflow()
+        if tensorflow:
+            import_tensorflow()
         action(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

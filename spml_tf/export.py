@@ -25,6 +25,10 @@ serve_bytes (JPEG or PNG files -> probabilities). Beside it classes.json (names,
 thresholds, input size) and MODEL_CARD.md."""
 
 
+# The splits a run reports on, as a sentence calls them.
+_REPORTED = {"val": "validation", "test": "test"}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Options:
     run_dir: str | None = cli.flag_field(None, "Folder of the run.")
@@ -133,11 +137,16 @@ def write_saved_model(network: keras.Model, image_size: int, folder: Path) -> No
 def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> str:
     results = run.read_metrics()
     flags, images = record["flags"], record["images"]
-    rows = [
-        f"| {_cell(name)} | {_percent(results['val']['ap'][name])} "
-        f"| {_percent(results['test']['ap'][name])} | {threshold:.4f} |"
-        for name, threshold in classes["thresholds"].items()
-    ]
+    splits = {name: text for name, text in _REPORTED.items() if name in results}
+    rows = []
+    for name, threshold in classes["thresholds"].items():
+        precisions = (_percent(results[split]["ap"][name]) for split in splits)
+        rows.append(f"| {' | '.join((_cell(name), *precisions, f'{threshold:.4f}'))} |")
+    counts = ", ".join(f"{images[split]} {text}" for split, text in splits.items())
+    maps = ", ".join(
+        f"{_percent(results[split]['map'])} on {text}" for split, text in splits.items()
+    )
+    chosen = "judge by the test column" if "test" in splits else "without test images, it flatters"
     lines = [
         "# Model card",
         "",
@@ -147,17 +156,15 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         f"- Network: {flags['network']}, weights at the start: {flags['weights']}, input "
         f"{flags['image_size']} x {flags['image_size']} pixels (any size is resized, the aspect "
         "ratio ignored); preprocessing is inside.",
-        f"- Data: {flags['dataset']}, {images['train']} training, {images['val']} validation and "
-        f"{images['test']} test images; {_labels_seen(flags)}; positives per image (K): "
+        f"- Data: {flags['dataset']}, {images['train']} training, {counts} images; "
+        f"{_labels_seen(flags)}; positives per image (K): "
         f"{record['positives_per_image']}.",
         f"- Data fingerprint: `{record['data_fingerprint']}`.",
-        f"- mAP: {_percent(results['val']['map'])} on validation, "
-        f"{_percent(results['test']['map'])} on test (epoch {results['best_epoch']}, the best on "
-        "validation).",
+        f"- mAP: {maps} (epoch {results['best_epoch']}, the best on validation).",
         f"- Versions: {', '.join(f'{k} {v}' for k, v in record['versions'].items())}.",
         "",
-        "| class | AP val | AP test | threshold |",
-        "|---|---|---|---|",
+        f"| class | {' | '.join(f'AP {split}' for split in splits)} | threshold |",
+        f"|---|{'---|' * len(splits)}---|",
         *rows,
         "",
         "## Use and limits",
@@ -171,7 +178,7 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "- Decisions: probability >= threshold. The thresholds give the highest F1 on the "
         "validation images, so their F1 there is optimistic; a class without a positive there has "
         "0.5. Data with other class frequencies need thresholds of their own.",
-        "- Validation chose the epoch too: judge by the test column.",
+        f"- Validation chose the epoch too: {chosen}.",
         "- Heatmaps (endpoint cams) show what the classifier responds to, not an object's outline.",
         "",
         "## How it was trained",
@@ -186,7 +193,9 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
 
 def _labels_seen(flags: dict[str, Any]) -> str:
     if flags["train_labels"] == "full":
-        return "all labels were seen in training"
+        return "all labels the data set has were seen in training"
+    if flags["train_labels"] == "stored":
+        return "the observed labels that come with the data set were seen in training"
     if flags["train_labels"] == "single":
         return (
             f"at most {flags['observed_positives']} positive and {flags['observed_negatives']} "

@@ -103,14 +103,20 @@ def replaced(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
     """Yields an empty folder beside `target`, which takes its place once it is written."""
-    unfinished, old = (target.with_name(f".{x}-{target.name}") for x in ("unfinished", "old"))
+    unfinished = target.with_name(f".unfinished-{target.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     yield unfinished
+    publish_folder(unfinished, target)
+
+
+def publish_folder(finished: Path, target: Path) -> None:
+    """Moves a folder to the place of `target`, which may be there, beside it."""
+    old = target.with_name(f".old-{target.name}")
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)  # quick, unlike removing it: hardly a moment without either
-    unfinished.rename(target)
+    finished.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -186,6 +186,34 @@ def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     return x["image"], box, flip, tf.cast(x["index"], tf.int64)
 
 
+def read_record(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """Reads the feature "image" of one tf.train.Example of a TFRecord file.
+
+    tf.data.TFRecordDataset reads from the beginning only; the operation under it takes offsets.
+
+    Args:
+        path: scalar string, the file.
+        offset: scalar int64, the byte at which the record begins.
+
+    Returns:
+        Scalar string, the encoded image.
+
+    Raises:
+        tf.errors.OpError: no record begins there, or it is damaged.
+    """
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path],
+        compression_type="",
+        buffer_size=tf.constant(_RECORD_BUFFER, tf.int64),
+        byte_offsets=[offset],
+    )
+    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    record = records.take(1).get_single_element()
+    return tf.io.parse_single_example(record, {"image": tf.io.FixedLenFeature([], tf.string)})[
+        "image"
+    ]
+
+
 class _Source:
     """Turns an image's index into one element of a dataset, inside tf.data's functions."""
 
@@ -229,7 +257,7 @@ class _Source:
         if self._offsets is None:
             contents = tf.io.read_file(path)
         else:
-            contents = _read_record(path, tf.gather(self._offsets, index))
+            contents = read_record(path, tf.gather(self._offsets, index))
         known = tf.reduce_any(tf.strings.substr(contents, 0, 2) == tf.constant(_KNOWN_STARTS))
         check = tf.debugging.Assert(known, [path, "is no JPEG, PNG, GIF or BMP image"])
         with tf.control_dependencies([check]):
@@ -243,24 +271,6 @@ class _Source:
         image = resize(image, self._image_size)
         inputs = {"image": image, "box": box, "flip": flip, "index": index}
         return inputs, tf.gather(self._labels, index)
-
-
-def _read_record(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """The feature "image" of the tf.train.Example that begins at a byte of a TFRecord file.
-
-    tf.data.TFRecordDataset reads from the beginning only; the operation under it takes offsets.
-    """
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[path],
-        compression_type="",
-        buffer_size=tf.constant(_RECORD_BUFFER, tf.int64),
-        byte_offsets=[offset],
-    )
-    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-    record = records.take(1).get_single_element()
-    return tf.io.parse_single_example(record, {"image": tf.io.FixedLenFeature([], tf.string)})[
-        "image"
-    ]
 
 
 def _base_seed(seed: int) -> tf.Tensor:

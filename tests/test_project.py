@@ -18,9 +18,10 @@ from spml_tf.settings import Settings, resolve
 ROOT = Path(__file__).parent.parent
 # A module imports only from those before it.
 ORDER = (
-    "errors cli files labels label_files images boxes readers data_settings settings pipeline "
-    "networks targets losses banks optimizers metrics thresholds runs callbacks model reports "
-    "scoring splits train evaluate export predict"
+    "errors cli files parallel labels label_files images boxes readers data_settings settings "
+    "pipeline encoded networks targets losses banks optimizers metrics thresholds runs callbacks "
+    "model reports scoring splits checks summaries image_writers prepare train evaluate export "
+    "predict data"
 ).split()
 
 
@@ -46,9 +47,11 @@ def test_readme_example_runs():
 def imported(path: Path) -> set[str]:
     """Modules of spml_tf that a file imports, anywhere in it, other than for type checking."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             node.body.clear()
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "spml_tf":
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spml_tf."):

@@ -111,7 +111,7 @@ class TestExamples:
 
 def test_table():
     assert set(readers.READERS) >= {"digits", "voc"}
-    with pytest.raises(UserError, match="--dataset=mnist: unknown; the data sets are digits, .*voc"):
+    with pytest.raises(UserError, match="--dataset=mnist: unknown; the data sets are "):
         readers.load("mnist", None, "train", 0)
     assert not readers.READERS["digits"].needs_data_dir
     reader = readers.READERS["voc"]

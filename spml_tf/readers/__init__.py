@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spml_tf.errors import UserError
-from spml_tf.readers import digits, tfds, voc
+from spml_tf.readers import arrays, cub, digits, folder, imagenet, nuswide, prepared, tfds, voc
 from spml_tf.readers.examples import Examples, SplitNames
 
 __all__ = ["READERS", "Examples", "Reader", "SplitNames", "find", "load"]
@@ -62,6 +62,12 @@ def _taken(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str
 
 READERS: dict[str, Reader] = {
     "digits": Reader(digits.load, SplitNames("train", "val", "test"), needs_data_dir=False),
+    "arrays": Reader(arrays.load, SplitNames("train", "none", "val"), train_labels="stored"),
+    "cub": Reader(cub.load, SplitNames("train", "none", "test")),
+    "folder": Reader(folder.load, folder.splits, train_labels="full"),
+    "imagenet": Reader(imagenet.load, SplitNames("train", "none", "real"), train_labels="full"),
+    "nuswide": Reader(nuswide.load, SplitNames("train", "none", "test")),
+    "prepared": Reader(prepared.load, prepared.splits, train_labels="stored"),
     "voc": Reader(voc.load, SplitNames("train", "none", "val")),
 }
 

@@ -1,0 +1,179 @@
+"""Looks through the images of a data set for those that training would stumble over."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from spml_tf import encoded
+from spml_tf.encoded import BrokenImageError, Header
+from spml_tf.files import replaced
+from spml_tf.parallel import ordered_map, progress
+from spml_tf.readers.examples import Examples
+
+# Networks shrink an image 32 times.
+_SMALLEST_SIDE = 32
+_SUFFIXES = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".gif": "GIF",
+    ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WebP",
+    ".heic": "HEIC", ".avif": "AVIF",
+}  # fmt: skip
+# Frequent and harmless: told as a count.
+GRAY = "gray, converted to RGB"
+PALETTE = "has a palette, converted to RGB"
+ALPHA = "its alpha channel is dropped"
+COUNTED = (GRAY, PALETTE, ALPHA)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Finding:
+    """Something about one image.
+
+    Attributes:
+        image: its file, and its name where a file holds several.
+        split: "train", "val" or "test", the first of the image's splits.
+        level: "error" where training would stop, "note" where the image is treated.
+        message: what it is.
+    """
+
+    image: str
+    split: str
+    level: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        images: how many images were decoded.
+        findings: sorted by image.
+    """
+
+    images: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The images that training would stop on."""
+        return [finding for finding in self.findings if finding.level == "error"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Image:
+    """One image's findings, and the SHA-256 of its bytes, None where they cannot be read."""
+
+    place: str
+    split: str
+    digest: bytes | None
+    errors: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check(parts: Mapping[str, Examples], threads: int) -> Report:
+    """Decodes every image as training does.
+
+    Args:
+        parts: the splits by the names train, val and test; images in memory pass.
+        threads: how many images are read at a time.
+
+    Returns:
+        The Report. A file that several splits or names share is decoded once for each split.
+    """
+    readers = {split: encoded.Reader(part) for split, part in parts.items()}
+    rows = [
+        (split, row)
+        for split, part in parts.items()
+        if part.paths is not None
+        for row in range(len(part))
+    ]
+
+    def look(item: tuple[str, int]) -> _Image:
+        split, row = item
+        return _look(readers[split], parts[split], split, row)
+
+    with encoded.quiet_pillow():
+        results = list(progress(ordered_map(look, rows, threads), len(rows), "checked"))
+    findings = [
+        Finding(image.place, image.split, level, message)
+        for image in results
+        for level, messages in (("error", image.errors), ("note", image.notes))
+        for message in messages
+    ]
+    return Report(len(rows), tuple(sorted([*findings, *_duplicates(results)])))
+
+
+def _look(reader: encoded.Reader, examples: Examples, split: str, row: int) -> _Image:
+    place, digest = reader.place(row), None
+    try:
+        contents = reader.contents(row)
+        digest = hashlib.sha256(contents).digest()
+        height, width = encoded.decode(contents).shape[:2]
+    except BrokenImageError as error:
+        return _Image(place, split, digest, (str(error),), ())
+    names = examples.names if examples.offsets is not None else examples.paths
+    notes = [*_notes(names[row], encoded.header(contents))]
+    if min(height, width) < _SMALLEST_SIDE:
+        notes.append(f"small, {width} x {height} pixels")
+    return _Image(place, split, digest, (), tuple(notes))
+
+
+def _notes(name: str, header: Header) -> Iterator[str]:
+    """How an image that can be decoded is treated."""
+    suffix = os.path.splitext(name)[1].lower()
+    if _SUFFIXES.get(suffix, header.kind) != header.kind:
+        yield f"its suffix is {suffix}, but it is a {header.kind} image: read as what it is"
+    if header.deep:
+        yield "16 bits per channel, reduced to 8"
+    if header.mode == "CMYK":
+        yield "CMYK, converted to RGB"
+    if header.animated:
+        yield "animated, only its first frame is used"
+    if header.orientation != 1:
+        yield (
+            f"EXIF orientation {header.orientation}: its pixels are used as stored, while viewers "
+            "rotate them"
+        )
+    if header.kind == "BMP" and header.mode == "P":
+        yield "its palette is ignored, palette numbers are read as gray: convert it to PNG"
+    elif header.kind == "PNG" and header.mode in ("P", "PA"):
+        yield PALETTE
+    elif header.mode in ("1", "L", "LA", "I", "I;16", "I;16B"):
+        yield GRAY
+    if header.alpha and header.kind != "GIF":
+        yield ALPHA
+
+
+def _duplicates(images: Sequence[_Image]) -> Iterator[Finding]:
+    """Notes on images whose bytes another one has: of training elsewhere, or of the same split."""
+    groups = collections.defaultdict(list)
+    for image in images:
+        if image.digest is not None:
+            groups[image.digest].append(image)
+    for group in groups.values():
+        first: dict[str, _Image] = {}
+        for image in group:
+            twin = first.get(image.split) or first.get("train")
+            if twin:
+                message = f"identical to {twin.place} in {twin.split}"
+                if twin.split != image.split:
+                    message += f", but in {image.split}: not an independent test"
+                yield Finding(image.place, image.split, "note", message)
+            first.setdefault(image.split, image)
+
+
+def write_csv(path: Path, findings: Sequence[Finding]) -> None:
+    """Writes image,split,level,message in one step."""
+    with (
+        replaced(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "split", "level", "message"])
+        writer.writerows(dataclasses.astuple(finding) for finding in findings)

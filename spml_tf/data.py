@@ -1,0 +1,155 @@
+"""Looks at data, or prepares them: `python -m spml_tf.data check --dataset=voc --data_dir=DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spml_tf import cli
+from spml_tf.data_settings import DataSettings, check_range, resolved
+from spml_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from spml_tf.checks import Report
+    from spml_tf.readers import Examples
+
+_USAGE = """Looks at the data a run would be trained on, or writes them anew.
+
+usage: python -m spml_tf.data check|summary|prepare --dataset=NAME --data_dir=DIR [--flag=value ...]
+
+check: decodes every image and names those that training would stop on, and those it treats in a
+way worth knowing; with --output_dir=DIR also in DIR/check.csv.
+summary: counts of labels and images, as text and with a sheet of example photos in --output_dir.
+prepare: writes the observed labels and the validation split (labels.csv), and with --format=jpeg or
+tfrecord the images too, to --output_dir; read the latter with --dataset=prepared."""
+
+# Flags of one command, refused elsewhere.
+_ONLY_PREPARE = ("format", "short_side", "jpeg_quality", "overwrite")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options(DataSettings):
+    command: str = cli.word_field(("check", "summary", "prepare"))
+    output_dir: str | None = cli.flag_field(
+        None, "Folder to write to. Default: summaries/DATASET for summary; prepare needs it."
+    )
+    threads: int | None = cli.flag_field(
+        None, "check, prepare: images read at a time. Default: the number of CPUs.", int
+    )
+    format: str | None = cli.flag_field(
+        None,
+        "prepare: labels (no images), jpeg (a file per image) or tfrecord. Default: labels.",
+        str,
+        ("labels", "jpeg", "tfrecord"),
+    )
+    short_side: int | None = cli.flag_field(
+        None,
+        "prepare: the images' shorter side in pixels after resizing; smaller images stay as they "
+        "are. jpeg needs it; tfrecord without it, or with 0, holds the files' own bytes.",
+        int,
+    )
+    jpeg_quality: int | None = cli.flag_field(
+        None, "prepare: of resized images, 1 to 100. Default: 92.", int
+    )
+    overwrite: bool | None = cli.flag_field(
+        None, "prepare: replace an earlier result in --output_dir (no other folder).", bool
+    )
+
+
+def _check(options: _Options) -> None:
+    from spml_tf import splits
+
+    parts = {
+        name: splits.load_examples(options, split)
+        for name, split in (
+            ("train", options.train_split),
+            ("val", options.val_split),
+            ("test", options.test_split),
+        )
+        if split != "none"
+    }
+    if all(part.paths is None for part in parts.values()):
+        print(f"--dataset={options.dataset}: its images are in memory; nothing to decode")
+        return
+    cli.import_tensorflow()
+    from spml_tf import checks
+
+    with cli.quiet_libraries():  # libjpeg prints its own words about some broken files
+        report = checks.check(parts, options.threads)
+    _print_findings(report, parts)
+    if options.output_dir is not None:
+        folder = Path(options.output_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            checks.write_csv(folder / "check.csv", report.findings)
+        except OSError as error:
+            raise UserError(f"--output_dir={folder}: cannot be written ({error})") from None
+    if report.errors:
+        first = report.errors[0]
+        raise UserError(
+            f"{options.data_dir}: {len(report.errors)} of {report.images} images cannot be "
+            f"decoded, the first is {first.image} ({first.message}); repair or remove them and "
+            "their rows"
+        )
+
+
+def _print_findings(report: Report, parts: dict[str, Examples]) -> None:
+    from spml_tf.checks import COUNTED
+
+    for finding in report.findings:
+        if finding.message not in COUNTED:
+            print(f"{finding.level}: {finding.image}: {finding.message}")
+    for message in COUNTED:
+        count = sum(finding.message == message for finding in report.findings)
+        if count:
+            print(f"note: {count} of {report.images} images: {message}")
+    sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
+    notes = len(report.findings) - len(report.errors)
+    print(f"{report.images} images ({sizes}): {len(report.errors)} errors, {notes} notes")
+
+
+def _summary(options: _Options) -> None:
+    from spml_tf import summaries
+
+    folder = options.output_dir or f"summaries/{re.sub('[:/]', '_', options.dataset)}"
+    print(summaries.write_summary(options, Path(folder)))
+    print(f"\nwritten to {folder}")
+
+
+def _prepare(options: _Options) -> None:
+    from spml_tf import prepare
+
+    if options.output_dir is None:
+        raise UserError("--output_dir is missing: name a folder to write to")
+    plan = prepare.Plan(
+        options.format or "labels", options.short_side or 0, options.jpeg_quality or 92
+    )
+    prepare.prepare(options, plan, options.output_dir, options.threads, bool(options.overwrite))
+    print(f"prepared in {options.output_dir}")
+
+
+def _action(given: _Options) -> None:
+    if given.command != "prepare":
+        for name in _ONLY_PREPARE:
+            if getattr(given, name) is not None:
+                raise UserError(f"--{name}: {given.command} does not take it; leave it out")
+    check_range("threads", given.threads, 1, 1024)
+    check_range("short_side", given.short_side, 0, 1e5)
+    check_range("jpeg_quality", given.jpeg_quality, 1, 100)
+    threads = given.threads or os.cpu_count() or 1
+    options = dataclasses.replace(given, **resolved(given), threads=threads)
+    {"check": _check, "summary": _summary, "prepare": _prepare}[given.command](options)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; see `cli.run` for the exit codes."""
+    return cli.run(argv, _Options, _USAGE, _action, tensorflow=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""Writes a data set anew: labels and splits as run, images smaller or in few large files.
+
+Where images are encoded anew and the data set has no boxes, their EXIF orientation is applied;
+boxes refer to the pixels as they are stored, so with these it is not. JPEG files that need neither
+resizing nor rotation are copied as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+import spml_tf
+from spml_tf import cli, label_files, splits
+from spml_tf.data_settings import DataSettings
+from spml_tf.errors import UserError
+from spml_tf.files import publish_folder, write_json
+from spml_tf.labels import digest
+
+_WRITTEN_BY = "python -m spml_tf.data prepare"
+_LOCK, _PARAMETERS = ".lock", "parameters.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How images are written.
+
+    Attributes:
+        format: "labels" (no images), "jpeg" (a file per image) or "tfrecord".
+        short_side: the shorter side after resizing in pixels; 0: the files' own bytes.
+        jpeg_quality: 1 to 100, of images that are encoded anew.
+    """
+
+    format: str = "labels"
+    short_side: int = 0
+    jpeg_quality: int = 92
+
+
+def prepare(
+    settings: DataSettings, plan: Plan, output_dir: str, threads: int, overwrite: bool = False
+) -> None:
+    """Writes labels.csv and data.json, and unless plan.format is "labels" images and indices.
+
+    The folder appears in one step. Until then the work lies beside it, in .unfinished-NAME; started
+    again after a kill the command goes on with it.
+
+    Args:
+        settings: resolved settings.
+        plan: how images are written.
+        output_dir: the folder to write.
+        threads: how many images are read and encoded at a time.
+        overwrite: replace an earlier result of this command.
+
+    Raises:
+        UserError: for data that are missing or malformed, an image that cannot be decoded, or a
+            folder that holds something else or cannot be written.
+    """
+    if plan.format == "jpeg" and not plan.short_side:
+        raise UserError("--format=jpeg: give --short_side=PIXELS, the images' shorter side")
+    if plan.format == "labels" and plan.short_side:
+        raise UserError("--short_side: without images to write; give --format=jpeg or tfrecord")
+    target = Path(output_dir).resolve()
+    _check_target(target, settings.data_dir, overwrite)
+    data = splits.load_splits(settings)
+    if plan.format == "jpeg" and any(part.paths is None for part in data.parts.values()):
+        raise UserError(f"--format=jpeg: {settings.dataset} is in memory; give --format=tfrecord")
+    facts = describe(settings, data, plan)
+    try:
+        with _work_folder(target, {**facts, "data_dir": settings.data_dir}) as work:
+            if plan.format != "labels":
+                cli.import_tensorflow()
+                from spml_tf import image_writers
+
+                image_writers.write_images(
+                    work, data, plan, applies_orientation(data, plan), threads
+                )
+            label_files.write_observed(
+                work / "labels.csv",
+                data.observed,
+                data.train.names,
+                data.train.class_names,
+                data.held_out,
+            )
+            write_json(work / "data.json", facts)
+    except OSError as error:
+        raise UserError(f"--output_dir={output_dir}: cannot be written ({error})") from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on where it stopped") from None
+
+
+def describe(settings: DataSettings, data: splits.Splits, plan: Plan) -> dict[str, Any]:
+    """What data.json records; nothing of it depends on the machine's folders.
+
+    Args:
+        settings: resolved settings.
+        data: the splits read with them.
+        plan: how images are written.
+
+    Returns:
+        {"written_by", "format", "short_side", "jpeg_quality", "exif_orientation": "applied" or
+        "as stored", "flags", "class_names", "images" per split, "positives_per_image" K,
+        "observed_digest", "fingerprint", "versions", "notes"}.
+    """
+    folder = settings.data_dir
+    return {
+        "written_by": _WRITTEN_BY,
+        **dataclasses.asdict(plan),
+        "exif_orientation": "applied" if applies_orientation(data, plan) else "as stored",
+        "flags": _portable_flags(settings),
+        "class_names": list(data.train.class_names),
+        "images": {name: len(part) for name, part in data.parts.items()},
+        "positives_per_image": data.positives_per_image,
+        "observed_digest": digest(data.observed),
+        "fingerprint": data.fingerprint(),
+        "versions": {
+            "spml_tf": spml_tf.__version__,
+            "numpy": np.__version__,
+            "pillow": PIL.__version__,
+            "python": platform.python_version(),
+        },
+        "notes": [note.replace(folder, "DATA_DIR") if folder else note for note in data.notes],
+    }
+
+
+def applies_orientation(data: splits.Splits, plan: Plan) -> bool:
+    """Whether images are turned as their EXIF data say: encoded anew, and without boxes."""
+    return plan.short_side > 0 and all(part.boxes is None for part in data.parts.values())
+
+
+def _portable_flags(settings: DataSettings) -> dict[str, Any]:
+    """The data flags, without folders of this machine."""
+    flags = {
+        field.name: getattr(settings, field.name) for field in dataclasses.fields(DataSettings)
+    }
+    del flags["data_dir"]
+    return {
+        name: os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
+        for name, value in flags.items()
+        if value is not None
+    }
+
+
+def _check_target(target: Path, data_dir: str | None, overwrite: bool) -> None:
+    """Refuses folders that hold anything but an earlier result, and that unless told to."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not _is_result(target):
+        raise UserError(
+            f"--output_dir={target}: not empty, and no earlier result of this command; choose "
+            "another folder"
+        )
+    if data_dir is not None and target in Path(data_dir).resolve().parents:
+        raise UserError(f"--output_dir={target}: holds the data that are read; choose another")
+    if not overwrite:
+        raise UserError(
+            f"--output_dir={target}: holds an earlier result; choose another folder or give "
+            "--overwrite"
+        )
+
+
+def _is_result(folder: Path) -> bool:
+    record = _read_json(folder / "data.json")
+    return isinstance(record, dict) and record.get("written_by") == _WRITTEN_BY
+
+
+def _read_json(path: Path) -> Any:
+    """A file's content, None where there is none."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def _work_folder(target: Path, parameters: dict[str, Any]) -> Iterator[Path]:
+    """Yields the folder to work in, which then becomes the target.
+
+    After an error or a kill it stays, and serves the next command with the same parameters.
+    """
+    work = target.with_name(f".unfinished-{target.name}")
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / _LOCK, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"--output_dir={target}: another process writes it") from None
+        record = work / _PARAMETERS
+        if _read_json(record) != parameters:
+            _empty(work)
+            write_json(record, parameters)
+        yield work
+        record.unlink()
+        (work / _LOCK).unlink()
+        publish_folder(work, target)
+
+
+def _empty(work: Path) -> None:
+    for path in work.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()

@@ -1,0 +1,173 @@
+"""Photos sorted into one folder per class: CLASS/*.jpg, or SPLIT/CLASS/*.jpg."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from spml_tf.errors import UserError
+from spml_tf.readers.photos import find_photos
+from spml_tf.readers.tables import quoted, spoiled
+
+# What training can decode, of any case.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+
+# Files that desktops leave in folders, besides those whose names begin with a dot.
+_LITTER = ("thumbs.db", "desktop.ini")
+
+Child = tuple[os.DirEntry[str], str]
+
+
+def class_folders(root: str, top: str = "") -> tuple[str, ...]:
+    """Names of the classes: those of the folders in a folder, hidden ones apart.
+
+    Args:
+        root: the data set's folder.
+        top: the folder in it, "" for root itself.
+
+    Returns:
+        The names, sorted.
+
+    Raises:
+        UserError: the folder cannot be listed, or a name is not UTF-8 or holds a line break.
+    """
+    children = (entry for entry, _ in _children(root, top))
+    return tuple(sorted(x.name for x in children if _is_folder(x) and not _hidden(x.name)))
+
+
+def collect(
+    root: str, top: str, class_names: Sequence[str], allow_outside: bool
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Looks through the folders of the classes, at any depth.
+
+    Args:
+        root: the data set's folder.
+        top: the folder in it which holds the classes' folders, "" for root itself.
+        class_names: the classes there may be.
+        allow_outside: follow symbolic links to folders.
+
+    Returns:
+        The class of every photo by its name, the path relative to root with slashes, sorted; and
+        notes about what else is there.
+
+    Raises:
+        UserError: a folder of another class, a symbolic link to a folder that is not allowed or
+            leads to a folder above it, a folder that cannot be listed, or a malformed name.
+    """
+    walk = _Walk(root, allow_outside)
+    walk.enter(top, class_names)
+    return dict(sorted(walk.photos.items())), walk.notes()
+
+
+def strangers(root: str, expected: Sequence[str]) -> tuple[str, ...]:
+    """A note about what lies in a folder beside what is expected, or none."""
+    names = [name for entry, name in _children(root, "") if not _hidden(entry.name)]
+    text = f"beside {', '.join(expected)}: left out"
+    return _note([name for name in names if name not in expected], text)
+
+
+class _Walk:
+    """Photos with their classes, and what else lies in the folders of a split."""
+
+    def __init__(self, root: str, allow_outside: bool) -> None:
+        self._root = root
+        self._allow_outside = allow_outside
+        self.photos: dict[str, str] = {}
+        self._classless: list[str] = []
+        self._others: list[str] = []
+        self._hidden: list[str] = []
+        self._empty: list[str] = []
+
+    def enter(self, top: str, class_names: Sequence[str]) -> None:
+        for entry, name in self._visible(top):
+            if not _is_folder(entry):
+                (self._classless if _is_photo(entry.name) else self._others).append(name)
+                continue
+            if entry.name not in class_names:
+                raise UserError(
+                    f"{quoted(entry.path)}: unknown class {quoted(entry.name)}; the folders of the "
+                    f"training classes are {', '.join(map(quoted, class_names))}"
+                )
+            before = len(self.photos)
+            self._collect(entry, name)
+            if len(self.photos) == before:
+                self._empty.append(name)
+
+    def _collect(self, start: os.DirEntry[str], top: str) -> None:
+        """The photos of a class; links are followed where allowed, but not in circles."""
+        outermost: tuple[str, ...] = (os.path.realpath(self._root),)
+        pending = [(start, top, outermost)]
+        while pending:
+            folder, name, above = pending.pop()
+            if folder.is_symlink() and not self._allow_outside:
+                find_photos(self._root, [name])  # raises: it is a link
+            real = os.path.realpath(folder.path)
+            if real in above:
+                raise UserError(f"{quoted(folder.path)}: a link to a folder above it; remove it")
+            for entry, child in self._visible(name):
+                if _is_folder(entry):
+                    pending.append((entry, child, (*above, real)))
+                elif _is_photo(entry.name):
+                    self.photos[child] = start.name
+                else:
+                    self._others.append(child)
+
+    def _visible(self, folder: str) -> Iterator[Child]:
+        for entry, name in _children(self._root, folder):
+            if not _hidden(entry.name):
+                yield entry, name
+            elif _is_folder(entry):
+                self._hidden.append(name)
+
+    def notes(self) -> tuple[str, ...]:
+        return (
+            *_note(self._empty, "no photo in the folder: the class is kept"),
+            *_note(self._classless, "in no folder of a class: left out"),
+            *_note(self._others, f"not {' '.join(SUFFIXES)}: left out"),
+            *_note(self._hidden, "hidden folder: left out"),
+        )
+
+
+def _children(root: str, folder: str) -> Iterator[Child]:
+    """What a folder below root holds, with the names relative to root."""
+    path = os.path.join(root, folder)
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                yield entry, _checked(path, f"{folder}/{entry.name}" if folder else entry.name)
+    except OSError as error:
+        raise UserError(f"{quoted(path)}: cannot be listed ({error.strerror})") from error
+
+
+def _checked(path: str, name: str) -> str:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        reason = "is not UTF-8"
+    else:
+        reason = spoiled(name) or ""
+    if reason:
+        raise UserError(f"{quoted(path)}: the name {os.fsencode(name)!r} {reason}; rename it")
+    return name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _is_photo(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _note(names: Sequence[str], text: str) -> tuple[str, ...]:
+    if not names:
+        return ()
+    more = f" and {len(names) - 1} more" if names[1:] else ""
+    return (f"{quoted(min(names))}{more}: {text}",)

@@ -1,0 +1,199 @@
+"""The user's own folder of photos, labelled by CSV tables or by one sub-folder per class.
+
+With tables, see `tables.read_table`. Sub-folders are laid out as CLASS/*.jpg, or as train/CLASS,
+val/CLASS and test/CLASS.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from spml_tf.errors import UserError
+from spml_tf.labels import POSITIVE, UNKNOWN
+from spml_tf.readers.class_folders import SUFFIXES, class_folders, collect, strangers
+from spml_tf.readers.examples import Examples, SplitNames
+from spml_tf.readers.photos import find_photos
+from spml_tf.readers.tables import quoted, read_table
+
+SPLITS = ("train", "val", "test")
+
+_SOURCE = (
+    "give --train_csv=TABLE, a CSV file in data_dir (image,labels or image,CLASS,CLASS,...), or "
+    "lay the photos out as CLASS/*.jpg or as train/CLASS/*.jpg, val/CLASS/*.jpg, test/CLASS/*.jpg"
+)
+
+
+def load(
+    data_dir: str | os.PathLike[str] | None,
+    split: str = "train",
+    train_csv: str | None = None,
+    val_csv: str | None = None,
+    test_csv: str | None = None,
+    allow_outside: bool = False,
+) -> Examples:
+    """Reads one split of a folder of photos.
+
+    With --train_csv, its classes are those of all tables, and it is read for every split. Without,
+    a photo is positive for the class whose folder it lies in, at any depth, and all its other
+    labels are unknown.
+
+    Args:
+        data_dir: the folder.
+        split: "train", "val" or "test", where it is there.
+        train_csv: name of the table of the training photos, in the folder.
+        val_csv: the same for the validation photos.
+        test_csv: the same for the test photos.
+        allow_outside: accept tables, photos and links that lead out of the folder.
+
+    Returns:
+        Examples with files, in the order of the table, or sorted by name. Names are the paths
+        relative to the folder. Classes are in the order of the header, or sorted.
+
+    Raises:
+        UserError: folder, table or photo missing, neither table nor class folders, a malformed
+            table (see `tables.read_table`), a class that is not in the training split, or names
+            that are not UTF-8.
+    """
+    root = _root(data_dir)
+    tables = {"train": train_csv, "val": val_csv, "test": test_csv}
+    there = splits(root, train_csv, val_csv, test_csv, allow_outside)
+    if split not in SPLITS or split not in there:
+        known = ", ".join(name for name in there if name != "none")
+        raise UserError(
+            f"split: {root} has {known}, found {split!r}; others have a table, such as --val_csv, "
+            "or a folder beside train, such as val"
+        )
+    if train_csv:
+        return _read_tables(root, split, tables, allow_outside)
+    return _read_folders(root, split, allow_outside)
+
+
+def splits(
+    data_dir: str | os.PathLike[str] | None,
+    train_csv: str | None = None,
+    val_csv: str | None = None,
+    test_csv: str | None = None,
+    allow_outside: bool = False,
+) -> SplitNames:
+    """The splits there are: those with a table, or with a folder beside a folder train.
+
+    Args:
+        data_dir: the folder.
+        train_csv, val_csv, test_csv, allow_outside: as for `load`.
+
+    Returns:
+        "train", "val" and "test", "none" in place of those that are missing.
+
+    Raises:
+        UserError: no folder, or a table other than that of the training photos alone.
+    """
+    root = _root(data_dir)
+    if train_csv:
+        val, test = (
+            name if table else "none" for name, table in (("val", val_csv), ("test", test_csv))
+        )
+        return SplitNames("train", val, test)
+    for flag, table in (("val_csv", val_csv), ("test_csv", test_csv)):
+        if table:
+            raise UserError(f"--{flag}={table}: needs --train_csv, whose classes it shares")
+    if not _has_split_folders(root):
+        return SplitNames("train", "none", "none")
+    val, test = (x if os.path.isdir(os.path.join(root, x)) else "none" for x in ("val", "test"))
+    return SplitNames("train", val, test)
+
+
+def _root(data_dir: str | os.PathLike[str] | None) -> str:
+    if data_dir is None:
+        raise UserError(f"data_dir: name the folder of the photos; {_SOURCE}")
+    root = os.path.abspath(data_dir)
+    if not os.path.isdir(root):
+        raise UserError(f"data_dir: {root} is not a folder; {_SOURCE}")
+    return root
+
+
+def _has_split_folders(root: str) -> bool:
+    return os.path.isdir(os.path.join(root, "train")) and bool(class_folders(root, "train"))
+
+
+def _read_tables(
+    root: str, split: str, tables: dict[str, str | None], allow_outside: bool
+) -> Examples:
+    table = read_table(_table_path(root, "train", tables, allow_outside), hint=_SOURCE)
+    notes = _lookalikes(table.class_names)
+    if split != "train":
+        path = _table_path(root, split, tables, allow_outside)
+        table = read_table(path, table.class_names, _SOURCE)
+        if table.missing:
+            notes += (f"{path}: no column for {_few(table.missing)}: unknown labels",)
+    paths = _require(root, table.images, allow_outside, table.places.__getitem__)
+    return Examples(table.names, table.labels, table.class_names, paths=paths, notes=notes)
+
+
+def _table_path(root: str, split: str, tables: dict[str, str | None], allow_outside: bool) -> str:
+    name = tables[split] or ""
+    path = os.path.join(root, name)
+    real, base = os.path.realpath(path), os.path.realpath(root)
+    if not allow_outside and os.path.commonpath((real, base)) != base:
+        raise UserError(
+            f"--{split}_csv={name}: lies outside the data folder {root}; move the table there, or "
+            "give --allow_outside if you trust it"
+        )
+    return path
+
+
+def _require(
+    root: str, names: Sequence[str], allow_outside: bool, place: Callable[[int], str] | None = None
+) -> tuple[str, ...]:
+    """The photos' paths, all of which must be there."""
+    found = find_photos(root, names, allow_outside, place)
+    missing = [number for number, path in enumerate(found) if path is None]
+    if missing:
+        path = os.path.join(root, names[missing[0]])
+        what = "a folder, not a photo" if os.path.isdir(path) else "the photo is missing"
+        where = f"{place(missing[0])}: " if place else ""
+        raise UserError(
+            f"{where}{path}: {what} ({len(missing)} of {len(names)} are not there); names are "
+            f"relative to {root}"
+        )
+    return tuple(path for path in found if path is not None)
+
+
+def _read_folders(root: str, split: str, allow_outside: bool) -> Examples:
+    nested = _has_split_folders(root)
+    train, top = ("train", split) if nested else ("", "")
+    class_names = class_folders(root, train)
+    if not class_names:
+        raise UserError(f"data_dir: {root} holds no folder of a class; {_SOURCE}")
+    beside = strangers(root, SPLITS) if nested else ()
+    photos, more = collect(root, top, class_names, allow_outside)
+    if not photos:
+        folder = os.path.join(root, top)
+        raise UserError(f"{folder}: no photo ({' '.join(SUFFIXES)}) in the folders of the classes")
+    columns = {name: column for column, name in enumerate(class_names)}
+    labels = np.full((len(photos), len(class_names)), UNKNOWN, np.int8)
+    labels[np.arange(len(photos)), [columns[name] for name in photos.values()]] = POSITIVE
+    return Examples(
+        tuple(photos),
+        labels,
+        class_names,
+        paths=_require(root, tuple(photos), allow_outside),
+        notes=(*beside, *more, *_lookalikes(class_names)),
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(quoted, names[:3])) + more
+
+
+def _lookalikes(class_names: Sequence[str]) -> tuple[str, ...]:
+    """A note about names that a reader takes for the same, which are different classes."""
+    spellings: dict[str, list[str]] = {}
+    for name in class_names:
+        spellings.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    alike = [" and ".join(map(quoted, names)) for names in spellings.values() if names[1:]]
+    return (f"{'; '.join(alike)}: nearly the same names of different classes",) if alike else ()

@@ -1,0 +1,108 @@
+"""The README's commands for a user's own folder, run on 128 photos of MS-COCO."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    "SPML_TF_TEST_DATA" not in os.environ,
+    reason="needs real photos: set SPML_TF_TEST_DATA to a folder with coco128",
+)
+README = Path(__file__).parent.parent / "README.md"
+TRAIN = 100
+
+
+def commands(section: str) -> list[list[str]]:
+    """The words of each command in the bash blocks of a section."""
+    text = README.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder "mine": 128 photos, a table with one label each, and one with all labels."""
+    coco = Path(os.environ["SPML_TF_TEST_DATA"]) / "coco128"
+    root = tmp_path_factory.mktemp("readme")
+    shutil.copytree(coco / "train2017", root / "mine" / "photos")
+    content = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    shown = {image["id"]: [] for image in content["images"]}
+    for annotation in content["annotations"]:
+        shown[annotation["image_id"]].append(names[annotation["category_id"]])
+    files = [(image["file_name"], shown[image["id"]]) for image in content["images"]]
+    for table, rows in (("train", files[:TRAIN]), ("val", files[TRAIN:])):
+        with open(root / "mine" / f"{table}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", *names.values()])
+            for name, labels in rows:
+                if table == "train":
+                    cells = ["1" if labels and x == labels[0] else "" for x in names.values()]
+                else:
+                    cells = [int(x in labels) for x in names.values()]
+                writer.writerow([f"photos/{name}", *cells])
+    return root
+
+
+def run(place: Path, words: list[str], *more: str) -> subprocess.CompletedProcess[str]:
+    assert words[0] == "python"
+    done = subprocess.run(
+        [sys.executable, *words[1:], *more], cwd=place, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_train_evaluate_export_predict(place):
+    """As the README has them, but for two epochs instead of fifteen, on one thread."""
+    train, evaluate, export, predict = commands("Your own photos")
+    done = run(place, train, "--epochs=2", "--threads=1")
+    assert re.search(r"best epoch \d: mAP val \d+\.\d\d$", done.stdout, re.M)
+    record = json.loads((place / "runs/mine/run.json").read_text())
+    assert record["images"] == {"train": TRAIN, "val": 28} and len(record["class_names"]) == 80
+    assert any("have no known label: kept" in note for note in record["notes"])
+    report = json.loads(run(place, evaluate).stdout)
+    assert report["images"] == 28
+    assert report["map"] == pytest.approx(
+        json.loads((place / "runs/mine/metrics.json").read_text())["val"]["map"]
+    )
+    run(place, export)
+    classes = json.loads((place / "models/mine/classes.json").read_text())
+    card = (place / "models/mine/MODEL_CARD.md").read_text()
+    assert "100 training, 28 validation images" in card and "| class | AP val | threshold |" in card
+    assert classes["class_names"][:3] == ["person", "bicycle", "car"]
+    run(place, predict)
+    with open(place / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 128 and {"person", "person_decision", "toothbrush"} <= rows[0].keys()
+    refused = subprocess.run(
+        [sys.executable, *evaluate[1:-1], "--split=test"], cwd=place, capture_output=True, text=True
+    )
+    assert refused.returncode == 1 and "no test images; give --split=val" in refused.stderr
+
+
+def test_check_summary_prepare(place):
+    check, summary, prepare = commands("Data sets")
+    assert "128 images (train 100, val 28): 0 errors" in run(place, check).stdout
+    assert "person" in run(place, summary).stdout
+    assert (place / "summary" / "contact_sheet.png").stat().st_size > 100_000
+    run(place, prepare)
+    shared = ["python", "-m", "spml_tf.data", "summary", "--dataset=prepared", "--data_dir=shared"]
+    text = run(place, shared, "--output_dir=again").stdout
+    assert "person" in text
+    before, after = (
+        json.loads((place / name / "summary.json").read_text()) for name in ("summary", "again")
+    )
+    assert before["observed"]["digest"] == after["observed"]["digest"]
+    assert before["class_names"] == after["class_names"]
+    assert before["positives_per_image"] == after["positives_per_image"] > 2
