@@ -107,7 +107,8 @@ class DataSettings:
     @property
     def reader_options(self) -> dict[str, Any]:
         """The flags that only some readers take, None where not given."""
-        return {name: getattr(self, name) or None for name in _OPTIONS}
+        values = {name: getattr(self, name) for name in _OPTIONS}
+        return {name: None if x == "" or x is False else x for name, x in values.items()}
 
 
 def resolved(given: DataSettings) -> dict[str, Any]:

@@ -86,6 +86,12 @@ def load_splits(settings: DataSettings) -> Splits:
         if len(part) == 0:
             raise UserError(f"--dataset={settings.dataset}: the {name} split holds no image")
     test = None if settings.test_split == "none" else _read(settings, settings.test_split)
+    for part in (val, test):
+        if part is not None and part.class_names != train.class_names:
+            raise UserError(
+                f"--dataset={settings.dataset}: its splits have different classes; name those to "
+                "use with --classes"
+            )
     notes = _notes(train, observed, val, test)
     _tell(notes)
     return Splits(

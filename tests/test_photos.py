@@ -57,12 +57,13 @@ def test_relative_folders_give_absolute_paths(folder, monkeypatch):
         ("inner.jpg", "is a symbolic link"),
         ("linked/secret.jpg", "lies behind a symbolic link"),
         ("sub/./../linked/secret.jpg", "leaves the data folder"),
+        ("sub\0/b.jpg", "holds a null character"),
     ],
 )
 def test_refuses_ways_out(folder, name, message):
     with pytest.raises(UserError, match=f"list:2: .*{message}; .*--allow_outside"):
         find_photos(folder, ["a.jpg", name], place=lambda row: f"list:{row + 1}")
-    if "\\" not in name:
+    if "\\" not in name and "\0" not in name:
         (path,) = find_photos(folder, [name], allow_outside=True)
         assert Path(path).read_bytes() == b"x"
 
@@ -90,6 +91,10 @@ def test_nothing_found_lies_outside(tmp_path_factory, parts):
     except UserError:
         return
     assert found is None or os.path.realpath(found).startswith(str(data.resolve()) + os.sep)
+
+
+def test_null_characters_find_nothing(folder):
+    assert find_photos(folder, ["sub\0/b.jpg", "a.jpg\0"], allow_outside=True) == [None, None]
 
 
 def test_missing_photos_are_counted(folder):

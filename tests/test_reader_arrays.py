@@ -20,7 +20,7 @@ from spml_tf.readers import arrays
 
 # After preproc/format_pascal.py and preproc/generate_observed_labels.py of
 # github.com/elijahcole/single-positive-multi-label: for train and val there are
-# formatted_{phase}_images.npy, an array of file names; formatted_{phase}_labels.npy, zeros (float64)
+# formatted_{phase}_images.npy, an array of file names; formatted_{phase}_labels.npy, float64 zeros
 # with 1.0 for the classes an image shows; and formatted_{phase}_labels_obs.npy "in -1 / 0 / +1
 # format": 1.0 for observed positives, -1.0 for observed negatives, 0 for the rest.
 IMAGES = np.array(["b.jpg", "sub/a.jpg", "c.jpg"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -345,7 +346,7 @@ class TestVoc:
             voc.load(tmp_path / "elsewhere")
         with pytest.raises(UserError, match=rf"val\.txt: cannot be read.*{hint}"):
             voc.load(voc_root, "val")
-        with pytest.raises(UserError, match="split: Pascal VOC has train, val, trainval"):
+        with pytest.raises(UserError, match="split: Pascal VOC 2012 has train, val, trainval"):
             voc.load(voc_root, "test")
         (voc_root / "JPEGImages" / "2009_000003.jpg").unlink()
         with pytest.raises(UserError, match=r"2009_000003\.jpg: the photo is missing"):
@@ -366,6 +367,42 @@ class TestVoc:
     def test_unknown_rule(self, voc_root):
         with pytest.raises(ValueError, match="difficult"):
             voc.load(voc_root, difficult="maybe")
+
+    def test_2007(self, voc_root):
+        """The layout of 2012, with a test split; the devkit may hold both years."""
+        old = voc_root.with_name("VOC2007")
+        shutil.copytree(voc_root, old)
+        for path in (old / "ImageSets" / "Main").glob("*train.txt"):
+            path.rename(path.with_name(path.name.replace("train.txt", "test.txt")))
+        examples = readers.load("voc2007", str(voc_root.parent), "test")
+        assert examples.paths[0].startswith(str(old)) and len(examples) == 3
+        assert readers.find("voc2007").split_names("x", {}) == ("trainval", "none", "test")
+        with pytest.raises(UserError, match="VOC 2007 has train, val, trainval, test, found 'dev'"):
+            voc.load(voc_root.parent, "dev", year=2007)
+
+    def test_notes(self, voc_root):
+        left_out, bare = sorted(voc.load(voc_root, "train").notes)[::-1]
+        assert left_out.endswith("train.txt: 1 of 4 photos have no positive label and are left out")
+        assert bare.endswith("Annotations: 2 of 3 photos have no annotation, hence no boxes")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]>' + ANNOTATION,
+            ANNOTATION.replace("<xmin>11", "<xmin>nan"),
+            ANNOTATION.replace("<width>50", "<width>0"),
+        ],
+    )
+    def test_annotations_that_are_refused(self, voc_root, text):
+        (voc_root / "Annotations" / "2008_000002.xml").write_text(text)
+        with pytest.raises(UserError, match=r"2008_000002\.xml: not a VOC annotation"):
+            voc.load(voc_root, "train")
+
+    def test_annotations_of_other_encodings(self, voc_root):
+        text = '<?xml version="1.0" encoding="ISO-8859-1"?>' + ANNOTATION.replace("p.jpg", "é.jpg")
+        path = voc_root / "Annotations" / "2008_000002.xml"
+        path.write_bytes(text.replace("\n", "\r\n").encode("latin-1"))
+        assert [len(rows) for rows in voc.load(voc_root, "train").boxes] == [0, 1, 0]
 
 
 @pytest.mark.skipif(

@@ -9,7 +9,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spml_tf.errors import UserError
-from spml_tf.readers import arrays, cub, digits, folder, imagenet, nuswide, prepared, tfds, voc
+from spml_tf.readers import (
+    arrays,
+    coco,
+    cub,
+    digits,
+    folder,
+    imagenet,
+    nuswide,
+    prepared,
+    tfds,
+    voc,
+)
 from spml_tf.readers.examples import Examples, SplitNames
 
 __all__ = ["READERS", "Examples", "Reader", "SplitNames", "find", "load"]
@@ -26,12 +37,14 @@ class Reader:
         train_labels: what --train_labels is unless given: "single" where the labels are full,
             "full" where they are what an annotator gave, "stored" where both are there.
         needs_data_dir: whether a folder must be given.
+        sizes: how many images a split has in the protocol of Cole et al. (CVPR 2021).
     """
 
     load: Callable[..., Examples]
     splits: SplitNames | Callable[..., SplitNames]
     train_labels: str = "single"
     needs_data_dir: bool = True
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def split_names(self, data_dir: str | None, options: Mapping[str, Any]) -> SplitNames:
         """The names of the splits in this folder, with the options the reader takes."""
@@ -44,6 +57,9 @@ class Reader:
     ) -> Examples:
         """Reads a split with the options given, None standing for not given.
 
+        Returns:
+            The split's Examples; a note tells where their number is not the protocol's.
+
         Raises:
             UserError: an option that this reader does not take, or as `load`.
         """
@@ -51,7 +67,15 @@ class Reader:
         for name, value in options.items():
             if value is not None and name not in known:
                 raise UserError(f"--{name}: this data set does not take it; leave it out")
-        return self.load(data_dir, split, **_taken(self.load, {**options, "seed": seed}))
+        examples = self.load(data_dir, split, **_taken(self.load, {**options, "seed": seed}))
+        expected = self.sizes.get(split, len(examples))
+        if len(examples) == expected:
+            return examples
+        note = (
+            f"{data_dir}: {len(examples):,} images in {split}, where the published protocol has "
+            f"{expected:,}: results do not compare with published ones"
+        )
+        return dataclasses.replace(examples, notes=(*examples.notes, note))
 
 
 def _taken(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,13 +86,24 @@ def _taken(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str
 
 READERS: dict[str, Reader] = {
     "digits": Reader(digits.load, SplitNames("train", "val", "test"), needs_data_dir=False),
-    "arrays": Reader(arrays.load, SplitNames("train", "none", "val"), train_labels="stored"),
-    "cub": Reader(cub.load, SplitNames("train", "none", "test")),
     "folder": Reader(folder.load, folder.splits, train_labels="full"),
+    "voc": Reader(voc.load, SplitNames("train", "none", "val"), sizes={"train": 5717, "val": 5823}),
+    "voc2007": Reader(
+        functools.partial(voc.load, year=2007), SplitNames("trainval", "none", "test")
+    ),
+    "coco": Reader(
+        coco.load, SplitNames("train", "none", "val"), sizes={"train": 82081, "val": 40137}
+    ),
+    "coco2017": Reader(functools.partial(coco.load, year=2017), SplitNames("train", "none", "val")),
+    "nuswide": Reader(
+        nuswide.load, SplitNames("train", "none", "test"), sizes={"train": 150000, "test": 60260}
+    ),
+    "cub": Reader(
+        cub.load, SplitNames("train", "none", "test"), sizes={"train": 5994, "test": 5794}
+    ),
     "imagenet": Reader(imagenet.load, SplitNames("train", "none", "real"), train_labels="full"),
-    "nuswide": Reader(nuswide.load, SplitNames("train", "none", "test")),
+    "arrays": Reader(arrays.load, SplitNames("train", "none", "val"), train_labels="stored"),
     "prepared": Reader(prepared.load, prepared.splits, train_labels="stored"),
-    "voc": Reader(voc.load, SplitNames("train", "none", "val")),
 }
 
 

@@ -114,7 +114,8 @@ def _roots(data_dir: str | os.PathLike[str] | None) -> tuple[Path, Path]:
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
     """Names of a folder's sub-folders and of everything else in it, sorted."""
-    folders, others = [], []
+    folders: list[str] = []
+    others: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -186,8 +187,12 @@ def _validation(
     _note_others(folder, [x for x in folders if x not in present] + files, notes)
     photos = _in_folders(base, "val", present, known or present, notes, allow_outside)
     order = sorted(range(len(photos.names)), key=lambda row: os.path.basename(photos.names[row]))
-    names, paths, columns = ([part[row] for row in order] for part in photos[:3])
-    return _Photos(names, tuple(paths), columns, photos.classes)
+    return _Photos(
+        [photos.names[row] for row in order],
+        tuple(photos.paths[row] for row in order),
+        [photos.columns[row] for row in order],
+        photos.classes,
+    )
 
 
 def _flat(

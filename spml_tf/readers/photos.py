@@ -80,6 +80,8 @@ def require_photos(
 def _outside(name: str) -> str | None:
     if os.path.isabs(name) or PurePosixPath(name).is_absolute():
         return "is an absolute path"
+    if "\0" in name:
+        return "holds a null character"
     if ".." in name.replace("\\", "/").split("/"):
         return "leaves the data folder"
     return None
@@ -124,8 +126,8 @@ class _Listing:
                             links.add(entry.name)
                         if entry.is_file():
                             files.add(entry.name)
-            except (FileNotFoundError, NotADirectoryError):
-                pass
+            except (FileNotFoundError, NotADirectoryError, ValueError):
+                pass  # ValueError: a null character
             except OSError as error:
                 raise UserError(f"{folder}: cannot be listed ({error.strerror})") from error
             self._folders[folder] = files, links

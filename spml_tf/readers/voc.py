@@ -1,4 +1,4 @@
-"""Pascal VOC 2012, image-level labels from ImageSets/Main and boxes from Annotations.
+"""Pascal VOC 2012 and 2007, image-level labels from ImageSets/Main and boxes from Annotations.
 
 The layout is the official archive's. A mark in `ImageSets/Main/{class}_{split}.txt` is " 1" (the
 class is there), "-1" (it is not) or " 0" (all its objects there are marked as difficult). What " 0"
@@ -7,6 +7,7 @@ means for the labels is a choice, see `load`.
 
 from __future__ import annotations
 
+import math
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -44,12 +45,13 @@ CLASS_NAMES = (
     "train",
     "tvmonitor",
 )
-SPLITS = ("train", "val", "trainval")
+SPLITS = {2012: ("train", "val", "trainval"), 2007: ("train", "val", "trainval", "test")}
 DIFFICULT_RULES = {"positive": POSITIVE, "negative": NEGATIVE, "unknown": UNKNOWN}
 
 _SOURCE = (
-    "get VOCtrainval_11-May-2012.tar, the Pascal VOC 2012 trainval archive, unpack it, and name "
-    "its folder VOCdevkit or VOCdevkit/VOC2012, which holds ImageSets/Main and JPEGImages"
+    "get the Pascal VOC archives (2012: VOCtrainval_11-May-2012.tar; 2007: "
+    "VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar), unpack them into one place, and name "
+    "their folder VOCdevkit or VOCdevkit/VOC2012, which holds ImageSets/Main and JPEGImages"
 )
 
 
@@ -58,15 +60,17 @@ def load(
     split: str = "train",
     difficult: str = "negative",
     allow_outside: bool = False,
+    year: int = 2012,
 ) -> Examples:
-    """Reads one split of Pascal VOC 2012.
+    """Reads one split of Pascal VOC.
 
     Args:
         data_dir: the folder VOC2012 (it holds ImageSets) or the folder VOCdevkit above it.
-        split: "train", "val" or "trainval".
+        split: "train", "val" or "trainval"; of 2007 also "test".
         difficult: how the mark " 0" counts: "negative" (as in Cole et al., CVPR 2021, whose label
             is 1 for " 1" only), "positive" or "unknown".
         allow_outside: accept photos that lie outside the folder, see `photos.find_photos`.
+        year: 2012 or 2007.
 
     Returns:
         Examples with files, sorted by name; names are "JPEGImages/....jpg". Images without a
@@ -81,9 +85,10 @@ def load(
     if difficult not in DIFFICULT_RULES:
         known = ", ".join(DIFFICULT_RULES)
         raise ValueError(f"difficult: expected one of {known}, found {difficult!r}")
-    if split not in SPLITS:
-        raise UserError(f"split: Pascal VOC has {', '.join(SPLITS)}, found {split!r}")
-    root = _root(data_dir)
+    if split not in SPLITS[year]:
+        known = ", ".join(SPLITS[year])
+        raise UserError(f"split: Pascal VOC {year} has {known}, found {split!r}")
+    root = _root(data_dir, year)
     stems = _read_list(root, split)
     labels = _read_labels(root, split, stems, DIFFICULT_RULES[difficult])
     kept = np.flatnonzero((labels == POSITIVE).any(axis=1))
@@ -92,18 +97,23 @@ def load(
     stems = [stems[row] for row in kept]
     names = tuple(f"JPEGImages/{stem}.jpg" for stem in stems)
     paths = require_photos(root, names, _SOURCE, allow_outside)
-    boxes = _read_all_boxes(root, stems, keep_difficult=difficult == "positive")
-    return Examples(names, labels[kept], CLASS_NAMES, paths=paths, boxes=boxes)
+    boxes, notes = _read_all_boxes(root, stems, keep_difficult=difficult == "positive")
+    if len(kept) < len(labels):
+        notes += (
+            f"{_list_path(root, split)}: {len(labels) - len(kept)} of {len(labels)} photos have no "
+            "positive label and are left out",
+        )
+    return Examples(names, labels[kept], CLASS_NAMES, paths=paths, boxes=boxes, notes=notes)
 
 
-def _root(data_dir: str | os.PathLike[str] | None) -> Path:
+def _root(data_dir: str | os.PathLike[str] | None, year: int) -> Path:
     if data_dir is None:
         raise UserError(f"data_dir: Pascal VOC needs its folder; {_SOURCE}")
     given = Path(data_dir).absolute()
-    for root in (given, given / "VOC2012"):
+    for root in (given, given / f"VOC{year}"):
         if (root / "ImageSets" / "Main").is_dir():
             return root
-    raise UserError(f"data_dir: no ImageSets/Main in {given} or in its VOC2012; {_SOURCE}")
+    raise UserError(f"data_dir: no ImageSets/Main in {given} or in its VOC{year}; {_SOURCE}")
 
 
 def _list_path(root: Path, name: str) -> Path:
@@ -153,24 +163,31 @@ def _stem_and_mark(place: str, words: Sequence[str], values: dict[str, int]) -> 
 
 def _read_all_boxes(
     root: Path, stems: Sequence[str], keep_difficult: bool
-) -> tuple[NDArray[np.float32], ...] | None:
+) -> tuple[tuple[NDArray[np.float32], ...] | None, tuple[str, ...]]:
+    """Each photo's boxes, or None where the archive has no annotations at all, and notes."""
     folder = root / "Annotations"
     if not folder.is_dir():
-        return None
+        return None, ()
     present = set(os.listdir(folder))
-    boxes = []
-    for stem in stems:
-        rows: list[list[float]] = []
-        if f"{stem}.xml" in present:
-            rows = _read_boxes(folder / f"{stem}.xml", keep_difficult)
-        boxes.append(np.asarray(rows, np.float32).reshape(-1, 5))
-    return tuple(boxes)
+    annotated = [f"{stem}.xml" in present for stem in stems]
+    rows = [
+        _read_boxes(folder / f"{stem}.xml", keep_difficult) if there else []
+        for stem, there in zip(stems, annotated, strict=True)
+    ]
+    notes = ()
+    if not all(annotated):
+        missing = len(stems) - sum(annotated)
+        notes = (f"{folder}: {missing} of {len(stems)} photos have no annotation, hence no boxes",)
+    return tuple(np.asarray(x, np.float32).reshape(-1, 5) for x in rows), notes
 
 
 def _read_boxes(path: Path, keep_difficult: bool) -> list[list[float]]:
     """Rows (class index, y1, x1, y2, x2); photos may be smaller than when they were annotated."""
     try:
-        tree = ElementTree.parse(path).getroot()
+        content = path.read_bytes()
+        if b"<!" in content.replace(b"<!--", b""):
+            raise ValueError("it declares a document type, which VOC's files do not")
+        tree = ElementTree.fromstring(content)
         height, width = (_number(tree, f"size/{side}") for side in ("height", "width"))
         return [
             _box_row(node, height, width)
@@ -192,6 +209,6 @@ def _box_row(node: ElementTree.Element, height: float, width: float) -> list[flo
 
 def _number(node: ElementTree.Element, path: str) -> float:
     text = node.findtext(path)
-    if text is None:
-        raise ValueError(f"no {path}")
+    if text is None or not math.isfinite(float(text)):
+        raise ValueError(f"no number in {path}")
     return float(text)
