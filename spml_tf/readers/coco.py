@@ -128,13 +128,13 @@ def _read_boxes(
     x, y, across, down = annotations.rectangles("bbox").T
     area = annotations.numbers("area", 0, "a number that is not negative")
     with np.errstate(over="ignore"):  # Sums beyond 1e308 become infinite and are clipped.
-        right, low = x + across, y + down
-    corners = np.stack([y / height, x / width, low / height, right / width], axis=1)
+        right, bottom = x + across, y + down
+    corners = np.stack([y / height, x / width, bottom / height, right / width], axis=1)
     boxes = np.column_stack([columns, np.clip(corners, 0, 1)]).astype(np.float32)
     parts = area / height / width
     areas = np.clip(parts, 0, 1).astype(np.float32)
     # By less than a pixel some boxes end beyond the image for the decimals they are rounded to.
-    reach = np.maximum(-np.minimum(x, y), np.maximum(right - width, low - height))
+    reach = np.maximum(-np.minimum(x, y), np.maximum(right - width, bottom - height))
     clipped = (reach >= 1) | (parts > 1)
     notes = _counted(annotations, clipped, "reach beyond their image and are clipped to it")
     crowds = annotations.flags("iscrowd")
