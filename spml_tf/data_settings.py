@@ -72,7 +72,7 @@ class DataSettings:
     )
     difficult: str | None = flag_field(
         None,
-        "voc: how a class counts all whose objects are marked as difficult. Default: negative.",
+        "voc, voc2007, tfds: how a class counts all whose objects are marked as difficult. Default: negative.",
         str,
         ("negative", "positive", "unknown"),
     )

@@ -92,7 +92,7 @@ def load_splits(settings: DataSettings) -> Splits:
                 f"--dataset={settings.dataset}: its splits have different classes; name those to "
                 "use with --classes"
             )
-    notes = _notes(train, observed, val, test)
+    notes = (*_size_notes(settings, whole, test), *_notes(train, observed, val, test))
     _tell(notes)
     return Splits(
         train,
@@ -129,6 +129,17 @@ def _read(settings: DataSettings, split: str) -> Examples:
 def _tell(notes: tuple[str, ...]) -> None:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def _size_notes(settings: DataSettings, whole: Examples, test: Examples | None) -> tuple[str, ...]:
+    """Notes on splits that hold other numbers of images than the published protocol's."""
+    expected = {} if settings.class_list else readers.find(settings.dataset).sizes
+    return tuple(
+        f"{settings.data_dir}: {len(part):,} images in {split}, where the published protocol has "
+        f"{expected[split]:,}: results do not compare with published ones"
+        for split, part in ((settings.train_split, whole), (settings.test_split, test))
+        if part is not None and len(part) != expected.get(split, len(part))
+    )
 
 
 def _notes(

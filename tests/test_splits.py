@@ -69,6 +69,15 @@ def test_notes_reach_the_user(load, capsys):
     assert (f"{bare} of 19 training images have no known label: kept" in data.notes) == (bare > 0)
 
 
+def test_sizes_are_compared_with_the_protocol(load):
+    """5,717 and 5,823 photos in Cole et al.; the miniature has 24 and 8."""
+    notes = [note for note in load(classes=None).notes if "published protocol" in note]
+    assert len(notes) == 2
+    assert "24 images in train, where the published protocol has 5,717" in notes[0]
+    assert "8 images in val, where the published protocol has 5,823" in notes[1]
+    assert not [note for note in load().notes if "published protocol" in note]
+
+
 def test_the_same_photos_in_two_splits_are_announced(load):
     data = load(test_split="train")
     (note,) = [note for note in data.notes if "in training and in validation or test" in note]

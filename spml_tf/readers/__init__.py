@@ -57,42 +57,43 @@ class Reader:
     ) -> Examples:
         """Reads a split with the options given, None standing for not given.
 
-        Returns:
-            The split's Examples; a note tells where their number is not the protocol's.
-
         Raises:
             UserError: an option that this reader does not take, or as `load`.
         """
-        known = inspect.signature(self.load).parameters
+        known = _parameters(self.load)
         for name, value in options.items():
             if value is not None and name not in known:
                 raise UserError(f"--{name}: this data set does not take it; leave it out")
-        examples = self.load(data_dir, split, **_taken(self.load, {**options, "seed": seed}))
-        expected = self.sizes.get(split, len(examples))
-        if len(examples) == expected:
-            return examples
-        note = (
-            f"{data_dir}: {len(examples):,} images in {split}, where the published protocol has "
-            f"{expected:,}: results do not compare with published ones"
-        )
-        return dataclasses.replace(examples, notes=(*examples.notes, note))
+        return self.load(data_dir, split, **_taken(self.load, {**options, "seed": seed}))
 
 
 def _taken(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options given that a function takes."""
-    known = inspect.signature(function).parameters
+    known = _parameters(function)
     return {name: x for name, x in options.items() if x is not None and name in known}
+
+
+def _parameters(function: Callable[..., Any]) -> set[str]:
+    """Names of the parameters that can be given; those a partial has set are not options."""
+    chosen = function.keywords if isinstance(function, functools.partial) else {}
+    return set(inspect.signature(function).parameters).difference(chosen)
 
 
 READERS: dict[str, Reader] = {
     "digits": Reader(digits.load, SplitNames("train", "val", "test"), needs_data_dir=False),
     "folder": Reader(folder.load, folder.splits, train_labels="full"),
-    "voc": Reader(voc.load, SplitNames("train", "none", "val"), sizes={"train": 5717, "val": 5823}),
+    "voc": Reader(
+        functools.partial(voc.load, year=2012),
+        SplitNames("train", "none", "val"),
+        sizes={"train": 5717, "val": 5823},
+    ),
     "voc2007": Reader(
         functools.partial(voc.load, year=2007), SplitNames("trainval", "none", "test")
     ),
     "coco": Reader(
-        coco.load, SplitNames("train", "none", "val"), sizes={"train": 82081, "val": 40137}
+        functools.partial(coco.load, year=2014),
+        SplitNames("train", "none", "val"),
+        sizes={"train": 82081, "val": 40137},
     ),
     "coco2017": Reader(functools.partial(coco.load, year=2017), SplitNames("train", "none", "val")),
     "nuswide": Reader(

@@ -135,10 +135,10 @@ def _read_boxes(
     areas = np.clip(parts, 0, 1).astype(np.float32)
     # By less than a pixel some boxes end beyond the image for the decimals they are rounded to.
     reach = np.maximum(-np.minimum(x, y), np.maximum(right - width, bottom - height))
-    clipped = (reach >= 1) | (parts > 1)
-    notes = _counted(annotations, clipped, "reach beyond their image and are clipped to it")
+    clipped = (reach > 1) | (parts > 1)
+    notes = _counted(annotations, clipped, "objects that reach beyond their image, clipped to it")
     crowds = annotations.flags("iscrowd")
-    notes += _counted(annotations, crowds, "are crowds: they count as labels and have no box")
+    notes += _counted(annotations, crowds, "crowds, which count as labels and have no box")
     return boxes, areas, notes
 
 
@@ -147,7 +147,7 @@ def _counted(annotations: JsonList, chosen: NDArray[np.bool_], what: str) -> lis
     if not count:
         return []
     return [
-        f"{annotations.path}: {count:,} of {len(annotations):,} annotations {what}, the first is "
+        f"{annotations.path}: {what}: {count:,} of {len(annotations):,}, the first is "
         f"{annotations.name}[{first}]"
     ]
 

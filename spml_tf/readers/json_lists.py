@@ -20,7 +20,7 @@ from spml_tf.errors import UserError
 from spml_tf.files import read_text
 
 # By what messages call them. The type bool is in none, although Python counts it as an int.
-_TYPES = {
+_TYPES: dict[str, set[type]] = {
     "a whole number": {int},
     "a number": {int, float},
     "text": {str},
@@ -106,7 +106,7 @@ class JsonList:
 
     def numbers(self, key: str, low: float, expected: str) -> NDArray[np.float64]:
         """float64 [N], the values of a key, which must be finite and at least low."""
-        values = floats(self.column(key, "a number"))
+        values = _floats(self.column(key, "a number"))
         self.require(np.isfinite(values) & (values >= low), key, expected)
         return values
 
@@ -124,7 +124,7 @@ class JsonList:
         if not set(map(type, numbers)) <= types:
             good = [all(type(x) in types for x in value) for value in values]
             self.require(good, key, f"{expected}, all of them numbers")
-        found = floats(numbers).reshape(-1, 4)
+        found = _floats(numbers).reshape(-1, 4)
         self.require(np.isfinite(found).all(axis=1), key, f"{expected}, all of them finite")
         self.require((found[:, 2:] >= 0).all(axis=1), key, f"{expected} of no negative size")
         return found
@@ -195,7 +195,7 @@ def read_lists(
     return [JsonList(path, name, content[name]) for name in names]
 
 
-def floats(values: Sequence[int | float]) -> NDArray[np.float64]:
+def _floats(values: Sequence[int | float]) -> NDArray[np.float64]:
     """float64 [N]; integers that are too large become infinite."""
     try:
         return np.array(values, np.float64)

@@ -7,6 +7,7 @@ means for the labels is a choice, see `load`.
 
 from __future__ import annotations
 
+import collections
 import math
 import os
 import xml.etree.ElementTree as ElementTree
@@ -48,11 +49,10 @@ CLASS_NAMES = (
 SPLITS = {2012: ("train", "val", "trainval"), 2007: ("train", "val", "trainval", "test")}
 DIFFICULT_RULES = {"positive": POSITIVE, "negative": NEGATIVE, "unknown": UNKNOWN}
 
-_SOURCE = (
-    "get the Pascal VOC archives (2012: VOCtrainval_11-May-2012.tar; 2007: "
-    "VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar), unpack them into one place, and name "
-    "their folder VOCdevkit or VOCdevkit/VOC2012, which holds ImageSets/Main and JPEGImages"
-)
+_ARCHIVES = {
+    2012: "VOCtrainval_11-May-2012.tar",
+    2007: "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar",
+}
 
 
 def load(
@@ -65,7 +65,7 @@ def load(
     """Reads one split of Pascal VOC.
 
     Args:
-        data_dir: the folder VOC2012 (it holds ImageSets) or the folder VOCdevkit above it.
+        data_dir: the folder VOC2012 or VOC2007, which holds ImageSets, or VOCdevkit above it.
         split: "train", "val" or "trainval"; of 2007 also "test".
         difficult: how the mark " 0" counts: "negative" (as in Cole et al., CVPR 2021, whose label
             is 1 for " 1" only), "positive" or "unknown".
@@ -76,54 +76,78 @@ def load(
         Examples with files, sorted by name; names are "JPEGImages/....jpg". Images without a
         positive label are left out. Boxes where there is a folder Annotations, else None; boxes of
         difficult objects are kept with difficult="positive" only, and an image without an
-        annotation file has none.
+        annotation file has none. Notes count what is left out or clipped.
 
     Raises:
         UserError: folder, list or photo missing, or a malformed line or annotation.
-        ValueError: an unknown rule for difficult objects.
+        ValueError: an unknown year, or an unknown rule for difficult objects.
     """
+    if year not in SPLITS:
+        raise ValueError(f"year: expected one of {tuple(SPLITS)}, found {year!r}")
     if difficult not in DIFFICULT_RULES:
         known = ", ".join(DIFFICULT_RULES)
         raise ValueError(f"difficult: expected one of {known}, found {difficult!r}")
     if split not in SPLITS[year]:
         known = ", ".join(SPLITS[year])
         raise UserError(f"split: Pascal VOC {year} has {known}, found {split!r}")
-    root = _root(data_dir, year)
-    stems = _read_list(root, split)
-    labels = _read_labels(root, split, stems, DIFFICULT_RULES[difficult])
-    kept = np.flatnonzero((labels == POSITIVE).any(axis=1))
-    if not len(kept):
-        raise UserError(f"{_list_path(root, split)}: no photo of this list has a positive label")
-    stems = [stems[row] for row in kept]
+    source = _source(year)
+    root = _root(data_dir, year, source)
+    stems = _read_list(root, split, source)
+    labels = _read_labels(root, split, stems, DIFFICULT_RULES[difficult], source)
+    stems, labels, notes = _with_positives(_list_path(root, split), stems, labels)
     names = tuple(f"JPEGImages/{stem}.jpg" for stem in stems)
-    paths = require_photos(root, names, _SOURCE, allow_outside)
-    boxes, notes = _read_all_boxes(root, stems, keep_difficult=difficult == "positive")
-    if len(kept) < len(labels):
-        notes += (
-            f"{_list_path(root, split)}: {len(labels) - len(kept)} of {len(labels)} photos have no "
-            "positive label and are left out",
-        )
-    return Examples(names, labels[kept], CLASS_NAMES, paths=paths, boxes=boxes, notes=notes)
+    paths = require_photos(root, names, source, allow_outside)
+    boxes, box_notes = _read_all_boxes(root, stems, difficult == "positive", source)
+    return Examples(
+        names, labels, CLASS_NAMES, paths=paths, boxes=boxes, notes=(*notes, *box_notes)
+    )
 
 
-def _root(data_dir: str | os.PathLike[str] | None, year: int) -> Path:
+def _source(year: int) -> str:
+    return (
+        f"get {_ARCHIVES[year]} from host.robots.ox.ac.uk/pascal/VOC, unpack into one place, and "
+        f"name the folder VOCdevkit or VOCdevkit/VOC{year}, which holds ImageSets/Main and "
+        "JPEGImages"
+    )
+
+
+def _root(data_dir: str | os.PathLike[str] | None, year: int, source: str) -> Path:
     if data_dir is None:
-        raise UserError(f"data_dir: Pascal VOC needs its folder; {_SOURCE}")
+        raise UserError(f"data_dir: Pascal VOC needs its folder; {source}")
     given = Path(data_dir).absolute()
+    if any(given.name == f"VOC{other}" for other in SPLITS if other != year):
+        raise UserError(f"data_dir: {given} is not of Pascal VOC {year}; {source}")
     for root in (given, given / f"VOC{year}"):
-        if (root / "ImageSets" / "Main").is_dir():
+        if os.path.isdir(root / "ImageSets" / "Main"):
             return root
-    raise UserError(f"data_dir: no ImageSets/Main in {given} or in its VOC{year}; {_SOURCE}")
+    raise UserError(f"data_dir: no ImageSets/Main in {given} or in its VOC{year}; {source}")
+
+
+def _with_positives(
+    path: Path, stems: Sequence[str], labels: NDArray[np.int8]
+) -> tuple[list[str], NDArray[np.int8], list[str]]:
+    """The images that have a positive label, their labels, and a note on the others."""
+    shown = (labels == POSITIVE).any(axis=1)
+    kept, others = np.flatnonzero(shown), np.flatnonzero(~shown)
+    if not len(kept):
+        raise UserError(f"{path}: no photo of this list has a positive label")
+    notes = []
+    if len(others):
+        notes.append(
+            f"{path}: {len(others):,} of {len(stems):,} photos have no positive label and are left "
+            f"out, the first is {stems[int(others[0])]}"
+        )
+    return [stems[row] for row in kept.tolist()], labels[kept], notes
 
 
 def _list_path(root: Path, name: str) -> Path:
     return root / "ImageSets" / "Main" / f"{name}.txt"
 
 
-def _read_list(root: Path, split: str) -> list[str]:
+def _read_list(root: Path, split: str, source: str) -> list[str]:
     """The file stems of a split, sorted."""
     stems: set[str] = set()
-    for place, words in read_words(_list_path(root, split), _SOURCE):
+    for place, words in read_words(_list_path(root, split), source):
         if len(words) != 1:
             raise UserError(f"{place}: expected one image name, found {' '.join(words)!r}")
         if words[0] in stems:
@@ -132,7 +156,9 @@ def _read_list(root: Path, split: str) -> list[str]:
     return sorted(stems)
 
 
-def _read_labels(root: Path, split: str, stems: Sequence[str], difficult: int) -> NDArray[np.int8]:
+def _read_labels(
+    root: Path, split: str, stems: Sequence[str], difficult: int, source: str
+) -> NDArray[np.int8]:
     """int8 [N, 20] of the images named in stems."""
     rows = {stem: row for row, stem in enumerate(stems)}
     values = {"1": POSITIVE, "-1": NEGATIVE, "0": difficult}
@@ -140,7 +166,7 @@ def _read_labels(root: Path, split: str, stems: Sequence[str], difficult: int) -
     for column, class_name in enumerate(CLASS_NAMES):
         path = _list_path(root, f"{class_name}_{split}")
         missing = set(stems)
-        for place, words in read_words(path, _SOURCE):
+        for place, words in read_words(path, source):
             stem, mark = _stem_and_mark(place, words, values)
             if stem not in rows:
                 raise UserError(f"{place}: {stem} is not in {split}.txt; remove it or add it there")
@@ -162,53 +188,99 @@ def _stem_and_mark(place: str, words: Sequence[str], values: dict[str, int]) -> 
 
 
 def _read_all_boxes(
-    root: Path, stems: Sequence[str], keep_difficult: bool
-) -> tuple[tuple[NDArray[np.float32], ...] | None, tuple[str, ...]]:
-    """Each photo's boxes, or None where the archive has no annotations at all, and notes."""
+    root: Path, stems: Sequence[str], keep_difficult: bool, source: str
+) -> tuple[tuple[NDArray[np.float32], ...] | None, list[str]]:
+    """Each photo's boxes, or None where there is no folder of annotations, and notes."""
     folder = root / "Annotations"
-    if not folder.is_dir():
-        return None, ()
-    present = set(os.listdir(folder))
-    annotated = [f"{stem}.xml" in present for stem in stems]
-    rows = [
-        _read_boxes(folder / f"{stem}.xml", keep_difficult) if there else []
-        for stem, there in zip(stems, annotated, strict=True)
-    ]
-    notes = ()
-    if not all(annotated):
-        missing = len(stems) - sum(annotated)
-        notes = (f"{folder}: {missing} of {len(stems)} photos have no annotation, hence no boxes",)
-    return tuple(np.asarray(x, np.float32).reshape(-1, 5) for x in rows), notes
-
-
-def _read_boxes(path: Path, keep_difficult: bool) -> list[list[float]]:
-    """Rows (class index, y1, x1, y2, x2); photos may be smaller than when they were annotated."""
+    if not os.path.isdir(folder):
+        return None, []
     try:
-        content = path.read_bytes()
-        if b"<!" in content.replace(b"<!--", b""):
-            raise ValueError("it declares a document type, which VOC's files do not")
-        tree = ElementTree.fromstring(content)
-        height, width = (_number(tree, f"size/{side}") for side in ("height", "width"))
-        return [
-            _box_row(node, height, width)
-            for node in tree.findall("object")
-            if keep_difficult or node.findtext("difficult", "0").strip() != "1"
-        ]
-    except (ElementTree.ParseError, OSError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: not a VOC annotation ({error}); {_SOURCE}") from error
+        present = set(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from error
+    counts: collections.Counter[str] = collections.Counter()
+    boxes = []
+    for stem in stems:
+        rows: list[list[float]] = []
+        if f"{stem}.xml" in present:
+            rows = _read_boxes(folder / f"{stem}.xml", keep_difficult, counts, source)
+        else:
+            counts["photos without an annotation file, hence without boxes"] += 1
+        boxes.append(np.asarray(rows, np.float32).reshape(-1, 5))
+    return tuple(boxes), [f"{folder}: {what}: {count:,}" for what, count in counts.items()]
 
 
-def _box_row(node: ElementTree.Element, height: float, width: float) -> list[float]:
+def _read_boxes(
+    path: Path, keep_difficult: bool, counts: collections.Counter[str], source: str
+) -> list[list[float]]:
+    """Rows (class index, y1, x1, y2, x2) of [0, 1], counting what is left out or clipped.
+
+    The size is the annotation's own: photos may be smaller than when they were annotated.
+    """
+    rows = []
+    try:
+        tree = _parse(path)
+        height, width = (_number(tree, f"size/{side}", 1) for side in ("height", "width"))
+        for node in tree.findall("object"):
+            if _is_difficult(node) and not keep_difficult:
+                counts["boxes of difficult objects, left out"] += 1
+                continue
+            y1, x1, y2, x2 = _corners(node)
+            if min(y1, x1) < -1 or y2 > height + 1 or x2 > width + 1:
+                counts["boxes that reach beyond their photo, clipped to it"] += 1
+            corners = np.clip([y1 / height, x1 / width, y2 / height, x2 / width], 0, 1)
+            rows.append([_class_index(node), *corners.tolist()])
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        # LookupError: an encoding that Python does not know.
+        raise UserError(f"{path}: not a VOC annotation ({error}); {source}") from error
+    return rows
+
+
+class _Builder(ElementTree.TreeBuilder):
+    def doctype(self, *_: str | None) -> None:
+        """Refuses document types, with which a small file can expand to gigabytes."""
+        raise ValueError("it declares a document type, which VOC's files do not")
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    return ElementTree.parse(path, ElementTree.XMLParser(target=_Builder())).getroot()
+
+
+def _is_difficult(node: ElementTree.Element) -> bool:
+    text = node.findtext("difficult", "0").strip()
+    if text not in ("0", "1"):
+        raise ValueError(f"difficult must be 0 or 1, found {text[:40]!r}")
+    return text == "1"
+
+
+def _class_index(node: ElementTree.Element) -> int:
+    name = node.findtext("name", "").strip()
+    if name not in CLASS_NAMES:
+        raise ValueError(f"unknown class {name[:40]!r}")
+    return CLASS_NAMES.index(name)
+
+
+def _corners(node: ElementTree.Element) -> tuple[float, float, float, float]:
+    """An object's (y1, x1, y2, x2) in pixels from 0; parts of it have boxes of their own."""
+    boxes = node.findall("bndbox")
+    if len(boxes) != 1:
+        raise ValueError(f"an object has {len(boxes)} bndbox, which must be 1")
+    y1, x1, y2, x2 = (_number(boxes[0], side) for side in ("ymin", "xmin", "ymax", "xmax"))
+    if y2 < y1 or x2 < x1:
+        raise ValueError(f"a bndbox ends before it begins: {x1:g},{y1:g} to {x2:g},{y2:g}")
     # VOC counts pixels from 1, and the last one belongs to the box.
-    y1, x1 = _number(node, "bndbox/ymin") - 1, _number(node, "bndbox/xmin") - 1
-    y2, x2 = _number(node, "bndbox/ymax"), _number(node, "bndbox/xmax")
-    class_index = CLASS_NAMES.index(node.findtext("name", "").strip())
-    corners = [y1 / height, x1 / width, y2 / height, x2 / width]
-    return [class_index, *(min(max(corner, 0.0), 1.0) for corner in corners)]
+    return y1 - 1, x1 - 1, y2, x2
 
 
-def _number(node: ElementTree.Element, path: str) -> float:
+def _number(node: ElementTree.Element, path: str, low: float = -math.inf) -> float:
     text = node.findtext(path)
-    if text is None or not math.isfinite(float(text)):
-        raise ValueError(f"no number in {path}")
-    return float(text)
+    if text is None:
+        raise ValueError(f"no {path}")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= low):
+        least = f" of at least {low}" if low > -math.inf else ""
+        raise ValueError(f"{path} must be a number{least}, found {text.strip()[:40]!r}")
+    return number
