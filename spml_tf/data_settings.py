@@ -72,7 +72,8 @@ class DataSettings:
     )
     difficult: str | None = flag_field(
         None,
-        "voc, voc2007, tfds: how a class counts all whose objects are marked as difficult. Default: negative.",
+        "voc, voc2007, tfds: how a class counts all whose objects are marked as difficult. "
+        "Default: negative.",
         str,
         ("negative", "positive", "unknown"),
     )
