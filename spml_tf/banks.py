@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import h5py
 import keras
 import tensorflow as tf
 
@@ -177,3 +178,19 @@ def score_bank(num_images: int, num_classes: int, **kwargs: Any) -> EMABank:
 def heatmap_bank(num_images: int, num_classes: int, grid: int, **kwargs: Any) -> EMABank:
     """The heatmap bank H of eq. 7: values [N, W, W, L], W = `grid`. Arguments as for `EMABank`."""
     return EMABank(num_images, num_classes, grid=grid, name="ema_heatmaps", **kwargs)
+
+
+def load_all(path: str, banks: Sequence[EMABank]) -> None:
+    """Starts banks from those of the same names in a checkpoint; the others stay as they are.
+
+    Args:
+        path: a .weights.h5 file.
+        banks: the banks to fill.
+
+    Raises:
+        ValueError: where a bank of the checkpoint has another shape or dtype.
+    """
+    with h5py.File(path) as file:
+        for bank in banks:
+            if bank.name in file:
+                bank.load_saved(file[bank.name]["vars"], path)

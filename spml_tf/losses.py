@@ -1,17 +1,12 @@
 """The classification losses (eqs. 1, 2, 5) and the consistency losses (eqs. 6, 7).
 
-Every classification loss is a pure function of labels [B, L] and logits [B, L], and a thin
-registered class around it. Labels are 1 (positive), 0 (negative), -1 (unknown) and 2 (unknown, but
-expected to be positive by the selection); `METHODS` names them for the command line. To add a loss,
-write the function, its class and a row in `METHODS`.
+Every classification loss is a pure function of labels [B, L] and logits [B, L]; `methods` holds
+their classes and names. Labels are 1 (positive), 0 (negative), -1 (unknown) and 2 (unknown, but
+expected to be positive by the selection).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import keras
 import tensorflow as tf
 
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE
@@ -110,82 +105,3 @@ def _masked_l1(values: tf.Tensor, targets: tf.Tensor, counts: tf.Tensor) -> tf.T
     distances = tf.reduce_mean(tf.abs(values - tf.stop_gradient(targets)), axis=-1)
     weights = tf.cast(counts, distances.dtype)
     return tf.math.divide_no_nan(tf.reduce_sum(distances * weights), tf.reduce_sum(weights))
-
-
-class _LabelLoss(keras.losses.Loss):
-    """A registered class around one of the functions above: y_true labels, y_pred logits."""
-
-    function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        return type(self).function(tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred))
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class KnownBinaryCrossentropy(_LabelLoss):
-    """`known_binary_crossentropy` as a Keras loss (eq. 1)."""
-
-    function = staticmethod(known_binary_crossentropy)
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class AssumeNegative(_LabelLoss):
-    """`assume_negative` as a Keras loss (eq. 2)."""
-
-    function = staticmethod(assume_negative)
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class ExpectedNegative(_LabelLoss):
-    """`expected_negative` as a Keras loss (eq. 5)."""
-
-    function = staticmethod(expected_negative)
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class ExpectedPositive(_LabelLoss):
-    """`expected_positive` as a Keras loss (Table 2, EP)."""
-
-    function = staticmethod(expected_positive)
-
-
-class Method(NamedTuple):
-    """A row of the table of methods.
-
-    Attributes:
-        loss: class of the classification loss.
-        selects: whether it needs expected positives, chosen once an epoch.
-    """
-
-    loss: type[keras.losses.Loss]
-    selects: bool = False
-
-
-METHODS: dict[str, Method] = {
-    "bce": Method(KnownBinaryCrossentropy),
-    "an": Method(AssumeNegative),
-    "en": Method(ExpectedNegative, selects=True),
-    "ep": Method(ExpectedPositive, selects=True),
-}
-CONSISTENCIES = ("", "cl", "scl")
-
-
-def parse_method(name: str) -> tuple[Method, str]:
-    """Reads a method's name such as "en+scl".
-
-    Args:
-        name: a row of `METHODS`, alone or followed by "+cl" or "+scl".
-
-    Returns:
-        The row and the consistency loss, "" (none), "cl" or "scl".
-
-    Raises:
-        ValueError: for any other name, listing those that exist.
-    """
-    base, _, consistency = name.partition("+")
-    if base not in METHODS or consistency not in CONSISTENCIES or name.endswith("+"):
-        raise ValueError(
-            f"method must be one of {', '.join(METHODS)}, alone or followed by +cl or +scl. "
-            f"Received: {name!r}"
-        )
-    return METHODS[base], consistency

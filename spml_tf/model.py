@@ -6,15 +6,15 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import banks, boxes, losses, targets
+from spml_tf import banks, baselines, boxes, losses, methods, targets
 from spml_tf.callbacks import EpochStart
-from spml_tf.labels import EXPECTED, UNKNOWN
-from spml_tf.networks import backbone_layers
+from spml_tf.label_store import LabelStore
+from spml_tf.labels import UNKNOWN
+from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.pipeline import unpack
 
 
@@ -36,16 +36,19 @@ class SPMLModel(keras.Model):
         network: functional keras.Model, images -> CAM logits [B, G, G, L] float32, whose head is
             the layer "cam_logits" (see `spml_tf.networks`).
         num_images: N, number of training images.
-        method: a row of `spml_tf.losses.METHODS`, alone or with "+cl" or "+scl".
-        positives_per_image: K of eq. 3; needed by methods that select.
+        method: a row of `spml_tf.methods.METHODS`, alone or with "+cl" or "+scl".
+        positives_per_image: K of eq. 3; needed by methods that select, by EPR and by ROLE.
         warmup_epochs: epochs in which only the head is trained; the backbone then runs as in
             inference, its batch normalisation included.
         freeze_batch_norm: keep the batch normalisation of the backbone as it is throughout.
         selection_start_epoch: first epoch with expected positives.
-        selection_budget: "all" or "unannotated", see `targets.expected_positives`.
+        selection_budget: "all", "unannotated" or "global", see `targets.expected_positives`.
         consistency_start_epoch: first epoch with the consistency loss.
         consistency_weight: gamma of eq. 8.
         ema_momentum: mu of eq. 4.
+        entropy_weight: alpha of the method em.
+        large_loss_rate: percent of the labels that ll_r, ll_ct and ll_cp mark, see
+            `baselines.mark_large_losses`.
         heatmap_size: W, cells per side of the heatmap bank; None means the network's G.
         bank_dtype: "float32", "float16" or "uint8".
         seed: int, of the stochastic rounding of uint8 banks.
@@ -70,17 +73,19 @@ class SPMLModel(keras.Model):
         consistency_start_epoch: int = 2,
         consistency_weight: float = 0.25,
         ema_momentum: float = 0.8,
+        entropy_weight: float = 0.1,
+        large_loss_rate: float = 0.2,
         heatmap_size: int | None = None,
         bank_dtype: str = "float32",
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        row, self.consistency = losses.parse_method(method)
-        if row.selects and not positives_per_image:
+        self.row, self.consistency = methods.parse_method(method)
+        if self.row.needs_k and not positives_per_image:
             raise ValueError(
-                f"method {method!r} selects expected positives and needs positives_per_image, the "
-                "mean number of true positives per training image (count 50 images to estimate it)"
+                f"method {method!r} needs positives_per_image, the mean number of true positives "
+                "per training image (count 50 images to estimate it)"
             )
         if selection_budget not in targets.BUDGETS:
             raise ValueError(
@@ -95,10 +100,12 @@ class SPMLModel(keras.Model):
         self.selection_budget = selection_budget
         self.consistency_start_epoch = consistency_start_epoch
         self.consistency_weight = consistency_weight
-        self.selects = row.selects
-        self.classification = row.loss()
+        self.entropy_weight = entropy_weight
+        self.large_loss_rate = large_loss_rate
+        options = {name: getattr(self, name) for name in self.row.options}
+        self.classification = self.row.loss(**options)
         self.num_images, self.num_classes = num_images, network.output_shape[-1]
-        self._find_backbone()
+        self._backbone = BackboneSwitch(network, freeze_batch_norm)
         bank = {"momentum": ema_momentum, "storage": bank_dtype, "seed": seed}
         self.heatmap_size = heatmap_size or network.output_shape[1]
         self.ema_scores = banks.score_bank(num_images, self.num_classes, **bank)
@@ -110,31 +117,27 @@ class SPMLModel(keras.Model):
         self._add_state()
         self.built = True
 
-    def _find_backbone(self) -> None:
-        """Notes the layers that warm-up freezes, and freezes batch normalisation if asked to."""
-        layers = backbone_layers(self.network)
-        for layer in layers:
-            if self.freeze_batch_norm and isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
-        # Their ids: Keras would track layers that stand in an attribute as this model's own.
-        self._thawable = frozenset(id(layer) for layer in layers if layer.trainable)
-
     def _add_state(self) -> None:
-        state = {"trainable": False, "autocast": False}
         self.epoch = self.add_weight(
-            shape=(), dtype="int64", initializer="zeros", name="epoch", **state
-        )
-        self.labels = self.add_weight(
-            shape=(self.num_images, self.num_classes),
-            dtype="int8",
-            initializer=keras.initializers.Constant(UNKNOWN),
-            name="labels",
-            **state,
-        )
+            shape=(), dtype="int64", initializer="zeros", name="epoch", trainable=False,
+            autocast=False,
+        )  # fmt: skip
+        self.label_store = LabelStore(self.num_images, self.num_classes, name="label_store")
+        self.label_estimates = None
+        if self.row.estimates:
+            self.label_estimates = self.add_weight(
+                shape=(self.num_images, self.num_classes), name="label_estimates", autocast=False
+            )
+            self.set_labels(np.full((self.num_images, self.num_classes), UNKNOWN, np.int8))
         self.classification_tracker = keras.metrics.Mean(name="classification_loss")
         self.consistency_tracker = None
         if self.consistency:
             self.consistency_tracker = keras.metrics.Mean(name="consistency_loss")
+
+    @property
+    def labels(self) -> keras.Variable:
+        """The training labels, [N, L] int8 in {1, 0, -1, 2}; 2 marks expected positives."""
+        return self.label_store.codes
 
     # -- evaluation and prediction ---------------------------------------------------------------
 
@@ -169,21 +172,22 @@ class SPMLModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         image, box, flip, index = unpack(x)
-        codes = self._remember_labels(index, y)
+        codes = self.label_store.remember(index, y)
         scores_before = self.ema_scores.read(index)  # t-1: read before this step writes
         with tf.GradientTape() as tape:
             logits = self.network(image, training=True)
             maps = tf.sigmoid(logits)
             pooled = _pooled(logits)
             scores = tf.sigmoid(pooled)
-            classification = self._classification_loss(codes, pooled)
+            codes = self._mark(index, codes, pooled)
+            classification = self._training_loss(index, codes, pooled)
             consistency = self._consistency_loss(maps, scores, scores_before, (index, box, flip))
             loss = classification + self._gamma() * consistency  # eq. 8
             # Gradients are summed over replicas.
             scaled = self.optimizer.scale_loss(loss / self.distribute_strategy.num_replicas_in_sync)
         self._track(tf.shape(y)[0], loss, classification, consistency)
         variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        self.optimizer.apply(_dense(tape.gradient(scaled, variables)), variables)
         self.ema_scores.write(index, scores)  # eq. 4
         if self.ema_heatmaps is not None:
             values, inside = boxes.to_image_frame(maps, box, flip, self.heatmap_size)
@@ -193,6 +197,23 @@ class SPMLModel(keras.Model):
     def _classification_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         # A Keras loss has divided its mean by the number of replicas.
         return self.classification(labels, logits) * self.distribute_strategy.num_replicas_in_sync
+
+    def _training_loss(self, index: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        if self.label_estimates is None:
+            return self._classification_loss(labels, logits)
+        estimates = tf.gather(self.label_estimates.value, index)
+        return tf.reduce_mean(baselines.role(labels, logits, estimates, self.positives_per_image))
+
+    def _mark(self, index: tf.Tensor, codes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """The labels with the marks that a rule of the method sets in this batch."""
+        if self.row.marks is None:
+            return codes
+        codes = self.row.marks(
+            codes, tf.stop_gradient(logits), self.epoch.value, self.large_loss_rate
+        )
+        if self.row.keeps_marks:
+            self.label_store.write(index, codes)
+        return codes
 
     def _gamma(self) -> tf.Tensor:
         active = self.epoch.value >= self.consistency_start_epoch
@@ -209,15 +230,6 @@ class SPMLModel(keras.Model):
             target = boxes.masked_to_crop_frame(*known, box, flip, tf.shape(maps)[1])
             return losses.spatial_consistency(maps, *target)
         return tf.constant(0.0)
-
-    def _remember_labels(self, index: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Stores the batch's labels, keeping the marks of expected positives; returns both."""
-        y = tf.cast(y, tf.int8)
-        expected = (tf.gather(self.labels.value, index) == EXPECTED) & (y == UNKNOWN)
-        codes = tf.where(expected, tf.constant(EXPECTED, tf.int8), y)
-        every_index, every_code = banks.from_all_replicas(index, codes)
-        self.labels.value.scatter_update(tf.IndexedSlices(every_code, every_index))
-        return codes
 
     def _track(self, size: Any, loss: Any, classification: Any, consistency: Any) -> None:
         self._loss_tracker.update_state(loss, sample_weight=size)
@@ -240,38 +252,28 @@ class SPMLModel(keras.Model):
         # Banks that are filled before the first epoch are an earlier run's: their choice stands
         # until this run's own scores can be trusted.
         filled = epoch == 1 and self.ema_scores.visited.numpy().any()
-        if self.selects and (filled or epoch >= self.selection_start_epoch):
+        if self.row.selects and (filled or epoch >= self.selection_start_epoch):
             self.select_expected_positives()
 
     def _set_backbone_trainable(self, trainable: bool) -> None:
-        layers = [x for x in backbone_layers(self.network) if id(x) in self._thawable]
-        changed = [layer for layer in layers if layer.trainable != trainable]
-        for layer in changed:
-            layer.trainable = trainable
-        if changed and self.train_function is not None:
+        if self._backbone.turn(trainable) and self.train_function is not None:
             self.make_train_function(force=True)
 
     def select_expected_positives(self) -> None:
-        """Chooses the expected positives (zhat of eq. 5) from the score bank and saves the choice.
-
-        Only images that were visited take part: N of eq. 3 is their number.
-        """
-        seen = self.ema_scores.visited.numpy()
-        labels = np.array(self.labels.numpy())
-        labels[labels == EXPECTED] = UNKNOWN
-        scores = self.ema_scores.values.numpy()[seen]
-        chosen = targets.expected_positives(
-            scores, labels[seen], self.positives_per_image, self.selection_budget
-        )
-        labels[seen] = np.where(chosen, np.int8(EXPECTED), labels[seen])
-        self.labels.assign(labels)
+        """Chooses the expected positives from the score bank, see `LabelStore.select`."""
+        self.label_store.select(self.ema_scores, self.positives_per_image, self.selection_budget)
 
     def set_labels(self, labels: np.ndarray) -> None:
-        """Stores all training labels at once, [N, L] in {1, 0, -1}; needed with `load_banks`.
+        """Stores all training labels at once, [N, L] in {1, 0, -1}.
 
-        Without it labels enter as batches come, so that the first epoch cannot select.
+        Without it labels enter as batches come: then banks of an earlier run cannot select in the
+        first epoch, and ROLE's estimates start as if no label were known.
         """
         self.labels.assign(labels.astype(np.int8))
+        if self.label_estimates is not None:
+            noise = np.random.RandomState(self.ema_scores.seed).uniform(-1, 1, labels.shape)
+            start = baselines.role_estimates(labels, tf.constant(noise, tf.float32))
+            self.label_estimates.assign(start)
 
     def load_banks(self, path: str) -> None:
         """Starts the banks from those of an earlier run on the same images.
@@ -285,16 +287,13 @@ class SPMLModel(keras.Model):
         Raises:
             ValueError: where a bank of the checkpoint has another shape or dtype than this model's.
         """
-        with h5py.File(path) as file:
-            for bank in (self.ema_scores, self.ema_heatmaps):
-                if bank is not None and bank.name in file:
-                    bank.load_saved(file[bank.name]["vars"], path)
+        banks.load_all(path, [x for x in (self.ema_scores, self.ema_heatmaps) if x is not None])
 
     def get_config(self) -> dict[str, Any]:
         names = (
             "num_images", "method", "positives_per_image", "warmup_epochs", "freeze_batch_norm",
             "selection_start_epoch", "selection_budget", "consistency_start_epoch",
-            "consistency_weight", "heatmap_size",
+            "consistency_weight", "entropy_weight", "large_loss_rate", "heatmap_size",
         )  # fmt: skip
         bank = self.ema_scores
         return {
@@ -312,6 +311,11 @@ class SPMLModel(keras.Model):
             config.pop("network"), custom_objects=custom_objects
         )
         return cls(network, **config)
+
+
+def _dense(gradients: list[Any]) -> list[tf.Tensor]:
+    """Gradients as tensors: that of ROLE's estimates comes as the rows of the batch."""
+    return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
 def _pooled(logits: tf.Tensor) -> tf.Tensor:

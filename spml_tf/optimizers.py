@@ -1,4 +1,4 @@
-"""An optimizer that gives the head a learning rate of its own."""
+"""An optimizer that gives head and label estimates learning rates of their own."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
 def head_and_backbone(
     backbone_optimizer: keras.optimizers.Optimizer,
     head_optimizer: keras.optimizers.Optimizer,
+    estimates_optimizer: keras.optimizers.Optimizer | None = None,
     head_layer: str = "cam_logits",
 ) -> GroupedOptimizer:
     """An optimizer for the head's variables and another for all the others.
@@ -56,6 +57,7 @@ def head_and_backbone(
     Args:
         backbone_optimizer: for every variable outside the head.
         head_optimizer: for the variables of `head_layer`.
+        estimates_optimizer: for ROLE's `label_estimates`; None where the model has none.
         head_layer: name of the head's layer.
 
     Returns:
@@ -63,4 +65,6 @@ def head_and_backbone(
     """
     groups = keras.optimizers.OptimizerMap(backbone_optimizer)
     groups[rf"(.*/)?{head_layer}/.*"] = head_optimizer
+    if estimates_optimizer is not None:
+        groups[r"(.*/)?label_estimates"] = estimates_optimizer
     return GroupedOptimizer(groups)

@@ -33,7 +33,11 @@ class Settings(DataSettings):
     image_size: int | None = flag_field(
         None, "Input side in pixels. Default: 64 small_residual, 448 resnet50, 224 others.", int
     )
-    method: str = flag_field("en+scl", "bce, an, en or ep, alone or followed by +cl or +scl.")
+    method: str = flag_field(
+        "en+scl",
+        "bce, an, an_ls, wan, epr, role, ll_r, ll_ct, ll_cp, en, ep, em, hill, splc or asl, alone "
+        "or followed by +cl or +scl.",
+    )
     positives_per_image: float | None = flag_field(
         None,
         "K: mean number of true positives per training image. Default: the mean over the fully "
@@ -60,14 +64,22 @@ class Settings(DataSettings):
     )
     selection_budget: str = flag_field(
         "all",
-        "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only.",
+        "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only; "
+        "global: rank the unknown labels of all classes together.",
         str,
-        ("all", "unannotated"),
+        ("all", "unannotated", "global"),
     )
     consistency_start_epoch: int | None = flag_field(
         None, "First epoch with CL or SCL, from 1. Default: --selection_start_epoch.", int
     )
     consistency_weight: float = flag_field(0.25, "gamma of eq. 8.", float)
+    entropy_weight: float = flag_field(0.1, "alpha of the method em.", float)
+    large_loss_rate: float = flag_field(
+        0.2,
+        "delta of ll_r, ll_ct and ll_cp: percent of the labels that are marked, an epoch for the "
+        "first two.",
+        float,
+    )
     ema_momentum: float = flag_field(0.8, "mu of eq. 4, in [0, 1).", float)
     heatmap_size: int | None = flag_field(
         None, "W, cells per side of the heatmap bank. Default: the network's grid.", int
@@ -85,6 +97,9 @@ class Settings(DataSettings):
     )
     head_learning_rate: float | None = flag_field(
         None, "Adam's, of the head. Default: --learning_rate from scratch, 1e-3 otherwise.", float
+    )
+    estimates_learning_rate: float | None = flag_field(
+        None, "Adam's, of ROLE's label estimates. Default: 10 times --learning_rate.", float
     )
     learning_rate_schedule: str = flag_field(
         "cosine", "cosine: down to 0 over the run; constant.", str, ("cosine", "constant")
@@ -143,6 +158,7 @@ def resolve(given: Settings) -> Settings:
         "batch_size": given.batch_size or (32 if scratch else 16),
         "learning_rate": rate,
         "head_learning_rate": _default(given.head_learning_rate, rate if scratch else 1e-3),
+        "estimates_learning_rate": _default(given.estimates_learning_rate, 10 * rate),
         "initial_banks": _absolute(given.initial_banks),
         "init_from": _absolute(given.init_from),
     }
@@ -171,7 +187,9 @@ def _check(settings: Settings) -> None:
         ("image_size", 8, 1e5), ("epochs", 1, 1e6), ("warmup_epochs", 0, settings.epochs),
         ("selection_start_epoch", 1, 1e6), ("consistency_start_epoch", 1, 1e6),
         ("consistency_weight", 0, 1e6), ("ema_momentum", 0, 0.999999), ("batch_size", 1, 1e6),
-        ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3), ("threads", 0, 1e4),
+        ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
+        ("estimates_learning_rate", 0, 1e4), ("entropy_weight", 0, 1e3),
+        ("large_loss_rate", 0, 100), ("threads", 0, 1e4),
         ("positives_per_image", 1e-6, 1e6), ("heatmap_size", 1, 1e4), ("seed", 0, 2**31 - 1),
     ):  # fmt: skip
         check_range(name, getattr(settings, name), low, high)

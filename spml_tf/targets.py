@@ -6,7 +6,7 @@ import numpy as np
 
 from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
 
-BUDGETS = ("all", "unannotated")
+BUDGETS = ("all", "unannotated", "global")
 
 
 def class_budgets(labels: np.ndarray, positives_per_image: float) -> np.ndarray:
@@ -43,7 +43,9 @@ def expected_positives(
         positives_per_image: K of eq. 3 over these N images.
         budget: "all", the paper's: the annotated positives are ranked along with the others and
             p_i images are taken; "unannotated": only unknown labels are ranked and p_i - n_i of
-            them taken, n_i being the number of annotated positives.
+            them taken, n_i being the number of annotated positives; "global": the unknown labels of
+            all classes are ranked together and K * N - sum of n_i of them taken, which does not
+            assume that labels are missing in proportion to those that were annotated.
 
     Returns:
         [N, L] bool, True only where the label is unknown.
@@ -58,11 +60,19 @@ def expected_positives(
     positive = labels == POSITIVE
     unknown = (labels == UNKNOWN) | (labels == EXPECTED)
     candidates = unknown | positive if budget == "all" else unknown
+    ranked = np.where(candidates, scores, -np.inf)
+    if budget == "global":
+        missing = positives_per_image * len(labels) - positive.sum()
+        count = int(np.clip(np.rint(missing), 0, unknown.sum()))
+        # Image by image, so that ties go to the first image.
+        order = np.argsort(-ranked, axis=None, kind="stable")
+        selected = np.zeros(labels.size, dtype=bool)
+        selected[order[:count]] = True
+        return selected.reshape(labels.shape)
     counts = class_budgets(labels, positives_per_image)
     if budget == "unannotated":
         counts = counts - positive.sum(axis=0)
     counts = np.clip(np.rint(counts), 0, candidates.sum(axis=0)).astype(np.int64)
-    ranked = np.where(candidates, scores, -np.inf)
     selected = np.zeros(labels.shape, dtype=bool)
     for column, count in enumerate(counts):
         order = np.argsort(-ranked[:, column], kind="stable")

@@ -87,15 +87,15 @@ def _prepare_tensorflow(settings: Settings) -> None:
 
 
 def _build(settings: Settings, data: Splits) -> SPMLModel:
-    from spml_tf import losses
+    from spml_tf import methods
     from spml_tf.metrics import MeanAveragePrecision
     from spml_tf.model import SPMLModel
 
     try:
-        method, _ = losses.parse_method(settings.method)
+        method, _ = methods.parse_method(settings.method)
     except ValueError as error:
         raise UserError(f"--method={settings.method}: {error}") from None
-    if method.selects and data.positives_per_image is None:
+    if method.needs_k and data.positives_per_image is None:
         raise UserError(
             "--positives_per_image is missing and no validation image is fully labelled: count "
             "the classes that truly appear in 50 training photos and give their mean"
@@ -112,6 +112,8 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         consistency_start_epoch=settings.consistency_start_epoch,
         consistency_weight=settings.consistency_weight,
         ema_momentum=settings.ema_momentum,
+        entropy_weight=settings.entropy_weight,
+        large_loss_rate=settings.large_loss_rate,
         heatmap_size=settings.heatmap_size,
         bank_dtype=settings.bank_dtype,
         seed=settings.seed,
@@ -119,6 +121,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
     model.compile(optimizer=_optimizer(settings, len(data.train)), metrics=[MeanAveragePrecision()])
     if settings.initial_banks:
         _load_banks(model, settings, data)
+    model.set_labels(data.observed)
     return model
 
 
@@ -148,7 +151,7 @@ def _optimizer(settings: Settings, num_images: int) -> keras.optimizers.Optimize
     """Adam for backbone and head; a schedule's end is the last step of the run."""
     import keras
 
-    from spml_tf import optimizers, pipeline
+    from spml_tf import methods, optimizers, pipeline
 
     steps = pipeline.steps_per_epoch(num_images, settings.batch_size)
 
@@ -157,9 +160,13 @@ def _optimizer(settings: Settings, num_images: int) -> keras.optimizers.Optimize
             return keras.optimizers.Adam(rate)
         return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
 
-    backbone = adam(settings.learning_rate, settings.epochs - settings.warmup_epochs)
+    estimates = None
+    if methods.parse_method(settings.method)[0].estimates:
+        estimates = adam(settings.estimates_learning_rate, settings.epochs)
     return optimizers.head_and_backbone(
-        backbone, adam(settings.head_learning_rate, settings.epochs)
+        adam(settings.learning_rate, settings.epochs - settings.warmup_epochs),
+        adam(settings.head_learning_rate, settings.epochs),
+        estimates,
     )
 
 
@@ -178,7 +185,6 @@ def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
         model.load_banks(str(earlier.checkpoint))
     except ValueError as error:
         raise UserError(f"--initial_banks: {error}") from None
-    model.set_labels(data.observed)
 
 
 def _fit(model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, resumed: bool) -> None:

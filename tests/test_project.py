@@ -11,16 +11,16 @@ import pytest
 import tensorflow as tf
 
 import spml_tf
-from spml_tf import cli, losses
+from spml_tf import cli, methods
 from spml_tf.settings import Settings, resolve
 
 ROOT = Path(__file__).parent.parent
 # A module imports only from those before it.
 ORDER = (
     "errors cli files parallel labels label_files images boxes readers data_settings settings "
-    "pipeline encoded networks targets losses banks optimizers metrics thresholds runs callbacks "
-    "model reports scoring splits checks summaries image_writers prepare train evaluate export "
-    "predict data"
+    "pipeline encoded networks targets losses baselines methods banks label_store optimizers "
+    "metrics thresholds runs callbacks model reports scoring splits checks summaries "
+    "image_writers prepare train evaluate export predict data"
 ).split()
 
 
@@ -80,7 +80,7 @@ def test_flagfiles_are_whole(path):
     assert re.match(r"# .+\n# python -m spml_tf.train --flagfile=experiments/", text)
     assert str(path.relative_to(ROOT)) in text
     settings = cli.parse([f"--flagfile={path}", "--data_dir=x"], Settings, "")
-    losses.parse_method(settings.method)
+    methods.parse_method(settings.method)
     assert resolve(settings).epochs > 1
 
 

@@ -53,6 +53,12 @@ def test_laws(images, classes, mean, seed, budget):
     assert not (found & ~unknown).any()
     annotated = (labels == 1).sum(axis=0)
     p = np.rint(mean * images * annotated / max(annotated.sum(), 1) - (budget != "all") * annotated)
+    if budget == "global":
+        total = np.clip(np.rint(mean * images - annotated.sum()), 0, unknown.sum())
+        assert found.sum() == total
+        if 0 < total < unknown.sum():
+            assert scores[found].min() > scores[unknown & ~found].max()
+        return
     if budget == "unannotated":
         np.testing.assert_array_equal(found.sum(0), np.clip(p, 0, unknown.sum(0)))
     for column in range(classes):
@@ -60,6 +66,16 @@ def test_laws(images, classes, mean, seed, budget):
         left = left[unknown[:, column] & ~found[:, column]]
         assert not len(chosen) or not len(left) or chosen.min() > left.max()
         assert len(chosen) <= max(p[column], 0)
+
+
+def test_global_budget_by_hand():
+    """K = 1.5 over 4 images are 6 positives, 3 of them annotated: of the unknown labels the three
+    best are 0.9 (image 3, class 0), 0.8 (image 1, class 1) and, of two with 0.7, the first image's
+    (image 0, class 1); 0.95 is a known negative."""
+    labels = np.array([[1, -1], [1, -1], [0, 1], [-1, -1]], np.int8)
+    scores = np.array([[0.1, 0.7], [0.2, 0.8], [0.95, 0.3], [0.9, 0.7]])
+    found = targets.expected_positives(scores, labels, 1.5, "global")
+    np.testing.assert_array_equal(found, [[0, 1], [0, 1], [0, 0], [1, 0]])
 
 
 def test_a_class_without_annotation_selects_nothing():

@@ -1,0 +1,85 @@
+"""The training labels as a saved weight, with the marks that methods set on unknown ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spml_tf import banks, targets
+from spml_tf.labels import EXPECTED, UNKNOWN
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class LabelStore(keras.layers.Layer):
+    """The labels of all training images, filled as batches come or at once.
+
+    Args:
+        num_images: N.
+        num_classes: L.
+
+    Attributes:
+        codes: weight [N, L] int8 in {1, 0, -1 (unknown), 2 (unknown, marked)}, -1 at the start.
+    """
+
+    def __init__(self, num_images: int, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**{"trainable": False, **kwargs})
+        self.num_images, self.num_classes = num_images, num_classes
+        self.codes = self.add_weight(
+            shape=(num_images, num_classes),
+            dtype="int8",
+            initializer=keras.initializers.Constant(UNKNOWN),
+            name="codes",
+            trainable=False,
+            autocast=False,
+        )
+        self.built = True
+
+    def remember(self, index: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Stores a batch's labels, keeping the marks of unknown ones.
+
+        Args:
+            index: int64 [B], the images' rows.
+            labels: [B, L] in {1, 0, -1}.
+
+        Returns:
+            int8 [B, L], the labels with their marks.
+        """
+        labels = tf.cast(labels, tf.int8)
+        marked = (tf.gather(self.codes.value, index) == EXPECTED) & (labels == UNKNOWN)
+        codes = tf.where(marked, tf.constant(EXPECTED, tf.int8), labels)
+        self.write(index, codes)
+        return codes
+
+    def write(self, index: tf.Tensor, codes: tf.Tensor) -> None:
+        """Stores int8 codes [B, L] in the rows index [B]."""
+        every_index, every_code = banks.from_all_replicas(index, codes)
+        self.codes.value.scatter_update(tf.IndexedSlices(every_code, every_index))
+
+    def select(self, scores: banks.EMABank, positives_per_image: float, budget: str) -> None:
+        """Marks the expected positives anew (zhat of eq. 5).
+
+        Only images that were visited take part: N of eq. 3 is their number.
+
+        Args:
+            scores: the score bank.
+            positives_per_image: K.
+            budget: "all", "unannotated" or "global", see `targets.expected_positives`.
+        """
+        seen = scores.visited.numpy()
+        codes = np.array(self.codes.numpy())
+        codes[codes == EXPECTED] = UNKNOWN
+        chosen = targets.expected_positives(
+            scores.values.numpy()[seen], codes[seen], positives_per_image, budget
+        )
+        codes[seen] = np.where(chosen, np.int8(EXPECTED), codes[seen])
+        self.codes.assign(codes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_images": self.num_images,
+            "num_classes": self.num_classes,
+        }

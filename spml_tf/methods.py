@@ -1,0 +1,201 @@
+"""The methods by the names the command line knows: loss classes and the table `METHODS`.
+
+To add a method, write its loss as a function of labels and logits (in `losses` or `baselines`), the
+thin class around it here, and its row in `METHODS`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from spml_tf import baselines, losses
+
+CONSISTENCIES = ("", "cl", "scl")
+
+
+class _LabelLoss(keras.losses.Loss):
+    """A registered class around a function: y_true labels [B, L], y_pred logits [B, L]."""
+
+    function: Callable[..., tf.Tensor]
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        labels, logits = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
+        return type(self).function(labels, logits, **self.options())
+
+    def options(self) -> dict[str, Any]:
+        """What the function takes beside labels and logits."""
+        return {}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options()}
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class KnownBinaryCrossentropy(_LabelLoss):
+    """`losses.known_binary_crossentropy` as a Keras loss (eq. 1)."""
+
+    function = staticmethod(losses.known_binary_crossentropy)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class AssumeNegative(_LabelLoss):
+    """`losses.assume_negative` as a Keras loss (eq. 2)."""
+
+    function = staticmethod(losses.assume_negative)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class SmoothedAssumeNegative(_LabelLoss):
+    """`baselines.smoothed_assume_negative` as a Keras loss."""
+
+    function = staticmethod(baselines.smoothed_assume_negative)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class WeakAssumeNegative(_LabelLoss):
+    """`baselines.weak_assume_negative` as a Keras loss."""
+
+    function = staticmethod(baselines.weak_assume_negative)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class ExpectedNegative(_LabelLoss):
+    """`losses.expected_negative` as a Keras loss (eq. 5)."""
+
+    function = staticmethod(losses.expected_negative)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class ExpectedPositive(_LabelLoss):
+    """`losses.expected_positive` as a Keras loss (Table 2, EP)."""
+
+    function = staticmethod(losses.expected_positive)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class ExpectedPositiveRegularization(_LabelLoss):
+    """`baselines.expected_positive_regularization` as a Keras loss.
+
+    Args:
+        positives_per_image: K.
+    """
+
+    function = staticmethod(baselines.expected_positive_regularization)
+
+    def __init__(self, positives_per_image: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.positives_per_image = positives_per_image
+
+    def options(self) -> dict[str, Any]:
+        return {"positives_per_image": self.positives_per_image}
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class EntropyMaximization(_LabelLoss):
+    """`baselines.entropy_maximization` as a Keras loss.
+
+    Args:
+        entropy_weight: alpha.
+    """
+
+    function = staticmethod(baselines.entropy_maximization)
+
+    def __init__(self, entropy_weight: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.entropy_weight = entropy_weight
+
+    def options(self) -> dict[str, Any]:
+        return {"entropy_weight": self.entropy_weight}
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class Hill(_LabelLoss):
+    """`baselines.hill` as a Keras loss."""
+
+    function = staticmethod(baselines.hill)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class Asymmetric(_LabelLoss):
+    """`baselines.asymmetric` as a Keras loss."""
+
+    function = staticmethod(baselines.asymmetric)
+
+
+class Method(NamedTuple):
+    """A row of the table of methods.
+
+    Attributes:
+        loss: class of the classification loss.
+        options: arguments of the loss, which the model has under the same names.
+        selects: whether it needs expected positives, chosen once an epoch by score.
+        marks: (labels, logits, epoch, rate) -> labels with 2 where a rule of the method marks
+            them, applied to each batch before the loss; rate is the model's `large_loss_rate`.
+        keeps_marks: whether these marks stay for the rest of the training.
+        estimates: whether it trains a table of label estimates beside the network (ROLE).
+    """
+
+    loss: type[keras.losses.Loss]
+    options: tuple[str, ...] = ()
+    selects: bool = False
+    marks: Callable[..., tf.Tensor] | None = None
+    keeps_marks: bool = False
+    estimates: bool = False
+
+    @property
+    def needs_k(self) -> bool:
+        """Whether K, the mean number of positives per image, must be known."""
+        return self.selects or "positives_per_image" in self.options
+
+
+def _confident(labels: tf.Tensor, logits: tf.Tensor, epoch: tf.Tensor, rate: float) -> tf.Tensor:
+    return baselines.mark_confident(labels, logits, epoch)
+
+
+_GROWING = functools.partial(baselines.mark_large_losses, growing=True)
+_STEADY = functools.partial(baselines.mark_large_losses, growing=False)
+_EPR = Method(ExpectedPositiveRegularization, options=("positives_per_image",))
+
+METHODS: dict[str, Method] = {
+    "bce": Method(KnownBinaryCrossentropy),
+    "an": Method(AssumeNegative),
+    "an_ls": Method(SmoothedAssumeNegative),
+    "wan": Method(WeakAssumeNegative),
+    "epr": _EPR,
+    "role": _EPR._replace(estimates=True),
+    "ll_r": Method(ExpectedNegative, marks=_GROWING),
+    "ll_ct": Method(ExpectedPositive, marks=_GROWING),
+    "ll_cp": Method(ExpectedPositive, marks=_STEADY, keeps_marks=True),
+    "en": Method(ExpectedNegative, selects=True),
+    "ep": Method(ExpectedPositive, selects=True),
+    "em": Method(EntropyMaximization, options=("entropy_weight",)),
+    "hill": Method(Hill),
+    "splc": Method(Hill, marks=_confident),
+    "asl": Method(Asymmetric),
+}
+
+
+def parse_method(name: str) -> tuple[Method, str]:
+    """Reads a method's name such as "en+scl".
+
+    Args:
+        name: a row of `METHODS`, alone or followed by "+cl" or "+scl".
+
+    Returns:
+        The row and the consistency loss, "" (none), "cl" or "scl".
+
+    Raises:
+        ValueError: for any other name, listing those that exist.
+    """
+    base, _, consistency = name.partition("+")
+    if base not in METHODS or consistency not in CONSISTENCIES or name.endswith("+"):
+        raise ValueError(
+            f"method must be one of {', '.join(METHODS)}, alone or followed by +cl or +scl. "
+            f"Received: {name!r}"
+        )
+    return METHODS[base], consistency

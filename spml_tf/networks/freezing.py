@@ -1,0 +1,37 @@
+"""Freezing of a network's backbone while its head warms up."""
+
+from __future__ import annotations
+
+import keras
+
+from spml_tf.networks.cam import backbone_layers
+
+
+class BackboneSwitch:
+    """Freezes and thaws the backbone of a CAM network, but for what was frozen before.
+
+    Args:
+        network: a CAM network.
+        freeze_batch_norm: freeze the backbone's batch normalisation for good.
+
+    Raises:
+        ValueError: if the network has no head.
+    """
+
+    def __init__(self, network: keras.Model, freeze_batch_norm: bool = False) -> None:
+        layers = backbone_layers(network)
+        for layer in layers:
+            if freeze_batch_norm and isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+        self._network = network
+        self._thawable = [layer for layer in layers if layer.trainable]
+
+    def turn(self, trainable: bool) -> bool:
+        """Makes the backbone trainable or not; returns whether a layer changed.
+
+        A change needs a new train function.
+        """
+        changed = [layer for layer in self._thawable if layer.trainable != trainable]
+        for layer in changed:
+            layer.trainable = trainable
+        return bool(changed)
