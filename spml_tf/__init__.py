@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 
 _EXPORTS = {"SPMLModel": "model", "load_network": "networks", "UserError": "errors"}
 _MODULES = (
-    "banks", "boxes", "callbacks", "images", "labels", "losses", "metrics", "model", "networks",
-    "optimizers", "pipeline", "readers", "targets",
+    "banks", "baselines", "boxes", "callbacks", "images", "labels", "losses", "methods", "metrics",
+    "model", "networks", "optimizers", "pipeline", "readers", "targets",
 )  # fmt: skip
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 

@@ -18,8 +18,12 @@ from spml_tf import baselines, losses
 CONSISTENCIES = ("", "cl", "scl")
 
 
-class _LabelLoss(keras.losses.Loss):
-    """A registered class around a function: y_true labels [B, L], y_pred logits [B, L]."""
+class LabelLoss(keras.losses.Loss):
+    """A Keras loss around a function: y_true labels [B, L], y_pred logits [B, L].
+
+    Attributes:
+        function: (labels, logits, **options) -> [B], one value an image.
+    """
 
     function: Callable[..., tf.Tensor]
 
@@ -36,49 +40,49 @@ class _LabelLoss(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class KnownBinaryCrossentropy(_LabelLoss):
+class KnownBinaryCrossentropy(LabelLoss):
     """`losses.known_binary_crossentropy` as a Keras loss (eq. 1)."""
 
     function = staticmethod(losses.known_binary_crossentropy)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class AssumeNegative(_LabelLoss):
+class AssumeNegative(LabelLoss):
     """`losses.assume_negative` as a Keras loss (eq. 2)."""
 
     function = staticmethod(losses.assume_negative)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class SmoothedAssumeNegative(_LabelLoss):
+class SmoothedAssumeNegative(LabelLoss):
     """`baselines.smoothed_assume_negative` as a Keras loss."""
 
     function = staticmethod(baselines.smoothed_assume_negative)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class WeakAssumeNegative(_LabelLoss):
+class WeakAssumeNegative(LabelLoss):
     """`baselines.weak_assume_negative` as a Keras loss."""
 
     function = staticmethod(baselines.weak_assume_negative)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class ExpectedNegative(_LabelLoss):
+class ExpectedNegative(LabelLoss):
     """`losses.expected_negative` as a Keras loss (eq. 5)."""
 
     function = staticmethod(losses.expected_negative)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class ExpectedPositive(_LabelLoss):
+class ExpectedPositive(LabelLoss):
     """`losses.expected_positive` as a Keras loss (Table 2, EP)."""
 
     function = staticmethod(losses.expected_positive)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class ExpectedPositiveRegularization(_LabelLoss):
+class ExpectedPositiveRegularization(LabelLoss):
     """`baselines.expected_positive_regularization` as a Keras loss.
 
     Args:
@@ -96,7 +100,7 @@ class ExpectedPositiveRegularization(_LabelLoss):
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class EntropyMaximization(_LabelLoss):
+class EntropyMaximization(LabelLoss):
     """`baselines.entropy_maximization` as a Keras loss.
 
     Args:
@@ -114,14 +118,14 @@ class EntropyMaximization(_LabelLoss):
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class Hill(_LabelLoss):
+class Hill(LabelLoss):
     """`baselines.hill` as a Keras loss."""
 
     function = staticmethod(baselines.hill)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class Asymmetric(_LabelLoss):
+class Asymmetric(LabelLoss):
     """`baselines.asymmetric` as a Keras loss."""
 
     function = staticmethod(baselines.asymmetric)
