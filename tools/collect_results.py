@@ -26,7 +26,7 @@ def row(folder: str) -> dict[str, object]:
     history = run.read_history(flags["epochs"])
     return {
         "dataset": flags["dataset"],
-        "method": flags["method"] + (" round 2" if flags["initial_banks"] else ""),
+        "method": flags["method"] + ("" if rounds(flags) == 1 else f" round {rounds(flags)}"),
         "seed": flags["seed"],
         "val_map": round(results["val"]["map"], 3),
         "test_map": round(results["test"]["map"], 3),
@@ -36,6 +36,13 @@ def row(folder: str) -> dict[str, object]:
         "selection_precision": history[-1].get("selection_precision") or "",
         "selection_recall": history[-1].get("selection_recall") or "",
     }
+
+
+def rounds(flags: dict[str, object]) -> int:
+    """How many runs stand behind one, itself included: each began with the banks of another."""
+    if not flags["initial_banks"]:
+        return 1
+    return 1 + rounds(RunFolder(str(flags["initial_banks"])).read_record()["flags"])
 
 
 def table(rows: list[dict[str, object]]) -> str:
