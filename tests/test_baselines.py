@@ -1,0 +1,309 @@
+"""Losses of related work against loops in NumPy, written from the papers' formulas."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spml_tf import SPMLModel, baselines, methods, networks, optimizers
+
+K, ALPHA = 1.7, 0.2
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def nl(x):
+    """-log f and -log(1 - f) of logits, exactly."""
+    return np.log1p(np.exp(-x)), np.log1p(np.exp(x))
+
+
+def regularizer(logits):
+    return (sigmoid(logits).sum(axis=1).mean() - K) ** 2 / logits.shape[1] ** 2
+
+
+def known(labels, logits):
+    positive, negative = nl(logits)
+    return ((labels == 1) * positive + (labels == 0) * negative).sum() / labels.size
+
+
+def numpy_an_ls(labels, logits):
+    positive, negative = nl(logits)
+    target = np.where(labels == 1, 0.9, 0.1)
+    return (target * positive + (1 - target) * negative).mean()
+
+
+def numpy_wan(labels, logits):
+    positive, negative = nl(logits)
+    weight = {0: 1.0, -1: 1 / (labels.shape[1] - 1), 2: 1 / (labels.shape[1] - 1)}
+    terms = [
+        positive[place] if z == 1 else weight[z] * negative[place]
+        for place, z in np.ndenumerate(labels)
+    ]
+    return sum(terms) / labels.size
+
+
+def numpy_epr(labels, logits):
+    return known(labels, logits) + regularizer(logits)
+
+
+def numpy_em(labels, logits):
+    f = sigmoid(logits)
+    entropy = -(f * np.log(f) + (1 - f) * np.log(1 - f))
+    unknown = (labels == -1) | (labels == 2)
+    return known(labels, logits) - ALPHA * (unknown * entropy).sum() / labels.size
+
+
+def numpy_hill(labels, logits):
+    f, shifted = sigmoid(logits), sigmoid(logits - 1)
+    positive = -((1 - shifted) ** 2) * np.log(shifted)
+    negative = (1.5 - f) * f**2
+    return np.where((labels == 1) | (labels == 2), positive, negative).mean()
+
+
+def numpy_asl(labels, logits, weight_at=None):
+    """The weight p^4 stays that of `weight_at` while a finite difference moves the logits."""
+    p = np.maximum(sigmoid(logits) - 0.05, 0)
+    fixed = np.maximum(sigmoid(logits if weight_at is None else weight_at) - 0.05, 0)
+    return np.where(labels == 1, nl(logits)[0], -(fixed**4) * np.log(1 - p)).mean()
+
+
+CASES = {
+    "an_ls": (baselines.smoothed_assume_negative, {}, numpy_an_ls),
+    "wan": (baselines.weak_assume_negative, {}, numpy_wan),
+    "epr": (
+        baselines.expected_positive_regularization, {"positives_per_image": K}, numpy_epr,
+    ),
+    "em": (baselines.entropy_maximization, {"entropy_weight": ALPHA}, numpy_em),
+    "hill": (baselines.hill, {}, numpy_hill),
+    "asl": (baselines.asymmetric, {}, numpy_asl),
+}  # fmt: skip
+
+
+def random_case(seed: int, batch: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.choice([1, 0, -1, 2], (batch, classes)), rng.normal(0, 2, (batch, classes))
+
+
+def slope(function, values: np.ndarray) -> np.ndarray:
+    """Central differences."""
+    step, result = 1e-6, np.zeros_like(values)
+    for place in np.ndindex(*values.shape):
+        up, down = values.copy(), values.copy()
+        up[place] += step
+        down[place] -= step
+        result[place] = (function(up) - function(down)) / (2 * step)
+    return result
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(sorted(CASES)), st.integers(1, 4), st.integers(2, 5), st.integers(0, 999))
+def test_value_and_gradient_equal_numpy(name, batch, classes, seed):
+    function, options, expected = CASES[name]
+    labels, logits = random_case(seed, batch, classes)
+    if name == "asl":  # away from the kink at f = 0.05
+        logits = np.where(np.abs(sigmoid(logits) - 0.05) < 1e-3, 0.0, logits)
+    inputs = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = tf.reduce_mean(function(tf.constant(labels), inputs, **options))
+    np.testing.assert_allclose(value, expected(labels, logits), atol=1e-9)
+    fixed = {"weight_at": logits} if name == "asl" else {}
+    wanted = slope(lambda x: expected(labels, x, **fixed), logits)
+    np.testing.assert_allclose(tape.gradient(value, inputs), wanted, atol=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 999))
+def test_role_equals_numpy(batch, classes, seed):
+    labels, logits = random_case(seed, batch, classes)
+    estimates = np.random.default_rng(seed + 1).normal(0, 2, logits.shape)
+
+    def cross(target, x):
+        positive, negative = nl(x)
+        return (target * positive + (1 - target) * negative).mean()
+
+    def expected(f, g, f_fixed, g_fixed):
+        total = known(labels, f) + known(labels, g)
+        total += cross(sigmoid(g_fixed), f) + cross(sigmoid(f_fixed), g)
+        return 0.5 * (total + regularizer(f) + regularizer(g))
+
+    inputs = [tf.constant(logits), tf.constant(estimates)]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = tf.reduce_mean(baselines.role(tf.constant(labels), *inputs, K))
+    np.testing.assert_allclose(value, expected(logits, estimates, logits, estimates), atol=1e-9)
+    of_f, of_g = tape.gradient(value, inputs)
+    wanted = slope(lambda x: expected(x, estimates, logits, estimates), logits)
+    np.testing.assert_allclose(of_f, wanted, atol=1e-6)
+    wanted = slope(lambda x: expected(logits, x, logits, estimates), estimates)
+    np.testing.assert_allclose(of_g, wanted, atol=1e-6)
+
+
+def test_by_hand():
+    """Logits 0: f = 1/2, -log f = -log(1-f) = ln 2 = 0.6931; L = 4, one image with a positive, a
+    negative, an unknown label and a marked one."""
+    labels, logits, ln2 = tf.constant([[1, 0, -1, 2]]), tf.zeros([1, 4], tf.float64), math.log(2)
+    values = {
+        name: float(f(labels, logits, **options)[0]) for name, (f, options, _) in CASES.items()
+    }
+    assert values["an_ls"] == pytest.approx(ln2)  # 0.9 ln 2 + 0.1 ln 2 everywhere
+    assert values["wan"] == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) * ln2 / 4)
+    assert values["epr"] == pytest.approx(2 * ln2 / 4 + (4 / 2 - K) ** 2 / 16)
+    assert values["em"] == pytest.approx((2 - ALPHA * 2) * ln2 / 4)  # H(1/2) = ln 2
+    shifted = 1 / (1 + math.e)  # sigmoid(-1)
+    margin = -((1 - shifted) ** 2) * math.log(shifted)
+    assert values["hill"] == pytest.approx((2 * margin + 2 * (1.5 - 0.5) * 0.25) / 4)
+    assert values["asl"] == pytest.approx((ln2 - 3 * 0.45**4 * math.log(0.55)) / 4)
+
+
+def test_initial_estimates():
+    noise = np.array([[0.3, -0.5, 1.0]])
+    found = baselines.role_estimates(np.array([[1, 0, -1]]), tf.constant(noise))
+    wanted = [math.log(0.995 / 0.005), math.log(0.005 / 0.995), math.log(0.6 / 0.4)]
+    np.testing.assert_allclose(found, [wanted], rtol=1e-6)
+
+
+def marked(labels, logits, epoch, rate, growing=True):
+    codes = baselines.mark_large_losses(
+        tf.constant(labels, tf.int8),
+        tf.constant(logits),
+        tf.constant(epoch, tf.int64),
+        rate,
+        growing,
+    )
+    return codes.numpy()
+
+
+class TestLargeLosses:
+    LABELS = [[1, -1, -1, 0, -1]]
+    LOGITS = [[9.0, 1.0, 3.0, 8.0, 2.0]]
+
+    def test_by_hand(self):
+        """Five labels, 10 percent an epoch: none, ceil(0.5) = 1, ceil(1) = 1, ceil(1.5) = 2, ...;
+        of the unknown ones the third, fifth and second have the largest loss."""
+        expected = {1: [], 2: [2], 3: [2], 4: [2, 4], 5: [2, 4], 6: [2, 4, 1], 99: [2, 4, 1]}
+        for epoch, places in expected.items():
+            found = marked(self.LABELS, self.LOGITS, epoch, 10.0)[0]
+            assert set(np.flatnonzero(found == 2)) == set(places), epoch
+            assert found[0] == 1 and found[3] == 0
+        for epoch, places in {1: [], 2: [2], 3: [2], 99: [2]}.items():
+            found = marked(self.LABELS, self.LOGITS, epoch, 10.0, growing=False)[0]
+            assert set(np.flatnonzero(found == 2)) == set(places)
+
+    def test_whole_products_are_not_rounded_up(self):
+        """1,000 labels, 0.3 percent, epoch 11: exactly 30, though 0.3 * 10 * 1000 / 100 is not."""
+        logits = np.random.default_rng(0).normal(size=(10, 100))
+        assert (marked(np.full((10, 100), -1), logits, 11, 0.3) == 2).sum() == 30
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 9), st.integers(0, 99))
+    def test_laws(self, batch, classes, epoch, seed):
+        labels, logits = random_case(seed, batch, classes)
+        found = marked(labels, logits, epoch, 7.0)
+        wanted = math.ceil(round(batch * classes * (epoch - 1) * 7 / 100, 9))
+        unknown = labels == -1
+        new = (found == 2) & (labels != 2)
+        assert new.sum() == min(wanted, unknown.sum()) and not (new & ~unknown).any()
+        np.testing.assert_array_equal(found[~unknown], labels[~unknown])
+        if new.any() and (unknown & ~new).any():
+            assert logits[new].min() > logits[unknown & ~new].max()
+
+
+def test_confident_labels_are_marked_from_the_second_epoch():
+    labels = tf.constant([[-1, -1, 0, 1]], tf.int8)
+    logits = tf.constant([[0.41, 0.40, 5.0, 5.0]])  # logit(0.6) = 0.4055
+    for epoch, expected in ((1, [-1, -1, 0, 1]), (2, [2, -1, 0, 1])):
+        found = baselines.mark_confident(labels, logits, tf.constant(epoch))
+        assert found.numpy().tolist() == [expected]
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_classes_serialise_and_stay_finite(name):
+    row = methods.METHODS[name]
+    values = {"positives_per_image": 1.5, "entropy_weight": 0.3}
+    loss = row.loss(**{option: values[option] for option in row.options})
+    copy = keras.losses.deserialize(keras.losses.serialize(loss))
+    for labels in ([[1, 0, -1, 2]], [[-1] * 4], [[0] * 4]):
+        logits = tf.constant([[-1e4, 1e4, 0.0, 3.0]])
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(tf.constant(labels), logits)
+        assert np.isfinite(value) and np.isfinite(tape.gradient(value, logits)).all()
+        assert float(value) == float(copy(tf.constant(labels), logits))
+    one = loss(tf.constant([[1], [-1]]), tf.constant([[0.5], [0.5]]))
+    many = loss(tf.fill([2, 1000], -1), tf.zeros([2, 1000]))
+    assert np.isfinite(one) and np.isfinite(many)
+
+
+def small_model(method: str, **options) -> tuple[SPMLModel, tf.data.Dataset, np.ndarray]:
+    keras.utils.set_random_seed(0)
+    images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype(np.float32)
+    labels = np.where(np.arange(4) == np.arange(8)[:, None] % 4, 1, -1).astype(np.int8)
+    network = networks.small_residual_cam(4, image_size=32, width=16)
+    model = SPMLModel(network, 8, method, 2.0, **options)
+    estimates = keras.optimizers.Adam(0.1) if model.label_estimates is not None else None
+    adam = keras.optimizers.Adam
+    model.compile(optimizers.head_and_backbone(adam(1e-3), adam(1e-3), estimates))
+    model.set_labels(labels)
+    data = tf.data.Dataset.from_tensor_slices(({"image": images, "index": np.arange(8)}, labels))
+    return model, data.batch(4), labels
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_method_trains(name):
+    model, data, labels = small_model(f"{name}+cl", large_loss_rate=6.25)
+    history = model.fit(data, epochs=3, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert history["classification_loss"][-1] < history["classification_loss"][0]
+    stored = model.labels.numpy()
+    np.testing.assert_array_equal(stored[labels == 1], 1)
+    if methods.METHODS[name].selects:  # K N = 16 expected positives, 8 annotated ones among them
+        assert 8 <= (stored == 2).sum() <= 16
+    else:  # ll_cp flips ceil(16 * 6.25 / 100) = 1 label in each of two batches, in epochs 2 and 3
+        assert (stored == 2).sum() == (4 if name == "ll_cp" else 0)
+
+
+def test_flips_are_kept_and_saved(tmp_path):
+    model, data, _ = small_model("ll_cp", large_loss_rate=6.25)
+    model.fit(data, epochs=2, verbose=0)
+    before = model.labels.numpy() == 2
+    path = str(tmp_path / "state.weights.h5")
+    model.save_weights(path)
+    other, _, _ = small_model("ll_cp", large_loss_rate=6.25)
+    other.optimizer.build(other.trainable_variables)
+    other.load_weights(path)
+    np.testing.assert_array_equal(other.labels.numpy() == 2, before)
+    other.fit(data, initial_epoch=2, epochs=3, verbose=0)
+    after = other.labels.numpy() == 2
+    assert before.sum() == 2 and after.sum() == 4 and after[before].all()
+
+
+def test_role_trains_its_estimates_and_saves_them(tmp_path):
+    model, data, labels = small_model("role+scl")
+    start = model.label_estimates.numpy()
+    np.testing.assert_allclose(start[labels == 1], math.log(0.995 / 0.005), rtol=1e-5)
+    assert np.abs(start[labels == -1]).max() <= math.log(1.5) + 1e-6
+    model.fit(data, epochs=1, verbose=0)
+    moved = np.abs(model.label_estimates.numpy() - start)
+    assert moved.min() > 0.05  # two steps of Adam at its own rate, 0.1
+    path = str(tmp_path / "state.weights.h5")
+    model.save_weights(path)
+    other, _, _ = small_model("role+scl")
+    other.optimizer.build(other.trainable_variables)
+    other.load_weights(path)
+    np.testing.assert_array_equal(other.label_estimates.numpy(), model.label_estimates.numpy())
+
+
+def test_config_round_trip():
+    model, _, _ = small_model("em+scl", entropy_weight=0.3, large_loss_rate=0.7)
+    copy = SPMLModel.from_config(model.get_config())
+    assert (copy.entropy_weight, copy.large_loss_rate, copy.method) == (0.3, 0.7, "em+scl")
+    assert copy.classification.entropy_weight == 0.3
