@@ -56,8 +56,7 @@ def training_dataset(
         seed: together with the epoch and the image's index it decides order, crops and flips.
         first_epoch: the number of the first epoch, counted from 1.
         epochs: how many epochs follow, this one included.
-        crop_area: lowest and highest area of a crop as a part of the image, in (0, 1]; (1, 1) gives
-            whole images.
+        crop_area: lowest and highest area of a crop, a part of the image's, in (0, 1].
         horizontal_flip: whether every second crop, on average, is mirrored.
 
     Returns:
