@@ -1,0 +1,294 @@
+"""Runs a plan of runs: `python -m spml_tf.experiments --plan=FILE --output_dir=DIR`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import spml_tf
+from spml_tf import cli
+from spml_tf.data_settings import check_range
+from spml_tf.errors import UserError
+from spml_tf.files import replaced, write_json
+from spml_tf.plan_files import read_plan
+from spml_tf.plans import Plan, Run, runs, search_runs
+from spml_tf.runs import RunFolder
+from spml_tf.settings import resolve
+from spml_tf.training_queue import Job, check_folders, work
+
+_USAGE = """Trains the runs of a plan, one process each, and writes their table.
+
+usage: python -m spml_tf.experiments --plan=FILE --output_dir=DIR [--flag=value ...]
+
+DIR gets the plan's results: a CSV (a row a run) and a Markdown table, both anew after every run, a
+figure at the end (PNG, SVG), all named as the plan is; the runs in runs/, those of its search in
+search/, their output in logs/. The same command goes on where it stopped. Plans may share DIR: a
+run that two of them name alike, with the same flags, is trained once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    plan: str | None = cli.flag_field(None, "TOML file; experiments/README.md says what is in it.")
+    output_dir: str | None = cli.flag_field(None, "Folder for runs and results.")
+    data_dir: str | None = cli.flag_field(None, "--data_dir of every run.")
+    processes: int = cli.flag_field(1, "Runs trained at a time.", int)
+    threads: int = cli.flag_field(1, "CPU threads of each run; 0: all.", int)
+    only: str | None = cli.flag_field(
+        None, "Comma-separated rows or methods: run these, and the rows they follow, only."
+    )
+
+
+class _Experiment:
+    """A plan, the options, and the folder's files."""
+
+    def __init__(self, options: _Options) -> None:
+        self.options = options
+        self.plan: Plan = read_plan(options.plan)
+        self.folder = Path(options.output_dir).absolute()
+        self.chosen: dict[str, dict[str, str]] = {}
+        self.rows = _selected(self.plan, options.only)
+
+    def jobs(self, found: Iterable[Run], place: str) -> list[Job]:
+        """Jobs of the selected rows' runs, their settings checked."""
+        jobs = []
+        for run in found:
+            if run.row not in self.rows:
+                continue
+            after = RunFolder(self.folder / place / run.after) if run.after else None
+            others = {"data_dir": self.options.data_dir, "threads": self.options.threads}
+            try:
+                settings = resolve(
+                    run.settings(initial_banks=str(after.path) if after else None, **others)
+                )
+            except UserError as error:
+                raise UserError(f"{self.options.plan}: {run.name}: {error}") from None
+            log = self.folder / "logs" / place / f"{run.name}.log"
+            folder = RunFolder(self.folder / place / run.name)
+            jobs.append(Job(run.name, settings, folder, log, after))
+        return jobs
+
+    def all_runs(self) -> list[Run]:
+        """The runs, with what the search has chosen."""
+        return runs(self.plan, self.chosen)
+
+    def record_commit(self, job: Job) -> None:
+        """Notes which code a process was started with."""
+        path = self.folder / "commits.json"
+        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        key, commit = str(job.folder.path.relative_to(self.folder)), _commit()
+        if commit not in found.setdefault(key, []):
+            found[key].append(commit)
+        write_json(path, found)
+
+    def search(self) -> dict[str, str]:
+        """Runs the trials and chooses; returns the failures."""
+        trials = [run for run in search_runs(self.plan) if run.row in self.rows]
+        jobs = self.jobs(trials, "search")
+        failures = work(jobs, self.options.processes, self.record_commit, lambda job: None)
+        record: dict[str, Any] = {}
+        for run in search_runs(self.plan):
+            folder = RunFolder(self.folder / "search" / run.name)
+            if folder.metrics.exists():
+                value = folder.read_metrics().get("val", {}).get("map")
+                entry = record.setdefault(run.row, {"chosen": None, "trials": []})
+                entry["trials"].append({"flags": dict(run.trial), "val_map": value})
+        for row in self.plan.rows:
+            if row.name in record and len(record[row.name]["trials"]) == row.trials():
+                best = max(record[row.name]["trials"], key=lambda x: _score(x["val_map"]))
+                record[row.name]["chosen"] = self.chosen[row.name] = best["flags"]
+        write_json(self.result("_search.json"), record)
+        return failures
+
+    def result(self, ending: str) -> Path:
+        """A file of results, named as the plan is."""
+        return self.folder / (Path(self.options.plan).stem + ending)
+
+    def train(self) -> dict[str, str]:
+        """Runs the rows; those whose search failed are left out. Returns the failures."""
+        ready = self.all_runs()
+        if self.plan.search:
+            searched = {x.name for x in self.plan.rows if self.plan.leader(x).name in self.chosen}
+            ready = [run for run in ready if run.row in searched]
+        jobs = self.jobs(ready, "runs")
+        check_folders(jobs)
+        failures = work(jobs, self.options.processes, self.record_commit, lambda _: self.write())
+        if self.write():
+            self.draw()
+        return failures
+
+    def finished(self) -> list[tuple[Run, RunFolder]]:
+        found = [(run, RunFolder(self.folder / "runs" / run.name)) for run in self.all_runs()]
+        return [(run, folder) for run, folder in found if folder.metrics.exists()]
+
+    def csv_rows(self) -> list[dict[str, Any]]:
+        from spml_tf.reports import tables
+
+        path = self.folder / "commits.json"
+        commits = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        searched = dict.fromkeys(name for row in self.plan.rows for name in row.grid)
+        columns = [*filter(None, [self.plan.vary]), *searched]
+        return [
+            tables.csv_row(run, folder, columns, "+".join(commits.get(f"runs/{run.name}", [])))
+            for run, folder in self.finished()
+        ]
+
+    def write(self) -> bool:
+        """Writes results.csv and results.md; whether there are any results."""
+        from spml_tf.reports import tables
+
+        rows = self.csv_rows()
+        if rows:
+            tables.write_csv(self.result(".csv"), rows)
+            text = tables.markdown(self.plan, tables.lines(self.plan, rows), self.facts(rows))
+            with replaced(self.result(".md")) as temporary:
+                temporary.write_text(text, "utf-8")
+        return bool(rows)
+
+    def draw(self) -> None:
+        from spml_tf.reports import tables
+
+        table = tables.lines(self.plan, self.csv_rows())
+        tables.draw(self.result(""), self.plan, table)
+
+    def facts(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What stands above the table."""
+        options = self.options
+        data_dir = " --data_dir=DATA_DIR" if options.data_dir else ""
+        command = (
+            f"python -m spml_tf.experiments --plan={_shown(options.plan)} --output_dir=DIR"
+            f"{data_dir} --processes={options.processes} --threads={options.threads}"
+        )
+        records = [folder.read_record() for _, folder in self.finished()]
+        machines = dict.fromkeys(_machine(record) for record in records)
+        hours = sum(row["seconds"] for row in rows) / 3600
+        facts = [
+            f"`{command}`",
+            f"Commit: {', '.join(dict.fromkeys(row['commit'] for row in rows))}",
+            f"Machine: {'; '.join(machines)}",
+            f"{len(rows)} runs, {hours:.1f} hours of training in all",
+        ]
+        if self.plan.search and self.chosen:
+            words = [f"{row} {_words(flags)}" for row, flags in self.chosen.items()]
+            facts.append(f"Chosen on validation: {'; '.join(words)}")
+        return facts
+
+
+def _score(value: float | None) -> float:
+    return float("-inf") if value is None else value
+
+
+def _words(flags: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in flags.items())
+
+
+def _shown(path: str) -> str:
+    """The path seen from here, so that a table names no folder of one machine."""
+    given, here = Path(path).absolute(), Path.cwd()
+    return str(given.relative_to(here)) if given.is_relative_to(here) else given.name
+
+
+def _machine(record: Mapping[str, Any]) -> str:
+    machine, versions = record["machine"], record["versions"]
+    gpus = f", {len(machine['gpus'])} GPUs" if machine["gpus"] else ""
+    return (
+        f"{machine['cores']} cores of {machine['processor']}{gpus}, TensorFlow "
+        f"{versions['tensorflow']}, Keras {versions['keras']}"
+    )
+
+
+def _selected(plan: Plan, only: str | None) -> set[str]:
+    """Names of the rows to run."""
+    if only is None:
+        return {row.name for row in plan.rows}
+    wanted = [word.strip() for word in only.split(",")]
+    for word in wanted:
+        if not any(word in (row.name, row.method) for row in plan.rows):
+            known = ", ".join(row.name for row in plan.rows)
+            raise UserError(f"--only={only}: there is no row or method {word!r}; rows: {known}")
+    found = {row.name for row in plan.rows if row.name in wanted or row.method in wanted}
+    for row in reversed(plan.rows):  # a row follows an earlier one
+        if row.name in found and row.after is not None:
+            found.add(row.after)
+    return found
+
+
+def _commit() -> str:
+    """The commit of the package's repository, + after it where files differ, or the version."""
+    here = Path(spml_tf.__file__).parent
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True)
+
+    with contextlib.suppress(OSError):
+        if git("ls-files", "--error-unmatch", "__init__.py").returncode == 0:
+            changed = git("diff", "--quiet", "HEAD", "--", ".").returncode != 0
+            return git("rev-parse", "--short=12", "HEAD").stdout.strip() + "+" * changed
+    return f"version {spml_tf.__version__}"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"--output_dir={folder}: another process works here") from None
+            yield
+    except OSError as error:
+        raise UserError(f"--output_dir={folder}: cannot be written ({error})") from None
+
+
+def _check_methods(path: str, plan: Plan) -> None:
+    cli.import_tensorflow()
+    from spml_tf import methods
+
+    for number, row in enumerate(plan.rows):
+        try:
+            methods.parse_method(row.method)
+        except ValueError as error:
+            raise UserError(f"{path}: rows[{number}].method: {error}") from None
+
+
+def _action(options: _Options) -> None:
+    for name in ("plan", "output_dir"):
+        if not getattr(options, name):
+            raise UserError(f"--{name} is missing")
+    check_range("processes", options.processes, 1, 1024)
+    check_range("threads", options.threads, 0, 1024)
+    experiment = _Experiment(options)
+    trials = experiment.jobs(search_runs(experiment.plan), "search")
+    jobs = experiment.jobs(experiment.all_runs(), "runs")
+    check_folders(trials or jobs)
+    _check_methods(options.plan, experiment.plan)
+    with _locked(experiment.folder):
+        try:
+            failures = experiment.search() if experiment.plan.search else {}
+            failures |= experiment.train()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on where this one stopped") from None
+    if experiment.finished():
+        print(f"results in {experiment.result('.md')}")
+    if failures:
+        for name, reason in failures.items():
+            print(f"failed {name}: {reason}", file=sys.stderr)
+        raise UserError(f"{len(failures)} runs failed; the same command tries them again")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; see `cli.run` for the exit codes."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the runs as Ctrl-C does
+    return cli.run(argv, _Options, _USAGE, _action, tensorflow=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""Reads plans from TOML files, with messages that name file and key."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import flags as absl_flags
+
+from spml_tf import cli
+from spml_tf.errors import UserError
+from spml_tf.files import read_text
+from spml_tf.plans import Plan, Row, Search, runs, search_runs
+from spml_tf.settings import Settings
+
+# Flags that a plan says in another way.
+_ELSEWHERE = {
+    "method": "it is a key of each row",
+    "seed": "it follows from seeds = [0, 1, 2]",
+    "threads": "give it to the command, it does not change results",
+}
+_FLAGS = tuple(field.name for field in dataclasses.fields(Settings))
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.-]*")
+_REQUIRED = object()
+
+
+def read_plan(path: str | os.PathLike[str]) -> Plan:
+    """Reads and checks a plan.
+
+    Args:
+        path: the TOML file; `experiments/README.md` says what may stand in it.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UserError: for anything that is missing, unknown or does not fit, naming file and key.
+    """
+    try:
+        table = tomllib.loads(read_text(path, "--plan takes a TOML file"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML ({error})") from None
+    try:
+        plan = _plan(table, Path(path).parent)
+        _check_names([run.name for run in runs(plan)], "runs")
+        _check_names([run.name for run in search_runs(plan)], "search")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return plan
+
+
+def _plan(table: dict[str, Any], folder: Path) -> Plan:
+    _check_keys("", table, "title paper seeds baseline oracle flags rows vary search".split())
+    common = _flags("flags", _get("", table, "flags", dict, {}))
+    entries = _get("", table, "rows", list)
+    search, grid = _search(_get("", table, "search", dict, None))
+    reader = _RowReader(folder, common, grid)
+    rows = [reader.read(f"rows[{n}]", entry) for n, entry in enumerate(entries)]
+    _check_names([row.name for row in rows], "rows")
+    _check_order(rows)
+    if not rows:
+        raise UserError("rows: there is none; add [[rows]] with name and method")
+    ends = [_get("", table, key, str, None) for key in ("baseline", "oracle")]
+    for key, name in zip(("baseline", "oracle"), ends, strict=True):
+        if name is not None and name not in [row.name for row in rows]:
+            raise UserError(f"{key}: there is no row {name!r}")
+    if ends.count(None) == 1 or (ends[0] is not None and ends[0] == ends[1]):
+        raise UserError("baseline, oracle: give both, of different rows, or neither")
+    vary = _grid("vary", _get("", table, "vary", dict, {}))
+    if search is not None:
+        _check_search(search, rows, vary)
+    if len(vary) > 1:
+        raise UserError(f"vary: one flag at a time, found {', '.join(vary)}")
+    paper = _get("", table, "paper", str, "")
+    if not paper and any(row.paper is not None for row in rows):
+        raise UserError("paper: missing; say what the paper's numbers in the rows are of")
+    return Plan(
+        title=_get("", table, "title", str),
+        paper=paper,
+        seeds=_seeds(_get("", table, "seeds", list)),
+        rows=tuple(rows),
+        baseline=ends[0],
+        oracle=ends[1],
+        vary=next(iter(vary), ""),
+        values=next(iter(vary.values()), ()),
+        search=search,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _RowReader:
+    """What all rows share: folder of the plan, flags, grid of the search (None: no search)."""
+
+    folder: Path
+    common: Mapping[str, str]
+    grid: Mapping[str, tuple[str, ...]] | None
+
+    def read(self, place: str, table: Any) -> Row:
+        if not isinstance(table, dict):
+            raise UserError(f"{place}: must be a table, written [[rows]]")
+        _check_keys(place, table, "name method flagfile flags paper after flag_grid".split())
+        name = _get(place, table, "name", str)
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"{place}.name: {name!r} is no name of a folder; use letters, digits, +_.-"
+            )
+        filed = _flagfile(f"{place}.flagfile", self.folder, _get(place, table, "flagfile", str, ""))
+        method = _get(place, table, "method", str, filed.pop("method", _REQUIRED))
+        own = _flags(f"{place}.flags", _get(place, table, "flags", dict, {}))
+        flags = {**self.common, **filed, **own}
+        paper = _get(place, table, "paper", float, None)
+        after = _get(place, table, "after", str, None)
+        if after is not None and "initial_banks" in flags:
+            raise UserError(f"{place}.after: sets initial_banks, which is a flag of it; drop one")
+        return Row(name, method, flags, paper, after, self._grid(place, table, after))
+
+    def _grid(self, place: str, table: dict[str, Any], after: str | None) -> Mapping:
+        own = _get(place, table, "flag_grid", dict, None)
+        if own is not None and (self.grid is None or after is not None):
+            raise UserError(f"{place}.flag_grid: needs [search], and a row without after; drop it")
+        if self.grid is None or after is not None:
+            return {}
+        return self.grid if own is None else _grid(f"{place}.flag_grid", own)
+
+
+def _flagfile(place: str, folder: Path, name: str) -> dict[str, str]:
+    """Texts of a flagfile's flags by name, method among them; {} for no file."""
+    if not name:
+        return {}
+    read_text(folder / name, f"{place} takes a flagfile, seen from the plan's folder")
+    try:
+        words = absl_flags.FlagValues().read_flags_from_files([f"--flagfile={folder / name}"])
+    except (absl_flags.Error, OSError) as error:
+        raise UserError(f"{place}: {error}") from None
+    pairs = [word.removeprefix("--").split("=", 1) for word in words]
+    for pair in pairs:
+        if len(pair) == 1:
+            raise UserError(f"{place}: {name}: write --{pair[0]}=VALUE")
+    found = dict(pairs)
+    method = {"method": found.pop("method")} if "method" in found else {}
+    return {**method, **_flags(place, found)}
+
+
+def _check_order(rows: list[Row]) -> None:
+    for number, row in enumerate(rows):
+        if row.after is not None and row.after not in [x.name for x in rows[:number]]:
+            raise UserError(f"rows[{number}].after: no row {row.after!r} stands before this one")
+
+
+def _search(table: dict[str, Any] | None) -> tuple[Search | None, Mapping | None]:
+    """The search and the grid of the rows that have no own."""
+    if table is None:
+        return None, None
+    _check_keys("search", table, "flag_grid seed epochs".split())
+    grid = _grid("search.flag_grid", _get("search", table, "flag_grid", dict))
+    seed, epochs = (_get("search", table, key, int) for key in ("seed", "epochs"))
+    return Search(seed, epochs), grid
+
+
+def _check_search(search: Search, rows: list[Row], vary: Mapping) -> None:
+    for number, row in enumerate(rows):
+        place = f"rows[{number}]"
+        if row.after is not None:
+            continue
+        if not row.grid:
+            raise UserError(f"search.flag_grid: empty, and {place} has no flag_grid; name a flag")
+        for name in row.grid:
+            if name == "epochs" or name in vary:
+                raise UserError(f"{place}: {name} is not a flag to search; it is set elsewhere")
+        if row.trials() != rows[0].trials():
+            raise UserError(
+                f"{place}.flag_grid: {row.trials()} trials, the first row has {rows[0].trials()}; "
+                "give every row as many, or the comparison is not fair"
+            )
+        if not 1 <= search.epochs <= int(row.flags.get("epochs", 0)):
+            raise UserError(
+                f"search.epochs: {search.epochs} must lie between 1 and the flag epochs of "
+                f"{place}, {row.flags.get('epochs', 'which is not given')}"
+            )
+
+
+def _seeds(values: list[Any]) -> tuple[int, ...]:
+    for value in values:
+        if type(value) is not int or value < 0:
+            raise UserError(f"seeds: {value!r} is no seed; give whole numbers from 0")
+    if not values or len(set(values)) < len(values):
+        raise UserError(f"seeds: {values}: give at least one, each once")
+    return tuple(values)
+
+
+def _grid(place: str, table: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for name, values in table.items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{place}.{name}: give a list of values, found {values!r}")
+        texts = tuple(_flags(place, {name: value})[name] for value in values)
+        _check_names(texts, f"{place}.{name}")
+        found[name] = texts
+    return found
+
+
+def _flags(place: str, table: dict[str, Any]) -> dict[str, str]:
+    """Texts of flags, as the command line's own parser reads them."""
+    found = {}
+    for name, value in table.items():
+        if name not in _FLAGS:
+            raise UserError(f"{place}.{name}: there is no such flag{_guess(name, _FLAGS)}")
+        if name in _ELSEWHERE:
+            raise UserError(f"{place}.{name}: not here; {_ELSEWHERE[name]}")
+        if not isinstance(value, str | int | float) or "\n" in str(value):
+            raise UserError(f"{place}.{name}: {value!r} must be a line of text, a number or a bool")
+        try:
+            read = getattr(cli.parse([f"--{name}={value}"], Settings, ""), name)
+        except UserError as error:
+            raise UserError(f"{place}.{name}: {error}") from None
+        found[name] = str(read).lower() if isinstance(read, bool) else str(read)
+    return found
+
+
+def _check_keys(place: str, table: dict[str, Any], known: list[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise UserError(f"{_at(place, key)}: there is no such key{_guess(key, known)}")
+
+
+def _check_names(names: Any, place: str) -> None:
+    for name, count in collections.Counter(names).items():
+        if count > 1:
+            raise UserError(f"{place}: {name!r} is there {count} times; names must differ")
+
+
+def _get(place: str, table: dict[str, Any], key: str, kind: type, default: Any = _REQUIRED) -> Any:
+    if key not in table:
+        if default is _REQUIRED:
+            raise UserError(f"{_at(place, key)}: missing")
+        return default
+    value = table[key]
+    allowed = (int, float) if kind is float else (kind,)
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        words = {str: "text", int: "a whole number", float: "a number", list: "a list"}
+        raise UserError(f"{_at(place, key)}: must be {words.get(kind, 'a table')}, found {value!r}")
+    return value
+
+
+def _at(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key
+
+
+def _guess(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

@@ -1,0 +1,182 @@
+"""Plans: the rows of a table and the runs behind them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from spml_tf import cli
+from spml_tf.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        name: as it is shown, and the beginning of its runs' names.
+        method: as --method takes it.
+        flags: texts by flag, those common to all rows and of flagfiles among them.
+        paper: the paper's number, None where there is none.
+        after: the row whose runs' banks these runs start from, None to start from none.
+        grid: texts that a search tries, by flag; {} where the plan has no search, and for a row
+            that follows another, which takes what was chosen for that one.
+    """
+
+    name: str
+    method: str
+    flags: Mapping[str, str]
+    paper: float | None
+    after: str | None
+    grid: Mapping[str, tuple[str, ...]]
+
+    def trials(self) -> int:
+        """How many runs a search of this row takes."""
+        return math.prod(len(texts) for texts in self.grid.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Short runs over each row's grid, before its runs proper.
+
+    Attributes:
+        seed: of the trial runs.
+        epochs: of the trial runs.
+    """
+
+    seed: int
+    epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a plan file says.
+
+    Attributes:
+        title: of the table.
+        paper: what the paper's numbers are of, "" where no row has one.
+        seeds: every row is run with each.
+        rows: in the order of the table.
+        baseline, oracle: rows between which the share of the gap is measured, or None.
+        vary: flag that every row is run over, "" for none.
+        values: texts of that flag.
+        search: None for none.
+    """
+
+    title: str
+    paper: str
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+    baseline: str | None
+    oracle: str | None
+    vary: str
+    values: tuple[str, ...]
+    search: Search | None
+
+    def leader(self, row: Row) -> Row:
+        """The row at the beginning of the chain that a row follows, or the row itself."""
+        while row.after is not None:
+            row = next(other for other in self.rows if other.name == row.after)
+        return row
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a plan.
+
+    Attributes:
+        name: of its folder.
+        row: name of its row.
+        value: text of the varied flag, "" where none is.
+        seed: of the run.
+        flags: texts by flag, method and seed among them.
+        after: name of the run whose banks it starts from, or None.
+        trial: texts of the flags that a search tries, empty outside of one.
+    """
+
+    name: str
+    row: str
+    value: str
+    seed: int
+    flags: Mapping[str, str]
+    after: str | None = None
+    trial: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def settings(self, **others: Any) -> Settings:
+        """The run's settings, unresolved.
+
+        Args:
+            others: what the plan leaves to the command; None is not given.
+        """
+        settings = cli.parse([f"--{k}={v}" for k, v in self.flags.items()], Settings, "")
+        given = {name: value for name, value in others.items() if value is not None}
+        return dataclasses.replace(settings, **given)
+
+
+def runs(plan: Plan, chosen: Mapping[str, Mapping[str, str]] | None = None) -> list[Run]:
+    """The runs of a plan, in the order to run them: all rows with the first seed come first.
+
+    Args:
+        plan: the plan.
+        chosen: texts of the flags that a search has chosen, by row; a row that follows another
+            takes that one's.
+
+    Returns:
+        The runs; a run's predecessor stands before it.
+    """
+    found = []
+    for seed, row, value in itertools.product(plan.seeds, plan.rows, plan.values or ("",)):
+        part = f"_{_slug(value)}_{seed}" if plan.vary else f"_{seed}"
+        flags = {**row.flags, **(chosen or {}).get(plan.leader(row).name, {})}
+        if plan.vary:
+            flags[plan.vary] = value
+        flags |= {"method": row.method, "seed": str(seed)}
+        after = None if row.after is None else row.after + part
+        found.append(Run(row.name + part, row.name, value, seed, flags, after))
+    return found
+
+
+def search_runs(plan: Plan) -> list[Run]:
+    """The trial runs of a plan's search, none without one; every searched row gets as many.
+
+    Flags that count epochs (warm-up, start of selection and of consistency) shrink as the epochs
+    do, and a rate an epoch grows, so that a trial is a short version of the run.
+
+    Args:
+        plan: the plan.
+
+    Returns:
+        The runs, row by row, the last flag of the grid changing fastest.
+    """
+    if plan.search is None:
+        return []
+    search, found = plan.search, []
+    for row in [row for row in plan.rows if row.grid]:
+        for texts in itertools.product(*row.grid.values()):
+            trial = dict(zip(row.grid, texts, strict=True))
+            flags = _shortened({**row.flags, **trial}, search.epochs)
+            flags |= {"method": row.method, "seed": str(search.seed)}
+            name = "_".join([row.name, *(f"{flag}-{_slug(x)}" for flag, x in trial.items())])
+            found.append(Run(name, row.name, "", search.seed, flags, trial=trial))
+    return found
+
+
+def _shortened(flags: dict[str, str], epochs: int) -> dict[str, str]:
+    ratio = epochs / int(flags["epochs"])
+    flags["epochs"] = str(epochs)
+    for name, first in (
+        ("warmup_epochs", 0), ("selection_start_epoch", 1), ("consistency_start_epoch", 1),
+    ):  # fmt: skip
+        if name in flags:
+            flags[name] = str(first + round((int(flags[name]) - first) * ratio))
+    if "large_loss_rate" in flags:
+        flags["large_loss_rate"] = str(float(flags["large_loss_rate"]) / ratio)
+    return flags
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9+.-]+", "-", text)

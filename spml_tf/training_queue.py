@@ -1,0 +1,187 @@
+"""Runs training commands as processes, some at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+from spml_tf.errors import UserError
+from spml_tf.files import replaced
+from spml_tf.runs import RunFolder, flagfile
+from spml_tf.settings import Settings
+
+# Seconds between two looks at the processes, and until one that was told to stop is killed.
+_PAUSE, _PATIENCE = 0.1, 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run to train.
+
+    Attributes:
+        name: of the run.
+        settings: resolved.
+        folder: where it goes.
+        log: file its output is added to.
+        after: folder of the run that must be finished before, or None.
+    """
+
+    name: str
+    settings: Settings
+    folder: RunFolder
+    log: Path
+    after: RunFolder | None = None
+
+    def changes(self) -> list[str]:
+        """How the flags of the run in the folder differ from these; a flag it lacks does not."""
+        if not self.folder.record.exists():
+            return []
+        before = {**self.folder.read_record()["flags"], "threads": self.settings.threads}
+        return [
+            f"--{name} was {before[name]} and is {value}"
+            for name, value in dataclasses.asdict(self.settings).items()
+            if name in before and before[name] != value
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Process:
+    job: Job
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    offset: int
+    began: float
+
+    def minutes(self) -> float:
+        return (time.monotonic() - self.began) / 60
+
+
+def work(
+    jobs: Sequence[Job],
+    processes: int,
+    starting: Callable[[Job], None],
+    finished: Callable[[Job], None],
+) -> dict[str, str]:
+    """Trains what is not finished, in order; a job that fails leaves the others alone.
+
+    A line on standard output tells of each start and end. Whatever ends this function early ends
+    the processes too; a run is none the worse for it.
+
+    Args:
+        jobs: each after the one it waits for.
+        processes: how many are trained at a time.
+        starting: called before a job's process is started.
+        finished: called after a job's results are there.
+
+    Returns:
+        Why jobs failed, by name: the last line of their errors.
+    """
+    waiting = [job for job in jobs if not job.folder.metrics.exists()]
+    if len(waiting) < len(jobs):
+        print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are finished", flush=True)
+    failures: dict[str, str] = {}
+    running: list[_Process] = []
+    try:
+        while waiting or running:
+            for job in [x for x in waiting if x.after is None or x.after.metrics.exists()]:
+                if len(running) < processes:
+                    waiting.remove(job)
+                    starting(job)
+                    running.append(_start(job, f"{len(jobs) - len(waiting)} of {len(jobs)}"))
+            if not running:  # what is left waits for runs that failed
+                for job in waiting:
+                    failures[job.name] = f"{job.after.path.name}, which it follows, failed"
+                break
+            time.sleep(_PAUSE)
+            for one in [x for x in running if x.process.poll() is not None]:
+                running.remove(one)
+                reason = _end(one)
+                if reason is None:
+                    finished(one.job)
+                else:
+                    failures[one.job.name] = reason
+    finally:
+        _stop(running)
+    return failures
+
+
+def _start(job: Job, number: str) -> _Process:
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    flags = job.log.with_suffix(".flags")
+    with replaced(flags) as temporary:
+        temporary.write_text(flagfile(job.settings), "utf-8")
+    command = [sys.executable, "-m", "spml_tf.train", f"--flagfile={flags}"]
+    log = open(job.log, "ab")
+    print(f"start  {job.name} ({number})", flush=True)
+    process = subprocess.Popen(
+        [*command, f"--output_dir={job.folder.path}"],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    return _Process(job, process, log, log.tell(), time.monotonic())
+
+
+def _end(one: _Process) -> str | None:
+    """Tells how a process ended; why it failed, or None."""
+    one.log.close()
+    name, minutes = one.job.name, f"{one.minutes():.1f} min"
+    if one.process.returncode == 0 and one.job.folder.metrics.exists():
+        results = one.job.folder.read_metrics()
+        scores = [f"{x} {_text(results[x]['map'])}" for x in ("val", "test") if x in results]
+        print(f"done   {name}: mAP {', '.join(scores)}, {minutes}", flush=True)
+        return None
+    reason = _last_error(one)
+    print(f"failed {name}, {minutes}: {reason}", flush=True)
+    return reason
+
+
+def _text(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.2f}"
+
+
+def _last_error(one: _Process) -> str:
+    with open(one.job.log, "rb") as file:
+        file.seek(one.offset)
+        text = file.read().decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    last = (errors or lines or [f"ended with code {one.process.returncode}"])[-1]
+    if not errors and one.process.returncode < 0:
+        last = f"ended by signal {-one.process.returncode}; last line: {last}"
+    return f"{last.removeprefix('error: ')} (log: {one.job.log})"
+
+
+def _stop(running: Sequence[_Process]) -> None:
+    for one in running:
+        one.process.terminate()
+    for one in running:
+        try:
+            one.process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            one.process.kill()
+            one.process.wait()
+        one.log.close()
+
+
+def check_folders(jobs: Sequence[Job]) -> None:
+    """Refuses folders that hold runs with other flags.
+
+    Args:
+        jobs: all jobs.
+
+    Raises:
+        UserError: naming the first such folder and what differs.
+    """
+    for job in jobs:
+        changes = job.changes()
+        if changes:
+            raise UserError(
+                f"{job.folder.path}: holds a run with other flags than the plan's "
+                f"({'; '.join(changes)}); remove it, or choose another --output_dir"
+            )
