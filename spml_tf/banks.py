@@ -77,13 +77,21 @@ class EMABank(keras.layers.Layer):
             raise ValueError(f"storage must be one of {DTYPES}. Received: {storage!r}")
         self.num_images, self.num_classes, self.grid = num_images, num_classes, grid
         self.momentum, self.storage, self.seed = momentum, storage, seed
-        cells = (grid, grid) if grid else ()
-        with tf.device("CPU:0") if storage == "uint8" else contextlib.nullcontext():
-            self.values = self._weight((num_images, *cells, num_classes), storage, "values")
-        with tf.device("CPU:0"):
-            self.visited = self._weight((num_images, *cells), "bool", "visited")
-        self.writes = self._weight((), "int64", "writes")
+        self.add_state()
         self.built = True
+
+    def add_state(self) -> None:
+        """Creates the weights."""
+        cells = (self.grid, self.grid) if self.grid else ()
+        self.add_averages((*cells, self.num_classes), cells)
+
+    def add_averages(self, cells: tuple[int, ...], marks: tuple[int, ...]) -> None:
+        """Creates averages [N, *cells] and marks [N, *marks]."""
+        with tf.device("CPU:0") if self.storage == "uint8" else contextlib.nullcontext():
+            self.values = self._weight((self.num_images, *cells), self.storage, "values")
+        with tf.device("CPU:0"):
+            self.visited = self._weight((self.num_images, *marks), "bool", "visited")
+        self.writes = self._weight((), "int64", "writes")
 
     def _weight(self, shape: tuple[int, ...], dtype: str, name: str) -> keras.Variable:
         return self.add_weight(
@@ -118,13 +126,31 @@ class EMABank(keras.layers.Layer):
         if inside is None:
             inside = tf.fill(tf.shape(new)[:-1], True)
         index, new, inside = from_all_replicas(index, tf.cast(new, tf.float32), inside)
-        stored = tf.gather(self.values.value, index)
-        visited = self.read_visited(index)
+        stored, visited = tf.gather(self.values.value, index), self.read_visited(index)
+        rows = self.moved(stored, visited[..., None], new, inside[..., None])
+        self.scatter(index, rows, visited | inside)
+
+    def moved(
+        self, stored: tf.Tensor, visited: tf.Tensor, new: tf.Tensor, inside: tf.Tensor
+    ) -> tf.Tensor:
+        """Stored values after a visit (eq. 4); all arguments of shapes that broadcast.
+
+        Args:
+            stored: of the storage's dtype.
+            visited: bool, cells that hold an average; the others take the new value.
+            new: float32 in [0, 1].
+            inside: bool, the cells to update; the others keep what is stored, bit for bit.
+
+        Returns:
+            The new values, of the storage's dtype.
+        """
         average = self.momentum * self._decode(stored) + (1.0 - self.momentum) * new
-        updated = self._encode(tf.where(visited[..., None], average, new))
-        rows = tf.where(inside[..., None], updated, stored)
+        return tf.where(inside, self._encode(tf.where(visited, average, new)), stored)
+
+    def scatter(self, index: tf.Tensor, rows: tf.Tensor, visited: tf.Tensor) -> None:
+        """Stores rows of values and marks, which are the same on every replica."""
         self.values.value.scatter_update(tf.IndexedSlices(rows, index))
-        self.visited.value.scatter_update(tf.IndexedSlices(visited | inside, index))
+        self.visited.value.scatter_update(tf.IndexedSlices(visited, index))
         self.writes.assign_add(1)
 
     def load_saved(self, saved: Mapping[str, Any], path: str) -> None:
@@ -137,15 +163,19 @@ class EMABank(keras.layers.Layer):
         Raises:
             ValueError: where shape or storage differ.
         """
-        for number, weight in enumerate((self.values, self.visited)):
-            array = saved[str(number)]
+        for number, weight in self.taken_over().items():
+            array = saved[number]
             if array.shape != tuple(weight.shape) or array.dtype.name != weight.dtype:
                 raise ValueError(
                     f"{path}: {self.name} holds {array.dtype} {array.shape}, this model's is "
                     f"{weight.dtype} {tuple(weight.shape)}: use the same images, classes, "
-                    "heatmap_size and bank_dtype"
+                    "heatmap_size, heatmap_classes and bank_dtype"
                 )
             weight.assign(array[...])
+
+    def taken_over(self) -> dict[str, keras.Variable]:
+        """The weights that another run's bank can fill, by the names Keras saves them under."""
+        return {"0": self.values, "1": self.visited}
 
     def _decode(self, stored: tf.Tensor) -> tf.Tensor:
         values = tf.cast(stored, tf.float32)
@@ -173,11 +203,6 @@ class EMABank(keras.layers.Layer):
 def score_bank(num_images: int, num_classes: int, **kwargs: Any) -> EMABank:
     """The score bank s of eq. 4: values [N, L]. Arguments as for `EMABank`."""
     return EMABank(num_images, num_classes, name="ema_scores", **kwargs)
-
-
-def heatmap_bank(num_images: int, num_classes: int, grid: int, **kwargs: Any) -> EMABank:
-    """The heatmap bank H of eq. 7: values [N, W, W, L], W = `grid`. Arguments as for `EMABank`."""
-    return EMABank(num_images, num_classes, grid=grid, name="ema_heatmaps", **kwargs)
 
 
 def load_all(path: str, banks: Sequence[EMABank]) -> None:

@@ -112,19 +112,22 @@ def masked_to_crop_frame(
 
     Args:
         maps: [B, W, W, C] float32.
-        visited: [B, W, W] bool, the cells that hold a value.
+        visited: [B, W, W] or [B, W, W, C] bool, the cells that hold a value.
         boxes: [B, 4] float32.
         flips: [B] bool.
         size: int G.
 
     Returns:
         target: [B, G, G, C] float32, warp(maps * visited) / warp(visited).
-        counts: [B, G, G] bool, samples with warp(visited) >= 0.5; elsewhere ignore the target.
+        counts: [B, G, G] or [B, G, G, C] bool, as `visited` is: samples with warp(visited) >= 0.5;
+            elsewhere ignore the target.
     """
-    known = tf.cast(visited, maps.dtype)[..., None]
+    by_class = visited.shape.rank == 4
+    known = tf.cast(visited if by_class else visited[..., None], maps.dtype)
     both = to_crop_frame(tf.concat([maps * known, known], axis=-1), boxes, flips, size)
-    weight = both[..., -1:]
-    return tf.math.divide_no_nan(both[..., :-1], weight), weight[..., 0] >= 0.5
+    sums, weight = tf.split(both, [tf.shape(maps)[-1], tf.shape(known)[-1]], axis=-1)
+    counts = weight >= 0.5
+    return tf.math.divide_no_nan(sums, weight), counts if by_class else counts[..., 0]
 
 
 def cells_inside(boxes: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:

@@ -101,6 +101,26 @@ def spatial_consistency(maps: tf.Tensor, targets: tf.Tensor, counts: tf.Tensor) 
     return _masked_l1(maps, targets, counts)
 
 
+def sparse_spatial_consistency(
+    maps: tf.Tensor, targets: tf.Tensor, counts: tf.Tensor, num_classes: int
+) -> tf.Tensor:
+    """SCL, eq. 7, over some classes of each image: those left out add nothing (ours).
+
+    Args:
+        maps: [B, G, G, k] float in [0, 1], with gradient.
+        targets: [B, G, G, k] float in [0, 1]; no gradient flows into them.
+        counts: [B, G, G, k] bool, entries whose target has been visited.
+        num_classes: L, by which the sum over classes is divided.
+
+    Returns:
+        scalar float, the mean over samples with an entry that counts, 0 where none does; with all
+        classes in every entry equal to `spatial_consistency`.
+    """
+    distances = tf.abs(maps - tf.stop_gradient(targets)) * tf.cast(counts, maps.dtype)
+    samples = tf.reduce_sum(tf.cast(tf.reduce_any(counts, axis=-1), maps.dtype))
+    return tf.math.divide_no_nan(tf.reduce_sum(distances) / num_classes, samples)
+
+
 def _masked_l1(values: tf.Tensor, targets: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
     distances = tf.reduce_mean(tf.abs(values - tf.stop_gradient(targets)), axis=-1)
     weights = tf.cast(counts, distances.dtype)

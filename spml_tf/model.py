@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import banks, baselines, boxes, losses, methods, targets
+from spml_tf import banks, baselines, heatmap_banks, losses, methods, targets
 from spml_tf.callbacks import EpochStart
 from spml_tf.label_store import LabelStore
 from spml_tf.labels import UNKNOWN
@@ -50,6 +50,8 @@ class SPMLModel(keras.Model):
         large_loss_rate: percent of the labels that ll_r, ll_ct and ll_cp mark, see
             `baselines.mark_large_losses`.
         heatmap_size: W, cells per side of the heatmap bank; None means the network's G.
+        heatmap_classes: classes of each image whose heatmaps are kept; None means all, see
+            `heatmap_banks.CompactHeatmapBank`.
         bank_dtype: "float32", "float16" or "uint8".
         seed: int, of the stochastic rounding of uint8 banks.
 
@@ -76,6 +78,7 @@ class SPMLModel(keras.Model):
         entropy_weight: float = 0.1,
         large_loss_rate: float = 0.2,
         heatmap_size: int | None = None,
+        heatmap_classes: int | None = None,
         bank_dtype: str = "float32",
         seed: int = 0,
         **kwargs: Any,
@@ -108,11 +111,12 @@ class SPMLModel(keras.Model):
         self._backbone = BackboneSwitch(network, freeze_batch_norm)
         bank = {"momentum": ema_momentum, "storage": bank_dtype, "seed": seed}
         self.heatmap_size = heatmap_size or network.output_shape[1]
+        self.heatmap_classes = heatmap_classes
         self.ema_scores = banks.score_bank(num_images, self.num_classes, **bank)
         self.ema_heatmaps = None
         if self.consistency == "scl":
-            self.ema_heatmaps = banks.heatmap_bank(
-                num_images, self.num_classes, grid=self.heatmap_size, **bank
+            self.ema_heatmaps = heatmap_banks.heatmap_bank(
+                num_images, self.num_classes, self.heatmap_size, heatmap_classes, **bank
             )
         self._add_state()
         self.built = True
@@ -190,8 +194,8 @@ class SPMLModel(keras.Model):
         self.optimizer.apply(_dense(tape.gradient(scaled, variables)), variables)
         self.ema_scores.write(index, scores)  # eq. 4
         if self.ema_heatmaps is not None:
-            values, inside = boxes.to_image_frame(maps, box, flip, self.heatmap_size)
-            self.ema_heatmaps.write(index, values, inside)
+            average, _ = self.ema_scores.read(index)
+            self.ema_heatmaps.update(maps, index, box, flip, average, codes)
         return self.compute_metrics(x, y, scores)
 
     def _classification_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -225,10 +229,7 @@ class SPMLModel(keras.Model):
         if self.consistency == "cl":
             return losses.score_consistency(scores, *scores_before)
         if self.consistency == "scl":
-            index, box, flip = where
-            known = self.ema_heatmaps.read(index)
-            target = boxes.masked_to_crop_frame(*known, box, flip, tf.shape(maps)[1])
-            return losses.spatial_consistency(maps, *target)
+            return self.ema_heatmaps.consistency(maps, *where)
         return tf.constant(0.0)
 
     def _track(self, size: Any, loss: Any, classification: Any, consistency: Any) -> None:
@@ -294,6 +295,7 @@ class SPMLModel(keras.Model):
             "num_images", "method", "positives_per_image", "warmup_epochs", "freeze_batch_norm",
             "selection_start_epoch", "selection_budget", "consistency_start_epoch",
             "consistency_weight", "entropy_weight", "large_loss_rate", "heatmap_size",
+            "heatmap_classes",
         )  # fmt: skip
         bank = self.ema_scores
         return {

@@ -84,6 +84,12 @@ class Settings(DataSettings):
     heatmap_size: int | None = flag_field(
         None, "W, cells per side of the heatmap bank. Default: the network's grid.", int
     )
+    heatmap_classes: int | None = flag_field(
+        None,
+        "Classes of each image whose heatmaps are kept: its annotated ones and those of highest "
+        "score. Default: all; 8 makes ImageNet fit into memory.",
+        int,
+    )
     bank_dtype: str = flag_field(
         "float32", "Storage of the banks.", str, ("float32", "float16", "uint8")
     )
@@ -190,7 +196,8 @@ def _check(settings: Settings) -> None:
         ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
         ("estimates_learning_rate", 0, 1e4), ("entropy_weight", 0, 1e3),
         ("large_loss_rate", 0, 100), ("threads", 0, 1e4),
-        ("positives_per_image", 1e-6, 1e6), ("heatmap_size", 1, 1e4), ("seed", 0, 2**31 - 1),
+        ("positives_per_image", 1e-6, 1e6), ("heatmap_size", 1, 1e4),
+        ("heatmap_classes", 1, 1e6), ("seed", 0, 2**31 - 1),
     ):  # fmt: skip
         check_range(name, getattr(settings, name), low, high)
 

@@ -115,6 +115,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         entropy_weight=settings.entropy_weight,
         large_loss_rate=settings.large_loss_rate,
         heatmap_size=settings.heatmap_size,
+        heatmap_classes=settings.heatmap_classes,
         bank_dtype=settings.bank_dtype,
         seed=settings.seed,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spml_tf import banks
+from spml_tf import banks, heatmap_banks
 
 
 def test_first_visit_sets_and_later_visits_average():
@@ -25,7 +25,7 @@ def test_first_visit_sets_and_later_visits_average():
 
 def test_only_cells_inside_are_written():
     """2x2 cells, the left column inside: the right column stays unvisited and as it was."""
-    bank = banks.heatmap_bank(1, 1, grid=2, momentum=0.5)
+    bank = heatmap_banks.heatmap_bank(1, 1, grid=2, momentum=0.5)
     left = tf.constant([[[True, False], [True, False]]])
     index = tf.constant([0], tf.int64)
     bank.write(index, tf.fill([1, 2, 2, 1], 0.8), left)
@@ -70,7 +70,7 @@ def test_uint8_rounding_is_unbiased_seeded_and_exact_at_the_ends():
 
 
 def test_cells_outside_keep_their_bytes():
-    bank = banks.heatmap_bank(1, 1, grid=1, storage="uint8")
+    bank = heatmap_banks.heatmap_bank(1, 1, grid=1, storage="uint8")
     index, outside = tf.constant([0], tf.int64), tf.constant([[[False]]])
     bank.write(index, tf.fill([1, 1, 1, 1], 0.37))
     before = bank.values.numpy()
@@ -82,7 +82,7 @@ def test_cells_outside_keep_their_bytes():
 @pytest.mark.parametrize("storage", banks.DTYPES)
 def test_saved_with_the_layer(storage, tmp_path):
     def build():
-        bank = banks.heatmap_bank(4, 3, grid=2, storage=storage)
+        bank = heatmap_banks.heatmap_bank(4, 3, grid=2, storage=storage)
         return keras.Sequential([bank]), bank
 
     model, bank = build()
@@ -112,8 +112,10 @@ def test_written_in_place():
 
 
 def test_config_and_errors():
-    config = banks.heatmap_bank(4, 3, grid=2, storage="uint8", momentum=0.7, seed=5).get_config()
-    assert banks.EMABank.from_config(config).get_config() == config
+    for kept in (None, 2):
+        bank = heatmap_banks.heatmap_bank(4, 3, 2, kept, storage="uint8", momentum=0.7, seed=5)
+        config = bank.get_config()
+        assert type(bank).from_config(config).get_config() == config
     with pytest.raises(ValueError, match="momentum must lie"):
         banks.score_bank(1, 1, momentum=1.0)
     with pytest.raises(ValueError, match="storage must be one of"):

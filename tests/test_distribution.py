@@ -21,12 +21,13 @@ for replicas in (1, 2):
         network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16, seed=0)
         # Frozen statistics: otherwise each half is normalised by itself.
         model = spml_tf.SPMLModel(
-            network, 12, "an+scl", bank_dtype="BANK", freeze_batch_norm=True)
+            network, 12, "an+scl", bank_dtype="BANK", freeze_batch_norm=True,
+            heatmap_classes=KEPT)
         model.compile(keras.optimizers.SGD(0.1))
     model.fit(data, epochs=3, verbose=0)
     state = []
     for bank in (model.ema_scores, model.ema_heatmaps):
-        for weight in (bank.values, bank.visited):
+        for weight in bank.taken_over().values():
             copies = getattr(weight.value, "values", [weight.value])
             assert len(copies) == replicas
             for copy in copies[1:]:
@@ -40,8 +41,9 @@ for one, two in zip(*finals):
 """
 
 
-def check_banks(storage: str, tolerance: float) -> None:
+def check_banks(storage: str, tolerance: float, kept: int | None = None) -> None:
     code = SCRIPT.replace("BANK", storage).replace("TOLERANCE", str(tolerance))
+    code = code.replace("KEPT", str(kept))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -53,3 +55,7 @@ def test_copies_of_the_banks_stay_equal_and_as_with_one_device():
 
 def test_uint8_banks_too():
     check_banks("uint8", 1.0)
+
+
+def test_compact_banks_too():
+    check_banks("float32", 1e-4, kept=2)

@@ -18,9 +18,10 @@ ROOT = Path(__file__).parent.parent
 # A module imports only from those before it.
 ORDER = (
     "errors cli files parallel labels label_files images boxes readers data_settings settings "
-    "plans plan_files pipeline encoded networks targets losses baselines methods banks label_store "
-    "optimizers metrics thresholds runs training_queue callbacks model reports scoring splits "
-    "checks summaries image_writers prepare train evaluate export predict data experiments"
+    "plans plan_files pipeline encoded networks targets losses baselines methods banks "
+    "heatmap_banks label_store optimizers metrics thresholds runs training_queue callbacks model "
+    "reports scoring splits checks summaries image_writers prepare train evaluate export predict "
+    "data experiments"
 ).split()
 
 

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
-from spml_tf import banks, boxes, images, networks, readers, runs
+from spml_tf import boxes, heatmap_banks, images, networks, readers, runs
 from spml_tf.readers import Examples
 from spml_tf.reports.overlays import enlarge
 
@@ -75,7 +75,7 @@ def draw_bank(path: Path, network: keras.Model, column: int, name: str) -> None:
     """The photo with its bank, a crop, the warped target, the crop's map, the bank after it."""
     photo = tf.constant(imread(cbook.get_sample_data("grace_hopper.jpg")), tf.float32)
     grid, classes = 2 * network.output_shape[1], network.output_shape[-1]
-    bank = banks.heatmap_bank(1, classes, grid=grid)
+    bank = heatmap_banks.heatmap_bank(1, classes, grid=grid)
     index = tf.constant([0], tf.int64)
     for corners, mirrored in VISITS:
         box, flip = tf.constant([corners]), tf.constant([mirrored])
