@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spml_tf.banks import from_all_replicas
+
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Average precision of every class: sum over thresholds of (R_k - R_(k-1)) P_k.
@@ -69,10 +71,11 @@ def mean_average_precision(
 class MeanAveragePrecision(keras.metrics.Metric):
     """Mean average precision over everything seen since the last reset, exact for any batching.
 
-    y_true is [B, L] in {1, 0, -1} (unknown counts as negative), y_pred [B, L] scores. All scores
-    are kept: 4 bytes per image and class and as many for labels. `result` computes the exact value
-    when called eagerly, as `fit` and `evaluate` do at the end of a pass; inside a `tf.function`,
-    where it would cost a sort at every step, it returns the value computed last (NaN at first).
+    y_true is [B, L] in {1, 0, -1} (unknown counts as negative), y_pred [B, L] scores. All are kept,
+    5 to 10 bytes per image and class, in buffers that double when they are full; every replica of
+    a `tf.distribute` strategy keeps those of all. `result` computes the exact value when called
+    eagerly, as `fit` and `evaluate` do at the end of a pass; inside a `tf.function`, where it would
+    cost a sort at every step, it returns the value computed last (NaN at first).
 
     Args:
         absent_classes: "skip" or "zero", see `mean_average_precision`.
@@ -85,8 +88,10 @@ class MeanAveragePrecision(keras.metrics.Metric):
             raise ValueError(f'absent_classes must be "skip" or "zero". Got {absent_classes!r}')
         self.absent_classes = absent_classes
         self._latest = self.add_variable((), _nan, name="latest")
-        self._labels = _growing("labels")
-        self._scores = _growing("scores")
+        self._count = _state("count", tf.zeros([], tf.int64))
+        self._capacity = _state("capacity", tf.zeros([], tf.int64))
+        self._labels = _state("labels", tf.zeros([0, 0], tf.int8))
+        self._scores = _state("scores", tf.zeros([0, 0], tf.float32))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds a batch.
@@ -96,20 +101,44 @@ class MeanAveragePrecision(keras.metrics.Metric):
         """
         if sample_weight is not None:
             raise ValueError("MeanAveragePrecision takes no sample weights")
-        _append(self._labels, tf.cast(y_true, tf.float32))
-        _append(self._scores, tf.cast(y_pred, tf.float32))
+        # Each replica keeps all of it, and so the first one's copy is whole.
+        labels, scores = from_all_replicas(tf.cast(y_true, tf.int8), tf.cast(y_pred, tf.float32))
+        size, width = tf.unstack(tf.shape(scores, tf.int64))
+        begin = self._count.read_value()
+        self._make_room(begin + size, width)
+        for rows, batch in ((self._labels, labels), (self._scores, scores)):
+            rows.scatter_update(tf.IndexedSlices(batch, begin + tf.range(size)))
+        self._count.assign_add(size)
+
+    def _make_room(self, needed: tf.Tensor, width: tf.Tensor) -> None:
+        """Doubles full buffers, so that to add a row costs the same at any size."""
+        # Their own shape is not asked for: to read what is scattered into copies all of it.
+        capacity = self._capacity.read_value()
+
+        def grow() -> tf.Tensor:
+            size = tf.maximum(needed, 2 * capacity)
+            for rows in (self._labels, self._scores):
+                wide = tf.reshape(rows.read_value(), tf.stack([capacity, width]))
+                rows.assign(tf.pad(wide, [[0, size - capacity], [0, 0]]))
+            self._capacity.assign(size)
+            return size
+
+        tf.cond(needed > capacity, grow, lambda: capacity)
 
     def result(self) -> Any:
         if tf.inside_function():
             return self._latest.value
-        labels, scores = self._labels.numpy(), self._scores.numpy()
+        count = int(self._count.numpy())
+        labels, scores = self._labels.numpy()[:count], self._scores.numpy()[:count]
         value = mean_average_precision(labels, scores, self.absent_classes)
         self._latest.assign(value)
         return np.float64(value)
 
     def reset_state(self) -> None:
-        self._labels.assign(tf.zeros([0, 0]))
-        self._scores.assign(tf.zeros([0, 0]))
+        self._count.assign(0)
+        self._capacity.assign(0)
+        for rows in (self._labels, self._scores):
+            rows.assign(tf.zeros([0, 0], rows.dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "absent_classes": self.absent_classes}
@@ -119,15 +148,8 @@ def _nan(shape: Any, dtype: Any = None) -> tf.Tensor:
     return tf.fill(shape, tf.constant(float("nan"), dtype or tf.float32))
 
 
-def _growing(name: str) -> tf.Variable:
-    """A variable of any [N, L]: Keras' own variables cannot grow."""
-    with tf.init_scope():
-        return tf.Variable(tf.zeros([0, 0]), shape=[None, None], name=name, trainable=False)
-
-
-def _append(rows: tf.Variable, batch: tf.Tensor) -> None:
-    value = rows.read_value()
-    grown = tf.cond(
-        tf.shape(value)[0] > 0, lambda: tf.concat([value, batch], axis=0), lambda: batch
-    )
-    rows.assign(grown)
+def _state(name: str, value: tf.Tensor) -> tf.Variable:
+    """A variable in host memory of any size: Keras' own variables cannot grow."""
+    shape = [None] * value.shape.rank
+    with tf.init_scope(), tf.device("CPU:0"):
+        return tf.Variable(value, shape=shape, name=name, trainable=False)

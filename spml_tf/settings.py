@@ -30,6 +30,12 @@ class Settings(DataSettings):
         "imagenet, none (train from scratch), or a weights file. Default: none for small_residual, "
         "imagenet otherwise.",
     )
+    keep_head: bool = flag_field(
+        False,
+        "Start from the classifier that the weights come with; the data must have its classes in "
+        "its order, as --dataset=imagenet has.",
+        bool,
+    )
     image_size: int | None = flag_field(
         None, "Input side in pixels. Default: 64 small_residual, 448 resnet50, 224 others.", int
     )
@@ -189,6 +195,9 @@ def _absolute(path: str | None) -> str | None:
 
 def _check(settings: Settings) -> None:
     _check_crop_area(settings.crop_area)
+    if settings.keep_head and (settings.init_from or settings.weights == "none"):
+        other = "--init_from" if settings.init_from else "--weights=none"
+        raise UserError(f"--keep_head: means the head of --weights, not with {other}; drop one")
     for name, low, high in (
         ("image_size", 8, 1e5), ("epochs", 1, 1e6), ("warmup_epochs", 0, settings.epochs),
         ("selection_start_epoch", 1, 1e6), ("consistency_start_epoch", 1, 1e6),

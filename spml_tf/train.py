@@ -131,7 +131,11 @@ def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
 
     if not settings.init_from:
         return networks.build(
-            settings.network, len(class_names), settings.weights, settings.image_size
+            settings.network,
+            len(class_names),
+            settings.weights,
+            settings.image_size,
+            settings.keep_head,
         )
     earlier = runs.RunFolder(settings.init_from)
     record = earlier.read_record()

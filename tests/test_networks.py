@@ -246,6 +246,32 @@ def test_resnet50_classifier_becomes_a_cam_network():
     assert networks.resnet50_cam(3, classifier=classifier).output_shape[-1] == 3
 
 
+def test_a_trained_head_is_kept(tmp_path):
+    """The file's ResNet-50 with its 1,000 classes, built by name."""
+    keras.utils.set_random_seed(4)
+    classifier = keras.applications.ResNet50(weights=None, classifier_activation=None)
+    file = tmp_path / "resnet50.weights.h5"
+    classifier.save_weights(file)
+    network = networks.build("resnet50", 1000, file, 224, keep_head=True)
+    x = photos(224)
+    want = np.asarray(classifier(keras.applications.resnet.preprocess_input(x.copy())))
+    np.testing.assert_allclose(
+        np.mean(network(x), axis=(1, 2)), want, rtol=1e-4, atol=1e-5 * np.abs(want).max()
+    )
+    with pytest.raises(UserError, match="has 1000 classes, the data 20"):
+        networks.build("resnet50", 20, file, 64, keep_head=True)
+
+
+def test_a_head_that_is_not_there_is_not_kept():
+    for name, weights, message in (
+        ("resnet50", None, "needs weights"),
+        ("small_residual", "x.h5", "small_residual has no trained head; choose resnet50"),
+        ("applications:ResNet5O", "x.h5", "no network 'ResNet5O'; did you mean: ResNet50"),
+    ):
+        with pytest.raises(UserError, match=message):
+            networks.build(name, 1000, weights, 64, keep_head=True)
+
+
 @pytest.mark.parametrize("wrong", ["relu_head", "flatten", "no_dense"])
 def test_classifiers_with_another_ending_are_refused(wrong):
     backbone = tiny_backbone()

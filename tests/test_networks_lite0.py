@@ -171,6 +171,8 @@ def test_cam_network_of_the_classifier_agrees_with_it():
     np.testing.assert_allclose(np.mean(network(x), axis=(1, 2)), logits, rtol=1e-5, atol=1e-5)
     features = [keras.Model(n.input, n.get_layer(CAM_LAYER).input)(x) for n in (network, backbone)]
     np.testing.assert_array_equal(*features)
+    by_name = networks.build("efficientnet_lite0", 1000, "imagenet", 96, keep_head=True)
+    np.testing.assert_array_equal(by_name(x), network(x))
 
 
 # ImageNet's classes of an animal: cats 281-285, the sorrel horse 339, sheep 348-349 (rams,

@@ -219,6 +219,7 @@ def test_data_and_labels_do_not_depend_on_the_seed(voc):
         (["--train_labels=/nonexistent.csv"], "/nonexistent.csv"),
         (["--initial_banks=/nonexistent"], "/nonexistent: no run here"),
         (["--init_from=/nonexistent"], "/nonexistent: no run here"),
+        (["--keep_head"], "--keep_head: means the head of --weights, not with --weights=none"),
         (["--observed_positives=0"], "--observed_positives=0"),
     ],
 )

@@ -8,6 +8,7 @@ registers the layers a saved network needs.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Callable
 
@@ -26,9 +27,14 @@ from spml_tf.networks.cam import (
 from spml_tf.networks.efficientnet_lite0 import (
     efficientnet_lite0_cam,
     efficientnet_lite0_classifier,
+    efficientnet_lite0_classifier_cam,
 )
 from spml_tf.networks.preprocessing import ImagePreprocessing
-from spml_tf.networks.resnet50 import application_cam, resnet50_cam
+from spml_tf.networks.resnet50 import (
+    application_cam,
+    application_classifier_cam,
+    resnet50_cam,
+)
 from spml_tf.networks.small_residual import small_residual_cam
 from spml_tf.networks.weights import load_network
 
@@ -38,6 +44,7 @@ __all__ = [
     "FusedBatchNormalization",
     "ImagePreprocessing",
     "application_cam",
+    "application_classifier_cam",
     "backbone_layers",
     "build",
     "cam_from_backbone",
@@ -45,6 +52,7 @@ __all__ = [
     "cam_head",
     "efficientnet_lite0_cam",
     "efficientnet_lite0_classifier",
+    "efficientnet_lite0_classifier_cam",
     "fuse_batch_normalization",
     "load_network",
     "replace_head",
@@ -58,6 +66,11 @@ NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "efficientnet_lite0": efficientnet_lite0_cam,
     "small_residual": small_residual_cam,
 }
+# Those with a trained head, called as builder(weights=..., image_size=...).
+CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
+    "resnet50": functools.partial(application_classifier_cam, "ResNet50"),
+    "efficientnet_lite0": efficientnet_lite0_classifier_cam,
+}
 _APPLICATIONS_PREFIX = "applications:"
 
 
@@ -66,6 +79,7 @@ def build(
     num_classes: int,
     weights: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
+    keep_head: bool = False,
 ) -> keras.Model:
     """Builds a network by its name.
 
@@ -75,6 +89,8 @@ def build(
         num_classes: number of classes.
         weights: ``"imagenet"``, None or ``"none"`` (random), or a file of that network's weights.
         image_size: side of the input images in pixels; None takes any.
+        keep_head: start from the weights' own classifier rather than a random head; it must have
+            ``num_classes`` classes.
 
     Returns:
         A CAM network.
@@ -82,6 +98,8 @@ def build(
     Raises:
         UserError: for an unknown name, naming the known ones, or unsuitable weights.
     """
+    if keep_head:
+        return _with_trained_head(name, num_classes, weights, image_size)
     if name.startswith(_APPLICATIONS_PREFIX):
         constructor = name.removeprefix(_APPLICATIONS_PREFIX)
         return application_cam(constructor, num_classes, weights=weights, image_size=image_size)
@@ -93,3 +111,24 @@ def build(
             f"{_APPLICATIONS_PREFIX}NAME (a constructor of keras.applications)"
         )
     return NETWORKS[name](num_classes, weights=weights, image_size=image_size)
+
+
+def _with_trained_head(
+    name: str, num_classes: int, weights: str | os.PathLike[str] | None, image_size: int | None
+) -> keras.Model:
+    if weights in (None, "none"):
+        raise UserError("keep_head needs weights; there is no trained head without them")
+    if name.startswith(_APPLICATIONS_PREFIX):
+        constructor = name.removeprefix(_APPLICATIONS_PREFIX)
+        network = application_classifier_cam(constructor, weights=weights, image_size=image_size)
+    elif name in CLASSIFIERS:
+        network = CLASSIFIERS[name](weights=weights, image_size=image_size)
+    else:
+        raise UserError(f"keep_head: {name} has no trained head; choose {', '.join(CLASSIFIERS)}")
+    found = network.output_shape[-1]
+    if found != num_classes:
+        raise UserError(
+            f"keep_head: the head of {name} has {found} classes, the data {num_classes}; without "
+            "keep_head training starts from a random one"
+        )
+    return network

@@ -16,7 +16,7 @@ import numpy as np
 
 from spml_tf.errors import UserError
 from spml_tf.networks.batch_norm import fuse_batch_normalization
-from spml_tf.networks.cam import cam_from_backbone
+from spml_tf.networks.cam import cam_from_backbone, cam_from_classifier
 from spml_tf.networks.torch_file import read_torch_tensors
 from spml_tf.networks.weights import chosen_weights, load_backbone_weights
 
@@ -96,6 +96,17 @@ def efficientnet_lite0_classifier(
     classifier = keras.Model(backbone.input, logits, name="efficientnet_lite0")
     _load(classifier, chosen_weights(weights))
     return fuse_batch_normalization(classifier)
+
+
+def efficientnet_lite0_classifier_cam(
+    *, weights: str | os.PathLike[str] | None = "imagenet", image_size: int | None = 224
+) -> keras.Model:
+    """Builds EfficientNet-Lite0 as a CAM network of its 1,000 trained classes.
+
+    Args and errors as for `efficientnet_lite0_cam`; the result is as its with 1,000 classes.
+    """
+    classifier = efficientnet_lite0_classifier(weights, image_size)
+    return cam_from_classifier(classifier, preprocessing="lite")
 
 
 def imagenet_weights_file() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -97,12 +98,9 @@ def application_cam(
     Raises:
         UserError: for an unknown name, an image too small, or weights that cannot be had.
     """
-    if name not in APPLICATIONS:
-        near = difflib.get_close_matches(name, APPLICATIONS, n=3, cutoff=0.5)
-        hint = ", ".join(near or sorted(APPLICATIONS))
-        raise UserError(f"keras.applications has no network {name!r}; did you mean: {hint}")
     weights = chosen_weights(weights)
-    backbone = _backbone(name, weights == "imagenet", image_size)
+    shape = (image_size, image_size, 3)
+    backbone = _constructed(name, weights == "imagenet", include_top=False, input_shape=shape)
     if weights not in (None, "imagenet"):
         load_backbone_weights(backbone, weights)
     return cam_from_backbone(
@@ -113,15 +111,45 @@ def application_cam(
     )
 
 
-def _backbone(name: str, pretrained: bool, image_size: int | None) -> keras.Model:
-    """Constructs the architecture without its head."""
+def application_classifier_cam(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] | None = "imagenet",
+    image_size: int | None = 224,
+) -> keras.Model:
+    """Builds a CAM network on an architecture of `keras.applications` and its trained head.
+
+    Args:
+        name: of the constructor, such as ``"ResNet50"``; its classifier must end in global average
+            pooling and a dense layer.
+        weights: as in `resnet50_cam`; a file must hold the head.
+        image_size: side of the input images in pixels; None takes any.
+
+    Returns:
+        "image" [batch, size, size, 3] float32 in 0..255 -> [batch, grid, grid, 1000] float32
+        logits, whose mean over the grid is the classifier's logits.
+
+    Raises:
+        UserError: for an unknown name, another ending, or weights that cannot be had.
+    """
+    weights = chosen_weights(weights)
+    classifier = _constructed(name, weights == "imagenet", include_top=True)
+    if weights not in (None, "imagenet"):
+        load_backbone_weights(classifier, weights)
+    family = _FAMILIES[_family(APPLICATIONS[name])]
+    return cam_from_classifier(classifier, preprocessing=family, image_size=image_size)
+
+
+def _constructed(name: str, pretrained: bool, **options: Any) -> keras.Model:
+    """Constructs the architecture, with ImageNet weights or random ones."""
+    if name not in APPLICATIONS:
+        near = difflib.get_close_matches(name, APPLICATIONS, n=3, cutoff=0.5)
+        hint = ", ".join(near or sorted(APPLICATIONS))
+        raise UserError(f"keras.applications has no network {name!r}; did you mean: {hint}")
     try:
-        return APPLICATIONS[name](
-            include_top=False,
-            weights="imagenet" if pretrained else None,
-            input_shape=(image_size, image_size, 3),
-        )
+        return APPLICATIONS[name](weights="imagenet" if pretrained else None, **options)
     except Exception as error:  # a failed download raises a bare Exception in Keras
         reason = " ".join(str(error).split())[:200]
         fix = "pass a file of its weights, or 'none'" if pretrained else "choose another image size"
-        raise UserError(f"{name} at image size {image_size}: {reason}; {fix}") from error
+        size = options.get("input_shape", "its own size")
+        raise UserError(f"{name} at {size}: {reason}; {fix}") from error
