@@ -68,13 +68,18 @@ class LabelStore(keras.layers.Layer):
             positives_per_image: K.
             budget: "all", "unannotated" or "global", see `targets.expected_positives`.
         """
-        seen = scores.visited.numpy()
-        codes = np.array(self.codes.numpy())
+        codes, averages = np.array(self.codes.numpy()), scores.values.numpy()
         codes[codes == EXPECTED] = UNKNOWN
-        chosen = targets.expected_positives(
-            scores.values.numpy()[seen], codes[seen], positives_per_image, budget
-        )
-        codes[seen] = np.where(chosen, np.int8(EXPECTED), codes[seen])
+        seen = np.flatnonzero(scores.visited.numpy())
+        if len(seen) == len(codes):  # as a rule: spare the copies
+            chosen = targets.expected_positives(averages, codes, positives_per_image, budget)
+            codes[chosen] = EXPECTED
+        else:
+            known = codes[seen]
+            known[
+                targets.expected_positives(averages[seen], known, positives_per_image, budget)
+            ] = EXPECTED
+            codes[seen] = known
         self.codes.assign(codes)
 
     def get_config(self) -> dict[str, Any]:

@@ -57,24 +57,31 @@ def expected_positives(
         raise ValueError(f"budget must be one of {BUDGETS}. Received: {budget!r}")
     if scores.shape != labels.shape:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
-    positive = labels == POSITIVE
-    unknown = (labels == UNKNOWN) | (labels == EXPECTED)
-    candidates = unknown | positive if budget == "all" else unknown
-    ranked = np.where(candidates, scores, -np.inf)
     if budget == "global":
-        missing = positives_per_image * len(labels) - positive.sum()
-        count = int(np.clip(np.rint(missing), 0, unknown.sum()))
-        # Image by image, so that ties go to the first image.
-        order = np.argsort(-ranked, axis=None, kind="stable")
-        selected = np.zeros(labels.size, dtype=bool)
-        selected[order[:count]] = True
-        return selected.reshape(labels.shape)
-    counts = class_budgets(labels, positives_per_image)
-    if budget == "unannotated":
-        counts = counts - positive.sum(axis=0)
-    counts = np.clip(np.rint(counts), 0, candidates.sum(axis=0)).astype(np.int64)
+        return _highest_of_all(scores, labels, positives_per_image)
     selected = np.zeros(labels.shape, dtype=bool)
-    for column, count in enumerate(counts):
-        order = np.argsort(-ranked[:, column], kind="stable")
-        selected[order[:count], column] = True
-    return selected & unknown
+    # Class by class: ImageNet's arrays take gigabytes, so nothing of their size is made on the way.
+    for column, target in enumerate(class_budgets(labels, positives_per_image)):
+        own = labels[:, column]
+        positive, unknown = own == POSITIVE, (own == UNKNOWN) | (own == EXPECTED)
+        if budget == "unannotated":
+            target -= positive.sum()
+        rows = np.flatnonzero(unknown | positive if budget == "all" else unknown)
+        order = np.argsort(-scores[rows, column].astype(np.float64), kind="stable")
+        chosen = rows[order[: int(max(np.rint(target), 0))]]
+        selected[chosen, column] = unknown[chosen]
+    return selected
+
+
+def _highest_of_all(
+    scores: np.ndarray, labels: np.ndarray, positives_per_image: float
+) -> np.ndarray:
+    """The budget "global"."""
+    unknown = (labels == UNKNOWN) | (labels == EXPECTED)
+    missing = positives_per_image * len(labels) - np.sum(labels == POSITIVE)
+    count = int(np.clip(np.rint(missing), 0, unknown.sum()))
+    # Image by image, so that ties go to the first image.
+    order = np.argsort(-np.where(unknown, scores, -np.inf), axis=None, kind="stable")
+    selected = np.zeros(labels.size, dtype=bool)
+    selected[order[:count]] = True
+    return selected.reshape(labels.shape)
