@@ -1,4 +1,4 @@
-"""The training labels as a saved weight, with the marks that methods set on unknown ones."""
+"""What is kept of every training label: the label with its mark, and ROLE's estimate of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import banks, targets
+from spml_tf import banks, baselines, targets
 from spml_tf.labels import EXPECTED, UNKNOWN
 
 
@@ -87,4 +87,47 @@ class LabelStore(keras.layers.Layer):
             **super().get_config(),
             "num_images": self.num_images,
             "num_classes": self.num_classes,
+        }
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class LabelEstimates(keras.layers.Layer):
+    """ROLE's estimated labels, trained along with the network (Cole et al. 2021).
+
+    Args:
+        num_images: N.
+        num_classes: L.
+        seed: int, of the first estimates.
+
+    Attributes:
+        values: trainable weight [N, L] float32, logits; as if no label were known at the start.
+    """
+
+    def __init__(self, num_images: int, num_classes: int, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_images, self.num_classes, self.seed = num_images, num_classes, seed
+        self.values = self.add_weight(
+            shape=(num_images, num_classes), name="values", autocast=False
+        )
+        self.built = True
+        self.start(np.full((num_images, num_classes), UNKNOWN, np.int8))
+
+    def start(self, labels: np.ndarray) -> None:
+        """Sets the first estimates from the labels, [N, L] int8 in {1, 0, -1}."""
+        noise = np.random.RandomState(self.seed).uniform(-1, 1, labels.shape)
+        self.values.assign(baselines.role_estimates(labels, tf.constant(noise, tf.float32)))
+
+    def loss(
+        self, index: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor, positives_per_image: float
+    ) -> tf.Tensor:
+        """ROLE's loss of a batch, scalar float32; arguments as for `baselines.role`."""
+        estimates = tf.gather(self.values.value, index)
+        return tf.reduce_mean(baselines.role(labels, logits, estimates, positives_per_image))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_images": self.num_images,
+            "num_classes": self.num_classes,
+            "seed": self.seed,
         }

@@ -10,10 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import banks, baselines, heatmap_banks, losses, methods, targets
+from spml_tf import banks, heatmap_banks, losses, methods, targets
 from spml_tf.callbacks import EpochStart
-from spml_tf.label_store import LabelStore
-from spml_tf.labels import UNKNOWN
+from spml_tf.label_store import LabelEstimates, LabelStore
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.pipeline import unpack
 
@@ -53,7 +52,9 @@ class SPMLModel(keras.Model):
         heatmap_classes: classes of each image whose heatmaps are kept; None means all, see
             `heatmap_banks.CompactHeatmapBank`.
         bank_dtype: "float32", "float16" or "uint8".
-        seed: int, of the stochastic rounding of uint8 banks.
+        seed: int, of the stochastic rounding of uint8 banks and of ROLE's first estimates.
+        train_metrics: whether compiled metrics see training batches too; `MeanAveragePrecision`
+            keeps all their scores.
 
     Raises:
         ValueError: for an unknown method, a missing K or a network without the CAM head.
@@ -81,6 +82,7 @@ class SPMLModel(keras.Model):
         heatmap_classes: int | None = None,
         bank_dtype: str = "float32",
         seed: int = 0,
+        train_metrics: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -105,6 +107,7 @@ class SPMLModel(keras.Model):
         self.consistency_weight = consistency_weight
         self.entropy_weight = entropy_weight
         self.large_loss_rate = large_loss_rate
+        self.train_metrics = train_metrics
         options = {name: getattr(self, name) for name in self.row.options}
         self.classification = self.row.loss(**options)
         self.num_images, self.num_classes = num_images, network.output_shape[-1]
@@ -129,10 +132,9 @@ class SPMLModel(keras.Model):
         self.label_store = LabelStore(self.num_images, self.num_classes, name="label_store")
         self.label_estimates = None
         if self.row.estimates:
-            self.label_estimates = self.add_weight(
-                shape=(self.num_images, self.num_classes), name="label_estimates", autocast=False
+            self.label_estimates = LabelEstimates(
+                self.num_images, self.num_classes, self.ema_scores.seed, name="label_estimates"
             )
-            self.set_labels(np.full((self.num_images, self.num_classes), UNKNOWN, np.int8))
         self.classification_tracker = keras.metrics.Mean(name="classification_loss")
         self.consistency_tracker = None
         if self.consistency:
@@ -196,6 +198,8 @@ class SPMLModel(keras.Model):
         if self.ema_heatmaps is not None:
             average, _ = self.ema_scores.read(index)
             self.ema_heatmaps.update(maps, index, box, flip, average, codes)
+        if not self.train_metrics:
+            y, scores = y[:0], scores[:0]  # Keras wants every metric to be called
         return self.compute_metrics(x, y, scores)
 
     def _classification_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -205,8 +209,7 @@ class SPMLModel(keras.Model):
     def _training_loss(self, index: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         if self.label_estimates is None:
             return self._classification_loss(labels, logits)
-        estimates = tf.gather(self.label_estimates.value, index)
-        return tf.reduce_mean(baselines.role(labels, logits, estimates, self.positives_per_image))
+        return self.label_estimates.loss(index, labels, logits, self.positives_per_image)
 
     def _mark(self, index: tf.Tensor, codes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """The labels with the marks that a rule of the method sets in this batch."""
@@ -272,9 +275,7 @@ class SPMLModel(keras.Model):
         """
         self.labels.assign(labels.astype(np.int8))
         if self.label_estimates is not None:
-            noise = np.random.RandomState(self.ema_scores.seed).uniform(-1, 1, labels.shape)
-            start = baselines.role_estimates(labels, tf.constant(noise, tf.float32))
-            self.label_estimates.assign(start)
+            self.label_estimates.start(labels)
 
     def load_banks(self, path: str) -> None:
         """Starts the banks from those of an earlier run on the same images.
@@ -295,7 +296,7 @@ class SPMLModel(keras.Model):
             "num_images", "method", "positives_per_image", "warmup_epochs", "freeze_batch_norm",
             "selection_start_epoch", "selection_budget", "consistency_start_epoch",
             "consistency_weight", "entropy_weight", "large_loss_rate", "heatmap_size",
-            "heatmap_classes",
+            "heatmap_classes", "train_metrics",
         )  # fmt: skip
         bank = self.ema_scores
         return {

@@ -66,5 +66,5 @@ def head_and_backbone(
     groups = keras.optimizers.OptimizerMap(backbone_optimizer)
     groups[rf"(.*/)?{head_layer}/.*"] = head_optimizer
     if estimates_optimizer is not None:
-        groups[r"(.*/)?label_estimates"] = estimates_optimizer
+        groups[r"(.*/)?label_estimates/.*"] = estimates_optimizer
     return GroupedOptimizer(groups)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from spml_tf.runs import RunFolder
     from spml_tf.splits import Splits
 
+# Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
+_TRAIN_METRICS_UP_TO = 100_000_000
+
 _USAGE = """Trains a multi-label classifier from single positive or any partial labels.
 
 usage: python -m spml_tf.train [--flagfile=FILE] [--output_dir=DIR] [--flag=value ...]
@@ -118,6 +121,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         heatmap_classes=settings.heatmap_classes,
         bank_dtype=settings.bank_dtype,
         seed=settings.seed,
+        train_metrics=data.observed.size <= _TRAIN_METRICS_UP_TO,
     )
     model.compile(optimizer=_optimizer(settings, len(data.train)), metrics=[MeanAveragePrecision()])
     if settings.initial_banks:

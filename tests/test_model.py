@@ -61,6 +61,15 @@ def test_every_method_trains_and_reports_its_terms(method):
         np.testing.assert_allclose(history["loss"], history["classification_loss"])
 
 
+def test_metrics_of_training_batches_can_be_left_out():
+    model = compiled("en+scl", train_metrics=False)
+    history = model.fit(dataset(), epochs=2, validation_data=dataset(), verbose=0).history
+    assert np.isnan(history["map"]).all() and np.isfinite(history["val_map"]).all()
+    same = compiled("en+scl").fit(dataset(), epochs=2, verbose=0).history
+    for name in ("loss", "classification_loss", "consistency_loss"):
+        np.testing.assert_allclose(history[name], same[name])
+
+
 def test_a_step_equals_an_independent_recomputation():
     """Second visit of each image: loss terms from the banks as they were, then both banks moved."""
     model = compiled("an+scl", consistency_start_epoch=1, ema_momentum=0.7, freeze_batch_norm=True)
