@@ -19,23 +19,28 @@ class LabelStore(keras.layers.Layer):
     Args:
         num_images: N.
         num_classes: L.
+        selects: whether `select` will be called.
 
     Attributes:
         codes: weight [N, L] int8 in {1, 0, -1 (unknown), 2 (unknown, marked)}, -1 at the start.
+        epochs_selected: weight [N, L] uint8, how often a label was chosen, up to 255; None where
+            nothing is selected.
     """
 
-    def __init__(self, num_images: int, num_classes: int, **kwargs: Any) -> None:
+    def __init__(
+        self, num_images: int, num_classes: int, selects: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**{"trainable": False, **kwargs})
-        self.num_images, self.num_classes = num_images, num_classes
-        self.codes = self.add_weight(
-            shape=(num_images, num_classes),
-            dtype="int8",
-            initializer=keras.initializers.Constant(UNKNOWN),
-            name="codes",
-            trainable=False,
-            autocast=False,
-        )
+        self.num_images, self.num_classes, self.selects = num_images, num_classes, selects
+        self.codes = self._weight("int8", UNKNOWN, "codes")
+        self.epochs_selected = self._weight("uint8", 0, "epochs_selected") if selects else None
         self.built = True
+
+    def _weight(self, dtype: str, value: int, name: str) -> keras.Variable:
+        return self.add_weight(
+            shape=(self.num_images, self.num_classes), dtype=dtype, name=name, trainable=False,
+            initializer=keras.initializers.Constant(value), autocast=False,
+        )  # fmt: skip
 
     def remember(self, index: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Stores a batch's labels, keeping the marks of unknown ones.
@@ -81,12 +86,16 @@ class LabelStore(keras.layers.Layer):
             ] = EXPECTED
             codes[seen] = known
         self.codes.assign(codes)
+        times = np.array(self.epochs_selected.numpy())
+        times += (codes == EXPECTED) & (times < 255)
+        self.epochs_selected.assign(times)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_images": self.num_images,
             "num_classes": self.num_classes,
+            "selects": self.selects,
         }
 
 

@@ -129,7 +129,9 @@ class SPMLModel(keras.Model):
             shape=(), dtype="int64", initializer="zeros", name="epoch", trainable=False,
             autocast=False,
         )  # fmt: skip
-        self.label_store = LabelStore(self.num_images, self.num_classes, name="label_store")
+        self.label_store = LabelStore(
+            self.num_images, self.num_classes, self.row.selects, name="label_store"
+        )
         self.label_estimates = None
         if self.row.estimates:
             self.label_estimates = LabelEstimates(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -33,6 +34,30 @@ def predict_scores(
     pooled = keras.ops.mean(network(inputs), axis=(1, 2))
     scorer = keras.Model(inputs, keras.ops.sigmoid(pooled))
     return scorer.predict(data.map(lambda x, y: x["image"]), verbose=0)
+
+
+def predict_maps(
+    network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Scores and heatmaps of whole images, a batch at a time.
+
+    Args:
+        network, examples, image_size, batch_size: as for `predict_scores`.
+
+    Yields:
+        scores: [B, L] float32, f = sigmoid(mean of F), in the images' order.
+        maps: [B, G, G, L] float32 in [0, 1], sigmoid(F).
+    """
+    data = pipeline.evaluation_dataset(
+        examples, examples.labels, image_size=image_size, batch_size=batch_size
+    )
+    inputs = keras.Input(network.input_shape[1:])
+    logits = network(inputs)
+    pooled = keras.ops.mean(logits, axis=(1, 2))
+    both = keras.Model(inputs, [keras.ops.sigmoid(pooled), keras.ops.sigmoid(logits)])
+    for x, _ in data:
+        scores, maps = both.predict_on_batch(x["image"])
+        yield scores, maps
 
 
 def score_report(

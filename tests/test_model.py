@@ -125,9 +125,12 @@ def test_selection_follows_one_full_epoch_and_uses_the_bank():
             seen.append((self.model.labels.numpy().copy(), self.model.ema_scores.values.numpy()))
 
     model = compiled("en", selection_start_epoch=1)
-    model.fit(dataset(), epochs=2, verbose=0, callbacks=[Watch()])
-    (first, _), (second, scores) = seen
+    model.fit(dataset(), epochs=3, verbose=0, callbacks=[Watch()])
+    (first, _), (second, scores), (third, _) = seen
     assert (first == -1).all()
+    times = model.label_store.epochs_selected.numpy()
+    np.testing.assert_array_equal(times, (second == 2).astype(int) + (third == 2))
+    assert set(np.unique(times)) == {0, 1, 2}
     labels = np.concatenate([y for _, y in dataset()])
     chosen = spml_tf.targets.expected_positives(scores, labels, 1.5)
     assert chosen.any()
