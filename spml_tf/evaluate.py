@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,15 +13,27 @@ from spml_tf import cli
 from spml_tf.errors import UserError
 
 if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
     from spml_tf.readers import Examples
     from spml_tf.settings import Settings
 
 _USAGE = """Prints one JSON object: mean and per-class average precision of a run, in percent.
 
 usage: python -m spml_tf.evaluate --run_dir=DIR [--split=test]
+       python -m spml_tf.evaluate --dataset=imagenet --run_dir=DIR
+       python -m spml_tf.evaluate --dataset=imagenet --data_dir=DIR --network=resnet50 \\
+           --weights=imagenet
 
 {"run_dir", "split", "images", "map", "ap": {class: ...}, "absent_classes": [...]}; the precision of
-a class without positives is null."""
+a class without positives is null.
+
+For ImageNet's split real also {"val": {"images", "top1"}, "real": {"images", "top1", "map",
+"classes"}}: top-1 accuracy on the validation labels and on the ReaL labels, and mean average
+precision over all images with a ReaL label and over those with 1, 2, 3 and >=4 labels, each with
+the number of images and of classes that have positives there. --network scores a classifier as it
+comes with its weights, before any training; run_dir is then null."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,36 +52,119 @@ class _Options:
         ("skip", "zero"),
     )
     batch_size: int = cli.flag_field(32, "Images at a time.", int)
+    dataset: str | None = cli.flag_field(
+        None, "The run's data set, checked if given; with --network: imagenet."
+    )
+    data_dir: str | None = cli.flag_field(
+        None, "Folder of the data set, where it is not the run's own."
+    )
+    network: str | None = cli.flag_field(
+        None,
+        "Instead of a run: resnet50, efficientnet_lite0 or applications:NAME with its own head.",
+    )
+    weights: str = cli.flag_field("imagenet", "With --network: imagenet, or a weights file.")
+    image_size: int = cli.flag_field(224, "With --network: input side in pixels.", int)
+    probabilities: str = cli.flag_field(
+        "sigmoid",
+        "What a class's images are ranked by: sigmoid of its logit, or softmax over the classes of "
+        "an image, for a classifier trained with one.",
+        str,
+        ("sigmoid", "softmax"),
+    )
 
 
 def evaluate(
-    run_dir: str, split: str = "test", absent_classes: str = "skip", batch_size: int = 32
+    run_dir: str | None = None,
+    split: str = "test",
+    absent_classes: str = "skip",
+    batch_size: int = 32,
+    **others: Any,
 ) -> dict[str, Any]:
-    """Scores the best network of a run.
+    """Scores the best network of a run, or a classifier as it comes with its weights.
 
     Args:
-        run_dir: the run's folder.
+        run_dir: the run's folder; None with a network.
         split: "val" or "test", as the run used them, or another split of its data set.
         absent_classes: "skip" or "zero", see `metrics.mean_average_precision`.
         batch_size: images at a time.
+        **others: the command's other flags: dataset, data_dir, network, weights, image_size,
+            probabilities.
 
     Returns:
         {"run_dir", "split", "images", "map", "ap", "absent_classes"}, precisions in percent, None
-        for a class without positives.
+        for a class without positives; for ImageNet's split real also "val" and "real", see
+        `real_labels.real_report`.
 
     Raises:
         UserError: where there is no run, its network is missing, or the data cannot be read.
     """
-    from spml_tf import networks, pipeline, runs, scoring
+    options = _Options(run_dir, split, absent_classes, batch_size, **others)
+    return _evaluate(options)
 
-    run = runs.RunFolder(run_dir)
+
+def _evaluate(options: _Options) -> dict[str, Any]:
+    from spml_tf import real_labels, scoring
+
+    network, settings, class_names = _network(options)
+    examples = _examples(settings, options.split)
+    if examples.class_names != class_names:
+        raise UserError(
+            f"--data_dir={settings.data_dir}: holds {len(examples.class_names)} classes, the run "
+            f"was trained on {len(class_names)}, or on others; name the folder it was trained on"
+        )
+    scores = _scores(network, examples, settings, options)
+    named = {"run_dir": options.run_dir, "split": options.split, "images": len(examples)}
+    ranked = real_labels.softmax(scores) if options.probabilities == "softmax" else scores
+    report = scoring.score_report(
+        examples.labels, ranked, examples.class_names, options.absent_classes
+    )
+    if (settings.dataset, _split_name(settings, options.split)) != ("imagenet", "real"):
+        return {**named, **report}
+    real = real_labels.real_report(examples.labels, ranked, options.absent_classes)
+    val = _top1_on_val(network, settings, examples, scores, options)
+    return {**named, **report, "val": val, "real": real}
+
+
+def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]:
+    """Network and settings, and the classes trained on."""
+    from spml_tf import networks, runs
+
+    if options.network is not None:
+        return _classifier(options)
+    run = runs.RunFolder(options.run_dir)
     settings = run.settings()
-    network = networks.load_network(run.network)
-    examples = _examples(settings, split)
-    with pipeline.naming_broken_images(examples):
-        scores = scoring.predict_scores(network, examples, settings.image_size, batch_size)
-    report = scoring.score_report(examples.labels, scores, examples.class_names, absent_classes)
-    return {"run_dir": run_dir, "split": split, "images": len(examples), **report}
+    if options.dataset not in (None, settings.dataset):
+        raise UserError(
+            f"--dataset={options.dataset}: the run in {run.path} was trained on "
+            f"{settings.dataset}; leave --dataset out"
+        )
+    if options.data_dir is not None:
+        settings = dataclasses.replace(settings, data_dir=os.path.abspath(options.data_dir))
+    return networks.load_network(run.network), settings, tuple(run.read_record()["class_names"])
+
+
+def _classifier(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]:
+    from spml_tf import networks, settings, splits
+
+    resolved = settings.resolve(
+        settings.Settings(
+            dataset=options.dataset or "",
+            data_dir=options.data_dir,
+            network=options.network,
+            weights=options.weights,
+            image_size=options.image_size,
+            keep_head=True,
+        )
+    )
+    class_names = splits.load_examples(resolved, resolved.test_split).class_names
+    network = networks.build(
+        options.network, len(class_names), resolved.weights, options.image_size, keep_head=True
+    )
+    return network, resolved, class_names
+
+
+def _split_name(settings: Settings, split: str) -> str:
+    return settings.test_split if split == "test" else split
 
 
 def _examples(settings: Settings, split: str) -> Examples:
@@ -76,18 +172,77 @@ def _examples(settings: Settings, split: str) -> Examples:
 
     if split == "val":
         return splits.load_splits(settings).val
-    name = settings.test_split if split == "test" else split
+    name = _split_name(settings, split)
     if name == "none":
         raise UserError("--split=test: this run has no test images; give --split=val")
     return splits.load_examples(settings, name)
 
 
-def _action(options: _Options) -> None:
-    if options.run_dir is None:
-        raise UserError("--run_dir is missing: name the folder of a run")
+def _scores(
+    network: keras.Model, examples: Examples, settings: Settings, options: _Options
+) -> np.ndarray:
+    """[N, L]: logits for ImageNet and for softmax, else scores in [0, 1] as in training."""
+    from spml_tf import logits, pipeline, scoring
+
+    if settings.dataset == "imagenet" or options.probabilities == "softmax":
+        # A sigmoid's values tie at 1 where a classifier of one class an image is sure.
+        return logits.predict_logits(network, examples, settings.image_size, options.batch_size)
+    with pipeline.naming_broken_images(examples):
+        return scoring.predict_scores(network, examples, settings.image_size, options.batch_size)
+
+
+def _top1_on_val(
+    network: keras.Model,
+    settings: Settings,
+    real: Examples,
+    scores: np.ndarray,
+    options: _Options,
+) -> dict[str, Any] | None:
+    """Top-1 accuracy on ImageNet's own validation labels, None where these are not at hand."""
+    import numpy as np
+
+    from spml_tf import real_labels, splits
+
+    try:
+        val = splits.load_examples(settings, "val")
+    except UserError as error:
+        print(f"note: top-1 on the validation labels is left out: {error}", file=sys.stderr)
+        return None
+    # Only the images that have no ReaL label are still to be scored.
+    others = np.flatnonzero(~np.isin(val.names, real.names))
+    names = real.names
+    if len(others):
+        rest = val.subset(others)
+        more = _scores(network, rest, settings, options)
+        scores, names = np.concatenate([scores, more]), (*names, *rest.names)
+    rows = real_labels.rows_of(names, val.names)
+    accuracy = real_labels.top1(val.labels, scores[rows])
+    return {"images": len(val), "top1": real_labels.percent(accuracy)}
+
+
+def _check(options: _Options) -> None:
     if options.batch_size < 1:
         raise UserError(f"--batch_size={options.batch_size}: must be at least 1")
-    print(json.dumps(evaluate(**dataclasses.asdict(options))))
+    if options.network is None:
+        if options.run_dir is None:
+            raise UserError("--run_dir is missing: name the folder of a run")
+        return
+    if options.run_dir is not None:
+        raise UserError(
+            f"--network={options.network}: not together with --run_dir, which has its own network"
+        )
+    if options.dataset != "imagenet":
+        raise UserError(
+            f"--network={options.network}: is scored with the head of its weights, whose classes "
+            "are ImageNet's; give --dataset=imagenet"
+        )
+    if options.split == "val":
+        raise UserError("--split=val: a network without a run has no held-out images; leave it out")
+
+
+def _action(options: _Options) -> None:
+    _check(options)
+    print(json.dumps(_evaluate(options)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

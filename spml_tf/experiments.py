@@ -19,7 +19,7 @@ from spml_tf.data_settings import check_range
 from spml_tf.errors import UserError
 from spml_tf.files import replaced, write_json
 from spml_tf.plan_files import read_plan
-from spml_tf.plans import Plan, Run, runs, search_runs
+from spml_tf.plans import Plan, Run, runs, search_runs, selected_rows
 from spml_tf.runs import RunFolder
 from spml_tf.settings import resolve
 from spml_tf.training_queue import Job, check_folders, work
@@ -54,14 +54,14 @@ class _Experiment:
         self.plan: Plan = read_plan(options.plan)
         self.folder = Path(options.output_dir).absolute()
         self.chosen: dict[str, dict[str, str]] = {}
-        self.rows = _selected(self.plan, options.only)
+        self.rows = selected_rows(self.plan, options.only)
+        self.trials = self.jobs(search_runs(self.plan), "search")
+        self.jobs(runs(self.plan), "runs")  # what cannot be is told before anything is run
 
-    def jobs(self, found: Iterable[Run], place: str) -> list[Job]:
-        """Jobs of the selected rows' runs, their settings checked."""
+    def jobs(self, found: Iterable[Run], place: str) -> list[tuple[Run, Job]]:
+        """Runs and their jobs, their settings checked."""
         jobs = []
         for run in found:
-            if run.row not in self.rows:
-                continue
             after = RunFolder(self.folder / place / run.after) if run.after else None
             others = {"data_dir": self.options.data_dir, "threads": self.options.threads}
             try:
@@ -72,12 +72,26 @@ class _Experiment:
                 raise UserError(f"{self.options.plan}: {run.name}: {error}") from None
             log = self.folder / "logs" / place / f"{run.name}.log"
             folder = RunFolder(self.folder / place / run.name)
-            jobs.append(Job(run.name, settings, folder, log, after))
+            jobs.append((run, Job(run.name, settings, folder, log, after)))
         return jobs
 
-    def all_runs(self) -> list[Run]:
-        """The runs, with what the search has chosen."""
-        return runs(self.plan, self.chosen)
+    def ready(self) -> list[tuple[Run, Job]]:
+        """The runs whose flags are known: where the plan has a search, those it has chosen for."""
+        found = runs(self.plan, self.chosen)
+        if self.plan.search:
+            known = {x.name for x in self.plan.rows if self.plan.leader(x).name in self.chosen}
+            found = [run for run in found if run.row in known]
+        return self.jobs(found, "runs")
+
+    def selected(self, found: Iterable[tuple[Run, Job]]) -> list[Job]:
+        """The jobs of the rows to run."""
+        return [job for run, job in found if run.row in self.rows]
+
+    def check(self) -> None:
+        """Refuses a folder that holds other runs than the plan's, of any row."""
+        check_folders([job for _, job in self.trials])
+        self.choose()
+        check_folders([job for _, job in self.ready()])
 
     def record_commit(self, job: Job) -> None:
         """Notes which code a process was started with."""
@@ -90,22 +104,25 @@ class _Experiment:
 
     def search(self) -> dict[str, str]:
         """Runs the trials and chooses; returns the failures."""
-        trials = [run for run in search_runs(self.plan) if run.row in self.rows]
-        jobs = self.jobs(trials, "search")
+        jobs = self.selected(self.trials)
         failures = work(jobs, self.options.processes, self.record_commit, lambda job: None)
+        write_json(self.result("_search.json"), self.choose())
+        check_folders([job for _, job in self.ready()])
+        return failures
+
+    def choose(self) -> dict[str, Any]:
+        """Chooses for the rows whose trials are all finished; returns what the search found."""
         record: dict[str, Any] = {}
-        for run in search_runs(self.plan):
-            folder = RunFolder(self.folder / "search" / run.name)
-            if folder.metrics.exists():
-                value = folder.read_metrics().get("val", {}).get("map")
+        for run, job in self.trials:
+            if job.folder.metrics.exists():
+                value = job.folder.read_metrics().get("val", {}).get("map")
                 entry = record.setdefault(run.row, {"chosen": None, "trials": []})
                 entry["trials"].append({"flags": dict(run.trial), "val_map": value})
         for row in self.plan.rows:
             if row.name in record and len(record[row.name]["trials"]) == row.trials():
                 best = max(record[row.name]["trials"], key=lambda x: _score(x["val_map"]))
                 record[row.name]["chosen"] = self.chosen[row.name] = best["flags"]
-        write_json(self.result("_search.json"), record)
-        return failures
+        return record
 
     def result(self, ending: str) -> Path:
         """A file of results, named as the plan is."""
@@ -113,20 +130,15 @@ class _Experiment:
 
     def train(self) -> dict[str, str]:
         """Runs the rows; those whose search failed are left out. Returns the failures."""
-        ready = self.all_runs()
-        if self.plan.search:
-            searched = {x.name for x in self.plan.rows if self.plan.leader(x).name in self.chosen}
-            ready = [run for run in ready if run.row in searched]
-        jobs = self.jobs(ready, "runs")
-        check_folders(jobs)
+        jobs = self.selected(self.ready())
         failures = work(jobs, self.options.processes, self.record_commit, lambda _: self.write())
         if self.write():
             self.draw()
         return failures
 
     def finished(self) -> list[tuple[Run, RunFolder]]:
-        found = [(run, RunFolder(self.folder / "runs" / run.name)) for run in self.all_runs()]
-        return [(run, folder) for run, folder in found if folder.metrics.exists()]
+        """The runs that the table is of, and their folders."""
+        return [(run, job.folder) for run, job in self.ready() if job.folder.metrics.exists()]
 
     def csv_rows(self) -> list[dict[str, Any]]:
         from spml_tf.reports import tables
@@ -136,12 +148,14 @@ class _Experiment:
         searched = dict.fromkeys(name for row in self.plan.rows for name in row.grid)
         columns = [*filter(None, [self.plan.vary]), *searched]
         return [
-            tables.csv_row(run, folder, columns, "+".join(commits.get(f"runs/{run.name}", [])))
+            tables.csv_row(
+                run, folder, columns, " ".join(commits.get(f"runs/{run.name}", ["unknown"]))
+            )
             for run, folder in self.finished()
         ]
 
     def write(self) -> bool:
-        """Writes results.csv and results.md; whether there are any results."""
+        """Writes CSV and Markdown; whether there are any results."""
         from spml_tf.reports import tables
 
         rows = self.csv_rows()
@@ -160,6 +174,8 @@ class _Experiment:
 
     def facts(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """What stands above the table."""
+        from spml_tf.reports import tables
+
         options = self.options
         data_dir = " --data_dir=DATA_DIR" if options.data_dir else ""
         command = (
@@ -169,13 +185,16 @@ class _Experiment:
         records = [folder.read_record() for _, folder in self.finished()]
         machines = dict.fromkeys(_machine(record) for record in records)
         hours = sum(row["seconds"] for row in rows) / 3600
+        trials = [job.folder for _, job in self.trials if job.folder.metrics.exists()]
         facts = [
             f"`{command}`",
             f"Commit: {', '.join(dict.fromkeys(row['commit'] for row in rows))}",
             f"Machine: {'; '.join(machines)}",
             f"{len(rows)} runs, {hours:.1f} hours of training in all",
         ]
-        if self.plan.search and self.chosen:
+        if self.chosen:
+            hours = sum(map(tables.seconds, trials)) / 3600
+            facts.append(f"Search: {len(trials)} runs, {hours:.1f} hours")
             words = [f"{row} {_words(flags)}" for row, flags in self.chosen.items()]
             facts.append(f"Chosen on validation: {'; '.join(words)}")
         return facts
@@ -204,22 +223,6 @@ def _machine(record: Mapping[str, Any]) -> str:
     )
 
 
-def _selected(plan: Plan, only: str | None) -> set[str]:
-    """Names of the rows to run."""
-    if only is None:
-        return {row.name for row in plan.rows}
-    wanted = [word.strip() for word in only.split(",")]
-    for word in wanted:
-        if not any(word in (row.name, row.method) for row in plan.rows):
-            known = ", ".join(row.name for row in plan.rows)
-            raise UserError(f"--only={only}: there is no row or method {word!r}; rows: {known}")
-    found = {row.name for row in plan.rows if row.name in wanted or row.method in wanted}
-    for row in reversed(plan.rows):  # a row follows an earlier one
-        if row.name in found and row.after is not None:
-            found.add(row.after)
-    return found
-
-
 def _commit() -> str:
     """The commit of the package's repository, + after it where files differ, or the version."""
     here = Path(spml_tf.__file__).parent
@@ -245,7 +248,7 @@ def _locked(folder: Path) -> Iterator[None]:
                 raise UserError(f"--output_dir={folder}: another process works here") from None
             yield
     except OSError as error:
-        raise UserError(f"--output_dir={folder}: cannot be written ({error})") from None
+        raise UserError(f"--output_dir={folder}: cannot be used ({error})") from None
 
 
 def _check_methods(path: str, plan: Plan) -> None:
@@ -266,11 +269,9 @@ def _action(options: _Options) -> None:
     check_range("processes", options.processes, 1, 1024)
     check_range("threads", options.threads, 0, 1024)
     experiment = _Experiment(options)
-    trials = experiment.jobs(search_runs(experiment.plan), "search")
-    jobs = experiment.jobs(experiment.all_runs(), "runs")
-    check_folders(trials or jobs)
     _check_methods(options.plan, experiment.plan)
     with _locked(experiment.folder):
+        experiment.check()
         try:
             failures = experiment.search() if experiment.plan.search else {}
             failures |= experiment.train()

@@ -27,7 +27,8 @@ _ELSEWHERE = {
     "threads": "give it to the command, it does not change results",
 }
 _FLAGS = tuple(field.name for field in dataclasses.fields(Settings))
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.-]{0,79}")
+_NAME_BYTES = 200  # of a run's folder: systems allow 255, and its log has an ending
 _REQUIRED = object()
 
 
@@ -49,8 +50,11 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
         raise UserError(f"{path}: not valid TOML ({error})") from None
     try:
         plan = _plan(table, Path(path).parent)
-        _check_names([run.name for run in runs(plan)], "runs")
-        _check_names([run.name for run in search_runs(plan)], "search")
+        for place, found in (("runs", runs(plan)), ("search", search_runs(plan))):
+            _check_names([run.name for run in found], place)
+            for run in found:
+                if len(run.name) > _NAME_BYTES:
+                    raise UserError(f"{place}: {run.name[:40]}... is too long a name for a folder")
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return plan
@@ -78,11 +82,11 @@ def _plan(table: dict[str, Any], folder: Path) -> Plan:
         _check_search(search, rows, vary)
     if len(vary) > 1:
         raise UserError(f"vary: one flag at a time, found {', '.join(vary)}")
-    paper = _get("", table, "paper", str, "")
+    paper = _line("paper", _get("", table, "paper", str, ""))
     if not paper and any(row.paper is not None for row in rows):
         raise UserError("paper: missing; say what the paper's numbers in the rows are of")
     return Plan(
-        title=_get("", table, "title", str),
+        title=_line("title", _get("", table, "title", str)),
         paper=paper,
         seeds=_seeds(_get("", table, "seeds", list)),
         rows=tuple(rows),
@@ -109,13 +113,15 @@ class _RowReader:
         name = _get(place, table, "name", str)
         if not _NAME.fullmatch(name):
             raise UserError(
-                f"{place}.name: {name!r} is no name of a folder; use letters, digits, +_.-"
+                f"{place}.name: {name!r} is no name of a folder; use up to 80 letters, digits, +_.-"
             )
         filed = _flagfile(f"{place}.flagfile", self.folder, _get(place, table, "flagfile", str, ""))
         method = _get(place, table, "method", str, filed.pop("method", _REQUIRED))
         own = _flags(f"{place}.flags", _get(place, table, "flags", dict, {}))
         flags = {**self.common, **filed, **own}
         paper = _get(place, table, "paper", float, None)
+        if paper is not None and not 0 <= paper <= 100:
+            raise UserError(f"{place}.paper: {paper} is no mAP in percent")
         after = _get(place, table, "after", str, None)
         if after is not None and "initial_banks" in flags:
             raise UserError(f"{place}.after: sets initial_banks, which is a flag of it; drop one")
@@ -131,19 +137,22 @@ class _RowReader:
 
 
 def _flagfile(place: str, folder: Path, name: str) -> dict[str, str]:
-    """Texts of a flagfile's flags by name, method among them; {} for no file."""
+    """Texts of a flagfile's flags by name, method among them; {} for no file.
+
+    The file means what it means to the training command: the same parser reads its values.
+    """
     if not name:
         return {}
-    read_text(folder / name, f"{place} takes a flagfile, seen from the plan's folder")
     try:
-        words = absl_flags.FlagValues().read_flags_from_files([f"--flagfile={folder / name}"])
-    except (absl_flags.Error, OSError) as error:
+        read_text(folder / name, "give a flagfile, seen from the plan's folder")
+        word = f"--flagfile={folder / name}"
+        given = cli.parse([word], Settings, "")
+        words = absl_flags.FlagValues().read_flags_from_files([word])
+    except UserError as error:
         raise UserError(f"{place}: {error}") from None
-    pairs = [word.removeprefix("--").split("=", 1) for word in words]
-    for pair in pairs:
-        if len(pair) == 1:
-            raise UserError(f"{place}: {name}: write --{pair[0]}=VALUE")
-    found = dict(pairs)
+    flags = [x.lstrip("-").partition("=")[0] for x in words if x.startswith("-")]
+    flags = [flag if flag in _FLAGS else flag.removeprefix("no") for flag in flags]
+    found = {flag: getattr(given, flag) for flag in dict.fromkeys(flags)}
     method = {"method": found.pop("method")} if "method" in found else {}
     return {**method, **_flags(place, found)}
 
@@ -159,8 +168,10 @@ def _search(table: dict[str, Any] | None) -> tuple[Search | None, Mapping | None
     if table is None:
         return None, None
     _check_keys("search", table, "flag_grid seed epochs".split())
-    grid = _grid("search.flag_grid", _get("search", table, "flag_grid", dict))
+    grid = _grid("search.flag_grid", _get("search", table, "flag_grid", dict, {}))
     seed, epochs = (_get("search", table, key, int) for key in ("seed", "epochs"))
+    if seed < 0:
+        raise UserError(f"search.seed: {seed} is no seed; give a whole number from 0")
     return Search(seed, epochs), grid
 
 
@@ -170,7 +181,9 @@ def _check_search(search: Search, rows: list[Row], vary: Mapping) -> None:
         if row.after is not None:
             continue
         if not row.grid:
-            raise UserError(f"search.flag_grid: empty, and {place} has no flag_grid; name a flag")
+            raise UserError(
+                f"search.flag_grid: missing or empty, and {place} has none either; name a flag"
+            )
         for name in row.grid:
             if name == "epochs" or name in vary:
                 raise UserError(f"{place}: {name} is not a flag to search; it is set elsewhere")
@@ -211,11 +224,13 @@ def _flags(place: str, table: dict[str, Any]) -> dict[str, str]:
     found = {}
     for name, value in table.items():
         if name not in _FLAGS:
-            raise UserError(f"{place}.{name}: there is no such flag{_guess(name, _FLAGS)}")
+            known = "; python -m spml_tf.train --help lists them"
+            raise UserError(f"{place}.{name}: there is no such flag{_guess(name, _FLAGS, known)}")
         if name in _ELSEWHERE:
             raise UserError(f"{place}.{name}: not here; {_ELSEWHERE[name]}")
-        if not isinstance(value, str | int | float) or "\n" in str(value):
-            raise UserError(f"{place}.{name}: {value!r} must be a line of text, a number or a bool")
+        if not isinstance(value, str | int | float):
+            raise UserError(f"{place}.{name}: {value!r} must be text, a number or a bool")
+        _line(f"{place}.{name}", str(value))
         try:
             read = getattr(cli.parse([f"--{name}={value}"], Settings, ""), name)
         except UserError as error:
@@ -227,13 +242,14 @@ def _flags(place: str, table: dict[str, Any]) -> dict[str, str]:
 def _check_keys(place: str, table: dict[str, Any], known: list[str]) -> None:
     for key in table:
         if key not in known:
-            raise UserError(f"{_at(place, key)}: there is no such key{_guess(key, known)}")
+            names = f"; known: {', '.join(known)}"
+            raise UserError(f"{_at(place, key)}: there is no such key{_guess(key, known, names)}")
 
 
 def _check_names(names: Any, place: str) -> None:
     for name, count in collections.Counter(names).items():
         if count > 1:
-            raise UserError(f"{place}: {name!r} is there {count} times; names must differ")
+            raise UserError(f"{place}: {name!r} is there {count} times, must be there once")
 
 
 def _get(place: str, table: dict[str, Any], key: str, kind: type, default: Any = _REQUIRED) -> Any:
@@ -253,6 +269,12 @@ def _at(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def _guess(name: str, known: Any) -> str:
+def _line(place: str, text: str) -> str:
+    if text.splitlines() not in ([], [text]) or text != text.strip():
+        raise UserError(f"{place}: {text!r} must be one line, without blanks around it")
+    return text
+
+
+def _guess(name: str, known: Any, otherwise: str) -> str:
     near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+    return f"; did you mean {near[0]}?" if near else otherwise

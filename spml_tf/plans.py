@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from spml_tf import cli
+from spml_tf.errors import UserError
 from spml_tf.settings import Settings
+
+# Flags that count epochs, with the value at which they count none.
+_EPOCHS = {"warmup_epochs": 0, "selection_start_epoch": 1, "consistency_start_epoch": 1}
+# Methods whose --large_loss_rate adds up over the epochs.
+_RATED = ("ll_r", "ll_ct", "ll_cp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +123,33 @@ class Run:
         return dataclasses.replace(settings, **given)
 
 
+def selected_rows(plan: Plan, only: str | None) -> set[str]:
+    """Names of the rows to run.
+
+    Args:
+        plan: the plan.
+        only: comma-separated names of rows or methods, None for all.
+
+    Returns:
+        The names, those of the rows that these follow among them.
+
+    Raises:
+        UserError: for a name that is neither.
+    """
+    if only is None:
+        return {row.name for row in plan.rows}
+    wanted = [word.strip() for word in only.split(",")]
+    for word in wanted:
+        if not any(word in (row.name, row.method) for row in plan.rows):
+            known = ", ".join(row.name for row in plan.rows)
+            raise UserError(f"--only={only}: there is no row or method {word!r}; rows: {known}")
+    found = {row.name for row in plan.rows if row.name in wanted or row.method in wanted}
+    for row in reversed(plan.rows):  # a row follows an earlier one
+        if row.name in found and row.after is not None:
+            found.add(row.after)
+    return found
+
+
 def runs(plan: Plan, chosen: Mapping[str, Mapping[str, str]] | None = None) -> list[Run]:
     """The runs of a plan, in the order to run them: all rows with the first seed come first.
 
@@ -144,7 +177,8 @@ def search_runs(plan: Plan) -> list[Run]:
     """The trial runs of a plan's search, none without one; every searched row gets as many.
 
     Flags that count epochs (warm-up, start of selection and of consistency) shrink as the epochs
-    do, and a rate an epoch grows, so that a trial is a short version of the run.
+    do, and a rate an epoch (large_loss_rate, its default too) grows, so that a trial is a short
+    version of the run. What starts after the first epoch, which fills the banks, still does.
 
     Args:
         plan: the plan.
@@ -158,24 +192,25 @@ def search_runs(plan: Plan) -> list[Run]:
     for row in [row for row in plan.rows if row.grid]:
         for texts in itertools.product(*row.grid.values()):
             trial = dict(zip(row.grid, texts, strict=True))
-            flags = _shortened({**row.flags, **trial}, search.epochs)
-            flags |= {"method": row.method, "seed": str(search.seed)}
+            flags = {**row.flags, **trial, "method": row.method, "seed": str(search.seed)}
+            flags = _shortened(flags, search.epochs)
             name = "_".join([row.name, *(f"{flag}-{_slug(x)}" for flag, x in trial.items())])
             found.append(Run(name, row.name, "", search.seed, flags, trial=trial))
     return found
 
 
-def _shortened(flags: dict[str, str], epochs: int) -> dict[str, str]:
+def _shortened(flags: Mapping[str, str], epochs: int) -> dict[str, str]:
     ratio = epochs / int(flags["epochs"])
-    flags["epochs"] = str(epochs)
-    for name, first in (
-        ("warmup_epochs", 0), ("selection_start_epoch", 1), ("consistency_start_epoch", 1),
-    ):  # fmt: skip
+    found = {**flags, "epochs": str(epochs)}
+    for name, none in _EPOCHS.items():
         if name in flags:
-            flags[name] = str(first + round((int(flags[name]) - first) * ratio))
-    if "large_loss_rate" in flags:
-        flags["large_loss_rate"] = str(float(flags["large_loss_rate"]) / ratio)
-    return flags
+            value = int(flags[name])
+            least = min(value, 2) if none else 0
+            found[name] = str(max(least, none + round((value - none) * ratio)))
+    if "large_loss_rate" in flags or flags["method"].split("+")[0] in _RATED:
+        rate = float(flags.get("large_loss_rate", Settings.large_loss_rate))
+        found["large_loss_rate"] = str(rate / ratio)
+    return found
 
 
 def _slug(text: str) -> str:

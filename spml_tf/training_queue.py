@@ -1,10 +1,17 @@
-"""Runs training commands as processes, some at a time."""
+"""Runs training commands as processes, some at a time.
+
+As a program, `python -m spml_tf.training_queue`, it is the training command that ends with its
+standard input: a run does not outlive the process that queued it, even where that was killed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import runpy
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,6 +67,10 @@ class _Process:
     def minutes(self) -> float:
         return (time.monotonic() - self.began) / 60
 
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.log.close()
+
 
 def work(
     jobs: Sequence[Job],
@@ -70,7 +81,7 @@ def work(
     """Trains what is not finished, in order; a job that fails leaves the others alone.
 
     A line on standard output tells of each start and end. Whatever ends this function early ends
-    the processes too; a run is none the worse for it.
+    the processes too, kill -9 of this process among it; a run is none the worse for it.
 
     Args:
         jobs: each after the one it waits for.
@@ -115,12 +126,12 @@ def _start(job: Job, number: str) -> _Process:
     flags = job.log.with_suffix(".flags")
     with replaced(flags) as temporary:
         temporary.write_text(flagfile(job.settings), "utf-8")
-    command = [sys.executable, "-m", "spml_tf.train", f"--flagfile={flags}"]
+    command = [sys.executable, "-m", "spml_tf.training_queue", f"--flagfile={flags}"]
     log = open(job.log, "ab")
     print(f"start  {job.name} ({number})", flush=True)
     process = subprocess.Popen(
         [*command, f"--output_dir={job.folder.path}"],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
     )
@@ -129,7 +140,7 @@ def _start(job: Job, number: str) -> _Process:
 
 def _end(one: _Process) -> str | None:
     """Tells how a process ended; why it failed, or None."""
-    one.log.close()
+    one.close()
     name, minutes = one.job.name, f"{one.minutes():.1f} min"
     if one.process.returncode == 0 and one.job.folder.metrics.exists():
         results = one.job.folder.read_metrics()
@@ -151,22 +162,27 @@ def _last_error(one: _Process) -> str:
         text = file.read().decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
-    last = (errors or lines or [f"ended with code {one.process.returncode}"])[-1]
-    if not errors and one.process.returncode < 0:
-        last = f"ended by signal {-one.process.returncode}; last line: {last}"
-    return f"{last.removeprefix('error: ')} (log: {one.job.log})"
+    code = one.process.returncode
+    if errors:
+        reason = errors[-1].removeprefix("error: ")
+    else:
+        reason = f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        reason += f"; last line: {lines[-1]}" if lines else ""
+    return f"{reason} (log: {one.job.log})"
 
 
 def _stop(running: Sequence[_Process]) -> None:
     for one in running:
         one.process.terminate()
-    for one in running:
-        try:
+    try:
+        for one in running:
             one.process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):  # the user may be less patient
+        for one in running:
             one.process.kill()
-            one.process.wait()
-        one.log.close()
+    for one in running:
+        one.process.wait()
+        one.close()
 
 
 def check_folders(jobs: Sequence[Job]) -> None:
@@ -185,3 +201,15 @@ def check_folders(jobs: Sequence[Job]) -> None:
                 f"{job.folder.path}: holds a run with other flags than the plan's "
                 f"({'; '.join(changes)}); remove it, or choose another --output_dir"
             )
+
+
+def _end_with_input() -> None:
+    """Ends this process at once when nobody holds the other end of its standard input."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    runpy.run_module("spml_tf.train", run_name="__main__", alter_sys=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,18 @@ def csv_row(run: Run, folder: RunFolder, columns: Sequence[str], commit: str) ->
         "val_map": _rounded(results, "val"),
         "test_map": _rounded(results, "test"),
         "best_epoch": results["best_epoch"],
-        "seconds": round(sum(float(entry["seconds"]) for entry in history)),
+        "seconds": round(seconds(folder)),
         "commit": commit,
-        **{name: run.flags.get(name, "") for name in columns},
         "epochs": flags["epochs"],
+        **{name: run.flags.get(name, flags.get(name, "")) for name in columns},
         "selection_precision": last.get("selection_precision") or "",
         "selection_recall": last.get("selection_recall") or "",
     }
+
+
+def seconds(folder: RunFolder) -> float:
+    """How long a run's epochs took."""
+    return sum(float(entry["seconds"]) for entry in folder.read_history(sys.maxsize))
 
 
 def _rounded(results: Mapping[str, Any], split: str) -> float | str:
@@ -171,7 +177,8 @@ def _part(line: Line, plan: Plan) -> str:
 
 
 def _cells(words: Sequence[str]) -> str:
-    return f"| {' | '.join(words)} |"
+    escaped = [word.replace("|", r"\|") for word in words]
+    return f"| {' | '.join(escaped)} |"
 
 
 def _number(value: float | None) -> str:
