@@ -9,16 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from miniature import write_voc
 from PIL import Image
 
 CLASSES = ("cat", "cow", "dog")
 COLOURS = {"cat": (220, 40, 40), "cow": (40, 220, 40), "dog": (40, 40, 220)}
-
-
-VOC_CLASSES = (
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
-    "person pottedplant sheep sofa train tvmonitor"
-).split()
 RESUMED = {"epochs": 5, "bank_dtype": "uint8", "warmup_epochs": 1, "head_learning_rate": 0.01}
 
 
@@ -26,8 +21,6 @@ RESUMED = {"epochs": 5, "bank_dtype": "uint8", "warmup_epochs": 1, "head_learnin
 def voc(tmp_path_factory) -> Path:
     """A tree in VOC's layout: 24 + 8 pictures of coloured squares, one to three classes each."""
     root = tmp_path_factory.mktemp("voc")
-    lists = root / "ImageSets" / "Main"
-    lists.mkdir(parents=True)
     (root / "JPEGImages").mkdir()
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 8)):
@@ -40,11 +33,8 @@ def voc(tmp_path_factory) -> Path:
                 y, x = rng.integers(0, 24, 2)
                 picture[y : y + 12, x : x + 12] = COLOURS[CLASSES[column]]
             Image.fromarray(picture).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
-        (lists / f"{split}.txt").write_text("\n".join(names) + "\n")
-        for label in VOC_CLASSES:
-            marks = present[:, CLASSES.index(label)] if label in CLASSES else np.zeros(count, bool)
-            rows = [f"{n} {'1' if m else '-1':>2}" for n, m in zip(names, marks, strict=True)]
-            (lists / f"{label}_{split}.txt").write_text("\n".join(rows) + "\n")
+        marks = np.where(present, "1", "-1").T.tolist()
+        write_voc(root, split, names, dict(zip(CLASSES, marks, strict=True)))
     return root
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from miniature import write_coco
 from PIL import Image
 
 from spml_tf import labels as lab
@@ -61,7 +62,6 @@ def miniature() -> dict:
 
 
 def write(root: Path, content: object, split: str = "train2014") -> Path:
-    (root / "annotations").mkdir(exist_ok=True)
     (root / split).mkdir(exist_ok=True)
     for name in "abc":
         Image.new("RGB", (50, 40)).save(root / split / f"{name}.jpg")
@@ -69,7 +69,7 @@ def write(root: Path, content: object, split: str = "train2014") -> Path:
 
 
 def write_json(root: Path, content: object, split: str = "train2014") -> Path:
-    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    write_coco(root, split, content)
     return root
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from miniature import write_cub, write_ids
 
 from spml_tf import readers
 from spml_tf.errors import UserError
@@ -61,26 +62,12 @@ class Tree:
 
 def make(top: Path) -> Tree:
     tree = Tree(top)
-    (tree.root / "attributes").mkdir(parents=True)
     for name in IMAGES:
         path = tree.root / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    write_ids(tree.root / "images.txt", IMAGES)
-    write_ids(tree.root / "train_test_split.txt", TRAINING)
-    write_ids(tree.root / "attributes" / "attributes.txt", ATTRIBUTES)
-    tree.answers.write_text(
-        "".join(
-            f"{image} {attribute} {answer} {image * 1.5:.3f}\n"
-            for image, row in enumerate(ANSWERS, start=1)
-            for attribute, answer in enumerate(row, start=1)
-        )
-    )
+    write_cub(tree.root, IMAGES, TRAINING, ATTRIBUTES, ANSWERS)
     return tree
-
-
-def write_ids(path: Path, values) -> None:
-    path.write_text("".join(f"{number} {x}\n" for number, x in enumerate(values, start=1)))
 
 
 @pytest.fixture

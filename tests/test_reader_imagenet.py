@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from miniature import imagenet_val as val
 from scipy.io import savemat
 
 from spml_tf import readers
@@ -32,10 +33,6 @@ TRAIN = (
 )  # fmt: skip
 # The class of every validation image, in the order of their numbers.
 TRUTH = (2, 0, 3, 2, 1)
-
-
-def val(number: int) -> str:
-    return f"ILSVRC2012_val_{number:08d}"
 
 
 @dataclasses.dataclass

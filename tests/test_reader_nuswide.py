@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from miniature import write_nuswide
 
 from spml_tf import readers
 from spml_tf.errors import UserError
@@ -50,21 +51,13 @@ class Tree:
 
 
 def make(root: Path) -> Tree:
-    tree = Tree(root)
-    tree.labels.mkdir(parents=True)
-    (root / "ImageList").mkdir()
-    (root / "ConceptsList").mkdir()
-    (root / "ConceptsList" / "Concepts81.txt").write_text("".join(f"{x}\n" for x in CONCEPTS))
     for name in PHOTOS:
         (root / "Flickr" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "Flickr" / name).write_bytes(b"x")
     for part, order in (("Train", slice(None)), ("Test", slice(2, None, -1))):
-        names = [name.replace("/", "\\") for name in PHOTOS[order]]
-        (root / "ImageList" / f"{part}Imagelist.txt").write_text("".join(f"{x}\n" for x in names))
-        for concept, marks in MARKS.items():
-            text = "".join(f"{mark}\n" for mark in marks[order])
-            (tree.labels / f"Labels_{concept}_{part}.txt").write_text(text)
-    return tree
+        marks = {concept: row[order] for concept, row in MARKS.items()}
+        write_nuswide(root, part, PHOTOS[order], marks)
+    return Tree(root)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from miniature import write_voc
 from PIL import Image
 
 from spml_tf import readers
@@ -44,13 +45,12 @@ MARKS = {
 def voc_root(tmp_path: Path) -> Path:
     """A miniature VOCdevkit in the official format."""
     root = tmp_path / "VOCdevkit" / "VOC2012"
-    for folder in ("ImageSets/Main", "JPEGImages", "Annotations"):
+    for folder in ("JPEGImages", "Annotations"):
         (root / folder).mkdir(parents=True)
-    main = root / "ImageSets" / "Main"
-    (main / "train.txt").write_text("".join(f"{stem}\n" for stem in MARKS))
-    for name in voc.CLASS_NAMES:
-        lines = [f"{stem} {marks.get(name, '-1'):>2}\n" for stem, marks in MARKS.items()]
-        (main / f"{name}_train.txt").write_text("".join(lines))
+    columns = {
+        name: [marks.get(name, "-1") for marks in MARKS.values()] for name in voc.CLASS_NAMES
+    }
+    write_voc(root, "train", list(MARKS), columns)
     for stem in MARKS:
         Image.new("RGB", (50, 40), (90, 120, 30)).save(root / "JPEGImages" / f"{stem}.jpg")
     (root / "Annotations" / "2008_000002.xml").write_text(ANNOTATION)

@@ -12,43 +12,18 @@ import subprocess
 import sys
 import time
 from importlib import metadata
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from conftest import CLASSES, RESUMED, command, flags, run
+from saved_runs import assert_equal_runs, kill_at
 from sklearn.metrics import average_precision_score
 
 import spml_tf
 from spml_tf import cli, runs, splits
 from spml_tf.errors import UserError
 from spml_tf.settings import Settings, resolve
-
-
-def arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Every array a run saved, by file and path."""
-    found: dict[str, np.ndarray] = {}
-
-    def visit(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[f"checkpoint/{name}"] = item[...]
-
-    with h5py.File(folder / "checkpoint" / "state.weights.h5") as file:
-        file.visititems(visit)
-    network = spml_tf.load_network(folder / "network.keras")
-    found |= {f"network/{n}/{w.path}": w.numpy() for n, w in enumerate(network.weights)}
-    for split in ("val", "test"):
-        with np.load(folder / f"predictions_{split}.npz", allow_pickle=False) as file:
-            found |= {f"{split}/{name}": file[name] for name in file.files}
-    with open(folder / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    found |= {
-        f"history/{name}": np.array([row[name] for row in rows])
-        for name in rows[0]
-        if name != "seconds"
-    }
-    return found
 
 
 def test_everything_promised_is_written(finished):
@@ -97,17 +72,6 @@ def test_started_again_when_finished_it_prints_the_results(voc, finished):
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
-def kill_at(process: subprocess.Popen, reached) -> None:
-    """kill -9 as soon as `reached()`; fails if the process ends first."""
-    deadline = time.time() + 240
-    while not reached():
-        assert process.poll() is None, "finished before it was killed"
-        assert time.time() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 def test_killed_twice_it_ends_with_the_same_numbers(voc, finished, tmp_path):
     """kill -9 in the second epoch, then just after an epoch's history was written but before its
     checkpoint, then on to the end: every array equals the uninterrupted run's, bit for bit."""
@@ -127,12 +91,7 @@ def test_killed_twice_it_ends_with_the_same_numbers(voc, finished, tmp_path):
     last = run(*words)
     assert last.returncode == 0, last.stderr
     assert "resuming after epoch" in last.stderr
-    whole, resumed = arrays(finished), arrays(folder)
-    assert whole.keys() == resumed.keys()
-    different = [name for name in whole if not np.array_equal(whole[name], resumed[name])]
-    assert not different
-    left, right = (json.loads((f / "metrics.json").read_text()) for f in (finished, folder))
-    assert left == right
+    assert_equal_runs(finished, folder)
 
 
 def test_other_flags_are_refused_and_named(voc, finished):

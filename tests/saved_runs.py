@@ -1,0 +1,69 @@
+"""What a run saved, as arrays, and how to stop one the hard way."""
+
+from __future__ import annotations
+
+import csv
+import io
+import signal
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Every array a run saved, by file and path; history.csv by columns, without the seconds."""
+    with open(folder / "checkpoint" / "state.weights.h5", "rb") as file:
+        found = _h5_arrays(file, "checkpoint")
+    with zipfile.ZipFile(folder / "network.keras") as archive:
+        found |= _h5_arrays(io.BytesIO(archive.read("model.weights.h5")), "network")
+    for path in sorted(folder.glob("predictions_*.npz")):
+        with np.load(path, allow_pickle=False) as saved:
+            found |= {f"{path.stem}/{name}": saved[name] for name in saved.files}
+    for name, values in history(folder).items():
+        if name != "seconds":
+            found[f"history/{name}"] = np.array(values)
+    return found
+
+
+def _h5_arrays(file: object, prefix: str) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[f"{prefix}/{name}"] = item[...]
+
+    with h5py.File(file) as opened:
+        opened.visititems(visit)
+    return found
+
+
+def history(folder: Path) -> dict[str, list[str]]:
+    """history.csv by columns."""
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    """Every array of two runs is equal bit for bit, and so are their results."""
+    left, right = arrays(one), arrays(other)
+    assert left.keys() == right.keys()
+    different = [name for name in left if left[name].tobytes() != right[name].tobytes()]
+    assert not different
+    assert (one / "metrics.json").read_text() == (other / "metrics.json").read_text()
+
+
+def kill_at(process: subprocess.Popen, reached: Callable[[], bool], seconds: float = 240) -> None:
+    """kill -9 as soon as `reached()`; fails if the process ends first."""
+    deadline = time.time() + seconds
+    while not reached():
+        assert process.poll() is None, "finished before it was killed"
+        assert time.time() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,132 @@
+"""The flagfiles of the paper's settings take their steps on miniature data.
+
+The quick part runs one of each data set at a small size, and but for the first with a tiny network
+in ResNet-50's place, since building, tracing and saving that one takes 15 s. The slow part runs every one at its own
+size, network and batch size: `python -m pytest -m slow tests/test_flagfiles.py -k voc2012`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import subprocess
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import command
+from miniature import BUILDERS
+from saved_runs import history
+from tiny_network import tiny_cam
+
+from spml_tf import cli, methods, networks, train
+from spml_tf.settings import Settings, resolve
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+# Both of these train on other data than miniature ones, see test_every_method.
+OTHERS = ("digits", "voc_animals")
+FILES = {
+    str(path.relative_to(EXPERIMENTS).with_suffix("")): path
+    for path in sorted(EXPERIMENTS.rglob("*.flags"))
+    if path.parent.name not in OTHERS
+}
+SAMPLE = ("coco2014/role_scratch", "nuswide/ll_cp", "cub/en_cl", "imagenet/en_scl")
+SMALL = {"image_size": 64, "batch_size": 2, "val_fraction": 0.2}
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """Random weights of Keras' ResNet-50 with its classifier, in place of ImageNet's."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet50.weights.h5"
+    keras.applications.ResNet50(weights=None).save_weights(path)
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A flagfile with what a few steps on miniature data change in it."""
+
+    given: Settings
+    overrides: dict[str, object]
+    words: list[str]
+
+    def settings(self) -> Settings:
+        return resolve(dataclasses.replace(self.given, **self.overrides))
+
+
+def trial(name: str, folder: Path, weights: Path, **small: int) -> Trial:
+    """Two epochs of one batch, the first of them warm-up where the flagfile has one.
+
+    The photos are as many as make up one batch after some are held out for validation.
+    """
+    flagfile = f"--flagfile={FILES[name]}"
+    given = cli.parse([flagfile, f"--data_dir={folder}"], Settings, "")
+    whole = resolve(given)
+    overrides: dict[str, object] = {**small, "epochs": 2, "selection_start_epoch": 2}
+    overrides |= {"consistency_start_epoch": 2, "warmup_epochs": min(whole.warmup_epochs, 1)}
+    if whole.weights == "imagenet":
+        overrides["weights"] = str(weights)
+    values = {**dataclasses.asdict(whole), **small}
+    BUILDERS[given.dataset](folder, images(values["batch_size"], values["val_fraction"]), 2)
+    words = [f"--{key}={value}" for key, value in overrides.items()]
+    return Trial(given, overrides, [flagfile, f"--data_dir={folder}", *words])
+
+
+def images(batch_size: int, val_fraction: float) -> int:
+    """The least number of images of which one batch is left, others being held out."""
+    held_out = next(n for n in range(1, 99) if n == round(val_fraction * (batch_size + n)))
+    return batch_size + held_out
+
+
+def check_run(folder: Path, trial: Trial) -> None:
+    """What a finished run holds, and that it did what its flagfile says."""
+    record = json.loads((folder / "run.json").read_text())
+    whole = dataclasses.asdict(resolve(trial.given))
+    assert {**record["flags"], **{key: whole[key] for key in trial.overrides}} == whole
+    assert record["flags"] == dataclasses.asdict(trial.settings())
+    assert (folder / "metrics.json").exists() and (folder / "network.keras").exists()
+    rows = history(folder)
+    assert rows["epoch"] == ["1", "2"]
+    assert np.isfinite(np.array([rows["loss"], rows["classification_loss"]], float)).all()
+    row, consistency = methods.parse_method(whole["method"])
+    assert ("consistency_loss" in rows) == bool(consistency)
+    if consistency:
+        first, second = map(float, rows["consistency_loss"])
+        assert first == 0 and 0 < second < 1
+    if not row.keeps_marks:  # what it marks is told too, where there is anything
+        assert ("selected" in rows) == row.selects
+
+
+def check_small(name: str, tmp_path: Path, weights: Path) -> None:
+    small = trial(name, tmp_path / "data", weights, **SMALL)
+    assert train.main([*small.words, f"--output_dir={tmp_path / 'run'}"]) == 0
+    check_run(tmp_path / "run", small)
+
+
+def test_resnet50_at_a_small_size(tmp_path, weights):
+    check_small("voc2012/en_scl", tmp_path, weights)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_sample_with_a_tiny_network(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(networks.NETWORKS, "resnet50", tiny_cam)
+    monkeypatch.setitem(networks.CLASSIFIERS, "resnet50", functools.partial(tiny_cam, 1000))
+    check_small(name, tmp_path, tmp_path / "imagenet.weights.h5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_takes_its_steps(name, tmp_path, weights):
+    """A process each, so that its memory is given back."""
+    own = trial(name, tmp_path / "data", weights)
+    done = subprocess.run(
+        command(*own.words, f"--output_dir={tmp_path / 'run'}"),
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
+    assert done.returncode == 0, done.stderr
+    check_run(tmp_path / "run", own)
