@@ -1,7 +1,7 @@
 """The flagfiles of the paper's settings take their steps on miniature data.
 
-The quick part runs one of each data set at a small size, and but for the first with a tiny network
-in ResNet-50's place, since building, tracing and saving that one takes 15 s. The slow part runs every one at its own
+The quick part runs one of each data set at a small size; but for the first, a tiny network stands
+in for ResNet-50, which takes 15 s to build, trace and save. The slow part runs every one at its own
 size, network and batch size: `python -m pytest -m slow tests/test_flagfiles.py -k voc2012`.
 """
 

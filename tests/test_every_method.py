@@ -1,0 +1,153 @@
+"""Every method trains, resumes bit for bit and exports.
+
+The quick part does so with a tiny network, the slow part as processes from the flagfiles of digits
+and voc_animals: `python -m pytest -m slow tests/test_every_method.py -k digits/role`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import command, flags, run
+from miniature import VOC_CLASSES, write_voc
+from saved_runs import arrays, assert_equal_runs, kill_at
+from tiny_network import tiny_cam
+
+from spml_tf import callbacks, cli, export, methods, networks, train
+from spml_tf.labels import EXPECTED
+from spml_tf.runs import RunFolder
+from spml_tf.settings import Settings
+
+NAMES = (*methods.METHODS, "en+cl", "en+scl")
+# The networks of all are alike; the slow part exports every one.
+EXPORTED = ("an", "role", "en+scl")
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+FILES = {
+    f"{folder}/{path.stem}": path
+    for folder in ("digits", "voc_animals")
+    for path in sorted((EXPERIMENTS / folder).glob("*.flags"))
+}
+
+
+@pytest.fixture
+def stopped(monkeypatch, tmp_path) -> Path:
+    """A copy of the next run's folder as it is after two epochs: what kill -9 would leave then."""
+    folder = tmp_path / "stopped"
+    write = callbacks.RunRecorder.on_epoch_end
+
+    def write_and_copy(self, epoch, logs=None):
+        write(self, epoch, logs)
+        if epoch == 1:
+            shutil.copytree(self.run.path, folder)
+
+    monkeypatch.setattr(callbacks.RunRecorder, "on_epoch_end", write_and_copy)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resumes_bit_for_bit(voc, tmp_path, monkeypatch, stopped, capsys, name):
+    """Three epochs without a break, and the last of them again from what the first two left."""
+    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
+    whole = tmp_path / "whole"
+    words = flags(voc, method=name, network="tiny", large_loss_rate=20, test_split="none")
+    assert train.main([*words, f"--output_dir={whole}"]) == 0
+    assert "resuming" not in capsys.readouterr().err
+    assert train.main([*words, f"--output_dir={stopped}"]) == 0
+    assert "resuming after epoch 2 of 3" in capsys.readouterr().err
+    assert_equal_runs(whole, stopped)
+    row = methods.parse_method(name)[0]
+    if row.selects or row.keeps_marks:  # else there was nothing to forget
+        assert (arrays(whole)["checkpoint/label_store/vars/0"] == EXPECTED).any()
+    if name in EXPORTED:
+        check_export(whole, tmp_path / "export")
+
+
+def check_export(folder: Path, target: Path) -> None:
+    """The SavedModel's scores are those of the run's network."""
+    export.export(str(folder), str(target))
+    size = RunFolder(folder).settings().image_size
+    images = np.random.default_rng(0).uniform(0, 255, (3, size, size, 3)).astype(np.float32)
+    network = networks.load_network(folder / "network.keras")
+    maps = keras.ops.convert_to_numpy(network(images, training=False)).astype(np.float64)
+    model = tf.saved_model.load(str(target))
+    served = model.serve(tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(served, 1 / (1 + np.exp(-maps.mean(axis=(1, 2)))), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("folder", ["digits", "voc_animals"])
+def test_every_method_has_a_flagfile(folder):
+    paths = [path for name, path in FILES.items() if name.startswith(folder)]
+    found = {cli.parse([f"--flagfile={path}"], Settings, "").method for path in paths}
+    assert set(NAMES) <= found
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """VOC 2012's lists with 80 of the training and 16 of the validation photos, behind a link."""
+    if "SPML_TF_TEST_DATA" not in os.environ:
+        pytest.skip("needs photos: set SPML_TF_TEST_DATA to a folder with VOCdevkit/VOC2012")
+    source = Path(os.environ["SPML_TF_TEST_DATA"], "VOCdevkit", "VOC2012")
+    folder = source / "ImageSets" / "Main"
+    root = tmp_path_factory.mktemp("animals") / "VOC2012"
+    for split, count in (("train", 80), ("val", 16)):
+        lists = {
+            name: dict(re.findall(r"(\S+) +(\S+)", (folder / f"{name}_{split}.txt").read_text()))
+            for name in VOC_CLASSES
+        }
+        stems = sorted(lists["cat"])
+        stems = stems[:: len(stems) // count][:count]
+        marks = {name: [rows[stem] for stem in stems] for name, rows in lists.items()}
+        write_voc(root, split, stems, marks)
+    (root / "JPEGImages").symlink_to(source / "JPEGImages")
+    return root
+
+
+@pytest.fixture(scope="session")
+def first_round(tmp_path_factory) -> Path:
+    """A run whose banks a later round begins with."""
+    folder = tmp_path_factory.mktemp("rounds") / "first"
+    done = run(f"--flagfile={FILES['digits/en_scl']}", "--epochs=1", f"--output_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def words(request, name) -> list[str]:
+    """The flagfile and what makes two epochs of it, of which both phases and all losses see one."""
+    given = [f"--flagfile={FILES[name]}", "--epochs=2", "--consistency_start_epoch=2"]
+    if name.endswith("_round"):
+        return [*given, f"--initial_banks={request.getfixturevalue('first_round')}"]
+    given.append("--selection_start_epoch=2")
+    if name.startswith("voc_animals"):
+        folder = request.getfixturevalue("photos")
+        given += ["--warmup_epochs=1", f"--data_dir={folder}", "--allow_outside=true"]
+    return given
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_from_its_flagfile(tmp_path, name, words):
+    """Two epochs without a break; two with kill -9 after the first one's checkpoint; the export."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = run(*words, f"--output_dir={whole}")
+    assert done.returncode == 0, done.stderr
+    process = subprocess.Popen(
+        command(*words, f"--output_dir={killed}"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    kill_at(process, RunFolder(killed).checkpoint.exists)
+    assert not RunFolder(killed).metrics.exists()
+    done = run(*words, f"--output_dir={killed}")
+    assert done.returncode == 0, done.stderr
+    assert "resuming after epoch 1 of 2" in done.stderr
+    assert_equal_runs(whole, killed)
+    check_export(whole, tmp_path / "export")
