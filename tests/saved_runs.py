@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -30,7 +31,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _h5_arrays(file: object, prefix: str) -> dict[str, np.ndarray]:
+def _h5_arrays(file: BinaryIO, prefix: str) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
 
     def visit(name: str, item: object) -> None:
