@@ -9,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from miniature import write_voc
 from PIL import Image
 
 CLASSES = ("cat", "cow", "dog")
 COLOURS = {"cat": (220, 40, 40), "cow": (40, 220, 40), "dog": (40, 40, 220)}
+
+# What `flags` gives to training in this process as well, which could not set it later.
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
 RESUMED = {"epochs": 5, "bank_dtype": "uint8", "warmup_epochs": 1, "head_learning_rate": 0.01}
 
 
