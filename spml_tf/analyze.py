@@ -155,13 +155,15 @@ def _examples(first: Any, split: str, data_dir: str | None) -> Examples | str:
 
 
 def _find_peaks(groups: Sequence[Group], examples: Examples, batch_size: int) -> None:
-    from spml_tf import logits, networks
+    from spml_tf import networks, pipeline, scoring
 
     runs = [run for group in groups for run in group.runs]
     for number, run in enumerate(runs, start=1):
         print(f"heatmaps of {run.folder.path} ({number} of {len(runs)})", file=sys.stderr)
         network = networks.load_network(run.folder.network)
-        run.peaks = logits.predict_peaks(network, examples, run.settings.image_size, batch_size)
+        size = run.settings.image_size
+        with pipeline.naming_broken_images(examples):
+            run.peaks = scoring.predict_peaks(network, examples, size, batch_size)
 
 
 def _boxed(found: _Analysis) -> Examples:

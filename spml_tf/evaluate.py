@@ -182,13 +182,13 @@ def _scores(
     network: keras.Model, examples: Examples, settings: Settings, options: _Options
 ) -> np.ndarray:
     """[N, L]: logits for ImageNet and for softmax, else scores in [0, 1] as in training."""
-    from spml_tf import logits, pipeline, scoring
+    from spml_tf import pipeline, scoring
 
-    if settings.dataset == "imagenet" or options.probabilities == "softmax":
-        # A sigmoid's values tie at 1 where a classifier of one class an image is sure.
-        return logits.predict_logits(network, examples, settings.image_size, options.batch_size)
+    # A sigmoid's values tie at 1 where a classifier of one class an image is sure.
+    as_logits = settings.dataset == "imagenet" or options.probabilities == "softmax"
+    predict = scoring.predict_logits if as_logits else scoring.predict_scores
     with pipeline.naming_broken_images(examples):
-        return scoring.predict_scores(network, examples, settings.image_size, options.batch_size)
+        return predict(network, examples, settings.image_size, options.batch_size)
 
 
 def _top1_on_val(

@@ -101,6 +101,46 @@ def read_observed(
     return reading.labels, reading.held_out(path)
 
 
+def read_reviewed(
+    paths: Sequence[str | os.PathLike[str]], names: Sequence[str], class_names: Sequence[str]
+) -> NDArray[np.int8]:
+    """Reads labels that somebody looked through.
+
+    Args:
+        paths: CSV files whose header has at least the columns image, class and label. Rows without
+            a label were not decided and do not count.
+        names: N unique image names.
+        class_names: L unique class names.
+
+    Returns:
+        int8 [N, L] of {1, 0, -1}, unknown where no row decides.
+
+    Raises:
+        UserError: a file is missing or not UTF-8, lacks a column, or a row names an unknown image
+            or class, has another label than 1, 0 or none, or contradicts an earlier row.
+    """
+    reading = _Reading(names, class_names)
+    for path in paths:
+        table = read_csv(path)
+        place, header = next(table, (f"{path}:1", []))
+        if not set(_WITHOUT_SPLIT) <= set(header):
+            raise UserError(
+                f"{place}: the first line must name the columns {', '.join(_WITHOUT_SPLIT)}, found "
+                f"{','.join(header)!r}; save the file with commas"
+            )
+        for place, fields in table:
+            if len(fields) != len(header):
+                raise UserError(
+                    f"{place}: expected {len(header)} fields as in the first line, found "
+                    f"{len(fields)}"
+                )
+            row = dict(zip(header, fields, strict=True))
+            image, name, value = (row[column].strip() for column in _WITHOUT_SPLIT)
+            if value:
+                reading.add(place, image, name, value)
+    return reading.labels
+
+
 class _Reading:
     """Labels and splits row by row."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from spml_tf import metrics, pipeline
 from spml_tf.readers import Examples
@@ -27,37 +28,78 @@ def predict_scores(
     Returns:
         [N, L] float32, f = sigmoid(mean of F), in the images' order.
     """
-    data = pipeline.evaluation_dataset(
-        examples, examples.labels, image_size=image_size, batch_size=batch_size
-    )
-    inputs = keras.Input(network.input_shape[1:])
-    pooled = keras.ops.mean(network(inputs), axis=(1, 2))
-    scorer = keras.Model(inputs, keras.ops.sigmoid(pooled))
-    return scorer.predict(data.map(lambda x, y: x["image"]), verbose=0)
+    inputs, maps = _connected(network, image_size)
+    scorer = keras.Model(inputs, keras.ops.sigmoid(keras.ops.mean(maps, axis=(1, 2))))
+    return scorer.predict(_images(examples, image_size, batch_size), verbose=0)
+
+
+def predict_logits(
+    network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
+) -> np.ndarray:
+    """Logits of whole images.
+
+    The sigmoid of a logit above 17 is 1 in float32, so that the classes of an image tie; the logits
+    keep their order.
+
+    Args:
+        network, examples, image_size, batch_size: as for `predict_scores`.
+
+    Returns:
+        [N, L] float32, the mean of F over cells, in the images' order.
+    """
+    inputs, maps = _connected(network, image_size)
+    pooled = keras.Model(inputs, keras.ops.mean(maps, axis=(1, 2)))
+    return pooled.predict(_images(examples, image_size, batch_size), verbose=0)
+
+
+def predict_peaks(
+    network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
+) -> np.ndarray:
+    """Where each class's map of the whole image is highest.
+
+    Args:
+        network, examples, image_size, batch_size: as for `predict_scores`.
+
+    Returns:
+        [N, L, 2] float64 of (y, x) in [0, 1]: the centre of the cell where F is highest, of several
+        the first in reading order.
+    """
+    inputs, maps = _connected(network, image_size)
+    _, height, width, classes = maps.shape
+    flat = keras.ops.reshape(maps, (-1, height * width, classes))
+    highest = keras.Model(inputs, keras.ops.argmax(flat, axis=1))
+    cells = highest.predict(_images(examples, image_size, batch_size), verbose=0).astype(np.int64)
+    rows, columns = np.divmod(cells, width)
+    return np.stack([(rows + 0.5) / height, (columns + 0.5) / width], axis=-1)
 
 
 def predict_maps(
     network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Scores and heatmaps of whole images, a batch at a time.
+) -> Iterator[np.ndarray]:
+    """Class activation maps of whole images, a batch at a time.
 
     Args:
         network, examples, image_size, batch_size: as for `predict_scores`.
 
     Yields:
-        scores: [B, L] float32, f = sigmoid(mean of F), in the images' order.
-        maps: [B, G, G, L] float32 in [0, 1], sigmoid(F).
+        [B, G, G, L] float32, the logits F, in the images' order.
     """
+    for images in _images(examples, image_size, batch_size):
+        yield network.predict_on_batch(images)
+
+
+def _connected(
+    network: keras.Model, image_size: int
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    inputs = keras.Input((image_size, image_size, 3))
+    return inputs, network(inputs)
+
+
+def _images(examples: Examples, image_size: int, batch_size: int) -> tf.data.Dataset:
     data = pipeline.evaluation_dataset(
         examples, examples.labels, image_size=image_size, batch_size=batch_size
     )
-    inputs = keras.Input(network.input_shape[1:])
-    logits = network(inputs)
-    pooled = keras.ops.mean(logits, axis=(1, 2))
-    both = keras.Model(inputs, [keras.ops.sigmoid(pooled), keras.ops.sigmoid(logits)])
-    for x, _ in data:
-        scores, maps = both.predict_on_batch(x["image"])
-        yield scores, maps
+    return data.map(lambda x, y: x["image"])
 
 
 def score_report(

@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import browsing
 import numpy as np
 import pytest
 import tensorflow as tf
 from miniature import write_voc
 from PIL import Image
-
-CLASSES = ("cat", "cow", "dog")
-COLOURS = {"cat": (220, 40, 40), "cow": (40, 220, 40), "dog": (40, 40, 220)}
+from selenium import webdriver
 
 # What `flags` gives to training in this process as well, which could not set it later.
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
+
+CLASSES = ("cat", "cow", "dog")
+COLOURS = {"cat": (220, 40, 40), "cow": (40, 220, 40), "dog": (40, 40, 220)}
 RESUMED = {"epochs": 5, "bank_dtype": "uint8", "warmup_epochs": 1, "head_learning_rate": 0.01}
 
 
@@ -70,3 +73,16 @@ def finished(voc, tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stderr
     assert re.search(r"best epoch \d: mAP val \d+\.\d\d, test \d+\.\d\d", done.stdout)
     return folder
+
+
+@pytest.fixture(scope="session")
+def downloads(tmp_path_factory) -> Path:
+    """Where `chromium` saves files."""
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="session")
+def chromium(downloads) -> Iterator[webdriver.Chrome]:
+    browser = browsing.start(downloads)
+    yield browser
+    browser.quit()

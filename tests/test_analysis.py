@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score
 
-from spml_tf import analysis, logits
+from spml_tf import analysis, scoring
 from spml_tf.readers import Examples
 
 NAN = float("nan")
@@ -170,8 +170,8 @@ def test_peaks_and_logits_by_hand():
     cells = np.array([[[100, 110], [120, 90]], [[7, 7], [7, 7]]], np.uint8)
     images = cells.repeat(4, axis=1).repeat(4, axis=2)[..., None].repeat(3, axis=-1)
     network, examples = bright(images)
-    peaks = logits.predict_peaks(network, examples, 8, batch_size=1)
+    peaks = scoring.predict_peaks(network, examples, 8, batch_size=1)
     expected = [[[0.75, 0.25], [0.75, 0.75]], [[0.25, 0.25], [0.25, 0.25]]]
     np.testing.assert_array_equal(peaks, expected)
-    found = logits.predict_logits(network, examples, 8, batch_size=2)
+    found = scoring.predict_logits(network, examples, 8, batch_size=2)
     np.testing.assert_allclose(found, [[105, -105], [7, -7]], rtol=1e-6)

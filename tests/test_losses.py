@@ -121,7 +121,5 @@ def test_method_names():
     assert methods.parse_method("en+scl") == (methods.METHODS["en"], "scl")
     assert methods.parse_method("bce") == (methods.METHODS["bce"], "")
     for wrong in ("", "xx", "en+", "en+xx", "en+scl+cl", "+scl"):
-        with pytest.raises(
-            ValueError, match="must be one of bce, an, an_ls, .*, asl, alone or"
-        ):
+        with pytest.raises(ValueError, match="must be one of bce, an, an_ls, .*, asl, alone or"):
             methods.parse_method(wrong)

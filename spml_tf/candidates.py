@@ -1,0 +1,103 @@
+"""Labels of a run's training images to look at: their scores, photos, and where their maps peak."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from scipy.special import expit
+
+from spml_tf import checkpoints, gallery, missing_labels, pipeline, scoring
+from spml_tf.checkpoints import Checkpoint
+from spml_tf.errors import UserError
+from spml_tf.missing_labels import Candidate
+from spml_tf.reports.report_photos import LabelPhoto
+from spml_tf.runs import RunFolder
+from spml_tf.splits import Splits
+
+
+def read_checkpoint(run: RunFolder, data: Splits) -> Checkpoint:
+    """What the run's checkpoint knows of its training images.
+
+    Args:
+        run: a finished run.
+        data: its data.
+
+    Raises:
+        UserError: the checkpoint is missing, broken or of other images.
+    """
+    saved = checkpoints.read_checkpoint(run.checkpoint)
+    if saved.scores.shape != data.observed.shape:
+        raise UserError(f"{run.checkpoint}: is of other images or classes; train this run again")
+    return saved
+
+
+def photos(
+    network: keras.Model,
+    data: Splits,
+    found: Sequence[Candidate],
+    image_size: int,
+    batch_size: int,
+) -> list[LabelPhoto]:
+    """The candidates' training images, with heatmaps and the observed labels.
+
+    Args:
+        network: images -> CAM logits [B, G, G, L].
+        data: the run's data.
+        found: the candidates.
+        image_size: side of the network's input in pixels.
+        batch_size: images at a time.
+
+    Raises:
+        UserError: an image cannot be decoded.
+    """
+    classes = _classes(found)
+    rows = list(classes)
+    examples = dataclasses.replace(data.train.subset(rows), labels=data.observed[rows])
+    shown = gallery.photos(network, examples, image_size, batch_size, list(classes.values()))
+    by_row = dict(zip(rows, shown, strict=True))
+    return [
+        LabelPhoto(
+            photo=by_row[x.image],
+            label=x.label,
+            score=x.score,
+            epochs_selected=x.epochs_selected,
+            truth=int(data.train.labels[x.image, x.label]),
+        )
+        for x in found
+    ]
+
+
+def regions(
+    network: keras.Model,
+    data: Splits,
+    found: Sequence[Candidate],
+    image_size: int,
+    batch_size: int,
+) -> list[tuple[tuple[float, float], tuple[float, ...]]]:
+    """Peak and box of each candidate's heatmap, see `missing_labels.peak_region`.
+
+    Args and raises: as for `photos`.
+    """
+    classes = _classes(found)
+    examples = data.train.subset(list(classes))
+    by_cell = {}
+    rows = iter(classes)
+    with pipeline.naming_broken_images(examples):
+        for batch in scoring.predict_maps(network, examples, image_size, batch_size):
+            for logits in batch:
+                row = next(rows)
+                for label in classes[row]:
+                    heatmap = expit(logits[..., label].astype(np.float64))
+                    by_cell[row, label] = missing_labels.peak_region(heatmap)
+    return [by_cell[x.image, x.label] for x in found]
+
+
+def _classes(found: Sequence[Candidate]) -> dict[int, list[int]]:
+    """The candidates' classes by image, in the order of first appearance."""
+    classes: dict[int, list[int]] = {}
+    for x in found:
+        classes.setdefault(x.image, []).append(x.label)
+    return classes

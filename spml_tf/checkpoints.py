@@ -1,0 +1,55 @@
+"""What a run's checkpoint knows of its training images, read without building the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from spml_tf.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What is kept of N training images and L classes, in the images' order.
+
+    Attributes:
+        scores: float32 [N, L] in [0, 1], the running averages s of eq. 4, NaN for an image that was
+            never visited.
+        codes: int8 [N, L] in {1, 0, -1, 2}, the observed labels; 2: unknown, expected positive.
+        epochs_selected: uint8 [N, L], for how many epochs a label was an expected positive, up to
+            255; None where the method selects nothing.
+    """
+
+    scores: NDArray[np.float32]
+    codes: NDArray[np.int8]
+    epochs_selected: NDArray[np.uint8] | None
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads the score bank and the labels.
+
+    Args:
+        path: the file checkpoint/state.weights.h5 of a run.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    try:
+        with h5py.File(path) as file:
+            bank, store = file["ema_scores"]["vars"], file["label_store"]["vars"]
+            stored, visited, codes = bank["0"][...], bank["1"][...], store["0"][...]
+            selected = store["1"][...] if "1" in store else None
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; train this run again") from None
+    except (OSError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); train this run again") from None
+    scores = stored.astype(np.float32) / (255 if stored.dtype == np.uint8 else 1)
+    scores[~visited] = np.nan
+    return Checkpoint(scores, codes, selected)

@@ -1,0 +1,86 @@
+"""Photos for a report: what a network scores them, and its heatmaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from scipy.special import expit
+
+from spml_tf import encoded, pipeline, scoring
+from spml_tf.labels import POSITIVE
+from spml_tf.readers import Examples
+from spml_tf.reports.contact_sheet import reduced
+from spml_tf.reports.html_page import photo_uri, quantised
+from spml_tf.reports.report_photos import Photo
+
+_SIDE = 384
+# The heatmaps of all classes are kept up to this number, beyond it those of the highest scores.
+_ALL_CLASSES, _HIGHEST = 100, 20
+
+
+def photos(
+    network: keras.Model,
+    examples: Examples,
+    image_size: int,
+    batch_size: int,
+    classes: Sequence[Sequence[int]] | None = None,
+) -> list[Photo]:
+    """Prepares photos with their heatmaps.
+
+    Args:
+        network: images -> CAM logits [B, G, G, L].
+        examples: N images.
+        image_size: side of the network's input in pixels.
+        batch_size: images at a time.
+        classes: of each image those whose heatmaps are kept; None keeps all, or where the data set
+            has more than 100 the labelled ones and the 20 of highest score.
+
+    Returns:
+        N photos of at most 384 pixels a side.
+
+    Raises:
+        UserError: an image cannot be decoded.
+    """
+    if not len(examples):
+        return []
+    found: list[Photo] = []
+    reader = encoded.Reader(examples)
+    with pipeline.naming_broken_images(examples):
+        for batch in scoring.predict_maps(network, examples, image_size, batch_size):
+            for logits in batch:
+                row, scores = len(found), expit(logits.mean(axis=(0, 1)))
+                kept = classes[row] if classes else _kept(examples.labels[row], scores)
+                found.append(_photo(reader, examples, row, scores, expit(logits), kept))
+    return found
+
+
+def _kept(labels: np.ndarray, scores: np.ndarray) -> list[int]:
+    if len(scores) <= _ALL_CLASSES:
+        return list(range(len(scores)))
+    highest = np.argsort(-scores, kind="stable")[:_HIGHEST]
+    return np.union1d(highest, np.flatnonzero(labels == POSITIVE)).tolist()
+
+
+def _photo(
+    reader: encoded.Reader,
+    examples: Examples,
+    row: int,
+    scores: np.ndarray,
+    maps: np.ndarray,
+    kept: Sequence[int],
+) -> Photo:
+    image = reduced(reader.pixels(row), _SIDE)
+    boxes = () if examples.boxes is None else examples.boxes[row].tolist()
+    return Photo(
+        name=examples.names[row],
+        uri=photo_uri(image, _SIDE),
+        size=image.shape[:2],
+        grid=maps.shape[:2],
+        classes=tuple(kept),
+        maps=quantised(np.moveaxis(maps[..., kept], -1, 0)),
+        scores=tuple(scores.tolist()),
+        labelled=tuple(np.flatnonzero(examples.labels[row] == POSITIVE).tolist()),
+        boxes=tuple(map(tuple, boxes)),
+    )

@@ -1,0 +1,305 @@
+"""The audit of a run that was trained through the command line, and the loop back into training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import hostile_run
+import numpy as np
+import pytest
+from browsing import press, show
+from conftest import CLASSES, flags, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parsed_html import Parsed
+from PIL import Image
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
+
+from spml_tf import audit, checkpoints, label_files, splits, train
+from spml_tf.errors import UserError
+from spml_tf.reports import audit_page
+from spml_tf.reports.report_photos import LabelPhoto
+from spml_tf.runs import RunFolder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def written(finished, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("audit") / "out"
+    words = [f"--run_dir={finished}", f"--output_dir={folder}", "--limit=20", "--shown=5"]
+    assert audit.main(words) == 0
+    return folder
+
+
+def test_lists_unknown_labels_by_their_running_average(written, finished):
+    """Against the checkpoint: every unknown label in order of its score, most probable first."""
+    saved = checkpoints.read_checkpoint(RunFolder(finished).checkpoint)
+    data = splits.load_of_run(RunFolder(finished))
+    unknown = np.sort(saved.scores[data.observed == -1])[::-1]
+    found = rows(written / "missing.csv")
+    np.testing.assert_allclose([float(x["score"]) for x in found], unknown[:20], atol=1e-6)
+    for row in found:
+        cell = data.train.names.index(row["image"]), CLASSES.index(row["class"])
+        assert data.observed[cell] == -1
+        assert row["label"] == "" and row["full_label"] == str(data.train.labels[cell])
+        assert row["epochs_selected"] == str(saved.epochs_selected[cell])
+        y, x, y1, x1, y2, x2 = (float(row[k]) for k in ("peak_y", "peak_x", "y1", "x1", "y2", "x2"))
+        assert 0 <= y1 < y < y2 <= 1 and 0 <= x1 < x < x2 <= 1
+    wrong = [float(x["score"]) for x in rows(written / "wrong.csv")]
+    np.testing.assert_allclose(wrong, np.sort(saved.scores[data.observed == 1])[:20], atol=1e-6)
+    facts = json.loads((written / "audit.json").read_text())
+    assert facts["unknown"] == len(unknown) and facts["missing"] == 20
+    assert facts["precision"] == {}  # fewer than 50 are listed
+
+
+def test_the_page_holds_what_is_listed(written):
+    page = Parsed((written / "audit.html").read_text("utf-8"))
+    found = json.loads(page.scripts["gallery-data"])
+    assert found["classes"] == list(CLASSES) and len(found["photos"]) == 10
+    attributes = [value for key, value in page.attributes if key == "data-image"]
+    listed = [rows(written / f"{kind}.csv")[:5] for kind in ("missing", "wrong")]
+    assert attributes == [row["image"] for part in listed for row in part]
+
+
+def test_a_method_that_selects_nothing_is_audited_too(voc, tmp_path):
+    """Its averages are there; nothing counts epochs."""
+    words = flags(voc, method="an", epochs=1)
+    assert train.main([*words, f"--output_dir={tmp_path / 'an'}"]) == 0
+    words = [f"--run_dir={tmp_path / 'an'}", f"--output_dir={tmp_path / 'out'}", "--shown=0"]
+    assert audit.main(words) == 0
+    found = rows(tmp_path / "out" / "missing.csv")
+    assert {row["epochs_selected"] for row in found} == {""}
+    assert all(0 < float(row["score"]) < 1 for row in found)
+
+
+def test_reviewed_labels_train_the_next_run(written, finished, voc, tmp_path, capsys):
+    """Of a spreadsheet with two decisions and a third that confirms what was known."""
+    found = rows(written / "missing.csv")
+    found[0]["label"], found[1]["label"] = "1", "0"
+    with open(tmp_path / "missing.csv", "w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(found[0]))
+        writer.writeheader()
+        writer.writerows(found)
+    right = rows(written / "wrong.csv")[0]
+    (tmp_path / "page.csv").write_text(f"image,class,label\n{right['image']},{right['class']},1\n")
+    reviewed = f"--reviewed={tmp_path / 'missing.csv'},{tmp_path / 'page.csv'}"
+    words = [f"--run_dir={finished}", f"--output_dir={tmp_path / 'out'}", reviewed]
+    capsys.readouterr()
+    assert audit.main(words) == 0
+    said = "1 labels became positive, 1 negative, 1 were so before"
+    assert said in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train_labels.csv"]
+
+    before = {tuple(row.values()) for row in rows(finished / "train_labels.csv")}
+    after = {tuple(row.values()) for row in rows(tmp_path / "out" / "train_labels.csv")}
+    added = {(row["image"], "train", row["class"], row["label"]) for row in found[:2]}
+    assert after - before == added and not before - after
+    again = flags(voc, epochs=1, train_labels=tmp_path / "out" / "train_labels.csv")
+    assert train.main([*again, f"--output_dir={tmp_path / 'next'}"]) == 0
+    assert rows(tmp_path / "next" / "train_labels.csv") == rows(
+        tmp_path / "out" / "train_labels.csv"
+    )
+
+
+def test_a_folder_of_photos_gets_its_table_back(tmp_path, capsys):
+    """The reviewed table as --train_csv: the labels of all photos, those held out among them."""
+    root = tmp_path / "mine"
+    rng = np.random.default_rng(0)
+    root.mkdir()
+    for number in range(10):
+        picture = rng.integers(0, 255, (40, 40, 3)).astype(np.uint8)
+        Image.fromarray(picture).save(root / f"{number}.png")
+    lines = [f"{i}.png,{'cat' if i % 2 else 'dog'}\n" for i in range(10)]
+    (root / "train.csv").write_text("image,labels\n" + "".join(lines))
+    words = [
+        "--dataset=folder", f"--data_dir={root}", "--train_csv=train.csv",
+        "--network=small_residual", "--weights=none", "--image_size=32", "--epochs=1",
+        "--batch_size=4", "--threads=1", "--method=an",
+    ]  # fmt: skip
+    assert train.main([*words, f"--output_dir={tmp_path / 'run'}"]) == 0
+    audited = [f"--run_dir={tmp_path / 'run'}", f"--output_dir={tmp_path / 'audit'}"]
+    assert audit.main(audited) == 0
+    found = rows(tmp_path / "audit" / "missing.csv")
+    (tmp_path / "done.csv").write_text(
+        f'image,class,label\n{found[0]["image"]},"{found[0]["class"]}",1\n'
+    )
+    audited = [f"--reviewed={tmp_path / 'done.csv'}", f"--output_dir={root / 'reviewed'}"]
+    assert audit.main([f"--run_dir={tmp_path / 'run'}", *audited]) == 0
+    table = {row.pop("image"): row for row in rows(root / "reviewed" / "train.csv")}
+    assert len(table) == 10
+    for name, marks in table.items():
+        own, other = ("cat", "dog") if int(name[:-4]) % 2 else ("dog", "cat")
+        assert marks[own] == "1"
+        assert marks[other] == ("1" if name == found[0]["image"] else "")
+    again = [*words, "--train_csv=reviewed/train.csv", f"--output_dir={tmp_path / 'next'}"]
+    assert train.main(again) == 0
+    record = RunFolder(tmp_path / "next").read_record()
+    assert record["images"] == {"train": 8, "val": 2}
+
+    before = (root / "reviewed" / "train.csv").read_bytes()
+    assert audit.main([f"--run_dir={tmp_path / 'next'}", *audited]) == 1
+    assert "train.csv: is the table the run was trained on" in capsys.readouterr().err
+    assert (root / "reviewed" / "train.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("image;class;label\n", r":1: the first line must name the columns image, class, label"),
+        ("", r":1: the first line must name"),
+        ("image,class,label\nx,cat,1\n", r":2: unknown image 'x'"),
+        ("image,class,label\nIMAGE,cow s,1\n", r":2: unknown class 'cow s'"),
+        ("image,class,label\nIMAGE,cow,2\n", r":2: the label must be 1 or 0, found '2'"),
+        ("image,class,label\nIMAGE,cow\n", r":2: expected 3 fields as in the first line, found 2"),
+        ("image,class,label\nIMAGE,cow,1\nIMAGE,cow,0\n", r":3: 'cow' of '.*' is 0 here and 1 in"),
+        ("image,class,label\nIMAGE,cow,\n", r"--reviewed=.*: no row has a label"),
+    ],
+)
+def test_mistakes_in_reviewed_files(finished, tmp_path, capsys, content, message):
+    name = rows(finished / "train_labels.csv")[0]["image"]
+    path = tmp_path / "reviewed.csv"
+    path.write_text(content.replace("IMAGE", name))
+    words = [f"--run_dir={finished}", f"--reviewed={path}", f"--output_dir={tmp_path / 'out'}"]
+    assert audit.main(words) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(UserError, match=message):
+        raise UserError(told)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "error: --run_dir is missing; see --help"),
+        (["--run_dir=RUN"], "error: --output_dir is missing; see --help"),
+        (["--run_dir=nowhere", "--output_dir=OUT"], "error: nowhere: no run here"),
+        (["--run_dir=RUN", "--output_dir=OUT", "--limit=0"], "error: --limit=0: must be at least"),
+        (["--run_dir=RUN", "--output_dir=FILE"], "FILE: cannot be written"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(finished, tmp_path, capsys, words, message):
+    (tmp_path / "file").write_text("before")
+    places = {"RUN": finished, "OUT": tmp_path / "out", "FILE": tmp_path / "file"}
+    for name, place in places.items():
+        words = [word.replace(name, str(place)) for word in words]
+        message = message.replace(name, str(place))
+    assert audit.main(words) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists() and (tmp_path / "file").read_text() == "before"
+
+
+def test_other_data_are_refused(finished, tmp_path):
+    """As a process: one line, no traceback, nothing written."""
+    record = json.loads((finished / "run.json").read_text())
+    shutil.copytree(finished, tmp_path / "full")
+    record["flags"]["train_labels"] = "full"
+    (tmp_path / "full" / "run.json").write_text(json.dumps(record))
+    done = run(f"--run_dir={tmp_path / 'full'}", f"--output_dir={tmp_path / 'out'}", module="audit")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "holds other images or labels than" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 1), st.sampled_from(["1", "0", ""])),
+        unique_by=lambda row: row[:2],
+    )
+)
+def test_any_decisions_are_read_back(tmp_path_factory, decisions):
+    names, class_names = ("a.jpg", 'b "1",.jpg', "ü/c.jpg"), ("cat", "<b>dog</b>")
+    path = tmp_path_factory.mktemp("reviewed") / "r.csv"
+    expected = np.full((3, 2), -1)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["score", "class", "image", "label"])
+        for image, label, value in decisions:
+            writer.writerow(["0.5", class_names[label], names[image], value])
+            expected[image, label] = int(value or -1)
+    np.testing.assert_array_equal(label_files.read_reviewed([path], names, class_names), expected)
+
+
+class TestBrowser:
+    """The page in headless Chromium, about a run whose names hold HTML."""
+
+    @pytest.fixture
+    def browser(self, chromium, tmp_path):
+        missing = [
+            LabelPhoto(hostile_run.photo(i), label, 0.9 - 0.1 * i, i, 1)
+            for i, label in ((0, 1), (1, 2), (2, 2))
+        ]
+        wrong = [LabelPhoto(hostile_run.photo(0), 0, 0.01, None, -1)]
+        facts = {"method": "en", "data_fingerprint": str(tmp_path), "precision": {"50": 98.0}}
+        content = audit_page.build("<i>run", facts, hostile_run.CLASSES, missing, wrong)
+        (tmp_path / "audit.html").write_text(content, "utf-8")
+        show(chromium, "light", 1280)
+        for log in ("browser", "performance"):
+            chromium.get_log(log)
+        chromium.get((tmp_path / "audit.html").as_uri())
+        return chromium
+
+    def test_names_are_text_and_nothing_is_fetched(self, browser):
+        assert browser.execute_script("return window.ran") is None
+        assert browser.find_element(By.TAG_NAME, "h1").text == "Labels to review: <i>run"
+        assert browser.find_elements(By.CSS_SELECTOR, "img[src=x], [onload], [onerror]") == []
+        assert browser.get_log("browser") == []
+        events = [json.loads(x["message"])["message"] for x in browser.get_log("performance")]
+        asked = [
+            x["params"]["request"]["url"]
+            for x in events
+            if x["method"] == "Network.requestWillBeSent"
+        ]
+        assert all(url.startswith(("data:", "file:")) for url in asked)
+
+    def test_keys_decide_and_the_file_is_read_back(self, browser, downloads):
+        """Present, absent and, with the mouse, present; the decisions outlive a reload."""
+        cards = browser.find_elements(By.CSS_SELECTOR, ".card")
+        press(browser, cards[0].find_element(By.CSS_SELECTOR, ".review button"), "p", "a")
+        cards[3].find_element(By.CSS_SELECTOR, "[data-decision='1']").click()
+        count = browser.find_element(By.ID, "count")
+        assert count.text == "3 of 4 decided, 4 shown"
+        browser.refresh()
+        assert browser.find_element(By.ID, "count").text == "3 of 4 decided, 4 shown"
+        Select(browser.find_element(By.ID, "which")).select_by_value("open")
+        shown = [x.is_displayed() for x in browser.find_elements(By.CSS_SELECTOR, ".card")]
+        assert shown == [False, False, True, False]
+        Select(browser.find_element(By.ID, "which")).select_by_value("all")
+        Select(browser.find_element(By.ID, "class")).select_by_value("2")
+        shown = [x.is_displayed() for x in browser.find_elements(By.CSS_SELECTOR, ".card")]
+        assert shown == [False, True, True, False]
+        path = downloads / "reviewed.csv"
+        path.unlink(missing_ok=True)
+        browser.find_element(By.ID, "save").click()
+        waited = 0
+        while not path.exists() and waited < 100:
+            browser.execute_async_script("setTimeout(arguments[0], 50)")
+            waited += 1
+        found = label_files.read_reviewed([path], hostile_run.PHOTOS, hostile_run.CLASSES)
+        assert found.tolist() == [[1, 1, -1, -1], [-1, -1, 0, -1], [-1, -1, -1, -1]]
+
+    def test_a_decision_can_be_taken_back(self, browser):
+        card = browser.find_element(By.CSS_SELECTOR, ".card")
+        present, absent = card.find_elements(By.CSS_SELECTOR, ".review button")
+        present.click()
+        absent.click()
+        pressed = [x.get_attribute("aria-pressed") for x in (present, absent)]
+        assert pressed == ["false", "true"]
+        press(browser, absent, "u")
+        assert card.get_attribute("data-decided") is None
+        present.click()
+        present.click()
+        assert browser.find_element(By.ID, "count").text == "0 of 4 decided, 4 shown"
+
+    @pytest.mark.parametrize("width", [390, 320])
+    def test_phones_need_not_scroll_sideways(self, browser, width):
+        show(browser, "dark", width)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
