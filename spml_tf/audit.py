@@ -28,8 +28,8 @@ expected positive, the heatmap's peak and box as parts of the image), audit.html
 them and to save what you decide, and audit.json.
 
 The second adds reviewed labels to those the run was trained on: train_labels.csv goes to
---train_labels, and where the labels came from a table train.csv to --train_csv. A reviewed file is what the
-page saves, or missing.csv or wrong.csv with 1 (present) or 0 (absent) in the column label."""
+--train_labels, and where labels came from a table train.csv to --train_csv. A reviewed file is what
+the page saves, or missing.csv or wrong.csv with 1 (present) or 0 (absent) in the column label."""
 
 _CUTOFFS = (50, 100, 200, 500)
 _HEADER = (
