@@ -189,9 +189,16 @@ def _rows(stem: str, found: _Analysis) -> list[dict[str, Any]]:
     groups = found.groups
     if stem == "top_scores":
         return tables.top_score_rows(groups)
+    if stem in ("difference", "gain_by_size") and all(x.method != "an" for x in groups):
+        raise _Omitted("no run of the method an, which the others are compared with")
+    if stem == "difference":
+        if not (groups[0].runs[0].labels == POSITIVE).any():
+            raise _Omitted(f"no class has a positive in {found.split}")
+        rows = tables.difference_rows(groups)
+        if not rows:
+            raise _Omitted("no other method has a run with a seed of an's")
+        return rows
     if stem == "gain_by_size":
-        if all(group.method != "an" for group in groups):
-            raise _Omitted("no run of the method an, which the others are compared with")
         examples = _boxed(found)
         sizes = analysis.largest_objects(examples.boxes, examples.areas, len(found.class_names))
         if np.isnan(sizes[examples.labels == POSITIVE]).all():

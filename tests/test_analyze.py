@@ -22,7 +22,7 @@ from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings, resolve
 
 ALL = {"top_scores", "gain_by_size", "crop_interval", "selection", "pointing", "per_class"}
-ALL |= {"reliability"}
+ALL |= {"reliability", "difference"}
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -83,7 +83,7 @@ digits,en+scl,en+scl,0,55,70,"0.05,1"
 
 @pytest.fixture(scope="module")
 def analysis(runs, tmp_path_factory) -> tuple[Path, str]:
-    """The figures of these runs, all seven, and what the command told."""
+    """The figures of these runs, all eight, and what the command told."""
     folder = tmp_path_factory.mktemp("analysis")
     (folder / "b1.csv").write_text(EXPERIMENT)
     done = run_command(
@@ -122,6 +122,17 @@ def test_top_scores(analysis, runs):
     row = next(x for x in rows if (x["method"], x["rank"], x["low"]) == ("en", "3", "0.05"))
     expected = np.mean((third >= 0.05) & (third < 0.1))
     assert float(row["share"]) == pytest.approx(expected, rel=1e-5) and row["seeds"] == "2"
+
+
+def test_difference(analysis, runs):
+    """Run en_0 is paired with an_0; en_1 has no an of its seed."""
+    (row,) = table(analysis[0] / "difference.csv")
+    labels, scores = saved(runs[1])
+    own, base = (average_precision_score(labels, x) for x in (scores, saved(runs[0])[1]))
+    assert (row["method"], row["seeds"], row["baseline"]) == ("en", "1", "an")
+    assert float(row["difference"]) == pytest.approx(100 * (own - base), rel=1e-5)
+    assert row["difference_std"] == ""
+    assert 0 < float(row["low"]) < 100 * (own - base) < float(row["high"])
 
 
 def test_gain_by_size(analysis, runs, digits):
@@ -220,7 +231,7 @@ def test_what_cannot_be_had_is_noted(finished, tmp_path, capsys):
         ):
             assert note in err
         drawn = {path.stem for path in folder.glob("*.png")}
-        assert drawn == ALL - {"gain_by_size", "crop_interval", "pointing"}
+        assert drawn == ALL - {"difference", "gain_by_size", "crop_interval", "pointing"}
         assert "    pointing: the data set has no boxes" in (folder / "index.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures"]
 

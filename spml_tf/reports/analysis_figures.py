@@ -125,6 +125,29 @@ def _ordinal(number: int) -> str:
     return f"{number}{({1: 'st', 2: 'nd', 3: 'rd'}).get(number, 'th')}"
 
 
+def difference(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
+    """Differences in mAP to the baseline with their intervals, a line a method.
+
+    Args:
+        rows: from `analysis_tables.difference_rows`.
+        title: drawn above.
+        names: of all groups, whose places give each its colour in every figure.
+    """
+    figure = _figure(6.5, 1.4 + 0.36 * len(rows), title)
+    axis = _plain(figure.subplots())
+    axis.axvline(0, color="0.6", linewidth=1)
+    for place, row in enumerate(rows):
+        axis.plot([row["low"], row["high"]], [place, place], color=_colour(names, row["method"]))
+        axis.plot(row["difference"], place, **_style(names, row["method"]))
+        shown = f" {row['difference']:+.2f}".replace("-", "\u2212")
+        axis.annotate(shown, (row["high"], place), va="center", fontsize=8)
+    axis.set_yticks(range(len(rows)), [row["method"] for row in rows], parse_math=False)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.margins(x=0.15)
+    axis.set_xlabel(f"mAP less that of {rows[0]['baseline']} (points)", parse_math=False)
+    return figure
+
+
 def gain_by_size(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
     """Lines of the gain over AN by bin of object size.
 

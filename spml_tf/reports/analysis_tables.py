@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf import analysis
+from spml_tf import analysis, bootstrap
 from spml_tf.errors import UserError
 from spml_tf.files import read_csv
-from spml_tf.metrics import average_precision
+from spml_tf.metrics import average_precision, mean_average_precision
 from spml_tf.run_groups import Group
 
 Row = dict[str, Any]
@@ -21,6 +21,7 @@ RANKS = 4
 SCORE_BINS = 20
 SIZE_BINS = 5
 RELIABILITY_BINS = 10
+RESAMPLES = 1000
 CENTRE = "image centre"
 
 
@@ -69,6 +70,37 @@ def size_rows(groups: Sequence[Group], sizes: NDArray) -> list[Row]:
                 "baseline": name, "map": 100 * value,
                 "gain": float(analysis.relative_gain(value, base)),
             })  # fmt: skip
+    return rows
+
+
+def difference_rows(groups: Sequence[Group]) -> list[Row]:
+    """Difference in mAP to the first group whose method is an, over the seeds that both have.
+
+    Args:
+        groups: among them one of the method an; some label is positive.
+
+    Returns:
+        A row for each other group that shares a seed with it: points of mAP, mean and deviation
+        over seeds, and the 95% interval of the mean over images.
+    """
+    base = next(group for group in groups if group.method == "an")
+    labels = groups[0].runs[0].labels
+    by_seed = {run.settings.seed: run for run in base.runs}
+    rows = []
+    for group in groups:
+        shared = [run for run in group.runs if run.settings.seed in by_seed]
+        if group is base or not shared:
+            continue
+        pairs = [(run.scores, by_seed[run.settings.seed].scores) for run in shared]
+        points = [
+            100 * (mean_average_precision(labels, own) - mean_average_precision(labels, other))
+            for own, other in pairs
+        ]
+        low, high = bootstrap.difference_interval(labels, pairs, RESAMPLES)
+        rows.append({
+            "method": group.name, "seeds": len(shared), "baseline": base.name,
+            **_spread("difference", points), "low": 100 * low, "high": 100 * high,
+        })  # fmt: skip
     return rows
 
 
