@@ -9,9 +9,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spml_tf.banks import EMABank
 from spml_tf.files import replaced
-from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
+from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs import RunFolder
+
+# Labels whose scores an epoch's histograms count; of more, those of evenly spaced images.
+_COUNTED = 500_000
+_KINDS = {
+    "annotated_positives": POSITIVE, "annotated_negatives": NEGATIVE,
+    "expected_positives": EXPECTED, "other_unknown": UNKNOWN,
+}  # fmt: skip
 
 
 class EpochStart(keras.callbacks.Callback):
@@ -26,6 +34,9 @@ class EpochStart(keras.callbacks.Callback):
 
 class RunRecorder(keras.callbacks.Callback):
     """Writes the run's folder after each epoch: best network, history, events, checkpoint.
+
+    The events, for TensorBoard, are what history.csv holds as scalars, every term of the loss among
+    it, and histograms of the average scores by kind of label.
 
     The checkpoint comes last and counts: whatever a killed process wrote after it is written
     again, with the same content, when the run resumes.
@@ -82,4 +93,25 @@ class RunRecorder(keras.callbacks.Callback):
             for name, value in row.items():
                 if name != "epoch":
                     tf.summary.scalar(name, value)
+            for kind, scores in scores_by_kind(self.model.ema_scores, self.model.labels).items():
+                tf.summary.histogram(f"ema_scores/{kind}", scores)
         self.events.flush()
+
+
+def scores_by_kind(bank: EMABank, labels: keras.Variable) -> dict[str, np.ndarray]:
+    """The average scores s of eq. 4 by what is known of their labels.
+
+    Args:
+        bank: the score bank of N images and L classes.
+        labels: [N, L] int8 in {1, 0, -1, 2}.
+
+    Returns:
+        float32 [n] in [0, 1] of each kind of label that occurs, of images that were visited. Where
+        there are more than 500,000 labels only those of evenly spaced images are taken.
+    """
+    count, classes = labels.shape
+    index = tf.range(0, count, -(-count * classes // _COUNTED), dtype=tf.int64)
+    scores, visited = (x.numpy() for x in bank.read(index))
+    codes = tf.gather(labels.value, index).numpy()
+    chosen = {kind: (codes == code) & visited[:, None] for kind, code in _KINDS.items()}
+    return {kind: scores[mask] for kind, mask in chosen.items() if mask.any()}

@@ -63,6 +63,19 @@ class HeatmapBank(EMABank):
         values, inside = boxes.to_image_frame(maps, box, flip, self.grid)
         self.write(index, values, inside)
 
+    def all_classes(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The maps of some images by class, whatever the bank keeps of them.
+
+        Args:
+            index: [B] int64, in [0, N).
+
+        Returns:
+            maps: [B, W, W, L] float32 in [0, 1].
+            visited: [B, W, W, L] bool; what the others hold means nothing.
+        """
+        values, visited = self.read(index)
+        return values, tf.broadcast_to(visited[..., None], tf.shape(values))
+
 
 @keras.saving.register_keras_serializable("spml_tf")
 class CompactHeatmapBank(HeatmapBank):
@@ -131,6 +144,14 @@ class CompactHeatmapBank(HeatmapBank):
         inside = inside[..., None]
         self.scatter(index, self.moved(stored, visited, new, inside), visited | inside)
         self.classes.value.scatter_update(tf.IndexedSlices(classes, index))
+
+    def all_classes(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """As in `HeatmapBank`; the classes that are not kept count as not visited."""
+        values, visited = self.read(index)
+        # -1, of images never visited, is no class: its row of one_hot is zero.
+        places = tf.one_hot(tf.gather(self.classes.value, index), self.num_classes)
+        maps = tf.einsum("bhwk,bkl->bhwl", values, places)
+        return maps, tf.einsum("bhwk,bkl->bhwl", tf.cast(visited, tf.float32), places) > 0.5
 
     def taken_over(self) -> dict[str, keras.Variable]:
         return {**super().taken_over(), "3": self.classes}

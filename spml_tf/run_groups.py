@@ -15,7 +15,7 @@ from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings
 
 # Flags in which runs of one group may differ.
-_FREE = ("seed", "threads", "data_dir")
+_FREE = ("seed", "threads", "data_dir", "record_heatmaps")
 # Folders of earlier runs, which differ between seeds: only whether they are given counts.
 _FOLDERS = ("initial_banks", "init_from")
 

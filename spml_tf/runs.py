@@ -35,6 +35,7 @@ class RunFolder:
         checkpoint: checkpoint/state.weights.h5, everything to go on from the last whole epoch.
         tensorboard: folder of TensorBoard events.
         train_labels: train_labels.csv, the observed labels where they are not the full ones.
+        heatmaps: heatmaps.npz, those of a few training images after each epoch.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -47,6 +48,7 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoint" / "state.weights.h5"
         self.tensorboard = self.path / "tensorboard"
         self.train_labels = self.path / "train_labels.csv"
+        self.heatmaps = self.path / "heatmaps.npz"
 
     def predictions(self, split: str) -> Path:
         """predictions_{val,test}.npz: scores [N, L], labels [N, L], names [N], class_names [L]."""

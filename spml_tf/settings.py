@@ -99,6 +99,12 @@ class Settings(DataSettings):
     bank_dtype: str = flag_field(
         "float32", "Storage of the banks.", str, ("float32", "float16", "uint8")
     )
+    record_heatmaps: str | None = flag_field(
+        None,
+        "Training images whose heatmaps are kept after each epoch, in heatmaps.npz: a number (the "
+        "first of each class; 0: none) or NAME,NAME. Default: 8 with +scl, else 0. Without +scl "
+        "they are the network's own, not running averages.",
+    )
     crop_area: str = flag_field("0.25,1", "LOW,HIGH: interval of the crops' area, in (0, 1].")
     horizontal_flip: bool | None = flag_field(
         None, "Mirror half of the crops. Default: off for digits, on otherwise.", bool

@@ -15,6 +15,7 @@ from spml_tf.settings import Settings, resolve
 if TYPE_CHECKING:
     import keras
 
+    from spml_tf.heatmap_recorder import HeatmapRecorder
     from spml_tf.model import SPMLModel
     from spml_tf.runs import RunFolder
     from spml_tf.splits import Splits
@@ -50,7 +51,7 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
     Raises:
         UserError: for settings, data or a folder that do not fit.
     """
-    from spml_tf import runs, splits
+    from spml_tf import heatmap_recorder, runs, splits
 
     settings = resolve(settings)
     _prepare_tensorflow(settings)
@@ -68,9 +69,13 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
             **runs.machine(),
         }
         model = None if run.metrics.exists() else _build(settings, data)
+        recorders = heatmap_recorder.recorders(run, settings, data)
         resumed = run.start(settings, facts)
         if model is not None:
-            _fit(model, settings, data, run, resumed)
+            model.optimizer.build(model.trainable_variables)
+            if resumed:
+                model.load_weights(run.checkpoint)
+            _fit(model, settings, data, run, recorders)
             _report(settings, data, run)
         return run.read_metrics()
 
@@ -196,7 +201,9 @@ def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
         raise UserError(f"--initial_banks: {error}") from None
 
 
-def _fit(model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, resumed: bool) -> None:
+def _fit(
+    model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, extra: list[HeatmapRecorder]
+) -> None:
     from spml_tf import label_files, pipeline
     from spml_tf.callbacks import RunRecorder
 
@@ -208,9 +215,6 @@ def _fit(model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, res
             data.train.class_names,
             data.held_out,
         )
-    model.optimizer.build(model.trainable_variables)
-    if resumed:
-        model.load_weights(run.checkpoint)
     done = int(model.epoch.numpy())
     if done:
         print(f"resuming after epoch {done} of {settings.epochs}", file=sys.stderr)
@@ -233,7 +237,7 @@ def _fit(model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, res
                 epochs=settings.epochs,
                 steps_per_epoch=pipeline.steps_per_epoch(len(data.train), settings.batch_size),
                 validation_data=pipeline.evaluation_dataset(data.val, data.val.labels, **common),
-                callbacks=[RunRecorder(run, data.train.labels, data.observed, done)],
+                callbacks=[*extra, RunRecorder(run, data.train.labels, data.observed, done)],
                 verbose=1 if sys.stdout.isatty() else 2,
             )
     except KeyboardInterrupt:

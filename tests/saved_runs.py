@@ -22,7 +22,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
         found = _h5_arrays(file, "checkpoint")
     with zipfile.ZipFile(folder / "network.keras") as archive:
         found |= _h5_arrays(io.BytesIO(archive.read("model.weights.h5")), "network")
-    for path in sorted(folder.glob("predictions_*.npz")):
+    for path in sorted(folder.glob("*.npz")):
         with np.load(path, allow_pickle=False) as saved:
             found |= {f"{path.stem}/{name}": saved[name] for name in saved.files}
     for name, values in history(folder).items():

@@ -20,9 +20,9 @@ ORDER = (
     "errors cli files parallel labels label_files images boxes readers data_settings settings "
     "plans plan_files pipeline encoded networks targets losses baselines methods banks "
     "heatmap_banks label_store optimizers metrics analysis bootstrap missing_labels checkpoints "
-    "real_labels thresholds runs run_groups training_queue callbacks model reports "
-    "scoring splits checks summaries image_writers prepare train evaluate export "
-    "predict data experiments analyze gallery candidates audit report"
+    "real_labels thresholds runs run_groups snapshots training_queue callbacks model reports "
+    "scoring splits checks summaries image_writers heatmap_recorder prepare train evaluate export "
+    "predict data experiments analyze gallery candidates audit report heatmaps"
 ).split()
 
 

@@ -84,7 +84,7 @@ def _draw_tile(axis: Axes, tile: Tile, class_names: Sequence[str]) -> None:
     if tile.image is None:
         axis.set(xlim=(0, 1), ylim=(1, 0), aspect="equal")
         axis.add_patch(Rectangle((0, 0), 1, 1, facecolor="0.93", edgecolor="0.6"))
-        reason = _plain("\n".join(textwrap.wrap(f"cannot be shown: {tile.reason}", 22)[:6]))
+        reason = drawable("\n".join(textwrap.wrap(f"cannot be shown: {tile.reason}", 22)[:6]))
         axis.text(0.5, 0.5, reason, ha="center", va="center", fontsize=8, parse_math=False)
     else:
         axis.imshow(tile.image, interpolation="antialiased")
@@ -96,9 +96,14 @@ def _draw_tile(axis: Axes, tile: Tile, class_names: Sequence[str]) -> None:
     middle = (cell.x0 + cell.x1) / 2
     line = 0.16 / axis.figure.get_figheight()
     axis.figure.text(
-        middle, cell.y0 - 0.4 * line, _end_of(_plain(tile.name)), fontsize=7, color="0.4", **caption
+        middle,
+        cell.y0 - 0.4 * line,
+        _end_of(drawable(tile.name)),
+        fontsize=7,
+        color="0.4",
+        **caption,
     )
-    labels = _wrapped(_plain(", ".join(tile.labels))) if tile.labels else "(no positive label)"
+    labels = _wrapped(drawable(", ".join(tile.labels))) if tile.labels else "(no positive label)"
     axis.figure.text(middle, cell.y0 - 1.4 * line, labels, fontsize=8, **caption)
 
 
@@ -112,7 +117,7 @@ def _draw_boxes(axis: Axes, tile: Tile, class_names: Sequence[str]) -> None:
         if len(tile.boxes) <= _NAMED_BOXES:
             axis.text(
                 *corner,
-                _plain(class_names[int(number)])[:20],
+                drawable(class_names[int(number)])[:20],
                 fontsize=6,
                 color="white",
                 va="top",
@@ -133,8 +138,8 @@ def _wrapped(text: str) -> str:
     )
 
 
-def _plain(text: str) -> str:
-    """The text without characters that the font lacks."""
+def drawable(text: str) -> str:
+    """The text with a box for each character that matplotlib's font lacks, which would warn."""
     return "".join(char if char == "\n" or _drawable(char) else "\u25a1" for char in text)
 
 

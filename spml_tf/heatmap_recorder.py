@@ -1,0 +1,112 @@
+"""Keeps the heatmaps of a few training images after each epoch, and shows them in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spml_tf import pipeline, snapshots
+from spml_tf.readers import Examples
+from spml_tf.reports import overlays
+from spml_tf.runs import RunFolder
+from spml_tf.settings import Settings
+from spml_tf.splits import Splits
+
+# TensorBoard gets the maps of so many epochs, evenly spaced, and of so many classes an image.
+_SHOWN_EPOCHS, _SHOWN_CLASSES = 20, 3
+
+
+class HeatmapRecorder(keras.callbacks.Callback):
+    """Writes the run's heatmaps.npz after each epoch, see `snapshots.Snapshots`.
+
+    The maps are the bank's. A method without a heatmap bank has none that grow; there they are
+    those that the network, as it is after the epoch, makes of the whole images. Pictures of them go
+    to TensorBoard, for at most 20 epochs.
+
+    It stands before `RunRecorder`, whose checkpoint counts: what a killed process wrote after it is
+    cut off when the run resumes.
+
+    Args:
+        run: the folder.
+        examples: the training images.
+        images: rows of those to record, at least one.
+    """
+
+    def __init__(self, run: RunFolder, examples: Examples, images: Sequence[int]) -> None:
+        super().__init__()
+        self.run, self.examples, self.images = run, examples.subset(images), list(images)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Reads the images, and what an interrupted run has recorded.
+
+        Raises:
+            UserError: a heatmaps.npz is there and cannot be read.
+        """
+        self.inputs = self._read_images()
+        self.events = tf.summary.create_file_writer(str(self.run.tensorboard / "heatmaps"))
+        done = int(self.model.epoch.numpy())
+        if done and self.run.heatmaps.exists():
+            self.found = snapshots.read(self.run.heatmaps).until(done)
+        else:
+            self.found = self._empty()
+
+    def _read_images(self) -> tf.Tensor:
+        """[I, S, S, 3] float32 in 0..255, whole images at the network's size."""
+        size = self.model.network.input_shape[1]
+        data = pipeline.evaluation_dataset(
+            self.examples, self.examples.labels, image_size=size, batch_size=len(self.examples)
+        )
+        return next(iter(data))[0]["image"]
+
+    def _empty(self) -> snapshots.Snapshots:
+        bank = self.model.ema_heatmaps
+        source = snapshots.NETWORK if bank is None else snapshots.BANK
+        grid = self.model.network.output_shape[1] if bank is None else bank.grid
+        names = self.examples.names, self.examples.class_names
+        return snapshots.empty(source, self.images, *names, grid)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        index = tf.constant(self.images, tf.int64)
+        scores = self.model.ema_scores.read(index)[0].numpy()
+        codes = tf.gather(self.model.labels.value, index).numpy()
+        self.found = self.found.extended(epoch + 1, self._maps(index), scores, codes)
+        self.found.write(self.run.heatmaps)
+        every = -(-self.params["epochs"] // _SHOWN_EPOCHS)
+        if epoch == 0 or (epoch + 1) % every == 0:
+            self._show(epoch + 1)
+
+    def _maps(self, index: tf.Tensor) -> np.ndarray:
+        """[I, W, W, L] float32, NaN where there is none."""
+        if self.model.ema_heatmaps is None:
+            return tf.sigmoid(self.model.network(self.inputs, training=False)).numpy()
+        maps, visited = self.model.ema_heatmaps.all_classes(index)
+        return np.where(visited.numpy(), maps.numpy(), np.nan)
+
+    def _show(self, epoch: int) -> None:
+        """A strip for each image: the photo and the maps of its classes of highest score."""
+        photos = tf.cast(self.inputs, tf.uint8).numpy()
+        maps, scores = self.found.maps[-1].astype(np.float32), self.found.scores[-1]
+        with self.events.as_default(step=epoch):
+            for row, name in enumerate(self.examples.names):
+                best = np.argsort(-scores[row], kind="stable")[:_SHOWN_CLASSES]
+                titles = [f"{self.examples.class_names[c]}: {scores[row, c]:.2f}" for c in best]
+                strip = overlays.strip(photos[row], maps[row][..., best], titles)
+                tf.summary.image(name, strip[None])
+        self.events.flush()
+
+
+def recorders(run: RunFolder, settings: Settings, data: Splits) -> list[HeatmapRecorder]:
+    """The callback that --record_heatmaps asks for; an empty list where it asks for none.
+
+    Raises:
+        UserError: it names an image that is not there, or too many.
+    """
+    bank = settings.method.endswith("+scl")
+    images = snapshots.images_to_record(
+        settings.record_heatmaps, data.train.names, data.observed, bank
+    )
+    return [HeatmapRecorder(run, data.train, images)] if images else []
