@@ -244,7 +244,7 @@ def _tables(
 def _draw_all(
     folder: Path, found: _Analysis, tables: Sequence[tuple[AnalysisFigure, list[Any]]]
 ) -> None:
-    from spml_tf.reports import analysis_figures
+    from spml_tf.reports import analysis_figures, figure_files
 
     names = [group.name for group in found.groups]
     for figure, rows in tables:
@@ -252,7 +252,7 @@ def _draw_all(
         split = "val" if figure.stem == "top_scores" else found.split
         where = "" if figure.of_training else f": {found.dataset}, {split}"
         title = f"{figure.heading}{where}{analysis_figures.seeds(rows)}"
-        analysis_figures.write(folder, figure.stem, rows, figure.draw(rows, title, names))
+        figure_files.write(folder, figure.stem, rows, figure.draw(rows, title, names))
 
 
 def _command(options: _Options) -> str:

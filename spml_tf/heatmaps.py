@@ -229,7 +229,7 @@ def _growth(
 
 
 def _write(options: _Options, figures: dict[str, tuple[list[Line], str]]) -> None:
-    from spml_tf.reports import analysis_figures, heatmap_figures
+    from spml_tf.reports import figure_files, heatmap_figures
 
     target = Path(options.output_dir or "")
     try:
@@ -237,7 +237,7 @@ def _write(options: _Options, figures: dict[str, tuple[list[Line], str]]) -> Non
         with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as folder:
             for stem, (lines, title) in figures.items():
                 figure = heatmap_figures.draw(lines, title)
-                analysis_figures.write(Path(folder), stem, heatmap_figures.numbers(lines), figure)
+                figure_files.write(Path(folder), stem, heatmap_figures.numbers(lines), figure)
             for path in Path(folder).iterdir():
                 os.replace(path, target / path.name)
     except OSError as error:

@@ -6,14 +6,16 @@ standard input: a run does not outlive the process that queued it, even where th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -103,7 +105,8 @@ def work(
                 if len(running) < processes:
                     waiting.remove(job)
                     starting(job)
-                    running.append(_start(job, f"{len(jobs) - len(waiting)} of {len(jobs)}"))
+                    with _signals_later():  # else a process might be left that nobody knows of
+                        running.append(_start(job, f"{len(jobs) - len(waiting)} of {len(jobs)}"))
             if not running:  # what is left waits for runs that failed
                 for job in waiting:
                     failures[job.name] = f"{job.after.path.name}, which it follows, failed"
@@ -119,6 +122,24 @@ def work(
     finally:
         _stop(running)
     return failures
+
+
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Keeps Ctrl-C and kill waiting until what is inside is done; in the main thread only."""
+    came: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(signal.getsignal(number)):  # not where it is ignored
+                handlers[number] = signal.signal(number, lambda received, _: came.append(received))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _start(job: Job, number: str) -> _Process:

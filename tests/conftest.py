@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from selenium import webdriver
 # What `flags` gives to training in this process as well, which could not set it later.
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
+
+# A shell's background jobs ignore Ctrl-C, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CLASSES = ("cat", "cow", "dog")
 COLOURS = {"cat": (220, 40, 40), "cow": (40, 220, 40), "dog": (40, 40, 220)}

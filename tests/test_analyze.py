@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score
 
 from spml_tf import analyze, networks, readers
 from spml_tf.readers import Examples
-from spml_tf.reports import analysis_figures, analysis_index, analysis_tables
+from spml_tf.reports import analysis_figures, analysis_index, analysis_tables, figure_files
 from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings, resolve
 
@@ -343,13 +343,13 @@ def test_odd_names_are_drawn_as_text(tmp_path):
          "ap_std": ""}
         for method, gain in (("$a", 0), ("b_", 20)) for number, name in enumerate(classes)
     ]  # fmt: skip
-    figure = analysis_figures.per_class(rows, "$title", ["$a", "b_"])
+    figure = analysis_figures.per_class(rows, "$title_$ $^$", ["$a", "b_"])
     assert isinstance(figure, Figure)
     (axis,) = figure.axes
     ticks = [text.get_text() for text in axis.get_yticklabels()]
     assert len(ticks) == 40 and "class 48" in ticks and ticks[:2] == ["$x^", "<b>"]
     assert "40 of 62 classes" in figure.get_suptitle()
-    analysis_figures.write(tmp_path, "odd", rows, figure)
+    figure_files.write(tmp_path, "odd", rows, figure)
     assert len(table(tmp_path / "odd.csv")) == 124
 
 

@@ -21,7 +21,7 @@ from conftest import command, flags
 from conftest import run as run_command
 from PIL import Image
 
-from spml_tf import experiments
+from spml_tf import experiments, training_queue
 from spml_tf.runs import RunFolder
 
 SEARCHED = """
@@ -270,6 +270,24 @@ def signal_when_training(out: Path, number: int) -> None:
         time.sleep(0.01)
     if children(out):  # else the command is not there to be stopped, and pytest would be
         os.kill(os.getpid(), number)
+
+
+def test_a_signal_during_a_start_waits_until_the_process_is_known(tmp_path, monkeypatch):
+    """The start sends it itself: still the queue ends the process, and Ctrl-C comes through."""
+    started = []
+
+    def start(job, number):
+        os.kill(os.getpid(), signal.SIGINT)
+        process = subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE)
+        started.append(process)
+        return training_queue._Process(job, process, open(tmp_path / "log", "ab"), 0, 0.0)
+
+    monkeypatch.setattr(training_queue, "_start", start)
+    job = training_queue.Job("x", None, RunFolder(tmp_path / "x"), tmp_path / "log")
+    with pytest.raises(KeyboardInterrupt):
+        training_queue.work([job], 1, lambda job: None, lambda job: None)
+    assert [process.poll() for process in started] == [-signal.SIGTERM]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 FAILING = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import xml.etree.ElementTree as ElementTree
@@ -100,6 +101,7 @@ def test_no_gap_between_equal_rows():
 @pytest.mark.parametrize("vary", ["", "crop_area"])
 def test_figures_are_drawn_alike_each_time(tmp_path, vary):
     plan = plan_of(row("a"), row("$b_"), vary=vary, values=("1", "2") if vary else ())
+    plan = dataclasses.replace(plan, title="of $x_$ " * 20)
     found = [
         {"row": n, "seed": s, "val_map": 50.0 + s, "test_map": "", "crop_area": v}
         for n, s, v in itertools.product(("a", "$b_"), (0, 1), plan.values or ("",))

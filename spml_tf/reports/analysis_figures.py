@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from spml_tf.reports.analysis_tables import CENTRE, Row, by_method
+from spml_tf.reports.figure_files import set_title
 
 # Okabe and Ito's palette, told apart with any colour vision, then some of Tol's; markers for print.
 _COLOURS = (
@@ -26,34 +24,10 @@ _MARKERS = "osD^vP*X"
 _MOST_CLASSES = 40
 
 
-def write(folder: Path, stem: str, rows: Sequence[Row], figure: Figure) -> None:
-    """Writes STEM.png, STEM.svg and STEM.csv.
-
-    Args:
-        folder: an existing folder.
-        stem: file name without ending.
-        rows: at least one, of equal keys; NaN becomes an empty cell.
-        figure: drawn from them.
-    """
-    with open(folder / f"{stem}.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    with matplotlib.rc_context({"svg.hashsalt": "spml_tf"}):
-        figure.savefig(folder / f"{stem}.png", dpi=150)
-        figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-
-
-def _cell(value: object) -> object:
-    if not isinstance(value, float):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}"
-
-
 def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10, parse_math=False, wrap=True)
+    set_title(figure, title)
     return figure
 
 

@@ -6,7 +6,6 @@ Each function arranges the tiles of a figure; `draw` draws them and `numbers` ar
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.reports.analysis_tables import Row
-from spml_tf.reports.contact_sheet import drawable
+from spml_tf.reports.figure_files import set_title
 from spml_tf.reports.overlays import draw_scale, draw_tile
 from spml_tf.snapshots import Snapshots
 
@@ -24,7 +23,6 @@ KINDS = ("annotated positive", "positive without annotation", "negative")
 # In inches: the width of a tile, and the height of its two lines of text.
 _TILE, _TEXT = 1.7, 0.36
 _LONGEST = 21  # characters above a tile
-_PER_INCH = 12  # characters of the title
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,9 +251,7 @@ def draw(lines: Sequence[Line], title: str) -> Figure:
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03, hspace=0.0, wspace=0.0)
-    # Matplotlib's own wrapping typesets what stands between dollar signs.
-    wrapped = textwrap.fill(drawable(title), int(_PER_INCH * size[0]))
-    figure.suptitle(wrapped, fontsize=10, parse_math=False)
+    set_title(figure, title)
     grid = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
     for line, axes in zip(lines, grid, strict=True):
         draw_tile(axes[0], line.photo, line.caption, boxes=line.boxes, fontsize=8)

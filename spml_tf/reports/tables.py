@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from spml_tf.files import replaced
 from spml_tf.plans import Plan, Run
+from spml_tf.reports.figure_files import set_title
 from spml_tf.runs import RunFolder
 
 _MARKERS = "osD^vP*X"
@@ -209,7 +210,7 @@ def draw(path: Path, plan: Plan, table: Sequence[Line]) -> None:
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     (_draw_lines if plan.vary else _draw_bars)(axis, plan, known, split)
-    axis.set_title(plan.title, fontsize=10, parse_math=False, wrap=True)
+    set_title(figure, plan.title)
     axis.spines[["top", "right"]].set_visible(False)
     for ending, data in (("png", {}), ("svg", {"Date": None})):
         with (

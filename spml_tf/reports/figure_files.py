@@ -1,0 +1,50 @@
+"""What figures share: a title of plain text, and how they are saved with their numbers."""
+
+from __future__ import annotations
+
+import csv
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from spml_tf.reports.contact_sheet import drawable
+
+_PER_INCH = 12  # characters of a title
+
+
+def set_title(figure: Figure, title: str) -> None:
+    """Sets a figure's title, in as many lines as its width asks for, shown as it is.
+
+    Matplotlib's own wrapping would typeset what stands between dollar signs.
+    """
+    wrapped = textwrap.fill(drawable(title), int(_PER_INCH * figure.get_figwidth()))
+    figure.suptitle(wrapped, fontsize=10, parse_math=False)
+
+
+def write(folder: Path, stem: str, rows: Sequence[Mapping[str, Any]], figure: Figure) -> None:
+    """Writes STEM.png, STEM.svg and STEM.csv.
+
+    Args:
+        folder: an existing folder.
+        stem: file name without ending.
+        rows: at least one, of equal keys; NaN becomes an empty cell.
+        figure: drawn from them.
+    """
+    with open(folder / f"{stem}.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    with matplotlib.rc_context({"svg.hashsalt": "spml_tf"}):
+        figure.savefig(folder / f"{stem}.png", dpi=150)
+        figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"
