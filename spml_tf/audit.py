@@ -68,8 +68,10 @@ def audit(options: _Options) -> dict[str, Any]:
     """
     from spml_tf import candidates, missing_labels, networks, splits
     from spml_tf.labels import UNKNOWN
+    from spml_tf.runs import RunFolder
 
-    run = _finished(options.run_dir)
+    run = RunFolder(options.run_dir or "")
+    run.check_finished()
     data = splits.load_of_run(run, options.data_dir)
     if not (data.observed == UNKNOWN).any():
         raise UserError(
@@ -96,16 +98,6 @@ def audit(options: _Options) -> dict[str, Any]:
     return facts
 
 
-def _finished(run_dir: str | None) -> RunFolder:
-    from spml_tf.runs import RunFolder
-
-    run = RunFolder(run_dir or "")
-    run.read_record()
-    if not run.metrics.exists():
-        raise UserError(f"{run.path}: not finished; start its training again to resume it")
-    return run
-
-
 def _facts(run: RunFolder, data: Splits, found: dict[str, list[Candidate]]) -> dict[str, Any]:
     from spml_tf import missing_labels
     from spml_tf.labels import UNKNOWN
@@ -116,7 +108,7 @@ def _facts(run: RunFolder, data: Splits, found: dict[str, list[Candidate]]) -> d
     return {
         "run_dir": str(run.path),
         "method": run.settings().method,
-        "data_fingerprint": data.fingerprint(),
+        "data_fingerprint": run.read_record()["data_fingerprint"],
         "unknown": int((data.observed == UNKNOWN).sum()),
         "missing": len(found["missing"]),
         "wrong": len(found["wrong"]),

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from scipy.special import expit
 
-from spml_tf import checkpoints, gallery, missing_labels, pipeline, scoring
+from spml_tf import checkpoints, gallery, missing_labels, scoring
 from spml_tf.checkpoints import Checkpoint
 from spml_tf.errors import UserError
 from spml_tf.missing_labels import Candidate
@@ -83,15 +83,12 @@ def regions(
     """
     classes = _classes(found)
     examples = data.train.subset(list(classes))
+    maps = scoring.predict_maps(network, examples, image_size, batch_size)
     by_cell = {}
-    rows = iter(classes)
-    with pipeline.naming_broken_images(examples):
-        for batch in scoring.predict_maps(network, examples, image_size, batch_size):
-            for logits in batch:
-                row = next(rows)
-                for label in classes[row]:
-                    heatmap = expit(logits[..., label].astype(np.float64))
-                    by_cell[row, label] = missing_labels.peak_region(heatmap)
+    for (row, labels), logits in zip(classes.items(), maps, strict=True):
+        for label in labels:
+            heatmap = expit(logits[..., label].astype(np.float64))
+            by_cell[row, label] = missing_labels.peak_region(heatmap)
     return [by_cell[x.image, x.label] for x in found]
 
 

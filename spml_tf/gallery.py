@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from scipy.special import expit
 
-from spml_tf import encoded, pipeline, scoring
+from spml_tf import encoded, scoring
 from spml_tf.labels import POSITIVE
 from spml_tf.readers import Examples
 from spml_tf.reports.contact_sheet import reduced
@@ -47,12 +47,11 @@ def photos(
         return []
     found: list[Photo] = []
     reader = encoded.Reader(examples)
-    with pipeline.naming_broken_images(examples):
-        for batch in scoring.predict_maps(network, examples, image_size, batch_size):
-            for logits in batch:
-                row, scores = len(found), expit(logits.mean(axis=(0, 1)))
-                kept = classes[row] if classes else _kept(examples.labels[row], scores)
-                found.append(_photo(reader, examples, row, scores, expit(logits), kept))
+    maps = scoring.predict_maps(network, examples, image_size, batch_size)
+    for row, logits in enumerate(maps):
+        scores = expit(logits.mean(axis=(0, 1)))
+        kept = classes[row] if classes else _kept(examples.labels[row], scores)
+        found.append(_photo(reader, examples, row, scores, expit(logits), kept))
     return found
 
 

@@ -155,18 +155,13 @@ def _heatmaps(run: _Run, data: Splits, rows: Sequence[int]) -> list[Heatmaps]:
     """By the run's network, of whole images."""
     from scipy.special import expit
 
-    from spml_tf import networks, pipeline, scoring
+    from spml_tf import networks, scoring
     from spml_tf.reports.heatmap_figures import Heatmaps
 
     examples, size = data.train.subset(rows), run.folder.settings().image_size
     network = networks.load_network(run.folder.network)
-    with pipeline.naming_broken_images(examples):
-        batches = list(scoring.predict_maps(network, examples, size))
-    return [
-        Heatmaps(expit(logits), expit(logits.mean(axis=(0, 1))))
-        for batch in batches
-        for logits in batch
-    ]
+    maps = scoring.predict_maps(network, examples, size)
+    return [Heatmaps(expit(x), expit(x.mean(axis=(0, 1)))) for x in maps]
 
 
 def _top(

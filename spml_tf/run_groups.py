@@ -109,8 +109,7 @@ def _check_paths(paths: Sequence[str]) -> None:
 
 def _read_run(run: RunFolder) -> RunScores:
     settings = run.settings()
-    if not run.metrics.exists():
-        raise UserError(f"{run.path}: not finished; start its training again to resume it")
+    run.check_finished()
     val = _predictions(run, "val")
     reported = _predictions(run, reported_split(settings))
     history = run.read_history(settings.epochs)

@@ -74,6 +74,12 @@ class RunFolder:
         """metrics.json of a finished run."""
         return json.loads(self.metrics.read_text("utf-8"))
 
+    def check_finished(self) -> None:
+        """Raises UserError where there is no run, or its training has not come to its end."""
+        self.read_record()
+        if not self.metrics.exists():
+            raise UserError(f"{self.path}: not finished; start its training again to resume it")
+
     def settings(self) -> Settings:
         """The run's settings, resolved.
 

@@ -76,16 +76,20 @@ def predict_peaks(
 def predict_maps(
     network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
 ) -> Iterator[np.ndarray]:
-    """Class activation maps of whole images, a batch at a time.
+    """Class activation maps of whole images, one after the other.
 
     Args:
         network, examples, image_size, batch_size: as for `predict_scores`.
 
     Yields:
-        [B, G, G, L] float32, the logits F, in the images' order.
+        [G, G, L] float32, the logits F, in the images' order.
+
+    Raises:
+        UserError: an image cannot be decoded.
     """
-    for images in _images(examples, image_size, batch_size):
-        yield network.predict_on_batch(images)
+    with pipeline.naming_broken_images(examples):
+        for images in _images(examples, image_size, batch_size):
+            yield from network.predict_on_batch(images)
 
 
 def _connected(

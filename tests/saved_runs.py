@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,9 @@ from typing import BinaryIO
 
 import h5py
 import numpy as np
+import pytest
+
+from spml_tf import callbacks
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -57,6 +61,18 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     different = [name for name in left if left[name].tobytes() != right[name].tobytes()]
     assert not different
     assert (one / "metrics.json").read_text() == (other / "metrics.json").read_text()
+
+
+def copy_after_epoch(monkeypatch: pytest.MonkeyPatch, folder: Path, epoch: int) -> None:
+    """Copies the next run's folder as it is after an epoch: what kill -9 would leave then."""
+    write = callbacks.RunRecorder.on_epoch_end
+
+    def write_and_copy(self, number, logs=None):
+        write(self, number, logs)
+        if number + 1 == epoch:
+            shutil.copytree(self.run.path, folder)
+
+    monkeypatch.setattr(callbacks.RunRecorder, "on_epoch_end", write_and_copy)
 
 
 def kill_at(process: subprocess.Popen, reached: Callable[[], bool], seconds: float = 240) -> None:

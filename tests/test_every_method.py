@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,10 +17,10 @@ import pytest
 import tensorflow as tf
 from conftest import command, flags, run
 from miniature import VOC_CLASSES, write_voc
-from saved_runs import arrays, assert_equal_runs, kill_at
+from saved_runs import arrays, assert_equal_runs, copy_after_epoch, kill_at
 from tiny_network import tiny_cam
 
-from spml_tf import callbacks, cli, export, methods, networks, train
+from spml_tf import cli, export, methods, networks, train
 from spml_tf.labels import EXPECTED
 from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings
@@ -39,16 +38,9 @@ FILES = {
 
 @pytest.fixture
 def stopped(monkeypatch, tmp_path) -> Path:
-    """A copy of the next run's folder as it is after two epochs: what kill -9 would leave then."""
+    """A copy of the next run's folder as it is after two epochs."""
     folder = tmp_path / "stopped"
-    write = callbacks.RunRecorder.on_epoch_end
-
-    def write_and_copy(self, epoch, logs=None):
-        write(self, epoch, logs)
-        if epoch == 1:
-            shutil.copytree(self.run.path, folder)
-
-    monkeypatch.setattr(callbacks.RunRecorder, "on_epoch_end", write_and_copy)
+    copy_after_epoch(monkeypatch, folder, 2)
     return folder
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from conftest import flags
 from hypothesis import given
 from hypothesis import strategies as st
+from saved_runs import copy_after_epoch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_network import tiny_cam
 
@@ -152,14 +153,7 @@ def test_killed_between_heatmaps_and_checkpoint(voc, tmp_path, monkeypatch):
     """The second epoch's maps are written, its checkpoint is not: the file ends the same."""
     monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    write = callbacks.RunRecorder.on_epoch_end
-
-    def write_and_copy(self, epoch, logs=None):
-        write(self, epoch, logs)
-        if epoch == 0:
-            shutil.copytree(self.run.path, killed)
-
-    monkeypatch.setattr(callbacks.RunRecorder, "on_epoch_end", write_and_copy)
+    copy_after_epoch(monkeypatch, killed, 1)
     words = flags(voc, network="tiny", epochs=2, test_split="none", record_heatmaps=2)
     assert train.main([*words, f"--output_dir={whole}"]) == 0
     content = (whole / "heatmaps.npz").read_bytes()
