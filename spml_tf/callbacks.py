@@ -32,6 +32,15 @@ class EpochStart(keras.callbacks.Callback):
         self.model.begin_epoch(epoch + 1)
 
 
+def with_epoch_start(callbacks: Any) -> Any:
+    """What a user passes to `fit` as callbacks (None, one, several or a CallbackList), with it."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(EpochStart())
+        return callbacks
+    several = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks or []
+    return [EpochStart(), *several]
+
+
 class RunRecorder(keras.callbacks.Callback):
     """Writes the run's folder after each epoch: best network, history, events, checkpoint.
 

@@ -203,3 +203,12 @@ def parse_method(name: str) -> tuple[Method, str]:
             f"Received: {name!r}"
         )
     return METHODS[base], consistency
+
+
+def check_positives_per_image(name: str, positives_per_image: float | None) -> None:
+    """Raises ValueError where a method needs K, the mean number of positives, and has none."""
+    if parse_method(name)[0].needs_k and not positives_per_image:
+        raise ValueError(
+            f"method {name!r} needs positives_per_image, the mean number of true positives "
+            "per training image (count 50 images to estimate it)"
+        )

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from spml_tf import banks, heatmap_banks, losses, methods, targets
-from spml_tf.callbacks import EpochStart
+from spml_tf.callbacks import with_epoch_start
 from spml_tf.label_store import LabelEstimates, LabelStore
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.pipeline import unpack
@@ -87,15 +87,8 @@ class SPMLModel(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.row, self.consistency = methods.parse_method(method)
-        if self.row.needs_k and not positives_per_image:
-            raise ValueError(
-                f"method {method!r} needs positives_per_image, the mean number of true positives "
-                "per training image (count 50 images to estimate it)"
-            )
-        if selection_budget not in targets.BUDGETS:
-            raise ValueError(
-                f"selection_budget must be one of {targets.BUDGETS}. Got {selection_budget!r}"
-            )
+        methods.check_positives_per_image(method, positives_per_image)
+        targets.check_budget(selection_budget)
         self.network = network
         self.method = method
         self.positives_per_image = positives_per_image
@@ -108,8 +101,7 @@ class SPMLModel(keras.Model):
         self.entropy_weight = entropy_weight
         self.large_loss_rate = large_loss_rate
         self.train_metrics = train_metrics
-        options = {name: getattr(self, name) for name in self.row.options}
-        self.classification = self.row.loss(**options)
+        self.classification = self.row.loss(**{x: getattr(self, x) for x in self.row.options})
         self.num_images, self.num_classes = num_images, network.output_shape[-1]
         self._backbone = BackboneSwitch(network, freeze_batch_norm)
         bank = {"momentum": ema_momentum, "storage": bank_dtype, "seed": seed}
@@ -137,17 +129,15 @@ class SPMLModel(keras.Model):
             self.label_estimates = LabelEstimates(
                 self.num_images, self.num_classes, self.ema_scores.seed, name="label_estimates"
             )
-        self.classification_tracker = keras.metrics.Mean(name="classification_loss")
+        self.classification_tracker = keras.metrics.Mean("classification_loss")
         self.consistency_tracker = None
         if self.consistency:
-            self.consistency_tracker = keras.metrics.Mean(name="consistency_loss")
+            self.consistency_tracker = keras.metrics.Mean("consistency_loss")
 
     @property
     def labels(self) -> keras.Variable:
         """The training labels, [N, L] int8 in {1, 0, -1, 2}; 2 marks expected positives."""
         return self.label_store.codes
-
-    # -- evaluation and prediction ---------------------------------------------------------------
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """Scores f of images, [B, L] float32 in [0, 1]."""
@@ -162,17 +152,10 @@ class SPMLModel(keras.Model):
         self._track(tf.shape(y)[0], loss, loss, tf.zeros_like(loss))
         return self.compute_metrics(x, y, tf.sigmoid(logits))
 
-    # -- training --------------------------------------------------------------------------------
-
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """`keras.Model.fit`, with the callback that starts each epoch added in front."""
         bound = inspect.signature(super().fit).bind(*args, **kwargs)
-        given = bound.arguments.get("callbacks")
-        if isinstance(given, keras.callbacks.CallbackList):
-            given.append(EpochStart())
-        else:
-            given = [given] if isinstance(given, keras.callbacks.Callback) else list(given or [])
-            bound.arguments["callbacks"] = [EpochStart(), *given]
+        bound.arguments["callbacks"] = with_epoch_start(bound.arguments.get("callbacks"))
         if isinstance(bound.arguments.get("x"), tf.data.Dataset):
             bound.arguments.setdefault("shuffle", False)  # Keras would warn that it does not
         return super().fit(*bound.args, **bound.kwargs)
@@ -190,12 +173,14 @@ class SPMLModel(keras.Model):
             codes = self._mark(index, codes, pooled)
             classification = self._training_loss(index, codes, pooled)
             consistency = self._consistency_loss(maps, scores, scores_before, (index, box, flip))
-            loss = classification + self._gamma() * consistency  # eq. 8
+            active = tf.cast(self.epoch.value >= self.consistency_start_epoch, tf.float32)
+            loss = classification + active * self.consistency_weight * consistency  # eq. 8
             # Gradients are summed over replicas.
             scaled = self.optimizer.scale_loss(loss / self.distribute_strategy.num_replicas_in_sync)
         self._track(tf.shape(y)[0], loss, classification, consistency)
         variables = self.trainable_variables
-        self.optimizer.apply(_dense(tape.gradient(scaled, variables)), variables)
+        gradients = tape.gradient(scaled, variables)  # that of ROLE's estimates is sparse
+        self.optimizer.apply([tf.convert_to_tensor(x) for x in gradients], variables)
         self.ema_scores.write(index, scores)  # eq. 4
         if self.ema_heatmaps is not None:
             average, _ = self.ema_scores.read(index)
@@ -224,10 +209,6 @@ class SPMLModel(keras.Model):
             self.label_store.write(index, codes)
         return codes
 
-    def _gamma(self) -> tf.Tensor:
-        active = self.epoch.value >= self.consistency_start_epoch
-        return tf.cast(active, tf.float32) * self.consistency_weight
-
     def _consistency_loss(
         self, maps: tf.Tensor, scores: tf.Tensor, scores_before: Any, where: Any
     ) -> tf.Tensor:
@@ -242,8 +223,6 @@ class SPMLModel(keras.Model):
         self.classification_tracker.update_state(classification, sample_weight=size)
         if self.consistency_tracker is not None:
             self.consistency_tracker.update_state(consistency, sample_weight=size)
-
-    # -- epochs and selection --------------------------------------------------------------------
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepares an epoch, counted from 1: freezes or thaws the backbone, selects.
@@ -312,15 +291,8 @@ class SPMLModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> SPMLModel:
-        network = keras.saving.deserialize_keras_object(
-            config.pop("network"), custom_objects=custom_objects
-        )
+        network = keras.saving.deserialize_keras_object(config.pop("network"), custom_objects)
         return cls(network, **config)
-
-
-def _dense(gradients: list[Any]) -> list[tf.Tensor]:
-    """Gradients as tensors: that of ROLE's estimates comes as the rows of the batch."""
-    return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
 def _pooled(logits: tf.Tensor) -> tf.Tensor:

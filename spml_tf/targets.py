@@ -29,6 +29,12 @@ def class_budgets(labels: np.ndarray, positives_per_image: float) -> np.ndarray:
     return positives_per_image * len(labels) * annotated / max(annotated.sum(), 1.0)
 
 
+def check_budget(budget: str) -> None:
+    """Raises ValueError for a budget that `expected_positives` does not know."""
+    if budget not in BUDGETS:
+        raise ValueError(f"selection_budget must be one of {BUDGETS}. Received: {budget!r}")
+
+
 def expected_positives(
     scores: np.ndarray,
     labels: np.ndarray,
@@ -56,8 +62,7 @@ def expected_positives(
     Raises:
         ValueError: for an unknown budget or shapes that differ.
     """
-    if budget not in BUDGETS:
-        raise ValueError(f"budget must be one of {BUDGETS}. Received: {budget!r}")
+    check_budget(budget)
     if scores.shape != labels.shape:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
     if budget == "global":

@@ -1,8 +1,9 @@
 """The flagfiles of the paper's settings take their steps on miniature data.
 
 The quick part runs one of each data set at a small size; but for the first, a tiny network stands
-in for ResNet-50, which takes 15 s to build, trace and save. The slow part runs every one at its own
-size, network and batch size: `python -m pytest -m slow tests/test_flagfiles.py -k voc2012`.
+in for ResNet-50, which takes 15 s to build, trace and save. The slow part runs every one with its
+own network and size in pixels, four photos a batch: `python -m pytest -m slow
+tests/test_flagfiles.py -k voc2012`.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def test_a_sample_with_a_tiny_network(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", FILES)
 def test_takes_its_steps(name, tmp_path, weights):
     """A process each, so that its memory is given back."""
-    own = trial(name, tmp_path / "data", weights)
+    own = trial(name, tmp_path / "data", weights, batch_size=4)
     done = subprocess.run(
         command(*own.words, f"--output_dir={tmp_path / 'run'}"),
         capture_output=True,
