@@ -63,7 +63,9 @@ class LabelStore(keras.layers.Layer):
         every_index, every_code = banks.from_all_replicas(index, codes)
         self.codes.value.scatter_update(tf.IndexedSlices(every_code, every_index))
 
-    def select(self, scores: banks.EMABank, positives_per_image: float, budget: str) -> None:
+    def select(
+        self, scores: banks.EMABank, positives_per_image: float, budget: targets.Budget
+    ) -> None:
         """Marks the expected positives anew (zhat of eq. 5).
 
         Only images that were visited take part: N of eq. 3 is their number.
@@ -71,7 +73,7 @@ class LabelStore(keras.layers.Layer):
         Args:
             scores: the score bank.
             positives_per_image: K.
-            budget: "all", "unannotated" or "global", see `targets.expected_positives`.
+            budget: as for `targets.expected_positives`.
         """
         codes, averages = np.array(self.codes.numpy()), scores.values.numpy()
         codes[codes == EXPECTED] = UNKNOWN

@@ -129,11 +129,30 @@ def positives_per_image(labels: ArrayLike) -> float:
     Raises:
         ValueError: invalid labels, or no row that is fully labelled.
     """
+    return float((_complete(labels) == POSITIVE).sum(axis=1).mean())
+
+
+def class_shares(labels: ArrayLike) -> NDArray[np.float64]:
+    """Share of the fully labelled rows that hold each class, its prior.
+
+    Args:
+        labels: [N, L] of {1, 0, -1}; rows with an unknown label are left out.
+
+    Returns:
+        [L] float64 in [0, 1].
+
+    Raises:
+        ValueError: invalid labels, or no row that is fully labelled.
+    """
+    return (_complete(labels) == POSITIVE).mean(axis=0)
+
+
+def _complete(labels: ArrayLike) -> NDArray[np.int8]:
     matrix = validate_labels(labels)
     complete = matrix[(matrix != UNKNOWN).all(axis=1)]
     if not len(complete):
-        raise ValueError("no image is fully labelled: the mean number of positives is unknown")
-    return float((complete == POSITIVE).sum(axis=1).mean())
+        raise ValueError("no image is fully labelled: how many positives there are is unknown")
+    return complete
 
 
 def from_cole(array: ArrayLike, name: str = "labels") -> NDArray[np.int8]:

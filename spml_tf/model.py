@@ -41,7 +41,8 @@ class SPMLModel(keras.Model):
             inference, its batch normalisation included.
         freeze_batch_norm: keep the batch normalisation of the backbone as it is throughout.
         selection_start_epoch: first epoch with expected positives.
-        selection_budget: "all", "unannotated" or "global", see `targets.expected_positives`.
+        selection_budget: "all", "unannotated", "global" or each class's share of the images, see
+            `targets.expected_positives`.
         consistency_start_epoch: first epoch with the consistency loss.
         consistency_weight: gamma of eq. 8.
         ema_momentum: mu of eq. 4.
@@ -72,7 +73,7 @@ class SPMLModel(keras.Model):
         warmup_epochs: int = 0,
         freeze_batch_norm: bool = False,
         selection_start_epoch: int = 2,
-        selection_budget: str = "all",
+        selection_budget: targets.Budget = "all",
         consistency_start_epoch: int = 2,
         consistency_weight: float = 0.25,
         ema_momentum: float = 0.8,
@@ -88,9 +89,8 @@ class SPMLModel(keras.Model):
         super().__init__(**kwargs)
         self.row, self.consistency = methods.parse_method(method)
         methods.check_positives_per_image(method, positives_per_image)
-        targets.check_budget(selection_budget)
-        self.network = network
-        self.method = method
+        targets.check_budget(selection_budget, network.output_shape[-1])
+        self.network, self.method = network, method
         self.positives_per_image = positives_per_image
         self.warmup_epochs = warmup_epochs
         self.freeze_batch_norm = freeze_batch_norm

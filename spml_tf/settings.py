@@ -71,9 +71,10 @@ class Settings(DataSettings):
     selection_budget: str = flag_field(
         "all",
         "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only; "
-        "global: rank the unknown labels of all classes together.",
+        "global: rank the unknown labels of all classes together; validation: as unannotated, but "
+        "expect each class in the share of images that it has in the validation split.",
         str,
-        ("all", "unannotated", "global"),
+        ("all", "unannotated", "global", "validation"),
     )
     consistency_start_epoch: int | None = flag_field(
         None, "First epoch with CL or SCL, from 1. Default: --selection_start_epoch.", int

@@ -14,6 +14,7 @@ from spml_tf.data_settings import DataSettings
 from spml_tf.errors import UserError
 from spml_tf.readers import Examples
 from spml_tf.runs import RunFolder
+from spml_tf.targets import Budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,19 @@ class Splits:
         """The splits there are, by the names train, val and test."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
+
+    def selection_budget(self, rule: str) -> Budget:
+        """What --selection_budget names: a rule, or each class's share of the validation images.
+
+        Raises:
+            UserError: rule is "validation" and no validation image is fully labelled.
+        """
+        if rule != "validation":
+            return rule
+        try:
+            return labels.class_shares(self.val.labels).tolist()
+        except ValueError as error:
+            raise UserError(f"--selection_budget=validation: {error}") from None
 
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal of images, labels and classes of all splits, and of `observed`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
@@ -10,6 +12,7 @@ from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
 _COLUMNS = 64
 
 BUDGETS = ("all", "unannotated", "global")
+Budget = str | Sequence[float]
 
 
 def class_budgets(labels: np.ndarray, positives_per_image: float) -> np.ndarray:
@@ -29,17 +32,24 @@ def class_budgets(labels: np.ndarray, positives_per_image: float) -> np.ndarray:
     return positives_per_image * len(labels) * annotated / max(annotated.sum(), 1.0)
 
 
-def check_budget(budget: str) -> None:
+def check_budget(budget: Budget, num_classes: int) -> None:
     """Raises ValueError for a budget that `expected_positives` does not know."""
-    if budget not in BUDGETS:
-        raise ValueError(f"selection_budget must be one of {BUDGETS}. Received: {budget!r}")
+    if isinstance(budget, str):
+        if budget not in BUDGETS:
+            raise ValueError(f"selection_budget must be one of {BUDGETS}. Received: {budget!r}")
+        return
+    shares = np.asarray(budget, np.float64)
+    if shares.shape != (num_classes,) or not ((shares >= 0) & (shares <= 1)).all():
+        raise ValueError(
+            f"selection_budget must be a rule or {num_classes} shares in [0, 1]. Received: {budget}"
+        )
 
 
 def expected_positives(
     scores: np.ndarray,
     labels: np.ndarray,
     positives_per_image: float,
-    budget: str = "all",
+    budget: Budget = "all",
 ) -> np.ndarray:
     """Marks the unannotated labels that are expected to be positive (zhat = 1).
 
@@ -54,7 +64,9 @@ def expected_positives(
             p_i images are taken; "unannotated": only unknown labels are ranked and p_i - n_i of
             them taken, n_i being the number of annotated positives; "global": the unknown labels of
             all classes are ranked together and K * N - sum of n_i of them taken, which does not
-            assume that labels are missing in proportion to those that were annotated.
+            assume that labels are missing in proportion to those that were annotated; or [L]
+            numbers in [0, 1], each class's share of the images: p_i is the share times N, and
+            p_i - n_i unknown labels of the class are taken.
 
     Returns:
         [N, L] bool, True only where the label is unknown.
@@ -62,30 +74,36 @@ def expected_positives(
     Raises:
         ValueError: for an unknown budget or shapes that differ.
     """
-    check_budget(budget)
+    check_budget(budget, labels.shape[1])
     if scores.shape != labels.shape:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
-    if budget == "global":
+    rule = budget if isinstance(budget, str) else "shares"
+    if rule == "global":
         return _highest_of_all(scores, labels, positives_per_image)
+    if rule == "shares":
+        counts = np.asarray(budget, np.float64) * len(labels)
+    else:
+        counts = class_budgets(labels, positives_per_image)
     selected = np.zeros(labels.shape, dtype=bool)
-    counts = class_budgets(labels, positives_per_image)
     # ImageNet's arrays take gigabytes: nothing of their size is made on the way, and columns are
     # copied together, since to read one takes as long as to read the whole lines of its entries.
     for first in range(0, labels.shape[1], _COLUMNS):
         block = slice(first, first + _COLUMNS)
         own, own_scores = (np.ascontiguousarray(x[:, block].T) for x in (labels, scores))
         for column, (label, score) in enumerate(zip(own, own_scores, strict=True), first):
-            rows = _highest(score, label, counts[column], budget)
+            rows = _highest(score, label, counts[column], among_annotated=rule == "all")
             selected[rows, column] = True
     return selected
 
 
-def _highest(scores: np.ndarray, labels: np.ndarray, count: float, budget: str) -> np.ndarray:
+def _highest(
+    scores: np.ndarray, labels: np.ndarray, count: float, among_annotated: bool
+) -> np.ndarray:
     """Images of a class's expected positives; scores and labels [N] of the class."""
     positive, unknown = labels == POSITIVE, (labels == UNKNOWN) | (labels == EXPECTED)
-    if budget == "unannotated":
+    if not among_annotated:
         count -= positive.sum()
-    candidates = np.flatnonzero(unknown | positive if budget == "all" else unknown)
+    candidates = np.flatnonzero(unknown | positive if among_annotated else unknown)
     order = np.argsort(-scores[candidates].astype(np.float32), kind="stable")
     chosen = candidates[order[: int(max(np.rint(count), 0))]]
     return chosen[unknown[chosen]]

@@ -116,7 +116,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         warmup_epochs=settings.warmup_epochs,
         freeze_batch_norm=settings.freeze_batch_norm,
         selection_start_epoch=settings.selection_start_epoch,
-        selection_budget=settings.selection_budget,
+        selection_budget=data.selection_budget(settings.selection_budget),
         consistency_start_epoch=settings.consistency_start_epoch,
         consistency_weight=settings.consistency_weight,
         ema_momentum=settings.ema_momentum,

@@ -20,7 +20,7 @@ from miniature import VOC_CLASSES, write_voc
 from saved_runs import arrays, assert_equal_runs, copy_after_epoch, kill_at
 from tiny_network import tiny_cam
 
-from spml_tf import cli, export, methods, networks, train
+from spml_tf import cli, export, methods, networks, splits, train
 from spml_tf.labels import EXPECTED
 from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings
@@ -72,6 +72,20 @@ def check_export(folder: Path, target: Path) -> None:
     model = tf.saved_model.load(str(target))
     served = model.serve(tf.constant(images))["probabilities"]
     np.testing.assert_allclose(served, 1 / (1 + np.exp(-maps.mean(axis=(1, 2)))), rtol=0, atol=1e-5)
+
+
+def test_expects_classes_as_often_as_validation_photos_hold_them(voc, tmp_path, monkeypatch):
+    """--selection_budget=validation, in the last epoch: share times photos, less the annotated."""
+    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
+    words = flags(voc, method="en", network="tiny", selection_budget="validation")
+    assert train.main([*words, f"--output_dir={tmp_path}"]) == 0
+    data = splits.load_of_run(RunFolder(tmp_path))
+    shares = np.mean(data.val.labels == 1, axis=0)
+    missing = np.rint(shares * len(data.train) - np.sum(data.observed == 1, axis=0))
+    codes = arrays(tmp_path)["checkpoint/label_store/vars/0"]
+    found = np.sum(codes == EXPECTED, axis=0)
+    np.testing.assert_array_equal(found, missing.clip(0, np.sum(data.observed == -1, axis=0)))
+    assert found.any()
 
 
 @pytest.mark.parametrize("folder", ["digits", "voc_animals"])

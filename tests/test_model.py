@@ -272,11 +272,13 @@ def test_any_batch_size_visits_every_image(batch_size):
 
 def test_the_whole_model_is_saved_and_goes_on_alike(tmp_path):
     """model.save keeps network, banks, labels, epoch and optimizer: both go on to equal weights."""
-    model = compiled(bank_dtype="uint8")
+    shares = [0.5] * L
+    model = compiled(bank_dtype="uint8", selection_budget=shares)
     model.fit(dataset(), epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     assert again.get_config().keys() == model.get_config().keys()
+    assert again.selection_budget == shares
     for one in (model, again):
         one.fit(dataset(), initial_epoch=2, epochs=3, verbose=0)
     assert len(model.weights) == len(again.weights)

@@ -41,25 +41,29 @@ def test_selection_over_unannotated_images_by_hand():
 @settings(max_examples=50, deadline=None)
 @given(
     st.integers(1, 12), st.integers(1, 4), st.floats(0.1, 6.0), st.integers(0, 999),
-    st.sampled_from(targets.BUDGETS),
+    st.sampled_from([*targets.BUDGETS, "shares"]),
 )  # fmt: skip
 def test_laws(images, classes, mean, seed, budget):
     """Only unknown labels are chosen, as many as the budget allows, and the best ones."""
     rng = np.random.default_rng(seed)
     labels = rng.choice([1, 0, -1, 2], (images, classes)).astype(np.int8)
     scores = rng.random((images, classes))
-    found = targets.expected_positives(scores, labels, mean, budget)
+    shares = rng.random(classes)
+    given = shares if budget == "shares" else budget
+    found = targets.expected_positives(scores, labels, mean, given)
     unknown = (labels == -1) | (labels == 2)
     assert not (found & ~unknown).any()
     annotated = (labels == 1).sum(axis=0)
-    p = np.rint(mean * images * annotated / max(annotated.sum(), 1) - (budget != "all") * annotated)
+    p = mean * images * annotated / max(annotated.sum(), 1)
+    p = shares * images if budget == "shares" else p
+    p = np.rint(p - (budget != "all") * annotated)
     if budget == "global":
         total = np.clip(np.rint(mean * images - annotated.sum()), 0, unknown.sum())
         assert found.sum() == total
         if 0 < total < unknown.sum():
             assert scores[found].min() > scores[unknown & ~found].max()
         return
-    if budget == "unannotated":
+    if budget in ("unannotated", "shares"):
         np.testing.assert_array_equal(found.sum(0), np.clip(p, 0, unknown.sum(0)))
     for column in range(classes):
         chosen, left = scores[found[:, column], column], scores[:, column]
@@ -78,6 +82,17 @@ def test_global_budget_by_hand():
     np.testing.assert_array_equal(found, [[0, 1], [0, 1], [0, 0], [1, 0]])
 
 
+def test_shares_of_the_classes_by_hand():
+    """Of four images three hold class 0, two of them annotated: its best unknown score is image
+    3's, that of image 2 being a known negative. Half hold class 1, one is annotated: of two with
+    0.7 the first image's."""
+    labels = np.array([[1, -1], [1, -1], [0, 1], [-1, -1]], np.int8)
+    scores = np.array([[0.1, 0.7], [0.2, 0.6], [0.95, 0.3], [0.9, 0.7]])
+    for shares in ([0.75, 0.5], np.array([0.75, 0.5], np.float32)):
+        found = targets.expected_positives(scores, labels, 1.0, shares)
+        np.testing.assert_array_equal(found, [[0, 1], [0, 0], [0, 0], [1, 0]])
+
+
 def test_a_class_without_annotation_selects_nothing():
     assert not targets.expected_positives(SCORES, np.full((6, 2), -1, np.int8), 2.0).any()
 
@@ -85,5 +100,8 @@ def test_a_class_without_annotation_selects_nothing():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="budget must be one of"):
         targets.expected_positives(SCORES, LABELS, 1.0, "some")
+    for shares in ([0.5], [0.5, 1.5], [0.5, float("nan")]):
+        with pytest.raises(ValueError, match=r"a rule or 2 shares in \[0, 1\]"):
+            targets.expected_positives(SCORES, LABELS, 1.0, shares)
     with pytest.raises(ValueError, match="must have one shape"):
         targets.expected_positives(SCORES[:3], LABELS, 1.0)
