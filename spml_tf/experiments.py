@@ -94,12 +94,12 @@ class _Experiment:
         check_folders([job for _, job in self.ready()])
 
     def record_commit(self, job: Job) -> None:
-        """Notes which code a process was started with."""
+        """Notes which code a process was started with; a run that was removed begins anew."""
         path = self.folder / "commits.json"
         found = json.loads(path.read_text("utf-8")) if path.exists() else {}
         key, commit = str(job.folder.path.relative_to(self.folder)), _commit()
-        if commit not in found.setdefault(key, []):
-            found[key].append(commit)
+        before = found.get(key, []) if job.folder.path.exists() else []
+        found[key] = before if commit in before else [*before, commit]
         write_json(path, found)
 
     def search(self) -> dict[str, str]:
