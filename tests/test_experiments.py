@@ -255,7 +255,7 @@ def test_stopped_in_any_way_it_leaves_no_run_behind_and_goes_on(copied, voc, who
     for name in ("metrics.json", "flags.txt"):
         first, second = ((x / "runs" / "again_0" / name).read_text() for x in (whole / "out", out))
         assert first.replace(str(whole), str(copied)) == second
-    assert json.loads(commits.read_text())["runs/again_0"][0] == "of the run that goes on"
+    assert json.loads(commits.read_text())["runs/again_0"] == ["of the run that goes on", own]
 
 
 def note_commit(path: Path, commit: str) -> None:
