@@ -2,7 +2,7 @@
 
 The quick part runs one of each data set at a small size; but for the first, a tiny network stands
 in for ResNet-50, which takes 15 s to build, trace and save. The slow part runs every one with its
-own network and size in pixels, four photos a batch: `python -m pytest -m slow
+own network and size in pixels, four photos a batch, a fifth more held out: `python -m pytest -m slow
 tests/test_flagfiles.py -k voc2012`.
 """
 
@@ -58,7 +58,7 @@ class Trial:
         return resolve(dataclasses.replace(self.given, **self.overrides))
 
 
-def trial(name: str, folder: Path, weights: Path, **small: int) -> Trial:
+def trial(name: str, folder: Path, weights: Path, **small: float) -> Trial:
     """Two epochs of one batch, the first of them warm-up where the flagfile has one.
 
     The photos are as many as make up one batch after some are held out for validation.
@@ -122,7 +122,7 @@ def test_a_sample_with_a_tiny_network(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", FILES)
 def test_takes_its_steps(name, tmp_path, weights):
     """A process each, so that its memory is given back."""
-    own = trial(name, tmp_path / "data", weights, batch_size=4)
+    own = trial(name, tmp_path / "data", weights, batch_size=4, val_fraction=0.2)
     done = subprocess.run(
         command(*own.words, f"--output_dir={tmp_path / 'run'}"),
         capture_output=True,
