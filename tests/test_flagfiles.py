@@ -2,8 +2,8 @@
 
 The quick part runs one of each data set at a small size; but for the first, a tiny network stands
 in for ResNet-50, which takes 15 s to build, trace and save. The slow part runs every one with its
-own network and size in pixels, four photos a batch, a fifth more held out: `python -m pytest -m slow
-tests/test_flagfiles.py -k voc2012`.
+own network and size in pixels, four photos a batch and one held out:
+`python -m pytest -m slow tests/test_flagfiles.py -k voc2012`.
 """
 
 from __future__ import annotations
