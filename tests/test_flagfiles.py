@@ -2,7 +2,7 @@
 
 The quick part runs one of each data set at a small size; but for the first, a tiny network stands
 in for ResNet-50, which takes 15 s to build, trace and save. The slow part runs every one with its
-own network and size in pixels, four photos a batch and one held out:
+own network and size in pixels, four photos a batch:
 `python -m pytest -m slow tests/test_flagfiles.py -k voc2012`.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import subprocess
 from pathlib import Path
@@ -59,9 +60,9 @@ class Trial:
 
 
 def trial(name: str, folder: Path, weights: Path, **small: float) -> Trial:
-    """Two epochs of one batch, the first of them warm-up where the flagfile has one.
+    """Two epochs of a few steps, the first of them warm-up where the flagfile has one.
 
-    The photos are as many as make up one batch after some are held out for validation.
+    The photos are as few as make up a batch after some are held out for validation.
     """
     flagfile = f"--flagfile={FILES[name]}"
     given = cli.parse([flagfile, f"--data_dir={folder}"], Settings, "")
@@ -77,9 +78,10 @@ def trial(name: str, folder: Path, weights: Path, **small: float) -> Trial:
 
 
 def images(batch_size: int, val_fraction: float) -> int:
-    """The least number of images of which one batch is left, others being held out."""
-    held_out = next(n for n in range(1, 99) if n == round(val_fraction * (batch_size + n)))
-    return batch_size + held_out
+    """The least number of images of which one is held out, or more, and a whole batch is left."""
+    return next(
+        n for n in itertools.count(batch_size + 1) if 1 <= round(val_fraction * n) <= n - batch_size
+    )
 
 
 def check_run(folder: Path, trial: Trial) -> None:
@@ -122,7 +124,7 @@ def test_a_sample_with_a_tiny_network(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", FILES)
 def test_takes_its_steps(name, tmp_path, weights):
     """A process each, so that its memory is given back."""
-    own = trial(name, tmp_path / "data", weights, batch_size=4, val_fraction=0.2)
+    own = trial(name, tmp_path / "data", weights, batch_size=4)
     done = subprocess.run(
         command(*own.words, f"--output_dir={tmp_path / 'run'}"),
         capture_output=True,
