@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from spml_tf.banks import EMABank
-from spml_tf.files import replaced
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs import RunFolder
+from spml_tf.system.files import replaced
 
 # Labels whose scores an epoch's histograms count; of more, those of evenly spaced images.
 _COUNTED = 500_000

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.errors import UserError
+from spml_tf.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

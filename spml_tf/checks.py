@@ -12,9 +12,9 @@ from pathlib import Path
 
 from spml_tf import encoded
 from spml_tf.encoded import BrokenImageError, Header
-from spml_tf.files import replaced
-from spml_tf.parallel import ordered_map, progress
 from spml_tf.readers.examples import Examples
+from spml_tf.system.files import replaced
+from spml_tf.system.parallel import ordered_map, progress
 
 # Networks shrink an image 32 times.
 _SMALLEST_SIDE = 32

@@ -6,9 +6,9 @@ import dataclasses
 import os
 from typing import Any
 
-from spml_tf.cli import flag_field
-from spml_tf.errors import UserError
 from spml_tf.readers import READERS, find
+from spml_tf.system.cli import flag_field
+from spml_tf.system.errors import UserError
 
 # Flags that only some readers take; None means not given.
 _OPTIONS = (

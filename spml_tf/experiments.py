@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import spml_tf
-from spml_tf import cli
 from spml_tf.data_settings import check_range
-from spml_tf.errors import UserError
-from spml_tf.files import replaced, write_json
 from spml_tf.plan_files import read_plan
 from spml_tf.plans import Plan, Run, runs, search_runs, selected_rows
 from spml_tf.runs import RunFolder
 from spml_tf.settings import resolve
+from spml_tf.system import cli
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced, write_json
 from spml_tf.training_queue import Job, check_folders, work
 
 _USAGE = """Trains the runs of a plan, one process each, and writes their table.

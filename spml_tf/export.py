@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spml_tf import cli
-from spml_tf.errors import UserError
-from spml_tf.files import replaced_folder, write_json
+from spml_tf.system import cli
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced_folder, write_json
 
 if TYPE_CHECKING:
     import keras

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spml_tf import cli
-from spml_tf.errors import UserError
+from spml_tf.system import cli
+from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
     from spml_tf.reports.heatmap_figures import Heatmaps, Line, Picture

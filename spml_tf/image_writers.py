@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spml_tf import encoded
-from spml_tf.errors import UserError
-from spml_tf.files import replaced
 from spml_tf.labels import POSITIVE
-from spml_tf.parallel import ordered_map, progress
 from spml_tf.readers import prepared
 from spml_tf.readers.examples import Examples
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced
+from spml_tf.system.parallel import ordered_map, progress
 
 if TYPE_CHECKING:
     from spml_tf.prepare import Plan

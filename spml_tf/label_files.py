@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.errors import UserError
-from spml_tf.files import read_csv, replaced
 from spml_tf.labels import UNKNOWN, validate_labels
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import read_csv, replaced
 
 _HEADER = ["image", "split", "class", "label"]
 _WITHOUT_SPLIT = ["image", "class", "label"]

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from spml_tf import cli
-from spml_tf.errors import UserError
 from spml_tf.settings import Settings
+from spml_tf.system import cli
+from spml_tf.system.errors import UserError
 
 # Flags that count epochs, with the value at which they count none.
 _EPOCHS = {"warmup_epochs": 0, "selection_start_epoch": 1, "consistency_start_epoch": 1}

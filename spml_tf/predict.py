@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spml_tf import cli
-from spml_tf.errors import UserError
-from spml_tf.files import replaced
+from spml_tf.system import cli
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced
 
 _USAGE = """Writes a CSV with each image's probabilities and decisions.
 

@@ -22,11 +22,12 @@ import numpy as np
 import PIL
 
 import spml_tf
-from spml_tf import cli, label_files, splits
+from spml_tf import label_files, splits
 from spml_tf.data_settings import DataSettings
-from spml_tf.errors import UserError
-from spml_tf.files import publish_folder, write_json
 from spml_tf.labels import digest
+from spml_tf.system import cli
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import publish_folder, write_json
 
 _WRITTEN_BY = "python -m spml_tf.data prepare"
 _LOCK, _PARAMETERS = ".lock", "parameters.json"

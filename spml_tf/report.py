@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from spml_tf import cli
-from spml_tf.errors import UserError
-from spml_tf.files import replaced
+from spml_tf.system import cli
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced
 
 if TYPE_CHECKING:
     import keras

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.errors import UserError
 from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings
+from spml_tf.system.errors import UserError
 
 # Flags in which runs of one group may differ.
 _FREE = ("seed", "threads", "data_dir", "record_heatmaps")

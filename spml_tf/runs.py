@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spml_tf.errors import UserError
-from spml_tf.files import replaced, write_json
 from spml_tf.settings import Settings
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced, write_json
 
 # These may change between start and resumption: they do not change the results.
 _FREE = ("threads",)

@@ -6,9 +6,9 @@ import dataclasses
 import os
 from typing import Any
 
-from spml_tf.cli import flag_field
 from spml_tf.data_settings import DataSettings, check_range, resolved
-from spml_tf.errors import UserError
+from spml_tf.system.cli import flag_field
+from spml_tf.system.errors import UserError
 
 _IMAGE_SIZES = {"resnet50": 448, "small_residual": 64}
 

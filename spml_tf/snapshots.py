@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.errors import UserError
-from spml_tf.files import replaced
 from spml_tf.labels import POSITIVE
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced
 
 # What heatmaps are of: the running averages in the bank, or the network's own of the whole image.
 BANK, NETWORK = "bank", "network"

@@ -11,9 +11,9 @@ import numpy as np
 
 from spml_tf import label_files, labels, readers
 from spml_tf.data_settings import DataSettings
-from spml_tf.errors import UserError
 from spml_tf.readers import Examples
 from spml_tf.runs import RunFolder
+from spml_tf.system.errors import UserError
 from spml_tf.targets import Budget
 
 

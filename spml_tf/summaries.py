@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf import cli, splits
+from spml_tf import splits
 from spml_tf.data_settings import DataSettings
-from spml_tf.errors import UserError
-from spml_tf.files import replaced, write_json
 from spml_tf.labels import NEGATIVE, POSITIVE, digest
 from spml_tf.readers.examples import Examples
 from spml_tf.reports import summary_text
+from spml_tf.system import cli
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced, write_json
 
 if TYPE_CHECKING:
     from spml_tf.reports.contact_sheet import Tile

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spml_tf import cli
-from spml_tf.errors import UserError
 from spml_tf.settings import Settings, resolve
+from spml_tf.system import cli
+from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
     import keras
@@ -250,7 +250,8 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
     """Scores the best network on val and test; metrics.json comes last and ends the run."""
     import numpy as np
 
-    from spml_tf import files, networks, pipeline, scoring
+    from spml_tf import networks, pipeline, scoring
+    from spml_tf.system import files
 
     network = networks.load_network(run.network)
     rows = run.read_history(settings.epochs)

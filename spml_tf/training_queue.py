@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from spml_tf.errors import UserError
-from spml_tf.files import replaced
 from spml_tf.runs import RunFolder, flagfile
 from spml_tf.settings import Settings
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced
 
 # Seconds between two looks at the processes, and until one that was told to stop is killed.
 _PAUSE, _PATIENCE = 0.1, 20.0

@@ -20,10 +20,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from spml_tf import audit, checkpoints, label_files, splits, train
-from spml_tf.errors import UserError
 from spml_tf.reports import audit_page
 from spml_tf.reports.report_photos import LabelPhoto
 from spml_tf.runs import RunFolder
+from spml_tf.system.errors import UserError
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spml_tf import checks, data, encoded, parallel, summaries
+from spml_tf import checks, data, encoded, summaries
 from spml_tf.readers import Examples
+from spml_tf.system import parallel
 
 
 def picture(seed: int = 0, height: int = 40, width: int = 48) -> Image.Image:

@@ -23,8 +23,9 @@ from miniature import BUILDERS
 from saved_runs import history
 from tiny_network import tiny_cam
 
-from spml_tf import cli, methods, networks, train
+from spml_tf import methods, networks, train
 from spml_tf.settings import Settings, resolve
+from spml_tf.system import cli
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 # Both of these train on other data than miniature ones, see test_every_method.

@@ -19,11 +19,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_network import tiny_cam
 
 from spml_tf import banks, callbacks, networks, snapshots, train
-from spml_tf.errors import UserError
 from spml_tf.heatmap_recorder import HeatmapRecorder
 from spml_tf.model import SPMLModel
 from spml_tf.readers import Examples
 from spml_tf.runs import RunFolder
+from spml_tf.system.errors import UserError
 
 LABELS = np.array([[1, -1, -1], [-1, 1, -1], [0, -1, 1], [-1, -1, 1]], np.int8)
 NAMES = ("a", "b", "_\u00fc/\u732b $c$.jpg", "d")

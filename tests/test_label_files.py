@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spml_tf import files, label_files
-from spml_tf.errors import UserError
+from spml_tf import label_files
+from spml_tf.system import files
+from spml_tf.system.errors import UserError
 
 NAMES = ("a.jpg", 'comma, "quoted".jpg', "süß/c.jpg")
 CLASSES = ("cat", "dog, small")

@@ -15,9 +15,9 @@ import pytest
 import tensorflow as tf
 
 from spml_tf import networks
-from spml_tf.errors import UserError
 from spml_tf.networks import CAM_LAYER, efficientnet_lite0
 from spml_tf.networks.torch_file import read_torch_tensors
+from spml_tf.system.errors import UserError
 
 # Keras 3.15 saves variables through NumPy's old __array__ protocol; nothing here can change that.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spml_tf import images, pipeline, readers
-from spml_tf.errors import UserError
 from spml_tf.readers import Examples
+from spml_tf.system.errors import UserError
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

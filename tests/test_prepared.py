@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from spml_tf import cli, data, files, image_writers, labels, pipeline, prepare, readers, splits
+from spml_tf import data, image_writers, labels, pipeline, prepare, readers, splits
 from spml_tf.data_settings import DataSettings, resolved
-from spml_tf.errors import UserError
 from spml_tf.readers import Examples, prepared
+from spml_tf.system import cli, files
+from spml_tf.system.errors import UserError
 
 SIDE = 20  # the photos of the miniature VOC have 40 x 48 pixels
 

@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 import spml_tf
-from spml_tf import cli, methods
+from spml_tf import methods
 from spml_tf.settings import Settings, resolve
+from spml_tf.system import cli
 
 ROOT = Path(__file__).parent.parent
 # A module imports only from those before it.

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from spml_tf import readers
-from spml_tf.errors import UserError
 from spml_tf.readers import arrays
+from spml_tf.system.errors import UserError
 
 # After preproc/format_pascal.py and preproc/generate_observed_labels.py of
 # github.com/elijahcole/single-positive-multi-label: for train and val there are

@@ -20,8 +20,8 @@ from PIL import Image
 
 from spml_tf import labels as lab
 from spml_tf import readers
-from spml_tf.errors import UserError
 from spml_tf.readers import coco
+from spml_tf.system.errors import UserError
 
 DELETED = "deleted"
 JUNK = (DELETED, None, True, -1, 1.5, 1e308, 10**400, float("nan"), "", "x", [], {})

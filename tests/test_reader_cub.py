@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from miniature import write_cub, write_ids
 
 from spml_tf import readers
-from spml_tf.errors import UserError
 from spml_tf.readers import cub
+from spml_tf.system.errors import UserError
 
 # The archive's README: images.txt holds "<image_id> <image_name>", train_test_split.txt
 # "<image_id> <is_training_image>" ("a value of 1 or 0 ... denotes that the file is in the training

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_tf import readers
-from spml_tf.errors import UserError
 from spml_tf.readers import folder, tables
+from spml_tf.system.errors import UserError
 
 LISTS = "image,labels,negatives\na.jpg,cat;dog,cow\nsub/b.jpg, cow ,*\nc.jpg,,\n"
 COLUMNS = "image,cat,cow,dog\na.jpg,1,0,1\nsub/b.jpg,0,1,0\nc.jpg,,,\n"

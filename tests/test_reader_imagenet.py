@@ -18,9 +18,9 @@ from miniature import imagenet_val as val
 from scipy.io import savemat
 
 from spml_tf import readers
-from spml_tf.errors import UserError
 from spml_tf.readers import imagenet
 from spml_tf.readers.imagenet_lists import GROUND_TRUTH, META, SOLUTION, SYNSETS
+from spml_tf.system.errors import UserError
 
 # The development kit's readme: training images "are named as x_y.JPEG, where x is WNID of the
 # synset and y is an integer (not fixed width and not necessarily consecutive)"; validation images

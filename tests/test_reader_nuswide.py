@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from miniature import write_nuswide
 
 from spml_tf import readers
-from spml_tf.errors import UserError
 from spml_tf.readers import nuswide
+from spml_tf.system.errors import UserError
 
 # The official repository's README (NExTplusplus/NUS-WIDE): "Labels_<concept>_Train.txt and
 # Labels_<concept>_Test.txt represent the labels for 81 concepts on the training and test sets ...

@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import run
 
 from spml_tf import labels, pipeline, readers
-from spml_tf.errors import UserError
+from spml_tf.system.errors import UserError
 
 EXAMPLES = 7
 

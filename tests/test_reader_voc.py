@@ -14,8 +14,8 @@ from miniature import write_voc
 from PIL import Image
 
 from spml_tf import readers
-from spml_tf.errors import UserError
 from spml_tf.readers import Examples, voc
+from spml_tf.system.errors import UserError
 
 # After the development kit's documentation (host.robots.ox.ac.uk/pascal/VOC/voc2007/htmldoc): a
 # line of CLASS_train.txt holds an image's identifier and -1 (no object of the class), 1 (at least

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from spml_tf import readers
-from spml_tf.errors import UserError
 from spml_tf.readers import Examples, digits
+from spml_tf.system.errors import UserError
 
 
 def small_examples(**changes) -> Examples:

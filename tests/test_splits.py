@@ -10,7 +10,7 @@ from conftest import CLASSES
 
 from spml_tf import label_files, labels, splits
 from spml_tf.data_settings import DataSettings, resolved
-from spml_tf.errors import UserError
+from spml_tf.system.errors import UserError
 
 
 @pytest.fixture

@@ -21,9 +21,10 @@ from saved_runs import assert_equal_runs, kill_at
 from sklearn.metrics import average_precision_score
 
 import spml_tf
-from spml_tf import cli, runs, splits
-from spml_tf.errors import UserError
+from spml_tf import runs, splits
 from spml_tf.settings import Settings, resolve
+from spml_tf.system import cli
+from spml_tf.system.errors import UserError
 
 
 def test_everything_promised_is_written(finished):

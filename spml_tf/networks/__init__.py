@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import keras
 
-from spml_tf.errors import UserError
 from spml_tf.networks.batch_norm import FusedBatchNormalization, fuse_batch_normalization
 from spml_tf.networks.cam import (
     CAM_LAYER,
@@ -37,6 +36,7 @@ from spml_tf.networks.resnet50 import (
 )
 from spml_tf.networks.small_residual import small_residual_cam
 from spml_tf.networks.weights import load_network
+from spml_tf.system.errors import UserError
 
 __all__ = [
     "CAM_LAYER",

@@ -17,9 +17,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from spml_tf.errors import UserError
 from spml_tf.networks.batch_norm import clone_with
 from spml_tf.networks.preprocessing import ImagePreprocessing
+from spml_tf.system.errors import UserError
 
 CAM_LAYER = "cam_logits"
 

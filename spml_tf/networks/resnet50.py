@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 
-from spml_tf.errors import UserError
 from spml_tf.networks.cam import cam_from_backbone, cam_from_classifier, replace_head
 from spml_tf.networks.weights import chosen_weights, load_backbone_weights
+from spml_tf.system.errors import UserError
 
 # The preprocessing each family's ImageNet weights were trained with ("none": inside the model).
 _FAMILIES = {

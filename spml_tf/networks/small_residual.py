@@ -6,11 +6,11 @@ import os
 
 import keras
 
-from spml_tf.errors import UserError
 from spml_tf.networks.batch_norm import FusedBatchNormalization
 from spml_tf.networks.cam import cam_head, image_input
 from spml_tf.networks.preprocessing import ImagePreprocessing
 from spml_tf.networks.weights import chosen_weights, load_backbone_weights
+from spml_tf.system.errors import UserError
 
 # Per stage: channels in units of the width, stride of its first convolution.
 _STAGES = ((2, 2), (4, 2), (4, 1))

@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 import keras
 
-from spml_tf.errors import UserError
 from spml_tf.networks.cam import CAM_LAYER, is_functional
+from spml_tf.system.errors import UserError
 
 
 def load_network(path: str | os.PathLike[str]) -> keras.Model:

@@ -8,7 +8,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spml_tf.errors import UserError
 from spml_tf.readers import (
     arrays,
     coco,
@@ -22,6 +21,7 @@ from spml_tf.readers import (
     voc,
 )
 from spml_tf.readers.examples import Examples, SplitNames
+from spml_tf.system.errors import UserError
 
 __all__ = ["READERS", "Examples", "Reader", "SplitNames", "find", "load"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from spml_tf.errors import UserError
 from spml_tf.readers.photos import find_photos
 from spml_tf.readers.tables import quoted, spoiled
+from spml_tf.system.errors import UserError
 
 # What training can decode, of any case.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")

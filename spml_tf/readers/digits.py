@@ -13,9 +13,9 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.errors import UserError
 from spml_tf.labels import DEFAULT_SEED
 from spml_tf.readers.examples import Examples
+from spml_tf.system.errors import UserError
 
 CLASS_NAMES = tuple("0123456789")
 SPLITS = {"train": 4000, "val": 1000, "test": 1000}

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.errors import UserError
 from spml_tf.labels import POSITIVE, validate_labels
+from spml_tf.system.errors import UserError
 
 # What an image may have, beside its name and labels.
 _PARTS = ("paths", "images", "offsets", "boxes", "areas", "observed")

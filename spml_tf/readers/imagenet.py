@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.errors import UserError
-from spml_tf.files import read_text
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.readers.examples import Examples
 from spml_tf.readers.imagenet_lists import numbered, read_classes
 from spml_tf.readers.photos import require_photos
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import read_text
 
 SPLITS = ("train", "val", "real")
 NUM_CLASSES = 1000

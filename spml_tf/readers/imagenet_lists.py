@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from spml_tf.errors import UserError
-from spml_tf.files import read_csv, read_words
 from spml_tf.readers.tables import quoted
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import read_csv, read_words
 
 # Kaggle's, that of TensorFlow's model garden, and that of the challenge's development kit.
 SOLUTION = "LOC_val_solution.csv"

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.errors import UserError
-from spml_tf.files import read_text
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import read_text
 
 # By what messages call them. The type bool is in none, although Python counts it as an int.
 _TYPES: dict[str, set[type]] = {

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from spml_tf.errors import UserError
+from spml_tf.system.errors import UserError
 
 _REMEDY = "copy the photo into the data folder, or give --allow_outside if you trust this list"
 

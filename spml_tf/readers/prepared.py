@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.errors import UserError
-from spml_tf.files import replaced
 from spml_tf.readers.examples import Examples, SplitNames
 from spml_tf.readers.photos import require_photos
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced
 
 SPLITS = ("train", "val", "test")
 _SOURCE = (

@@ -21,9 +21,9 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.errors import UserError
-from spml_tf.files import read_csv
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import read_csv
 
 FORMS = (
     "the header is image,labels or image,labels,negatives (names separated by ;) or "

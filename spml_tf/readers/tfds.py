@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.errors import UserError
-from spml_tf.files import read_text
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.readers.examples import Examples, SplitNames
 from spml_tf.readers.voc import DIFFICULT_RULES
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import read_text
 
 # Where the positive labels stand, the first that is there counts, and whether labels that are not
 # listed are negative.

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.errors import UserError
-from spml_tf.files import read_words
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.readers.examples import Examples
 from spml_tf.readers.photos import require_photos
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import read_words
 
 # VOC's own order, which is alphabetical.
 CLASS_NAMES = (

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf import analysis, bootstrap
-from spml_tf.errors import UserError
-from spml_tf.files import read_csv
 from spml_tf.metrics import average_precision, mean_average_precision
 from spml_tf.run_groups import Group
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import read_csv
 
 Row = dict[str, Any]
 

@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from spml_tf.files import replaced
 from spml_tf.plans import Plan, Run
 from spml_tf.reports.figure_files import set_title
 from spml_tf.runs import RunFolder
+from spml_tf.system.files import replaced
 
 _MARKERS = "osD^vP*X"
 _UNITS = (

@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from spml_tf.errors import UserError
+from spml_tf.system.errors import UserError
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spml_tf.errors import UserError
+from spml_tf.system.errors import UserError
 
 
 def read_text(path: str | os.PathLike[str], hint: str = "") -> str:
