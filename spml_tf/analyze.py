@@ -244,7 +244,8 @@ def _tables(
 def _draw_all(
     folder: Path, found: _Analysis, tables: Sequence[tuple[AnalysisFigure, list[Any]]]
 ) -> None:
-    from spml_tf.reports import analysis_figures, figure_files
+    from spml_tf.drawing import figure_files
+    from spml_tf.reports import analysis_figures
 
     names = [group.name for group in found.groups]
     for figure, rows in tables:

@@ -9,9 +9,9 @@ import numpy as np
 from scipy.special import expit
 
 from spml_tf import encoded, scoring
+from spml_tf.drawing.contact_sheet import reduced
 from spml_tf.labels import POSITIVE
 from spml_tf.readers import Examples
-from spml_tf.reports.contact_sheet import reduced
 from spml_tf.reports.html_page import photo_uri, quantised
 from spml_tf.reports.report_photos import Photo
 

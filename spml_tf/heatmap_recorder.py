@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from spml_tf import pipeline, snapshots
+from spml_tf.drawing import overlays
 from spml_tf.readers import Examples
-from spml_tf.reports import overlays
 from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings
 from spml_tf.splits import Splits

@@ -135,7 +135,7 @@ def _pictures(data: Splits, rows: Sequence[int]) -> list[Picture]:
     import numpy as np
 
     from spml_tf import encoded
-    from spml_tf.reports.contact_sheet import reduced
+    from spml_tf.drawing.contact_sheet import reduced
     from spml_tf.reports.heatmap_figures import Picture
 
     reader = encoded.Reader(data.train)
@@ -224,7 +224,8 @@ def _growth(
 
 
 def _write(options: _Options, figures: dict[str, tuple[list[Line], str]]) -> None:
-    from spml_tf.reports import figure_files, heatmap_figures
+    from spml_tf.drawing import figure_files
+    from spml_tf.reports import heatmap_figures
 
     target = Path(options.output_dir or "")
     try:

@@ -138,8 +138,8 @@ def _overlay(
     import numpy as np
     import tensorflow as tf
 
+    from spml_tf.drawing.overlays import draw_overlays
     from spml_tf.images import decode_image
-    from spml_tf.reports.overlays import draw_overlays
 
     ranked = np.argsort(-scores, kind="stable")
     chosen = [i for i in ranked if scores[i] >= predictor.thresholds[i]] or [ranked[0]]

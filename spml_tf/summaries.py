@@ -21,7 +21,7 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_json
 
 if TYPE_CHECKING:
-    from spml_tf.reports.contact_sheet import Tile
+    from spml_tf.drawing.contact_sheet import Tile
 
 # Rows of a label matrix counted at once: float32 copies of a large one would not fit.
 _ROWS = 65536
@@ -42,7 +42,7 @@ def write_summary(settings: DataSettings, folder: Path) -> str:
     Raises:
         UserError: for data that are missing or malformed, or a folder that cannot be written.
     """
-    from spml_tf.reports import contact_sheet
+    from spml_tf.drawing import contact_sheet
 
     data = splits.load_splits(settings)
     summary = summarize(settings, data)
@@ -235,7 +235,7 @@ def choose(labels: NDArray[np.int8], count: int) -> list[int]:
 
 def _tiles(examples: Examples) -> list[Tile]:
     """What the contact sheet shows."""
-    from spml_tf.reports.contact_sheet import Tile, reduced
+    from spml_tf.drawing.contact_sheet import Tile, reduced
 
     cli.import_tensorflow()
     from spml_tf import encoded

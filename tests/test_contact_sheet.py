@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from spml_tf import summaries
-from spml_tf.reports.contact_sheet import Tile, draw, reduced
+from spml_tf.drawing.contact_sheet import Tile, draw, reduced
 
 NO_BOXES = np.zeros((0, 5), np.float32)
 RED, BLUE = (255, 0, 0), (0, 0, 255)

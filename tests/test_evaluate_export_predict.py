@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from spml_tf import evaluate, export, predict, thresholds
-from spml_tf.reports import overlays
+from spml_tf.drawing import overlays
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from spml_tf import heatmaps, networks, snapshots, splits
-from spml_tf.reports import heatmap_figures, overlays
+from spml_tf.drawing import overlays
+from spml_tf.reports import heatmap_figures
 from spml_tf.reports.heatmap_figures import Heatmaps, Picture
 from spml_tf.runs import RunFolder
 

@@ -25,8 +25,8 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
 from spml_tf import boxes, heatmap_banks, images, networks, readers, runs
+from spml_tf.drawing.overlays import enlarge
 from spml_tf.readers import Examples
-from spml_tf.reports.overlays import enlarge
 
 VISITS = (
     ((0.0, 0.0, 0.7, 0.9), False),

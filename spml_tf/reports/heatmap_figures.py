@@ -13,10 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from spml_tf.drawing.figure_files import set_title
+from spml_tf.drawing.overlays import draw_scale, draw_tile
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.reports.analysis_tables import Row
-from spml_tf.reports.figure_files import set_title
-from spml_tf.reports.overlays import draw_scale, draw_tile
 from spml_tf.snapshots import Snapshots
 
 KINDS = ("annotated positive", "positive without annotation", "negative")

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from spml_tf.drawing.figure_files import set_title
 from spml_tf.plans import Plan, Run
-from spml_tf.reports.figure_files import set_title
 from spml_tf.runs import RunFolder
 from spml_tf.system.files import replaced
 

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from spml_tf.reports.contact_sheet import drawable
+from spml_tf.drawing.contact_sheet import drawable
 
 _COLOUR_MAP = "viridis"  # perceptually uniform
 _OPACITY = 0.6

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from spml_tf.reports.contact_sheet import drawable
+from spml_tf.drawing.contact_sheet import drawable
 
 _PER_INCH = 12  # characters of a title
 
