@@ -12,9 +12,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from spml_tf import boxes, losses
+from spml_tf import boxes
 from spml_tf.banks import EMABank, from_all_replicas
 from spml_tf.labels import POSITIVE
+from spml_tf.losses import equations
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -41,7 +42,7 @@ class HeatmapBank(EMABank):
         """
         known = self.read(index)
         target = boxes.masked_to_crop_frame(*known, box, flip, tf.shape(maps)[1])
-        return losses.spatial_consistency(maps, *target)
+        return equations.spatial_consistency(maps, *target)
 
     def update(
         self,
@@ -120,7 +121,7 @@ class CompactHeatmapBank(HeatmapBank):
         """SCL over the classes that are kept; arguments and result as in `HeatmapBank`."""
         own = _of_classes(maps, tf.gather(self.classes.value, index))
         target = boxes.masked_to_crop_frame(*self.read(index), box, flip, tf.shape(maps)[1])
-        return losses.sparse_spatial_consistency(own, *target, self.num_classes)
+        return equations.sparse_spatial_consistency(own, *target, self.num_classes)
 
     def update(
         self,

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import banks, baselines, targets
+from spml_tf import banks, targets
 from spml_tf.labels import EXPECTED, UNKNOWN
+from spml_tf.losses import baselines
 
 
 @keras.saving.register_keras_serializable("spml_tf")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from spml_tf import baselines, losses
+from spml_tf.losses import baselines, equations
 
 CONSISTENCIES = ("", "cl", "scl")
 
@@ -41,16 +41,16 @@ class LabelLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("spml_tf")
 class KnownBinaryCrossentropy(LabelLoss):
-    """`losses.known_binary_crossentropy` as a Keras loss (eq. 1)."""
+    """`equations.known_binary_crossentropy` as a Keras loss (eq. 1)."""
 
-    function = staticmethod(losses.known_binary_crossentropy)
+    function = staticmethod(equations.known_binary_crossentropy)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
 class AssumeNegative(LabelLoss):
-    """`losses.assume_negative` as a Keras loss (eq. 2)."""
+    """`equations.assume_negative` as a Keras loss (eq. 2)."""
 
-    function = staticmethod(losses.assume_negative)
+    function = staticmethod(equations.assume_negative)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -69,16 +69,16 @@ class WeakAssumeNegative(LabelLoss):
 
 @keras.saving.register_keras_serializable("spml_tf")
 class ExpectedNegative(LabelLoss):
-    """`losses.expected_negative` as a Keras loss (eq. 5)."""
+    """`equations.expected_negative` as a Keras loss (eq. 5)."""
 
-    function = staticmethod(losses.expected_negative)
+    function = staticmethod(equations.expected_negative)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
 class ExpectedPositive(LabelLoss):
-    """`losses.expected_positive` as a Keras loss (Table 2, EP)."""
+    """`equations.expected_positive` as a Keras loss (Table 2, EP)."""
 
-    function = staticmethod(losses.expected_positive)
+    function = staticmethod(equations.expected_positive)
 
 
 @keras.saving.register_keras_serializable("spml_tf")

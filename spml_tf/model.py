@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import banks, heatmap_banks, losses, methods, targets
+from spml_tf import banks, heatmap_banks, methods, targets
 from spml_tf.callbacks import with_epoch_start
 from spml_tf.label_store import LabelEstimates, LabelStore
+from spml_tf.losses import equations
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.pipeline import unpack
 
@@ -213,7 +214,7 @@ class SPMLModel(keras.Model):
         self, maps: tf.Tensor, scores: tf.Tensor, scores_before: Any, where: Any
     ) -> tf.Tensor:
         if self.consistency == "cl":
-            return losses.score_consistency(scores, *scores_before)
+            return equations.score_consistency(scores, *scores_before)
         if self.consistency == "scl":
             return self.ema_heatmaps.consistency(maps, *where)
         return tf.constant(0.0)

@@ -11,7 +11,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf import SPMLModel, baselines, methods, networks, optimizers
+from spml_tf import SPMLModel, methods, networks, optimizers
+from spml_tf.losses import baselines
 
 K, ALPHA = 1.7, 0.2
 
