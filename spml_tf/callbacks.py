@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf.banks import EMABank
+from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs import RunFolder
 from spml_tf.system.files import replaced

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import banks, targets
+from spml_tf import targets
+from spml_tf.banks import ema_bank
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.losses import baselines
 
@@ -61,11 +62,11 @@ class LabelStore(keras.layers.Layer):
 
     def write(self, index: tf.Tensor, codes: tf.Tensor) -> None:
         """Stores int8 codes [B, L] in the rows index [B]."""
-        every_index, every_code = banks.from_all_replicas(index, codes)
+        every_index, every_code = ema_bank.from_all_replicas(index, codes)
         self.codes.value.scatter_update(tf.IndexedSlices(every_code, every_index))
 
     def select(
-        self, scores: banks.EMABank, positives_per_image: float, budget: targets.Budget
+        self, scores: ema_bank.EMABank, positives_per_image: float, budget: targets.Budget
     ) -> None:
         """Marks the expected positives anew (zhat of eq. 5).
 

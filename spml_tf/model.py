@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import banks, heatmap_banks, methods, targets
+from spml_tf import methods, targets
+from spml_tf.banks import ema_bank, heatmap_bank
 from spml_tf.callbacks import with_epoch_start
 from spml_tf.label_store import LabelEstimates, LabelStore
 from spml_tf.losses import equations
@@ -52,7 +53,7 @@ class SPMLModel(keras.Model):
             `baselines.mark_large_losses`.
         heatmap_size: W, cells per side of the heatmap bank; None means the network's G.
         heatmap_classes: classes of each image whose heatmaps are kept; None means all, see
-            `heatmap_banks.CompactHeatmapBank`.
+            `heatmap_bank.CompactHeatmapBank`.
         bank_dtype: "float32", "float16" or "uint8".
         seed: int, of the stochastic rounding of uint8 banks and of ROLE's first estimates.
         train_metrics: whether compiled metrics see training batches too; `MeanAveragePrecision`
@@ -108,10 +109,10 @@ class SPMLModel(keras.Model):
         bank = {"momentum": ema_momentum, "storage": bank_dtype, "seed": seed}
         self.heatmap_size = heatmap_size or network.output_shape[1]
         self.heatmap_classes = heatmap_classes
-        self.ema_scores = banks.score_bank(num_images, self.num_classes, **bank)
+        self.ema_scores = ema_bank.score_bank(num_images, self.num_classes, **bank)
         self.ema_heatmaps = None
         if self.consistency == "scl":
-            self.ema_heatmaps = heatmap_banks.heatmap_bank(
+            self.ema_heatmaps = heatmap_bank.heatmap_bank(
                 num_images, self.num_classes, self.heatmap_size, heatmap_classes, **bank
             )
         self._add_state()
@@ -271,7 +272,7 @@ class SPMLModel(keras.Model):
         Raises:
             ValueError: where a bank of the checkpoint has another shape or dtype than this model's.
         """
-        banks.load_all(path, [x for x in (self.ema_scores, self.ema_heatmaps) if x is not None])
+        ema_bank.load_all(path, [x for x in (self.ema_scores, self.ema_heatmaps) if x is not None])
 
     def get_config(self) -> dict[str, Any]:
         names = (

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from spml_tf import boxes
+from spml_tf.banks import warping
 from spml_tf.images import crop, decode_crop, decode_image, resize
 from spml_tf.labels import validate_labels
 from spml_tf.readers.examples import Examples
@@ -180,7 +180,7 @@ def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
             f"labels); index is each image's number in [0, num_images). Received: {found}"
         )
     size = tf.shape(x["image"])[0]
-    box = tf.cast(x["box"], tf.float32) if "box" in x else boxes.whole_image_boxes(size)
+    box = tf.cast(x["box"], tf.float32) if "box" in x else warping.whole_image_boxes(size)
     flip = tf.cast(x["flip"], tf.bool) if "flip" in x else tf.zeros([size], tf.bool)
     return x["image"], box, flip, tf.cast(x["index"], tf.int64)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spml_tf import banks, heatmap_banks
+from spml_tf.banks import ema_bank, heatmap_bank
 
 
 def test_first_visit_sets_and_later_visits_average():
     """mu = 0.75: 0.4 is set; then 0.75 * 0.4 + 0.25 * 0.8 = 0.5. Image 1 is never touched."""
-    bank = banks.score_bank(3, 2, momentum=0.75)
+    bank = ema_bank.score_bank(3, 2, momentum=0.75)
     index = tf.constant([2, 0], tf.int64)
     values, visited = bank.read(index)
     assert not visited.numpy().any()
@@ -25,7 +25,7 @@ def test_first_visit_sets_and_later_visits_average():
 
 def test_only_cells_inside_are_written():
     """2x2 cells, the left column inside: the right column stays unvisited and as it was."""
-    bank = heatmap_banks.heatmap_bank(1, 1, grid=2, momentum=0.5)
+    bank = heatmap_bank.heatmap_bank(1, 1, grid=2, momentum=0.5)
     left = tf.constant([[[True, False], [True, False]]])
     index = tf.constant([0], tf.int64)
     bank.write(index, tf.fill([1, 2, 2, 1], 0.8), left)
@@ -35,11 +35,11 @@ def test_only_cells_inside_are_written():
     np.testing.assert_allclose(values[0, ..., 0], [[0.6, 0.4], [0.6, 0.4]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("storage", banks.DTYPES)
+@pytest.mark.parametrize("storage", ema_bank.DTYPES)
 def test_storage_follows_a_moving_average(storage):
     """40 writes towards 1 from 0 with mu 0.9 end at 1 - 0.9^40 = 0.985; rounding to nearest in
     uint8 would stall at 0.98: 255 * 0.1 * 0.02 = 0.5. Stored as asked, off by about a step."""
-    bank = banks.score_bank(1000, 1, momentum=0.9, storage=storage, seed=3)
+    bank = ema_bank.score_bank(1000, 1, momentum=0.9, storage=storage, seed=3)
     assert bank.values.dtype == storage
     index = tf.range(1000, dtype=tf.int64)
     write = tf.function(bank.write)
@@ -58,7 +58,7 @@ def test_uint8_rounding_is_unbiased_seeded_and_exact_at_the_ends():
     index = tf.range(5000, dtype=tf.int64)
     means = []
     for seed in (1, 1, 2):
-        bank = banks.score_bank(5000, 2, storage="uint8", seed=seed)
+        bank = ema_bank.score_bank(5000, 2, storage="uint8", seed=seed)
         bank.write(index, tf.tile([[0.3, 1.0]], [5000, 1]))
         stored = bank.values.numpy()
         assert set(np.unique(stored[:, 0])) == {76, 77}  # 0.3 * 255 = 76.5
@@ -70,7 +70,7 @@ def test_uint8_rounding_is_unbiased_seeded_and_exact_at_the_ends():
 
 
 def test_cells_outside_keep_their_bytes():
-    bank = heatmap_banks.heatmap_bank(1, 1, grid=1, storage="uint8")
+    bank = heatmap_bank.heatmap_bank(1, 1, grid=1, storage="uint8")
     index, outside = tf.constant([0], tf.int64), tf.constant([[[False]]])
     bank.write(index, tf.fill([1, 1, 1, 1], 0.37))
     before = bank.values.numpy()
@@ -79,10 +79,10 @@ def test_cells_outside_keep_their_bytes():
     np.testing.assert_array_equal(bank.values.numpy(), before)
 
 
-@pytest.mark.parametrize("storage", banks.DTYPES)
+@pytest.mark.parametrize("storage", ema_bank.DTYPES)
 def test_saved_with_the_layer(storage, tmp_path):
     def build():
-        bank = heatmap_banks.heatmap_bank(4, 3, grid=2, storage=storage)
+        bank = heatmap_bank.heatmap_bank(4, 3, grid=2, storage=storage)
         return keras.Sequential([bank]), bank
 
     model, bank = build()
@@ -100,7 +100,7 @@ def test_saved_with_the_layer(storage, tmp_path):
 
 def test_written_in_place():
     """The tensor behind the weight is the same before and after: nothing of size N is copied."""
-    bank = banks.score_bank(10, 2)
+    bank = ema_bank.score_bank(10, 2)
     before = bank.values.value
     tf.function(bank.write)(tf.constant([1], tf.int64), tf.ones([1, 2]))
     assert bank.values.value is before
@@ -113,10 +113,10 @@ def test_written_in_place():
 
 def test_config_and_errors():
     for kept in (None, 2):
-        bank = heatmap_banks.heatmap_bank(4, 3, 2, kept, storage="uint8", momentum=0.7, seed=5)
+        bank = heatmap_bank.heatmap_bank(4, 3, 2, kept, storage="uint8", momentum=0.7, seed=5)
         config = bank.get_config()
         assert type(bank).from_config(config).get_config() == config
     with pytest.raises(ValueError, match="momentum must lie"):
-        banks.score_bank(1, 1, momentum=1.0)
+        ema_bank.score_bank(1, 1, momentum=1.0)
     with pytest.raises(ValueError, match="storage must be one of"):
-        banks.score_bank(1, 1, storage="int8")
+        ema_bank.score_bank(1, 1, storage="int8")

@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf import boxes
+from spml_tf.banks import warping
 
 
 def sample(values: np.ndarray, position: float) -> list[tuple[int, float]]:
@@ -53,7 +53,7 @@ def test_reading_equals_brute_force(box, grid, size, flip, seed):
     expected = brute_force_warp(image, box, size)
     if flip:
         expected = expected[:, ::-1]
-    found = boxes.to_crop_frame(image[None], as_batch(box), tf.constant([flip]), size)[0]
+    found = warping.to_crop_frame(image[None], as_batch(box), tf.constant([flip]), size)[0]
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
@@ -61,7 +61,7 @@ def test_reading_equals_brute_force(box, grid, size, flip, seed):
 @given(crop_boxes(), st.integers(1, 9), st.integers(1, 9), st.booleans(), st.integers(0, 2**31))
 def test_writing_back_equals_brute_force_inside_the_crop(box, grid, size, flip, seed):
     crop = np.random.default_rng(seed).random((size, size, 2)).astype(np.float32)
-    values, inside = boxes.to_image_frame(crop[None], as_batch(box), tf.constant([flip]), grid)
+    values, inside = warping.to_image_frame(crop[None], as_batch(box), tf.constant([flip]), grid)
     upright = crop[:, ::-1] if flip else crop
     y1, x1, y2, x2 = np.array(box, np.float32)
     for row in range(grid):
@@ -87,7 +87,7 @@ def test_a_ramp_reads_as_the_crops_coordinates(box, grid, size, axis):
     low, high = (box[0], box[2]) if axis == "y" else (box[1], box[3])
     centres = low + (np.arange(size) + 0.5) / size * (high - low)
     expected = np.clip(centres, 0.5 / grid, 1.0 - 0.5 / grid)
-    warped = boxes.warp(image[None, ..., None].copy(), as_batch(box), size)[0, ..., 0].numpy()
+    warped = warping.warp(image[None, ..., None].copy(), as_batch(box), size)[0, ..., 0].numpy()
     lines = warped if axis == "y" else warped.T
     np.testing.assert_allclose(lines, np.broadcast_to(expected[:, None], (size, size)), atol=1e-5)
 
@@ -96,8 +96,8 @@ def test_a_ramp_reads_as_the_crops_coordinates(box, grid, size, axis):
 @given(st.integers(1, 12), st.integers(0, 2**31))
 def test_the_whole_image_at_equal_grids_is_the_identity(grid, seed):
     image = np.random.default_rng(seed).random((1, grid, grid, 3)).astype(np.float32)
-    whole = boxes.whole_image_boxes(1)
-    np.testing.assert_allclose(boxes.warp(image, whole, grid), image, atol=1e-5)
+    whole = warping.whole_image_boxes(1)
+    np.testing.assert_allclose(warping.warp(image, whole, grid), image, atol=1e-5)
 
 
 @settings(max_examples=20, deadline=None)
@@ -107,9 +107,9 @@ def test_write_then_read_is_exact_where_cells_coincide(top, left, flip, seed):
     box = as_batch((top / 8, left / 8, (top + 5) / 8, (left + 5) / 8))
     maps = np.random.default_rng(seed).random((1, 5, 5, 2)).astype(np.float32)
     flips = tf.constant([flip])
-    values, inside = boxes.to_image_frame(maps, box, flips, 8)
+    values, inside = warping.to_image_frame(maps, box, flips, 8)
     assert inside.numpy().sum() == 25
-    back, counts = boxes.masked_to_crop_frame(values, inside, box, flips, 5)
+    back, counts = warping.masked_to_crop_frame(values, inside, box, flips, 5)
     assert counts.numpy().all()
     np.testing.assert_allclose(back, maps, atol=1e-5)
 
@@ -117,14 +117,14 @@ def test_write_then_read_is_exact_where_cells_coincide(top, left, flip, seed):
 def test_flipping_twice_is_nothing():
     maps = tf.random.stateless_uniform([2, 3, 4, 1], [1, 2])
     flips = tf.constant([True, False])
-    np.testing.assert_array_equal(boxes.flip_maps(boxes.flip_maps(maps, flips), flips), maps)
-    np.testing.assert_array_equal(boxes.flip_maps(maps, flips)[1], maps[1])
-    assert not np.array_equal(boxes.flip_maps(maps, flips)[0], maps[0])
+    np.testing.assert_array_equal(warping.flip_maps(warping.flip_maps(maps, flips), flips), maps)
+    np.testing.assert_array_equal(warping.flip_maps(maps, flips)[1], maps[1])
+    assert not np.array_equal(warping.flip_maps(maps, flips)[0], maps[0])
 
 
 def test_the_inverse_box_by_hand():
     """The crop (0.25, 0.5, 0.75, 1) is half the image each way: -0.25/0.5, -0.5/0.5, ..."""
-    found = boxes.inverse_boxes(as_batch((0.25, 0.5, 0.75, 1.0)))
+    found = warping.inverse_boxes(as_batch((0.25, 0.5, 0.75, 1.0)))
     np.testing.assert_allclose(found, [[-0.5, -1.0, 1.5, 1.0]])
 
 
@@ -136,12 +136,12 @@ def test_cells_never_visited_do_not_count_and_do_not_leak():
     """
     maps = tf.constant([[[[0.8], [9.0]], [[0.8], [9.0]]]])
     visited = tf.constant([[[True, False], [True, False]]])
-    whole, still = boxes.whole_image_boxes(1), tf.constant([False])
-    target, counts = boxes.masked_to_crop_frame(maps, visited, whole, still, 4)
+    whole, still = warping.whole_image_boxes(1), tf.constant([False])
+    target, counts = warping.masked_to_crop_frame(maps, visited, whole, still, 4)
     np.testing.assert_array_equal(counts[0], [[True, True, False, False]] * 4)
     np.testing.assert_allclose(target[0, :, :3, 0], np.full((4, 3), 0.8), rtol=1e-6)
 
 
 @pytest.mark.parametrize("grid", [4, 7])
 def test_every_cell_is_inside_the_whole_image(grid):
-    assert boxes.cells_inside(boxes.whole_image_boxes(2), grid).numpy().all()
+    assert warping.cells_inside(warping.whole_image_boxes(2), grid).numpy().all()

@@ -9,7 +9,8 @@ import tensorflow as tf
 from reference import moved_heatmap, numpy_warp
 
 import spml_tf
-from spml_tf import banks, heatmap_banks, metrics, networks
+from spml_tf import metrics, networks
+from spml_tf.banks import ema_bank, heatmap_bank
 from spml_tf.losses import equations
 
 N, L, W, G, KEPT = 5, 6, 5, 4, 3
@@ -38,7 +39,7 @@ def tensors(values: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
 def test_against_a_dictionary_of_maps():
     """Random visits: kept classes, maps, marks and SCL equal a plain loop's over dictionaries."""
     rng = np.random.default_rng(0)
-    bank = heatmap_banks.heatmap_bank(N, L, W, KEPT, momentum=0.7)
+    bank = heatmap_bank.heatmap_bank(N, L, W, KEPT, momentum=0.7)
     update = tf.function(bank.update)
     known: list[dict[int, tuple]] = [{} for _ in range(N)]
     replaced = 0
@@ -93,7 +94,7 @@ def test_a_class_that_goes_is_forgotten():
 
     mu = 0.5 and maps of one cell: class 0 goes 0.4, 0.6, 0.7; class 1 begins with 0.9, comes back
     with 0.2 and not with 0.55, the mean of the two."""
-    bank = heatmap_banks.heatmap_bank(1, 3, 1, 2, momentum=0.5)
+    bank = heatmap_bank.heatmap_bank(1, 3, 1, 2, momentum=0.5)
     codes = tf.constant([[1, -1, -1]], tf.int8)
     visit = {
         "index": tf.constant([0], tf.int64),
@@ -118,7 +119,7 @@ def test_a_class_that_goes_is_forgotten():
 
 def test_bytes_outside_the_crop_move_with_their_class():
     """uint8, a class that changes its slot: cells outside the crop keep the stored byte."""
-    bank = heatmap_banks.heatmap_bank(1, 2, 2, 2, storage="uint8")
+    bank = heatmap_bank.heatmap_bank(1, 2, 2, 2, storage="uint8")
     visit = {
         "maps": tf.constant([[[[0.3, 0.7]]]]),
         "index": tf.constant([0], tf.int64),
@@ -195,7 +196,7 @@ def test_saved_resumed_and_taken_over(tmp_path):
             getattr(other.ema_heatmaps, name).numpy(), getattr(model.ema_heatmaps, name).numpy()
         )
     with pytest.raises(ValueError, match="heatmap_classes"):
-        banks.load_all(str(path), [trained(3, bank_dtype="uint8").ema_heatmaps])
+        ema_bank.load_all(str(path), [trained(3, bank_dtype="uint8").ema_heatmaps])
     config = model.get_config()
     assert config["heatmap_classes"] == 2
     assert spml_tf.SPMLModel.from_config(config).ema_heatmaps.kept == 2

@@ -18,7 +18,8 @@ from saved_runs import copy_after_epoch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_network import tiny_cam
 
-from spml_tf import banks, callbacks, networks, snapshots, train
+from spml_tf import callbacks, networks, snapshots, train
+from spml_tf.banks import ema_bank
 from spml_tf.heatmap_recorder import HeatmapRecorder
 from spml_tf.model import SPMLModel
 from spml_tf.readers import Examples
@@ -217,7 +218,7 @@ def test_of_many_epochs_tensorboard_shows_some(tmp_path, examples):
 
 def test_scores_by_kind_of_label(monkeypatch):
     """Six labels, of which the last image was never visited; then every other image only."""
-    bank = banks.score_bank(3, 2)
+    bank = ema_bank.score_bank(3, 2)
     bank.values.assign([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
     bank.visited.assign([True, True, False])
     labels = tf.Variable(np.array([[1, 2], [0, -1], [1, 1]], np.int8))

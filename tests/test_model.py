@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from reference import moved_heatmap, numpy_warp
 
 import spml_tf
-from spml_tf import boxes, metrics, networks, optimizers
+from spml_tf import metrics, networks, optimizers
+from spml_tf.banks import warping
 
 N, L, SIZE = 12, 3, 32
 
@@ -223,7 +224,7 @@ def test_a_batch_without_box_and_flip_is_the_whole_image():
         lambda x, y: (
             {
                 **x,
-                "box": boxes.whole_image_boxes(tf.shape(y)[0]),
+                "box": warping.whole_image_boxes(tf.shape(y)[0]),
                 "flip": tf.zeros_like(y[:, 0]) > 0,
             },
             y,

@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
-from spml_tf import boxes, heatmap_banks, images, networks, readers, runs
+from spml_tf import images, networks, readers, runs
+from spml_tf.banks import heatmap_bank, warping
 from spml_tf.drawing.overlays import enlarge
 from spml_tf.readers import Examples
 
@@ -67,7 +68,7 @@ def visit(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """A crop of the photo, [1, S, S, 3], and the network's map of it, [1, G, G, L]."""
     size = network.input_shape[1]
-    crop = boxes.flip_maps(tf.image.crop_and_resize(photo[None], box, [0], [size, size]), flip)
+    crop = warping.flip_maps(tf.image.crop_and_resize(photo[None], box, [0], [size, size]), flip)
     return crop, tf.sigmoid(network(crop))
 
 
@@ -75,17 +76,17 @@ def draw_bank(path: Path, network: keras.Model, column: int, name: str) -> None:
     """The photo with its bank, a crop, the warped target, the crop's map, the bank after it."""
     photo = tf.constant(imread(cbook.get_sample_data("grace_hopper.jpg")), tf.float32)
     grid, classes = 2 * network.output_shape[1], network.output_shape[-1]
-    bank = heatmap_banks.heatmap_bank(1, classes, grid=grid)
+    bank = heatmap_bank.heatmap_bank(1, classes, grid=grid)
     index = tf.constant([0], tf.int64)
     for corners, mirrored in VISITS:
         box, flip = tf.constant([corners]), tf.constant([mirrored])
         _, maps = visit(network, photo, box, flip)
-        bank.write(index, *boxes.to_image_frame(maps, box, flip, grid))
+        bank.write(index, *warping.to_image_frame(maps, box, flip, grid))
     before = bank.read(index)
     box, flip = tf.constant([LAST[0]]), tf.constant([LAST[1]])
     crop, maps = visit(network, photo, box, flip)
-    target, _ = boxes.masked_to_crop_frame(*before, box, flip, maps.shape[1])
-    bank.write(index, *boxes.to_image_frame(maps, box, flip, grid))
+    target, _ = warping.masked_to_crop_frame(*before, box, flip, maps.shape[1])
+    bank.write(index, *warping.to_image_frame(maps, box, flip, grid))
     whole = images.resize(photo, network.input_shape[1])
     figure, axes = canvas(1, 5, 2.2, 1.15)
     tiles = (

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from spml_tf import boxes
-from spml_tf.banks import EMABank, from_all_replicas
+from spml_tf.banks import warping
+from spml_tf.banks.ema_bank import EMABank, from_all_replicas
 from spml_tf.labels import POSITIVE
 from spml_tf.losses import equations
 
@@ -41,7 +41,7 @@ class HeatmapBank(EMABank):
             scalar float32, 0 where nothing has been visited.
         """
         known = self.read(index)
-        target = boxes.masked_to_crop_frame(*known, box, flip, tf.shape(maps)[1])
+        target = warping.masked_to_crop_frame(*known, box, flip, tf.shape(maps)[1])
         return equations.spatial_consistency(maps, *target)
 
     def update(
@@ -61,7 +61,7 @@ class HeatmapBank(EMABank):
             codes: [B, L] int8, their labels in {1, 0, -1, 2}. Scores and labels matter to a bank
                 that keeps some of the classes only.
         """
-        values, inside = boxes.to_image_frame(maps, box, flip, self.grid)
+        values, inside = warping.to_image_frame(maps, box, flip, self.grid)
         self.write(index, values, inside)
 
     def all_classes(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -120,7 +120,7 @@ class CompactHeatmapBank(HeatmapBank):
     ) -> tf.Tensor:
         """SCL over the classes that are kept; arguments and result as in `HeatmapBank`."""
         own = _of_classes(maps, tf.gather(self.classes.value, index))
-        target = boxes.masked_to_crop_frame(*self.read(index), box, flip, tf.shape(maps)[1])
+        target = warping.masked_to_crop_frame(*self.read(index), box, flip, tf.shape(maps)[1])
         return equations.sparse_spatial_consistency(own, *target, self.num_classes)
 
     def update(
@@ -135,7 +135,7 @@ class CompactHeatmapBank(HeatmapBank):
         """Chooses the classes to keep and moves their maps; arguments as in `HeatmapBank`."""
         rank = scores + 2.0 * tf.cast(codes == POSITIVE, scores.dtype)
         classes = tf.math.top_k(rank, self.kept).indices
-        new, inside = boxes.to_image_frame(_of_classes(maps, classes), box, flip, self.grid)
+        new, inside = warping.to_image_frame(_of_classes(maps, classes), box, flip, self.grid)
         index, classes, new, inside = from_all_replicas(index, classes, new, inside)
         same = classes[:, :, None] == tf.gather(self.classes.value, index)[:, None, :]
         slot = tf.argmax(same, axis=2)  # where a class was kept so far
