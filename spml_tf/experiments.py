@@ -253,7 +253,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _check_methods(path: str, plan: Plan) -> None:
     cli.import_tensorflow()
-    from spml_tf import methods
+    from spml_tf.training import methods
 
     for number, row in enumerate(plan.rows):
         try:

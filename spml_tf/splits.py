@@ -14,7 +14,7 @@ from spml_tf.data_settings import DataSettings
 from spml_tf.readers import Examples
 from spml_tf.runs import RunFolder
 from spml_tf.system.errors import UserError
-from spml_tf.targets import Budget
+from spml_tf.training.selection import Budget
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import keras
 
     from spml_tf.heatmap_recorder import HeatmapRecorder
-    from spml_tf.model import SPMLModel
     from spml_tf.runs import RunFolder
     from spml_tf.splits import Splits
+    from spml_tf.training.model import SPMLModel
 
 # Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
 _TRAIN_METRICS_UP_TO = 100_000_000
@@ -95,9 +95,9 @@ def _prepare_tensorflow(settings: Settings) -> None:
 
 
 def _build(settings: Settings, data: Splits) -> SPMLModel:
-    from spml_tf import methods
     from spml_tf.metrics import MeanAveragePrecision
-    from spml_tf.model import SPMLModel
+    from spml_tf.training import methods
+    from spml_tf.training.model import SPMLModel
 
     try:
         method, _ = methods.parse_method(settings.method)
@@ -165,7 +165,8 @@ def _optimizer(settings: Settings, num_images: int) -> keras.optimizers.Optimize
     """Adam for backbone and head; a schedule's end is the last step of the run."""
     import keras
 
-    from spml_tf import methods, optimizers, pipeline
+    from spml_tf import pipeline
+    from spml_tf.training import methods, optimizers
 
     steps = pipeline.steps_per_epoch(num_images, settings.batch_size)
 

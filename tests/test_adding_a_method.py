@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spml_tf import SPMLModel, methods, networks
+from spml_tf import SPMLModel, networks
+from spml_tf.training import methods
 
 PAGE = Path(__file__).parent.parent / "docs" / "adding_a_method.md"
 

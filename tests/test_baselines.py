@@ -11,8 +11,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf import SPMLModel, methods, networks, optimizers
+from spml_tf import SPMLModel, networks
 from spml_tf.losses import baselines
+from spml_tf.training import methods, optimizers
 
 K, ALPHA = 1.7, 0.2
 

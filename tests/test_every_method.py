@@ -20,11 +20,12 @@ from miniature import VOC_CLASSES, write_voc
 from saved_runs import arrays, assert_equal_runs, copy_after_epoch, kill_at
 from tiny_network import tiny_cam
 
-from spml_tf import export, methods, networks, splits, train
+from spml_tf import export, networks, splits, train
 from spml_tf.labels import EXPECTED
 from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings
 from spml_tf.system import cli
+from spml_tf.training import methods
 
 NAMES = (*methods.METHODS, "en+cl", "en+scl")
 # The networks of all are alike; the slow part exports every one.

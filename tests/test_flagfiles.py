@@ -23,9 +23,10 @@ from miniature import BUILDERS
 from saved_runs import history
 from tiny_network import tiny_cam
 
-from spml_tf import methods, networks, train
+from spml_tf import networks, train
 from spml_tf.settings import Settings, resolve
 from spml_tf.system import cli
+from spml_tf.training import methods
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 # Both of these train on other data than miniature ones, see test_every_method.

@@ -21,10 +21,10 @@ from tiny_network import tiny_cam
 from spml_tf import callbacks, networks, snapshots, train
 from spml_tf.banks import ema_bank
 from spml_tf.heatmap_recorder import HeatmapRecorder
-from spml_tf.model import SPMLModel
 from spml_tf.readers import Examples
 from spml_tf.runs import RunFolder
 from spml_tf.system.errors import UserError
+from spml_tf.training.model import SPMLModel
 
 LABELS = np.array([[1, -1, -1], [-1, 1, -1], [0, -1, 1], [-1, -1, 1]], np.int8)
 NAMES = ("a", "b", "_\u00fc/\u732b $c$.jpg", "d")

@@ -9,8 +9,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf import methods
 from spml_tf.losses import equations
+from spml_tf.training import methods
 
 LN2 = np.log(2.0)
 LN4 = np.log(4.0)

@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 import spml_tf
-from spml_tf import methods
 from spml_tf.settings import Settings, resolve
 from spml_tf.system import cli
+from spml_tf.training import methods
 
 ROOT = Path(__file__).parent.parent
 # A module imports only from those before it.

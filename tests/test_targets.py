@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf import targets
+from spml_tf.training import selection
 
 # 6 images, 2 classes; annotated positives: 2 of class 0, 1 of class 1 (shares 2/3, 1/3).
 LABELS = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1], [-1, 0], [-1, -1]], np.int8)
@@ -16,13 +16,13 @@ SCORES = np.array([[0.9, 0.5], [0.1, 0.2], [0.5, 0.1], [0.5, 0.9], [0.7, 0.99], 
 
 def test_budgets_by_hand():
     """K = 1: p = 1 * 6 * (2/3, 1/3) = (4, 2)."""
-    np.testing.assert_allclose(targets.class_budgets(LABELS, 1.0), [4.0, 2.0])
+    np.testing.assert_allclose(selection.class_budgets(LABELS, 1.0), [4.0, 2.0])
 
 
 def test_selection_over_all_images_by_hand():
     """Class 0, p = 4: images 0 (.9, annotated), 4 (.7), 2 and 3 (.5) -> 4, 2, 3 are new.
     Class 1, p = 2: image 4 is a known negative; 3 (.9), then 0 before 5 at .5 by index."""
-    found = targets.expected_positives(SCORES, LABELS, 1.0)
+    found = selection.expected_positives(SCORES, LABELS, 1.0)
     expected = np.zeros((6, 2), bool)
     expected[[4, 2, 3], 0] = True
     expected[[3, 0], 1] = True
@@ -31,7 +31,7 @@ def test_selection_over_all_images_by_hand():
 
 def test_selection_over_unannotated_images_by_hand():
     """p - n = (4 - 2, 2 - 1) = (2, 1) among unknown labels: images 4, 2 (before 3); image 3."""
-    found = targets.expected_positives(SCORES, LABELS, 1.0, "unannotated")
+    found = selection.expected_positives(SCORES, LABELS, 1.0, "unannotated")
     expected = np.zeros((6, 2), bool)
     expected[[4, 2], 0] = True
     expected[3, 1] = True
@@ -41,7 +41,7 @@ def test_selection_over_unannotated_images_by_hand():
 @settings(max_examples=50, deadline=None)
 @given(
     st.integers(1, 12), st.integers(1, 4), st.floats(0.1, 6.0), st.integers(0, 999),
-    st.sampled_from([*targets.BUDGETS, "shares"]),
+    st.sampled_from([*selection.BUDGETS, "shares"]),
 )  # fmt: skip
 def test_laws(images, classes, mean, seed, budget):
     """Only unknown labels are chosen, as many as the budget allows, and the best ones."""
@@ -50,7 +50,7 @@ def test_laws(images, classes, mean, seed, budget):
     scores = rng.random((images, classes))
     shares = rng.random(classes)
     given = shares if budget == "shares" else budget
-    found = targets.expected_positives(scores, labels, mean, given)
+    found = selection.expected_positives(scores, labels, mean, given)
     unknown = (labels == -1) | (labels == 2)
     assert not (found & ~unknown).any()
     annotated = (labels == 1).sum(axis=0)
@@ -78,7 +78,7 @@ def test_global_budget_by_hand():
     (image 0, class 1); 0.95 is a known negative."""
     labels = np.array([[1, -1], [1, -1], [0, 1], [-1, -1]], np.int8)
     scores = np.array([[0.1, 0.7], [0.2, 0.8], [0.95, 0.3], [0.9, 0.7]])
-    found = targets.expected_positives(scores, labels, 1.5, "global")
+    found = selection.expected_positives(scores, labels, 1.5, "global")
     np.testing.assert_array_equal(found, [[0, 1], [0, 1], [0, 0], [1, 0]])
 
 
@@ -89,19 +89,19 @@ def test_shares_of_the_classes_by_hand():
     labels = np.array([[1, -1], [1, -1], [0, 1], [-1, -1]], np.int8)
     scores = np.array([[0.1, 0.7], [0.2, 0.6], [0.95, 0.3], [0.9, 0.7]])
     for shares in ([0.75, 0.5], np.array([0.75, 0.5], np.float32)):
-        found = targets.expected_positives(scores, labels, 1.0, shares)
+        found = selection.expected_positives(scores, labels, 1.0, shares)
         np.testing.assert_array_equal(found, [[0, 1], [0, 0], [0, 0], [1, 0]])
 
 
 def test_a_class_without_annotation_selects_nothing():
-    assert not targets.expected_positives(SCORES, np.full((6, 2), -1, np.int8), 2.0).any()
+    assert not selection.expected_positives(SCORES, np.full((6, 2), -1, np.int8), 2.0).any()
 
 
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="budget must be one of"):
-        targets.expected_positives(SCORES, LABELS, 1.0, "some")
+        selection.expected_positives(SCORES, LABELS, 1.0, "some")
     for shares in ([0.5], [0.5, 1.5], [0.5, float("nan")]):
         with pytest.raises(ValueError, match=r"a rule or 2 shares in \[0, 1\]"):
-            targets.expected_positives(SCORES, LABELS, 1.0, shares)
+            selection.expected_positives(SCORES, LABELS, 1.0, shares)
     with pytest.raises(ValueError, match="must have one shape"):
-        targets.expected_positives(SCORES[:3], LABELS, 1.0)
+        selection.expected_positives(SCORES[:3], LABELS, 1.0)

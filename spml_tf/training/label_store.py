@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import targets
 from spml_tf.banks import ema_bank
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.losses import baselines
+from spml_tf.training import selection
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -66,7 +66,7 @@ class LabelStore(keras.layers.Layer):
         self.codes.value.scatter_update(tf.IndexedSlices(every_code, every_index))
 
     def select(
-        self, scores: ema_bank.EMABank, positives_per_image: float, budget: targets.Budget
+        self, scores: ema_bank.EMABank, positives_per_image: float, budget: selection.Budget
     ) -> None:
         """Marks the expected positives anew (zhat of eq. 5).
 
@@ -75,18 +75,18 @@ class LabelStore(keras.layers.Layer):
         Args:
             scores: the score bank.
             positives_per_image: K.
-            budget: as for `targets.expected_positives`.
+            budget: as for `selection.expected_positives`.
         """
         codes, averages = np.array(self.codes.numpy()), scores.values.numpy()
         codes[codes == EXPECTED] = UNKNOWN
         seen = np.flatnonzero(scores.visited.numpy())
         if len(seen) == len(codes):  # as a rule: spare the copies
-            chosen = targets.expected_positives(averages, codes, positives_per_image, budget)
+            chosen = selection.expected_positives(averages, codes, positives_per_image, budget)
             codes[chosen] = EXPECTED
         else:
             known = codes[seen]
             known[
-                targets.expected_positives(averages[seen], known, positives_per_image, budget)
+                selection.expected_positives(averages[seen], known, positives_per_image, budget)
             ] = EXPECTED
             codes[seen] = known
         self.codes.assign(codes)

@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import methods, targets
 from spml_tf.banks import ema_bank, heatmap_bank
 from spml_tf.callbacks import with_epoch_start
-from spml_tf.label_store import LabelEstimates, LabelStore
 from spml_tf.losses import equations
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.pipeline import unpack
+from spml_tf.training import methods, selection
+from spml_tf.training.label_store import LabelEstimates, LabelStore
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -37,14 +37,14 @@ class SPMLModel(keras.Model):
         network: functional keras.Model, images -> CAM logits [B, G, G, L] float32, whose head is
             the layer "cam_logits" (see `spml_tf.networks`).
         num_images: N, number of training images.
-        method: a row of `spml_tf.methods.METHODS`, alone or with "+cl" or "+scl".
+        method: a row of `spml_tf.training.methods.METHODS`, alone or with "+cl" or "+scl".
         positives_per_image: K of eq. 3; needed by methods that select, by EPR and by ROLE.
         warmup_epochs: epochs in which only the head is trained; the backbone then runs as in
             inference, its batch normalisation included.
         freeze_batch_norm: keep the batch normalisation of the backbone as it is throughout.
         selection_start_epoch: first epoch with expected positives.
         selection_budget: "all", "unannotated", "global" or each class's share of the images, see
-            `targets.expected_positives`.
+            `selection.expected_positives`.
         consistency_start_epoch: first epoch with the consistency loss.
         consistency_weight: gamma of eq. 8.
         ema_momentum: mu of eq. 4.
@@ -75,7 +75,7 @@ class SPMLModel(keras.Model):
         warmup_epochs: int = 0,
         freeze_batch_norm: bool = False,
         selection_start_epoch: int = 2,
-        selection_budget: targets.Budget = "all",
+        selection_budget: selection.Budget = "all",
         consistency_start_epoch: int = 2,
         consistency_weight: float = 0.25,
         ema_momentum: float = 0.8,
@@ -91,7 +91,7 @@ class SPMLModel(keras.Model):
         super().__init__(**kwargs)
         self.row, self.consistency = methods.parse_method(method)
         methods.check_positives_per_image(method, positives_per_image)
-        targets.check_budget(selection_budget, network.output_shape[-1])
+        selection.check_budget(selection_budget, network.output_shape[-1])
         self.network, self.method = network, method
         self.positives_per_image = positives_per_image
         self.warmup_epochs = warmup_epochs
