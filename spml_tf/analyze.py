@@ -15,7 +15,7 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced_folder
 
 if TYPE_CHECKING:
-    from spml_tf.readers import Examples
+    from spml_tf.datasets.readers import Examples
     from spml_tf.reports.analysis_index import AnalysisFigure
     from spml_tf.run_groups import Group
     from spml_tf.settings import Settings
@@ -135,7 +135,7 @@ def _check_target(target: Path) -> None:
 
 def _examples(first: Any, split: str, data_dir: str | None) -> Examples | str:
     """The images reported on, or why they cannot be had."""
-    from spml_tf import splits
+    from spml_tf.datasets import splits
 
     settings: Settings = first.settings
     if data_dir is not None:
@@ -155,7 +155,8 @@ def _examples(first: Any, split: str, data_dir: str | None) -> Examples | str:
 
 
 def _find_peaks(groups: Sequence[Group], examples: Examples, batch_size: int) -> None:
-    from spml_tf import networks, pipeline, scoring
+    from spml_tf import networks, scoring
+    from spml_tf.datasets import pipeline
 
     runs = [run for group in groups for run in group.runs]
     for number, run in enumerate(runs, start=1):

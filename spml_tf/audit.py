@@ -14,9 +14,9 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_json
 
 if TYPE_CHECKING:
+    from spml_tf.datasets.splits import Splits
     from spml_tf.missing_labels import Candidate
     from spml_tf.runs import RunFolder
-    from spml_tf.splits import Splits
 
 _USAGE = """Lists the labels that a run's training images probably miss, and those that look wrong.
 
@@ -66,7 +66,8 @@ def audit(options: _Options) -> dict[str, Any]:
         UserError: for a run or data that cannot be read, a data set without unknown labels, or a
             folder that cannot be written.
     """
-    from spml_tf import candidates, missing_labels, networks, splits
+    from spml_tf import candidates, missing_labels, networks
+    from spml_tf.datasets import splits
     from spml_tf.labels import UNKNOWN
     from spml_tf.runs import RunFolder
 
@@ -178,7 +179,7 @@ def apply_reviewed(options: _Options) -> dict[str, int]:
     """
     import numpy as np
 
-    from spml_tf import label_files, splits
+    from spml_tf.datasets import label_files, splits
     from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
     from spml_tf.runs import RunFolder
 
@@ -219,7 +220,7 @@ def _refuse_to_replace(path: Path, run: RunFolder) -> None:
 
 def _write_table(path: Path, run: RunFolder, data: Splits, labels: Any) -> None:
     """The table of all photos of the training split, those held out with their own labels."""
-    from spml_tf import splits
+    from spml_tf.datasets import splits
     from spml_tf.labels import UNKNOWN
 
     whole = splits.load_examples(run.settings(), run.settings().train_split)

@@ -11,10 +11,10 @@ from scipy.special import expit
 
 from spml_tf import checkpoints, gallery, missing_labels, scoring
 from spml_tf.checkpoints import Checkpoint
+from spml_tf.datasets.splits import Splits
 from spml_tf.missing_labels import Candidate
 from spml_tf.reports.report_photos import LabelPhoto
 from spml_tf.runs import RunFolder
-from spml_tf.splits import Splits
 from spml_tf.system.errors import UserError
 
 

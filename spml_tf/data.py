@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spml_tf.data_settings import DataSettings, check_range, resolved
+from spml_tf.datasets.settings import DataSettings, check_range, resolved
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
-    from spml_tf.checks import Report
-    from spml_tf.readers import Examples
+    from spml_tf.datasets.image_checks import Report
+    from spml_tf.datasets.readers import Examples
 
 _USAGE = """Looks at the data a run would be trained on, or writes them anew.
 
@@ -62,7 +62,7 @@ class _Options(DataSettings):
 
 
 def _check(options: _Options) -> None:
-    from spml_tf import splits
+    from spml_tf.datasets import splits
 
     parts = {
         name: splits.load_examples(options, split)
@@ -77,16 +77,16 @@ def _check(options: _Options) -> None:
         print(f"--dataset={options.dataset}: its images are in memory; nothing to decode")
         return
     cli.import_tensorflow()
-    from spml_tf import checks
+    from spml_tf.datasets import image_checks
 
     with cli.quiet_libraries():  # libjpeg prints its own words about some broken files
-        report = checks.check(parts, options.threads)
+        report = image_checks.check(parts, options.threads)
     _print_findings(report, parts)
     if options.output_dir is not None:
         folder = Path(options.output_dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            checks.write_csv(folder / "check.csv", report.findings)
+            image_checks.write_csv(folder / "check.csv", report.findings)
         except OSError as error:
             raise UserError(f"--output_dir={folder}: cannot be written ({error})") from None
     if report.errors:
@@ -99,7 +99,7 @@ def _check(options: _Options) -> None:
 
 
 def _print_findings(report: Report, parts: dict[str, Examples]) -> None:
-    from spml_tf.checks import COUNTED
+    from spml_tf.datasets.image_checks import COUNTED
 
     for finding in report.findings:
         if finding.message not in COUNTED:
@@ -114,7 +114,7 @@ def _print_findings(report: Report, parts: dict[str, Examples]) -> None:
 
 
 def _summary(options: _Options) -> None:
-    from spml_tf import summaries
+    from spml_tf.datasets import summaries
 
     folder = options.output_dir or f"summaries/{re.sub('[:/]', '_', options.dataset)}"
     print(summaries.write_summary(options, Path(folder)))
@@ -122,14 +122,14 @@ def _summary(options: _Options) -> None:
 
 
 def _prepare(options: _Options) -> None:
-    from spml_tf import prepare
+    from spml_tf.datasets import preparation
 
     if options.output_dir is None:
         raise UserError("--output_dir is missing: name a folder to write to")
-    plan = prepare.Plan(
+    plan = preparation.Plan(
         options.format or "labels", options.short_side or 0, options.jpeg_quality or 92
     )
-    prepare.prepare(options, plan, options.output_dir, options.threads, bool(options.overwrite))
+    preparation.prepare(options, plan, options.output_dir, options.threads, bool(options.overwrite))
     print(f"prepared in {options.output_dir}")
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from spml_tf.readers import Examples
+    from spml_tf.datasets.readers import Examples
     from spml_tf.settings import Settings
 
 _USAGE = """Prints one JSON object: mean and per-class average precision of a run, in percent.
@@ -144,7 +144,8 @@ def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]
 
 
 def _classifier(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]:
-    from spml_tf import networks, settings, splits
+    from spml_tf import networks, settings
+    from spml_tf.datasets import splits
 
     resolved = settings.resolve(
         settings.Settings(
@@ -168,7 +169,7 @@ def _split_name(settings: Settings, split: str) -> str:
 
 
 def _examples(settings: Settings, split: str) -> Examples:
-    from spml_tf import splits
+    from spml_tf.datasets import splits
 
     if split == "val":
         return splits.load_splits(settings).val
@@ -182,7 +183,8 @@ def _scores(
     network: keras.Model, examples: Examples, settings: Settings, options: _Options
 ) -> np.ndarray:
     """[N, L]: logits for ImageNet and for softmax, else scores in [0, 1] as in training."""
-    from spml_tf import pipeline, scoring
+    from spml_tf import scoring
+    from spml_tf.datasets import pipeline
 
     # A sigmoid's values tie at 1 where a classifier of one class an image is sure.
     as_logits = settings.dataset == "imagenet" or options.probabilities == "softmax"
@@ -201,7 +203,8 @@ def _top1_on_val(
     """Top-1 accuracy on ImageNet's own validation labels, None where these are not at hand."""
     import numpy as np
 
-    from spml_tf import real_labels, splits
+    from spml_tf import real_labels
+    from spml_tf.datasets import splits
 
     try:
         val = splits.load_examples(settings, "val")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import spml_tf
-from spml_tf.data_settings import check_range
+from spml_tf.datasets.settings import check_range
 from spml_tf.plan_files import read_plan
 from spml_tf.plans import Plan, Run, runs, search_runs, selected_rows
 from spml_tf.runs import RunFolder

@@ -110,7 +110,7 @@ def write_saved_model(network: keras.Model, image_size: int, folder: Path) -> No
     import keras
     import tensorflow as tf
 
-    from spml_tf.images import decode_image, resize
+    from spml_tf.datasets.images import decode_image, resize
 
     def logits(images: tf.Tensor) -> tf.Tensor:
         return network(images, training=False)

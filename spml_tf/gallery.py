@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from scipy.special import expit
 
-from spml_tf import encoded, scoring
+from spml_tf import scoring
+from spml_tf.datasets import encoded_images
+from spml_tf.datasets.readers import Examples
 from spml_tf.drawing.contact_sheet import reduced
 from spml_tf.labels import POSITIVE
-from spml_tf.readers import Examples
 from spml_tf.reports.html_page import photo_uri, quantised
 from spml_tf.reports.report_photos import Photo
 
@@ -46,7 +47,7 @@ def photos(
     if not len(examples):
         return []
     found: list[Photo] = []
-    reader = encoded.Reader(examples)
+    reader = encoded_images.Reader(examples)
     maps = scoring.predict_maps(network, examples, image_size, batch_size)
     for row, logits in enumerate(maps):
         scores = expit(logits.mean(axis=(0, 1)))
@@ -63,7 +64,7 @@ def _kept(labels: np.ndarray, scores: np.ndarray) -> list[int]:
 
 
 def _photo(
-    reader: encoded.Reader,
+    reader: encoded_images.Reader,
     examples: Examples,
     row: int,
     scores: np.ndarray,

@@ -9,12 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import pipeline, snapshots
+from spml_tf import snapshots
+from spml_tf.datasets import pipeline
+from spml_tf.datasets.readers import Examples
+from spml_tf.datasets.splits import Splits
 from spml_tf.drawing import overlays
-from spml_tf.readers import Examples
 from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings
-from spml_tf.splits import Splits
 
 # TensorBoard gets the maps of so many epochs, evenly spaced, and of so many classes an image.
 _SHOWN_EPOCHS, _SHOWN_CLASSES = 20, 3

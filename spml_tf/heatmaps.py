@@ -14,10 +14,10 @@ from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
+    from spml_tf.datasets.splits import Splits
     from spml_tf.reports.heatmap_figures import Heatmaps, Line, Picture
     from spml_tf.runs import RunFolder
     from spml_tf.snapshots import Snapshots
-    from spml_tf.splits import Splits
 
 _USAGE = """Draws the heatmaps of training images, as a PNG, an SVG and a CSV each.
 
@@ -83,7 +83,7 @@ def draw(options: _Options) -> list[str]:
         UserError: for runs or data that cannot be read, images that are not there, or a folder that
             cannot be written.
     """
-    from spml_tf import splits
+    from spml_tf.datasets import splits
 
     runs = _read_runs(options)
     data = splits.load_of_run(runs[0].folder, options.data_dir)
@@ -134,16 +134,16 @@ def _rows(options: _Options, runs: Sequence[_Run], data: Splits) -> list[int]:
 def _pictures(data: Splits, rows: Sequence[int]) -> list[Picture]:
     import numpy as np
 
-    from spml_tf import encoded
+    from spml_tf.datasets import encoded_images
     from spml_tf.drawing.contact_sheet import reduced
     from spml_tf.reports.heatmap_figures import Picture
 
-    reader = encoded.Reader(data.train)
+    reader = encoded_images.Reader(data.train)
     found = []
     for row in rows:
         try:
             photo = reduced(reader.pixels(row), _SIDE)
-        except encoded.BrokenImageError as error:
+        except encoded_images.BrokenImageError as error:
             raise UserError(f"{reader.place(row)}: {error}; replace or remove it") from None
         boxes = np.zeros((0, 5), np.float32) if data.train.boxes is None else data.train.boxes[row]
         labels = data.observed[row], data.train.labels[row]

@@ -91,7 +91,7 @@ def _read(path: str) -> bytes | None:
     """The file's bytes, or None, with the reason said, where it is no image."""
     import tensorflow as tf
 
-    from spml_tf.images import decode_image
+    from spml_tf.datasets.images import decode_image
 
     try:
         contents = Path(path).read_bytes()
@@ -138,8 +138,8 @@ def _overlay(
     import numpy as np
     import tensorflow as tf
 
+    from spml_tf.datasets.images import decode_image
     from spml_tf.drawing.overlays import draw_overlays
-    from spml_tf.images import decode_image
 
     ranked = np.argsort(-scores, kind="stable")
     chosen = [i for i in ranked if scores[i] >= predictor.thresholds[i]] or [ranked[0]]

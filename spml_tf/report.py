@@ -15,11 +15,11 @@ from spml_tf.system.files import replaced
 if TYPE_CHECKING:
     import keras
 
+    from spml_tf.datasets.splits import Splits
     from spml_tf.reports.report_page import Pictures
     from spml_tf.reports.report_photos import LabelPhoto, Photo
     from spml_tf.run_groups import RunScores
     from spml_tf.settings import Settings
-    from spml_tf.splits import Splits
 
 _USAGE = """Writes DIR/report.html, one file that any browser shows without a network.
 
@@ -119,7 +119,7 @@ class _Omitted(Exception):
 
 def _data(run: RunScores, data_dir: str | None) -> Splits | str:
     """The run's data, or why they cannot be had."""
-    from spml_tf import splits
+    from spml_tf.datasets import splits
 
     try:
         return splits.load_of_run(run.folder, data_dir)
@@ -130,7 +130,8 @@ def _data(run: RunScores, data_dir: str | None) -> Splits | str:
 
 
 def _gallery(run: RunScores, data: Splits, network: keras.Model, options: _Options) -> list[Photo]:
-    from spml_tf import gallery, run_groups, summaries
+    from spml_tf import gallery, run_groups
+    from spml_tf.datasets import summaries
 
     split = run_groups.reported_split(run.settings)
     examples = data.parts[split]

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
-from spml_tf.data_settings import DataSettings, check_range, resolved
+from spml_tf.datasets.settings import DataSettings, check_range, resolved
 from spml_tf.system.cli import flag_field
 from spml_tf.system.errors import UserError
 

@@ -15,9 +15,9 @@ from spml_tf.system.errors import UserError
 if TYPE_CHECKING:
     import keras
 
+    from spml_tf.datasets.splits import Splits
     from spml_tf.heatmap_recorder import HeatmapRecorder
     from spml_tf.runs import RunFolder
-    from spml_tf.splits import Splits
     from spml_tf.training.model import SPMLModel
 
 # Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
@@ -51,7 +51,8 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
     Raises:
         UserError: for settings, data or a folder that do not fit.
     """
-    from spml_tf import heatmap_recorder, runs, splits
+    from spml_tf import heatmap_recorder, runs
+    from spml_tf.datasets import splits
 
     settings = resolve(settings)
     _prepare_tensorflow(settings)
@@ -165,7 +166,7 @@ def _optimizer(settings: Settings, num_images: int) -> keras.optimizers.Optimize
     """Adam for backbone and head; a schedule's end is the last step of the run."""
     import keras
 
-    from spml_tf import pipeline
+    from spml_tf.datasets import pipeline
     from spml_tf.training import methods, optimizers
 
     steps = pipeline.steps_per_epoch(num_images, settings.batch_size)
@@ -205,8 +206,8 @@ def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
 def _fit(
     model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, extra: list[HeatmapRecorder]
 ) -> None:
-    from spml_tf import label_files, pipeline
     from spml_tf.callbacks import RunRecorder
+    from spml_tf.datasets import label_files, pipeline
 
     if settings.train_labels != "full" and not run.train_labels.exists():
         label_files.write_observed(
@@ -251,7 +252,8 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
     """Scores the best network on val and test; metrics.json comes last and ends the run."""
     import numpy as np
 
-    from spml_tf import networks, pipeline, scoring
+    from spml_tf import networks, scoring
+    from spml_tf.datasets import pipeline
     from spml_tf.system import files
 
     network = networks.load_network(run.network)

@@ -11,7 +11,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score
 
 from spml_tf import analysis, scoring
-from spml_tf.readers import Examples
+from spml_tf.datasets.readers import Examples
 
 NAN = float("nan")
 SEEDS = st.integers(0, 9999)

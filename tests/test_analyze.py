@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from spml_tf import analyze, networks, readers
+from spml_tf import analyze, networks
+from spml_tf.datasets import readers
+from spml_tf.datasets.readers import Examples
 from spml_tf.drawing import figure_files
-from spml_tf.readers import Examples
 from spml_tf.reports import analysis_figures, analysis_index, analysis_tables
 from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings, resolve

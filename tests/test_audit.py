@@ -19,7 +19,8 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
-from spml_tf import audit, checkpoints, label_files, splits, train
+from spml_tf import audit, checkpoints, train
+from spml_tf.datasets import label_files, splits
 from spml_tf.reports import audit_page
 from spml_tf.reports.report_photos import LabelPhoto
 from spml_tf.runs import RunFolder

@@ -162,7 +162,7 @@ def voc(root: Path) -> list[str]:
     for number, stem in enumerate(stems):
         (root / "JPEGImages" / f"{stem}.jpg").write_bytes(jpeg(number))
     (root / "ImageSets" / "Main" / "train.txt").write_text("".join(f"{x}\n" for x in stems))
-    from spml_tf.readers.voc import CLASS_NAMES
+    from spml_tf.datasets.readers.voc import CLASS_NAMES
 
     for name in CLASS_NAMES:
         marks = [" 1" if name == ("cat" if n % 2 else "dog") else "-1" for n in range(PHOTOS)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spml_tf import summaries
+from spml_tf.datasets import summaries
 from spml_tf.drawing.contact_sheet import Tile, draw, reduced
 
 NO_BOXES = np.zeros((0, 5), np.float32)

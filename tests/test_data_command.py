@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spml_tf import checks, data, encoded, summaries
-from spml_tf.readers import Examples
+from spml_tf import data
+from spml_tf.datasets import encoded_images, image_checks, summaries
+from spml_tf.datasets.readers import Examples
 from spml_tf.system import parallel
 
 
@@ -93,8 +94,8 @@ def cases(tmp_path_factory) -> Examples:
 
 
 @pytest.fixture(scope="module")
-def report(cases) -> checks.Report:
-    return checks.check({"train": cases}, threads=3)
+def report(cases) -> image_checks.Report:
+    return image_checks.check({"train": cases}, threads=3)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -102,7 +103,7 @@ def test_each_kind_of_file_is_named(report, name):
     _, level, message = CASES[name]
     found = [x for x in report.findings if Path(x.image).name == name]
     if name == "deep.png":  # is gray as well
-        found = [x for x in found if x.message != checks.GRAY]
+        found = [x for x in found if x.message != image_checks.GRAY]
     assert [x.level for x in found] == ([] if level is None else [level]), found
     assert all(message in x.message for x in found)
 
@@ -116,7 +117,7 @@ def test_unreadable_files_are_errors_and_all_is_sorted(report, cases):
 
 def test_errors_are_what_training_stops_on(report, cases):
     """All through the pipeline, which yields those that check does not call errors."""
-    from spml_tf import pipeline
+    from spml_tf.datasets import pipeline
 
     batches = pipeline.evaluation_dataset(cases, cases.labels, image_size=8, batch_size=1)
     passed = {cases.paths[int(x["index"][0])] for x, _ in batches.ignore_errors()}
@@ -134,7 +135,7 @@ def test_identical_files_across_and_within_splits(tmp_path):
         paths = tuple(str(tmp_path / x) for x in names)
         return Examples(names, np.ones((len(names), 1), np.int8), ("c",), paths=paths)
 
-    report = checks.check({"train": part("abf"), "val": part("de"), "test": part("c")}, 2)
+    report = image_checks.check({"train": part("abf"), "val": part("de"), "test": part("c")}, 2)
     found = {Path(x.image).stem: (x.split, x.level, x.message) for x in report.findings}
     assert found == {
         "b": ("train", "note", f"identical to {tmp_path}/a.jpg in train"),
@@ -151,10 +152,10 @@ def test_huge_headers_neither_warn_nor_stop():
     """A PNG that announces 30,000 x 30,000 pixels: Pillow would raise a bomb error."""
     content = bytearray(encode(picture(), "PNG"))
     content[16:24] = struct.pack(">II", 30000, 30000)
-    with encoded.quiet_pillow():
-        assert encoded.header(bytes(content)) == encoded.Header("PNG")
+    with encoded_images.quiet_pillow():
+        assert encoded_images.header(bytes(content)) == encoded_images.Header("PNG")
         content[16:24] = struct.pack(">II", 10000, 10000)
-        assert encoded.header(bytes(content)).mode in ("", "RGB")
+        assert encoded_images.header(bytes(content)).mode in ("", "RGB")
 
 
 @pytest.fixture
@@ -256,7 +257,7 @@ def test_interrupt_leaves_at_once(tmp_path):
     for name in names:
         (tmp_path / "JPEGImages" / f"{name}.jpg").write_bytes(content)
     (lists / "train.txt").write_text("\n".join(names))
-    from spml_tf.readers.voc import CLASS_NAMES
+    from spml_tf.datasets.readers.voc import CLASS_NAMES
 
     for class_name in CLASS_NAMES:
         (lists / f"{class_name}_train.txt").write_text("\n".join(f"{x}  1" for x in names))

@@ -20,7 +20,8 @@ from miniature import VOC_CLASSES, write_voc
 from saved_runs import arrays, assert_equal_runs, copy_after_epoch, kill_at
 from tiny_network import tiny_cam
 
-from spml_tf import export, networks, splits, train
+from spml_tf import export, networks, train
+from spml_tf.datasets import splits
 from spml_tf.labels import EXPECTED
 from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings

@@ -17,8 +17,8 @@ from PIL import Image
 
 from spml_tf import export as exporting
 from spml_tf import networks, predict, scoring, thresholds
+from spml_tf.datasets.readers import Examples
 from spml_tf.drawing import overlays
-from spml_tf.readers import Examples
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spml_tf import heatmaps, networks, snapshots, splits
+from spml_tf import heatmaps, networks, snapshots
+from spml_tf.datasets import splits
 from spml_tf.drawing import overlays
 from spml_tf.reports import heatmap_figures
 from spml_tf.reports.heatmap_figures import Heatmaps, Picture

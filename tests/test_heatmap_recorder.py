@@ -20,8 +20,8 @@ from tiny_network import tiny_cam
 
 from spml_tf import callbacks, networks, snapshots, train
 from spml_tf.banks import ema_bank
+from spml_tf.datasets.readers import Examples
 from spml_tf.heatmap_recorder import HeatmapRecorder
-from spml_tf.readers import Examples
 from spml_tf.runs import RunFolder
 from spml_tf.system.errors import UserError
 from spml_tf.training.model import SPMLModel

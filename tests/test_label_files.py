@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spml_tf import label_files
+from spml_tf.datasets import label_files
 from spml_tf.system import files
 from spml_tf.system.errors import UserError
 

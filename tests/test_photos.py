@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf.readers.photos import find_photos, require_photos
+from spml_tf.datasets.readers.photos import find_photos, require_photos
 from spml_tf.system.errors import UserError
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spml_tf import images, pipeline, readers
-from spml_tf.readers import Examples
+from spml_tf.datasets import images, pipeline, readers
+from spml_tf.datasets.readers import Examples
 from spml_tf.system.errors import UserError
 
 

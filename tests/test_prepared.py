@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from spml_tf import data, image_writers, labels, pipeline, prepare, readers, splits
-from spml_tf.data_settings import DataSettings, resolved
-from spml_tf.readers import Examples, prepared
+from spml_tf import data, labels
+from spml_tf.datasets import image_writers, pipeline, preparation, readers, splits
+from spml_tf.datasets.readers import Examples, prepared
+from spml_tf.datasets.settings import DataSettings, resolved
 from spml_tf.system import cli, files
 from spml_tf.system.errors import UserError
 
@@ -208,9 +209,9 @@ class TestOrientation:
         """As Pillow's own exif_transpose shows them, at each size, small ones included."""
         from PIL import ImageOps
 
-        plan = prepare.Plan("jpeg", side, 98)
+        plan = preparation.Plan("jpeg", side, 98)
         found = examples_of(tmp_path, photos)
-        assert prepare.applies_orientation(found, plan)
+        assert preparation.applies_orientation(found, plan)
         image_writers.write_images(tmp_path, found, plan, True, 2)
         for number, content in enumerate(photos):
             with Image.open(io.BytesIO(content)) as image:
@@ -223,9 +224,9 @@ class TestOrientation:
             assert np.abs(difference).mean() < 4
 
     def test_with_boxes_pixels_stay_as_stored(self, photos, tmp_path):
-        plan = prepare.Plan("tfrecord", 20, 98)
+        plan = preparation.Plan("tfrecord", 20, 98)
         found = examples_of(tmp_path, photos, boxes=True)
-        assert not prepare.applies_orientation(found, plan)
+        assert not preparation.applies_orientation(found, plan)
         image_writers.write_images(tmp_path, found, plan, False, 2)
         back = prepared.load(tmp_path, "train")
         assert [rows.tolist() for rows in back.boxes] == [[[0, 0, 0, 0.5, 1]]] * 8
@@ -302,7 +303,7 @@ class TestRecords:
         """Sixteen of the digits, pixel by pixel, with their boxes."""
         digits = readers.load("digits", None, "val").subset(range(16))
         found = splits.Splits(digits, digits.labels, digits, None, (), 1.0, ())
-        image_writers.write_images(tmp_path, found, prepare.Plan("tfrecord"), False, 2)
+        image_writers.write_images(tmp_path, found, preparation.Plan("tfrecord"), False, 2)
         back = prepared.load(tmp_path, "train")
         for row, example in enumerate(records_of(tmp_path, "train")):
             content = example.features.feature["image"].bytes_list.value[0]

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spml_tf import readers
-from spml_tf.readers import arrays
+from spml_tf.datasets import readers
+from spml_tf.datasets.readers import arrays
 from spml_tf.system.errors import UserError
 
 # After preproc/format_pascal.py and preproc/generate_observed_labels.py of

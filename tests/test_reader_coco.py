@@ -19,8 +19,8 @@ from miniature import write_coco
 from PIL import Image
 
 from spml_tf import labels as lab
-from spml_tf import readers
-from spml_tf.readers import coco
+from spml_tf.datasets import readers
+from spml_tf.datasets.readers import coco
 from spml_tf.system.errors import UserError
 
 DELETED = "deleted"

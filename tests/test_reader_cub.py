@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from miniature import write_cub, write_ids
 
-from spml_tf import readers
-from spml_tf.readers import cub
+from spml_tf.datasets import readers
+from spml_tf.datasets.readers import cub
 from spml_tf.system.errors import UserError
 
 # The archive's README: images.txt holds "<image_id> <image_name>", train_test_split.txt

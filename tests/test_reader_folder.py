@@ -1,6 +1,6 @@
 """The user's own folder: tables in both forms, class folders, and what people get wrong.
 
-The formats are this package's own; `spml_tf.readers.tables` describes them.
+The formats are this package's own; `spml_tf.datasets.readers.tables` describes them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf import readers
-from spml_tf.readers import folder, tables
+from spml_tf.datasets import readers
+from spml_tf.datasets.readers import folder, tables
 from spml_tf.system.errors import UserError
 
 LISTS = "image,labels,negatives\na.jpg,cat;dog,cow\nsub/b.jpg, cow ,*\nc.jpg,,\n"

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from miniature import imagenet_val as val
 from scipy.io import savemat
 
-from spml_tf import readers
-from spml_tf.readers import imagenet
-from spml_tf.readers.imagenet_lists import GROUND_TRUTH, META, SOLUTION, SYNSETS
+from spml_tf.datasets import readers
+from spml_tf.datasets.readers import imagenet
+from spml_tf.datasets.readers.imagenet_lists import GROUND_TRUTH, META, SOLUTION, SYNSETS
 from spml_tf.system.errors import UserError
 
 # The development kit's readme: training images "are named as x_y.JPEG, where x is WNID of the

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from miniature import write_nuswide
 
-from spml_tf import readers
-from spml_tf.readers import nuswide
+from spml_tf.datasets import readers
+from spml_tf.datasets.readers import nuswide
 from spml_tf.system.errors import UserError
 
 # The official repository's README (NExTplusplus/NUS-WIDE): "Labels_<concept>_Train.txt and

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from conftest import run
 
-from spml_tf import labels, pipeline, readers
+from spml_tf import labels
+from spml_tf.datasets import pipeline, readers
 from spml_tf.system.errors import UserError
 
 EXAMPLES = 7

@@ -13,8 +13,8 @@ import pytest
 from miniature import write_voc
 from PIL import Image
 
-from spml_tf import readers
-from spml_tf.readers import Examples, voc
+from spml_tf.datasets import readers
+from spml_tf.datasets.readers import Examples, voc
 from spml_tf.system.errors import UserError
 
 # After the development kit's documentation (host.robots.ox.ac.uk/pascal/VOC/voc2007/htmldoc): a

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from spml_tf import readers
-from spml_tf.readers import Examples, digits
+from spml_tf.datasets import readers
+from spml_tf.datasets.readers import Examples, digits
 from spml_tf.system.errors import UserError
 
 

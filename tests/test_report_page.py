@@ -17,7 +17,7 @@ from parsed_html import Parsed
 from PIL import Image
 
 from spml_tf import gallery
-from spml_tf.readers import Examples
+from spml_tf.datasets.readers import Examples
 from spml_tf.reports import html_page, line_charts, report_comparison, report_sections
 from spml_tf.settings import Settings, resolve
 

@@ -14,7 +14,8 @@ import pytest
 from reference import moved_heatmap
 
 import spml_tf
-from spml_tf import export, labels, networks, pipeline, readers
+from spml_tf import export, labels, networks
+from spml_tf.datasets import pipeline, readers
 
 ANIMALS = ("dog", "cat", "person", "horse", "sheep", "cow", "sofa", "chair")
 

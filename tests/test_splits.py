@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import CLASSES
 
-from spml_tf import label_files, labels, splits
-from spml_tf.data_settings import DataSettings, resolved
+from spml_tf import labels
+from spml_tf.datasets import label_files, splits
+from spml_tf.datasets.settings import DataSettings, resolved
 from spml_tf.system.errors import UserError
 
 

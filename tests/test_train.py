@@ -21,7 +21,8 @@ from saved_runs import assert_equal_runs, kill_at
 from sklearn.metrics import average_precision_score
 
 import spml_tf
-from spml_tf import runs, splits
+from spml_tf import runs
+from spml_tf.datasets import splits
 from spml_tf.settings import Settings, resolve
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
@@ -269,7 +270,8 @@ def test_a_broken_photo_is_named(voc, tmp_path):
 
 
 def test_unknown_validation_labels_are_announced_and_k_is_asked_for(monkeypatch, capsys):
-    from spml_tf import readers, train
+    from spml_tf import train
+    from spml_tf.datasets import readers
 
     real = readers.Reader.read
 

@@ -82,7 +82,7 @@ def pillow_counts(paths: Sequence[str], size: int, normalised: bool) -> Iterator
 
 
 def our_counts(data_dir: str, size: int, seed: int) -> Iterator[int]:
-    from spml_tf import pipeline, readers
+    from spml_tf.datasets import pipeline, readers
 
     examples = readers.load("voc", data_dir, "train")
     batches = pipeline.training_dataset(
@@ -105,7 +105,7 @@ def in_a_process(queue: multiprocessing.Queue, kind: str, options: argparse.Name
     if kind == "ours":
         counts = our_counts(options.data_dir, options.image_size, options.seed)
     else:
-        from spml_tf import readers
+        from spml_tf.datasets import readers
 
         paths = readers.load("voc", options.data_dir, "train").paths
         counts = pillow_counts(paths, options.image_size, kind != "pillow")

@@ -24,10 +24,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
-from spml_tf import images, networks, readers, runs
+from spml_tf import networks, runs
 from spml_tf.banks import heatmap_bank, warping
+from spml_tf.datasets import images, readers
+from spml_tf.datasets.readers import Examples
 from spml_tf.drawing.overlays import enlarge
-from spml_tf.readers import Examples
 
 VISITS = (
     ((0.0, 0.0, 0.7, 0.9), False),

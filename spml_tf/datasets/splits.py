@@ -9,9 +9,10 @@ import sys
 
 import numpy as np
 
-from spml_tf import label_files, labels, readers
-from spml_tf.data_settings import DataSettings
-from spml_tf.readers import Examples
+from spml_tf import labels
+from spml_tf.datasets import label_files, readers
+from spml_tf.datasets.readers import Examples
+from spml_tf.datasets.settings import DataSettings
 from spml_tf.runs import RunFolder
 from spml_tf.system.errors import UserError
 from spml_tf.training.selection import Budget

@@ -16,9 +16,9 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from spml_tf.banks import warping
-from spml_tf.images import crop, decode_crop, decode_image, resize
+from spml_tf.datasets.images import crop, decode_crop, decode_image, resize
+from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import validate_labels
-from spml_tf.readers.examples import Examples
 from spml_tf.system.errors import UserError
 
 # Distinguish the random numbers of one (seed, epoch, index).

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from spml_tf.datasets.readers.class_folders import SUFFIXES, class_folders, collect, strangers
+from spml_tf.datasets.readers.examples import Examples, SplitNames
+from spml_tf.datasets.readers.photos import find_photos
+from spml_tf.datasets.readers.tables import quoted, read_table
 from spml_tf.labels import POSITIVE, UNKNOWN
-from spml_tf.readers.class_folders import SUFFIXES, class_folders, collect, strangers
-from spml_tf.readers.examples import Examples, SplitNames
-from spml_tf.readers.photos import find_photos
-from spml_tf.readers.tables import quoted, read_table
 from spml_tf.system.errors import UserError
 
 SPLITS = ("train", "val", "test")

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
-from spml_tf.readers import READERS, find
+from spml_tf.datasets.readers import READERS, find
 from spml_tf.system.cli import flag_field
 from spml_tf.system.errors import UserError
 

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf import splits
-from spml_tf.data_settings import DataSettings
+from spml_tf.datasets import splits, summary_text
+from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import NEGATIVE, POSITIVE, digest
-from spml_tf.readers.examples import Examples
-from spml_tf.reports import summary_text
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_json
@@ -238,14 +237,14 @@ def _tiles(examples: Examples) -> list[Tile]:
     from spml_tf.drawing.contact_sheet import Tile, reduced
 
     cli.import_tensorflow()
-    from spml_tf import encoded
+    from spml_tf.datasets import encoded_images
 
-    reader, tiles = encoded.Reader(examples), []
+    reader, tiles = encoded_images.Reader(examples), []
     for row in choose(examples.labels, _TILES):
         image, reason = None, ""
         try:
             image = reduced(reader.pixels(row), _TILE_SIDE)
-        except encoded.BrokenImageError as error:
+        except encoded_images.BrokenImageError as error:
             reason = str(error)
         shown = np.flatnonzero(examples.labels[row] == POSITIVE)
         boxes = np.zeros((0, 5), np.float32) if examples.boxes is None else examples.boxes[row]

@@ -22,8 +22,8 @@ import numpy as np
 import PIL
 
 import spml_tf
-from spml_tf import label_files, splits
-from spml_tf.data_settings import DataSettings
+from spml_tf.datasets import label_files, splits
+from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import digest
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
@@ -81,7 +81,7 @@ def prepare(
         with _work_folder(target, {**facts, "data_dir": settings.data_dir}) as work:
             if plan.format != "labels":
                 cli.import_tensorflow()
-                from spml_tf import image_writers
+                from spml_tf.datasets import image_writers
 
                 image_writers.write_images(
                     work, data, plan, applies_orientation(data, plan), threads

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.imagenet_lists import numbered, read_classes
+from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.labels import POSITIVE, UNKNOWN
-from spml_tf.readers.examples import Examples
-from spml_tf.readers.imagenet_lists import numbered, read_classes
-from spml_tf.readers.photos import require_photos
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spml_tf.readers.tables import quoted
+from spml_tf.datasets.readers.tables import quoted
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_csv, read_words
 

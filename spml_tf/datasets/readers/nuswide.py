@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.photos import find_photos
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
-from spml_tf.readers.examples import Examples
-from spml_tf.readers.photos import find_photos
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text, read_words
 

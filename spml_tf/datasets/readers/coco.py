@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.json_lists import JsonList, read_lists
+from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.labels import NEGATIVE, POSITIVE
-from spml_tf.readers.examples import Examples
-from spml_tf.readers.json_lists import JsonList, read_lists
-from spml_tf.readers.photos import require_photos
 from spml_tf.system.errors import UserError
 
 SPLITS = ("train", "val")

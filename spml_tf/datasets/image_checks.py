@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from spml_tf import encoded
-from spml_tf.encoded import BrokenImageError, Header
-from spml_tf.readers.examples import Examples
+from spml_tf.datasets import encoded_images
+from spml_tf.datasets.encoded_images import BrokenImageError, Header
+from spml_tf.datasets.readers.examples import Examples
 from spml_tf.system.files import replaced
 from spml_tf.system.parallel import ordered_map, progress
 
@@ -86,7 +86,7 @@ def check(parts: Mapping[str, Examples], threads: int) -> Report:
     Returns:
         The Report. A file that several splits or names share is decoded once for each split.
     """
-    readers = {split: encoded.Reader(part) for split, part in parts.items()}
+    readers = {split: encoded_images.Reader(part) for split, part in parts.items()}
     rows = [
         (split, row)
         for split, part in parts.items()
@@ -98,7 +98,7 @@ def check(parts: Mapping[str, Examples], threads: int) -> Report:
         split, row = item
         return _look(readers[split], parts[split], split, row)
 
-    with encoded.quiet_pillow():
+    with encoded_images.quiet_pillow():
         results = list(progress(ordered_map(look, rows, threads), len(rows), "checked"))
     findings = [
         Finding(image.place, image.split, level, message)
@@ -109,16 +109,16 @@ def check(parts: Mapping[str, Examples], threads: int) -> Report:
     return Report(len(rows), tuple(sorted([*findings, *_duplicates(results)])))
 
 
-def _look(reader: encoded.Reader, examples: Examples, split: str, row: int) -> _Image:
+def _look(reader: encoded_images.Reader, examples: Examples, split: str, row: int) -> _Image:
     place, digest = reader.place(row), None
     try:
         contents = reader.contents(row)
         digest = hashlib.sha256(contents).digest()
-        height, width = encoded.decode(contents).shape[:2]
+        height, width = encoded_images.decode(contents).shape[:2]
     except BrokenImageError as error:
         return _Image(place, split, digest, (str(error),), ())
     names = examples.names if examples.offsets is not None else examples.paths
-    notes = [*_notes(names[row], encoded.header(contents))]
+    notes = [*_notes(names[row], encoded_images.header(contents))]
     if min(height, width) < _SMALLEST_SIDE:
         notes.append(f"small, {width} x {height} pixels")
     return _Image(place, split, digest, (), tuple(notes))

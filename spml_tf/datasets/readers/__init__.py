@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spml_tf.readers import (
+from spml_tf.datasets.readers import (
     arrays,
     coco,
     cub,
@@ -20,7 +20,7 @@ from spml_tf.readers import (
     tfds,
     voc,
 )
-from spml_tf.readers.examples import Examples, SplitNames
+from spml_tf.datasets.readers.examples import Examples, SplitNames
 from spml_tf.system.errors import UserError
 
 __all__ = ["READERS", "Examples", "Reader", "SplitNames", "find", "load"]

@@ -13,8 +13,8 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import DEFAULT_SEED
-from spml_tf.readers.examples import Examples
 from spml_tf.system.errors import UserError
 
 CLASS_NAMES = tuple("0123456789")

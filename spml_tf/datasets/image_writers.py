@@ -15,17 +15,17 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from spml_tf import encoded
+from spml_tf.datasets import encoded_images
+from spml_tf.datasets.readers import prepared
+from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import POSITIVE
-from spml_tf.readers import prepared
-from spml_tf.readers.examples import Examples
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced
 from spml_tf.system.parallel import ordered_map, progress
 
 if TYPE_CHECKING:
-    from spml_tf.prepare import Plan
-    from spml_tf.splits import Splits
+    from spml_tf.datasets.preparation import Plan
+    from spml_tf.datasets.splits import Splits
 
 # A TFRecord file is ended when it has this many bytes.
 _SHARD_BYTES = 256 * 2**20
@@ -58,7 +58,7 @@ def write_images(folder: Path, data: Splits, plan: Plan, upright: bool, threads:
         UserError: an image cannot be decoded, or a TFRecord file not be written.
     """
     write = _write_jpegs if plan.format == "jpeg" else _write_records
-    with encoded.quiet_pillow():
+    with encoded_images.quiet_pillow():
         for split, part in data.parts.items():
             observed = data.observed if split == "train" else None
             encode = _encoder(part, plan, upright)
@@ -73,21 +73,21 @@ _Places = tuple[list[str], list[int], list[int] | None]
 
 def _encoder(examples: Examples, plan: Plan, upright: bool) -> _Encode:
     """A function from an image's row to the bytes to write."""
-    reader = encoded.Reader(examples)
+    reader = encoded_images.Reader(examples)
 
     def encode(row: int) -> bytes:
         if examples.images is not None:
             return _encode_pixels(examples.images[row], plan)
         try:
             contents = reader.contents(row)
-            pixels = encoded.decode(contents)
-        except encoded.BrokenImageError as error:
+            pixels = encoded_images.decode(contents)
+        except encoded_images.BrokenImageError as error:
             raise UserError(f"{reader.place(row)}: {error}; repair or remove it") from None
         if not plan.short_side:
             return contents
-        orientation = encoded.header(contents).orientation if upright else 1
+        orientation = encoded_images.header(contents).orientation if upright else 1
         small = min(pixels.shape[:2]) <= plan.short_side
-        if small and orientation == 1 and encoded.kind(contents) == "JPEG":
+        if small and orientation == 1 and encoded_images.kind(contents) == "JPEG":
             return contents
         return _encode_pixels(pixels, plan, orientation)
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spml_tf.datasets.readers.examples import Examples, SplitNames
+from spml_tf.datasets.readers.voc import DIFFICULT_RULES
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
-from spml_tf.readers.examples import Examples, SplitNames
-from spml_tf.readers.voc import DIFFICULT_RULES
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
 
@@ -207,7 +207,7 @@ def _records(
 def _image_shape(contents: Any) -> Any:
     import tensorflow as tf
 
-    from spml_tf.images import decode_image
+    from spml_tf.datasets.images import decode_image
 
     return tf.cond(
         tf.io.is_jpeg(contents),

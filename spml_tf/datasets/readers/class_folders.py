@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from spml_tf.readers.photos import find_photos
-from spml_tf.readers.tables import quoted, spoiled
+from spml_tf.datasets.readers.photos import find_photos
+from spml_tf.datasets.readers.tables import quoted, spoiled
 from spml_tf.system.errors import UserError
 
 # What training can decode, of any case.

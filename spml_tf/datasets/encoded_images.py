@@ -16,9 +16,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from spml_tf import pipeline
-from spml_tf.images import decode_image
-from spml_tf.readers.examples import Examples
+from spml_tf.datasets import pipeline
+from spml_tf.datasets.images import decode_image
+from spml_tf.datasets.readers.examples import Examples
 
 # How a file begins, at which byte, and what it is. The first four can be decoded.
 _KINDS = (
