@@ -155,8 +155,9 @@ def _examples(first: Any, split: str, data_dir: str | None) -> Examples | str:
 
 
 def _find_peaks(groups: Sequence[Group], examples: Examples, batch_size: int) -> None:
-    from spml_tf import networks, scoring
+    from spml_tf import networks
     from spml_tf.datasets import pipeline
+    from spml_tf.evaluation import predictions
 
     runs = [run for group in groups for run in group.runs]
     for number, run in enumerate(runs, start=1):
@@ -164,7 +165,7 @@ def _find_peaks(groups: Sequence[Group], examples: Examples, batch_size: int) ->
         network = networks.load_network(run.folder.network)
         size = run.settings.image_size
         with pipeline.naming_broken_images(examples):
-            run.peaks = scoring.predict_peaks(network, examples, size, batch_size)
+            run.peaks = predictions.predict_peaks(network, examples, size, batch_size)
 
 
 def _boxed(found: _Analysis) -> Examples:
@@ -183,7 +184,7 @@ def _rows(stem: str, found: _Analysis) -> list[dict[str, Any]]:
     """
     import numpy as np
 
-    from spml_tf import analysis
+    from spml_tf.evaluation import measures
     from spml_tf.labels import POSITIVE, UNKNOWN
     from spml_tf.reports import analysis_tables as tables
 
@@ -201,7 +202,7 @@ def _rows(stem: str, found: _Analysis) -> list[dict[str, Any]]:
         return rows
     if stem == "gain_by_size":
         examples = _boxed(found)
-        sizes = analysis.largest_objects(examples.boxes, examples.areas, len(found.class_names))
+        sizes = measures.largest_objects(examples.boxes, examples.areas, len(found.class_names))
         if np.isnan(sizes[examples.labels == POSITIVE]).all():
             raise _Omitted("no positive has a box")
         return tables.size_rows(groups, sizes)

@@ -15,7 +15,7 @@ from spml_tf.system.files import replaced, write_json
 
 if TYPE_CHECKING:
     from spml_tf.datasets.splits import Splits
-    from spml_tf.missing_labels import Candidate
+    from spml_tf.evaluation.missing_labels import Candidate
     from spml_tf.runs import RunFolder
 
 _USAGE = """Lists the labels that a run's training images probably miss, and those that look wrong.
@@ -66,8 +66,9 @@ def audit(options: _Options) -> dict[str, Any]:
         UserError: for a run or data that cannot be read, a data set without unknown labels, or a
             folder that cannot be written.
     """
-    from spml_tf import candidates, missing_labels, networks
+    from spml_tf import candidates, networks
     from spml_tf.datasets import splits
+    from spml_tf.evaluation import missing_labels
     from spml_tf.labels import UNKNOWN
     from spml_tf.runs import RunFolder
 
@@ -100,7 +101,7 @@ def audit(options: _Options) -> dict[str, Any]:
 
 
 def _facts(run: RunFolder, data: Splits, found: dict[str, list[Candidate]]) -> dict[str, Any]:
-    from spml_tf import missing_labels
+    from spml_tf.evaluation import missing_labels
     from spml_tf.labels import UNKNOWN
 
     truth = data.train.labels

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 from scipy.special import expit
 
-from spml_tf import checkpoints, gallery, missing_labels, scoring
+from spml_tf import checkpoints, gallery
 from spml_tf.checkpoints import Checkpoint
 from spml_tf.datasets.splits import Splits
-from spml_tf.missing_labels import Candidate
+from spml_tf.evaluation import missing_labels, predictions
+from spml_tf.evaluation.missing_labels import Candidate
 from spml_tf.reports.report_photos import LabelPhoto
 from spml_tf.runs import RunFolder
 from spml_tf.system.errors import UserError
@@ -83,7 +84,7 @@ def regions(
     """
     classes = _classes(found)
     examples = data.train.subset(list(classes))
-    maps = scoring.predict_maps(network, examples, image_size, batch_size)
+    maps = predictions.predict_maps(network, examples, image_size, batch_size)
     by_cell = {}
     for (row, labels), logits in zip(classes.items(), maps, strict=True):
         for label in labels:

@@ -103,7 +103,7 @@ def evaluate(
 
 
 def _evaluate(options: _Options) -> dict[str, Any]:
-    from spml_tf import real_labels, scoring
+    from spml_tf.evaluation import predictions, real_labels
 
     network, settings, class_names = _network(options)
     examples = _examples(settings, options.split)
@@ -115,7 +115,7 @@ def _evaluate(options: _Options) -> dict[str, Any]:
     scores = _scores(network, examples, settings, options)
     named = {"run_dir": options.run_dir, "split": options.split, "images": len(examples)}
     ranked = real_labels.softmax(scores) if options.probabilities == "softmax" else scores
-    report = scoring.score_report(
+    report = predictions.score_report(
         examples.labels, ranked, examples.class_names, options.absent_classes
     )
     if (settings.dataset, _split_name(settings, options.split)) != ("imagenet", "real"):
@@ -183,12 +183,12 @@ def _scores(
     network: keras.Model, examples: Examples, settings: Settings, options: _Options
 ) -> np.ndarray:
     """[N, L]: logits for ImageNet and for softmax, else scores in [0, 1] as in training."""
-    from spml_tf import scoring
     from spml_tf.datasets import pipeline
+    from spml_tf.evaluation import predictions
 
     # A sigmoid's values tie at 1 where a classifier of one class an image is sure.
     as_logits = settings.dataset == "imagenet" or options.probabilities == "softmax"
-    predict = scoring.predict_logits if as_logits else scoring.predict_scores
+    predict = predictions.predict_logits if as_logits else predictions.predict_scores
     with pipeline.naming_broken_images(examples):
         return predict(network, examples, settings.image_size, options.batch_size)
 
@@ -203,8 +203,8 @@ def _top1_on_val(
     """Top-1 accuracy on ImageNet's own validation labels, None where these are not at hand."""
     import numpy as np
 
-    from spml_tf import real_labels
     from spml_tf.datasets import splits
+    from spml_tf.evaluation import real_labels
 
     try:
         val = splits.load_examples(settings, "val")

@@ -87,7 +87,7 @@ def _check_target(target: Path, export_dir: str, overwrite: bool) -> None:
 def _thresholds(run: Any, class_names: list[str]) -> dict[str, float]:
     import numpy as np
 
-    from spml_tf.thresholds import best_f1_thresholds
+    from spml_tf.evaluation.thresholds import best_f1_thresholds
 
     with np.load(run.predictions("val"), allow_pickle=False) as saved:
         values = best_f1_thresholds(saved["labels"], saved["scores"])

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from scipy.special import expit
 
-from spml_tf import scoring
 from spml_tf.datasets import encoded_images
 from spml_tf.datasets.readers import Examples
 from spml_tf.drawing.contact_sheet import reduced
+from spml_tf.evaluation import predictions
 from spml_tf.labels import POSITIVE
 from spml_tf.reports.html_page import photo_uri, quantised
 from spml_tf.reports.report_photos import Photo
@@ -48,7 +48,7 @@ def photos(
         return []
     found: list[Photo] = []
     reader = encoded_images.Reader(examples)
-    maps = scoring.predict_maps(network, examples, image_size, batch_size)
+    maps = predictions.predict_maps(network, examples, image_size, batch_size)
     for row, logits in enumerate(maps):
         scores = expit(logits.mean(axis=(0, 1)))
         kept = classes[row] if classes else _kept(examples.labels[row], scores)

@@ -155,12 +155,13 @@ def _heatmaps(run: _Run, data: Splits, rows: Sequence[int]) -> list[Heatmaps]:
     """By the run's network, of whole images."""
     from scipy.special import expit
 
-    from spml_tf import networks, scoring
+    from spml_tf import networks
+    from spml_tf.evaluation import predictions
     from spml_tf.reports.heatmap_figures import Heatmaps
 
     examples, size = data.train.subset(rows), run.folder.settings().image_size
     network = networks.load_network(run.folder.network)
-    maps = scoring.predict_maps(network, examples, size)
+    maps = predictions.predict_maps(network, examples, size)
     return [Heatmaps(expit(x), expit(x.mean(axis=(0, 1)))) for x in maps]
 
 

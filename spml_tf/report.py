@@ -154,7 +154,8 @@ def _missing(
     Raises:
         _Omitted: where none is wanted or unknown, or the checkpoint cannot be read.
     """
-    from spml_tf import candidates, missing_labels
+    from spml_tf import candidates
+    from spml_tf.evaluation import missing_labels
     from spml_tf.labels import UNKNOWN
 
     if not options.candidates:

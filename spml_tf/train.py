@@ -96,7 +96,7 @@ def _prepare_tensorflow(settings: Settings) -> None:
 
 
 def _build(settings: Settings, data: Splits) -> SPMLModel:
-    from spml_tf.metrics import MeanAveragePrecision
+    from spml_tf.evaluation.metrics import MeanAveragePrecision
     from spml_tf.training import methods
     from spml_tf.training.model import SPMLModel
 
@@ -252,8 +252,9 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
     """Scores the best network on val and test; metrics.json comes last and ends the run."""
     import numpy as np
 
-    from spml_tf import networks, scoring
+    from spml_tf import networks
     from spml_tf.datasets import pipeline
+    from spml_tf.evaluation import predictions
     from spml_tf.system import files
 
     network = networks.load_network(run.network)
@@ -264,7 +265,7 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
         if split == "train":
             continue
         with pipeline.naming_broken_images(part):
-            scores = scoring.predict_scores(network, part, settings.image_size)
+            scores = predictions.predict_scores(network, part, settings.image_size)
         with files.replaced(run.predictions(split)) as path:
             np.savez(
                 path,
@@ -273,7 +274,7 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
                 names=np.array(part.names),
                 class_names=np.array(part.class_names),
             )
-        results[split] = scoring.score_report(part.labels, scores, part.class_names)
+        results[split] = predictions.score_report(part.labels, scores, part.class_names)
     files.write_json(run.metrics, results)
 
 

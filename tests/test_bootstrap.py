@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from spml_tf import bootstrap
+from spml_tf.evaluation import bootstrap
 
 
 @pytest.mark.parametrize("at_a_time", [3, 1000])

@@ -9,8 +9,9 @@ import tensorflow as tf
 from reference import moved_heatmap, numpy_warp
 
 import spml_tf
-from spml_tf import metrics, networks
+from spml_tf import networks
 from spml_tf.banks import ema_bank, heatmap_bank
+from spml_tf.evaluation import metrics
 from spml_tf.losses import equations
 
 N, L, W, G, KEPT = 5, 6, 5, 4, 3

@@ -13,8 +13,9 @@ from conftest import CLASSES
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from spml_tf import evaluate, export, predict, thresholds
+from spml_tf import evaluate, export, predict
 from spml_tf.drawing import overlays
+from spml_tf.evaluation import thresholds
 
 
 @pytest.fixture(scope="module")

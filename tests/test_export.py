@@ -16,9 +16,10 @@ from conftest import CLASSES, run
 from PIL import Image
 
 from spml_tf import export as exporting
-from spml_tf import networks, predict, scoring, thresholds
+from spml_tf import networks, predict
 from spml_tf.datasets.readers import Examples
 from spml_tf.drawing import overlays
+from spml_tf.evaluation import predictions, thresholds
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +43,9 @@ def test_evaluate_repeats_the_runs_results(finished, split):
 
 def test_a_class_without_positives_is_reported():
     labels, scores = np.array([[1, 0], [0, 0]]), np.array([[0.9, 0.1], [0.2, 0.3]])
-    report = scoring.score_report(labels, scores, ("a", "b"))
+    report = predictions.score_report(labels, scores, ("a", "b"))
     assert report == {"map": 100.0, "ap": {"a": 100.0, "b": None}, "absent_classes": ["b"]}
-    assert scoring.score_report(labels, scores, ("a", "b"), "zero")["map"] == 50.0
+    assert predictions.score_report(labels, scores, ("a", "b"), "zero")["map"] == 50.0
 
 
 def test_reload_in_a_process_that_knows_nothing_of_spml_tf(voc, finished, exported):
@@ -92,7 +93,7 @@ def test_serve_bytes_equals_evaluation_for_every_kind_of_file(finished, exported
     labels = np.zeros((len(paths), len(CLASSES)), np.int8)
     examples = Examples(paths, labels, CLASSES, paths=paths)
     network = networks.load_network(finished / "network.keras")
-    expected = scoring.predict_scores(network, examples, 32)
+    expected = predictions.predict_scores(network, examples, 32)
     predictor = predict.Predictor(str(exported))
     found = predictor.from_files([Path(path).read_bytes() for path in paths])
     np.testing.assert_allclose(found, expected, atol=1e-5)

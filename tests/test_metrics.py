@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from spml_tf import metrics
+from spml_tf.evaluation import metrics
 
 
 def test_by_hand():

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from reference import moved_heatmap, numpy_warp
 
 import spml_tf
-from spml_tf import metrics, networks
+from spml_tf import networks
 from spml_tf.banks import warping
+from spml_tf.evaluation import metrics
 from spml_tf.training import optimizers
 
 N, L, SIZE = 12, 3, 32

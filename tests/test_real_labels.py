@@ -13,7 +13,8 @@ from conftest import run as run_command
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from spml_tf import evaluate, networks, real_labels
+from spml_tf import evaluate, networks
+from spml_tf.evaluation import real_labels
 from spml_tf.runs import RunFolder
 from spml_tf.settings import Settings, resolve
 

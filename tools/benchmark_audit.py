@@ -30,8 +30,9 @@ import numpy as np
 from cleanlab.multilabel_classification import filter as cleanlab_filter
 from cleanlab.multilabel_classification import rank as cleanlab_rank
 
-from spml_tf import candidates, missing_labels
+from spml_tf import candidates
 from spml_tf.datasets import label_files, splits
+from spml_tf.evaluation import missing_labels
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.runs import RunFolder
 

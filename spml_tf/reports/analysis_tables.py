@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf import analysis, bootstrap
-from spml_tf.metrics import average_precision, mean_average_precision
+from spml_tf.evaluation import bootstrap, measures
+from spml_tf.evaluation.metrics import average_precision, mean_average_precision
 from spml_tf.run_groups import Group
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_csv
@@ -29,9 +29,9 @@ def top_score_rows(groups: Sequence[Group]) -> list[Row]:
     """How the 1st to 4th highest score of the validation images are distributed, seeds pooled."""
     rows = []
     for group in groups:
-        tops = np.concatenate([analysis.top_scores(run.val_scores, RANKS) for run in group.runs])
+        tops = np.concatenate([measures.top_scores(run.val_scores, RANKS) for run in group.runs])
         for rank, values in enumerate(tops.T, start=1):
-            edges, shares = analysis.histogram(values, SCORE_BINS)
+            edges, shares = measures.histogram(values, SCORE_BINS)
             for low, high, share in zip(edges[:-1], edges[1:], shares, strict=True):
                 row = {"method": group.name, "seeds": len(group.runs), "rank": rank}
                 rows.append({**row, "low": low, "high": high, "share": share})
@@ -43,19 +43,19 @@ def size_rows(groups: Sequence[Group], sizes: NDArray) -> list[Row]:
 
     Args:
         groups: among them one of the method an.
-        sizes: [M, L], from `analysis.largest_objects`.
+        sizes: [M, L], from `measures.largest_objects`.
 
     Returns:
         A row for each bin and group; size in percent of the image's area, mAP and gain in percent.
     """
     labels = groups[0].runs[0].labels
     sizes = np.where(labels == 1, sizes, np.nan)
-    edges = analysis.size_edges(sizes, SIZE_BINS)
-    counts = [int((analysis.bin_of_size(sizes, edges) == x).sum()) for x in range(len(edges) - 1)]
+    edges = measures.size_edges(sizes, SIZE_BINS)
+    counts = [int((measures.bin_of_size(sizes, edges) == x).sum()) for x in range(len(edges) - 1)]
     means = {}
     for group in groups:
         found = [
-            analysis.average_precision_by_size(run.labels, run.scores, sizes, edges)
+            measures.average_precision_by_size(run.labels, run.scores, sizes, edges)
             for run in group.runs
         ]
         means[group.name] = np.mean([np.nanmean(x, axis=1) for x in found], axis=0)
@@ -68,7 +68,7 @@ def size_rows(groups: Sequence[Group], sizes: NDArray) -> list[Row]:
                 "method": group.name, "seeds": len(group.runs), "bin": number + 1,
                 "size_low": 100 * low, "size_high": 100 * high, "positives": counts[number],
                 "baseline": name, "map": 100 * value,
-                "gain": float(analysis.relative_gain(value, base)),
+                "gain": float(measures.relative_gain(value, base)),
             })  # fmt: skip
     return rows
 
@@ -211,7 +211,7 @@ def pointing_rows(groups: Sequence[Group], boxes: Sequence[NDArray]) -> list[Row
 def _pointing(peaks: Sequence[NDArray | None], boxes: Sequence[NDArray], classes: int) -> Row:
     shares, by_class = [], []
     for points in peaks:
-        hits, pairs = analysis.pointing_hits(points, boxes, classes)
+        hits, pairs = measures.pointing_hits(points, boxes, classes)
         shares.append(100 * hits.sum() / pairs.sum())
         by_class.append(100 * float(np.mean(hits[pairs > 0] / pairs[pairs > 0])))
     return {
@@ -240,7 +240,7 @@ def reliability_rows(groups: Sequence[Group]) -> list[Row]:
             np.concatenate([getattr(run, part) for run in group.runs])
             for part in ("labels", "scores")
         )
-        found = analysis.reliability(labels, scores, RELIABILITY_BINS)
+        found = measures.reliability(labels, scores, RELIABILITY_BINS)
         bins = zip(found.edges[:-1], found.edges[1:], *found[1:4], strict=True)
         for low, high, score, share, count in bins:
             row = {"method": group.name, "seeds": len(group.runs), "low": low, "high": high}

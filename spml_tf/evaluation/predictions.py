@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import metrics
 from spml_tf.datasets import pipeline
 from spml_tf.datasets.readers import Examples
+from spml_tf.evaluation import metrics
 
 
 def predict_scores(

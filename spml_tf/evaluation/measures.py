@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spml_tf.evaluation.metrics import average_precision
 from spml_tf.labels import POSITIVE, UNKNOWN
-from spml_tf.metrics import average_precision
 
 
 class Reliability(NamedTuple):

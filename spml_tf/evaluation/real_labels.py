@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spml_tf.evaluation.metrics import average_precision
 from spml_tf.labels import POSITIVE
-from spml_tf.metrics import average_precision
 
 # Classes ranked at a time: a column of 50,000 images takes a few MB while it is ranked.
 _BLOCK = 50
