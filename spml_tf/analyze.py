@@ -17,8 +17,8 @@ from spml_tf.system.files import replaced_folder
 if TYPE_CHECKING:
     from spml_tf.datasets.readers import Examples
     from spml_tf.reports.analysis_index import AnalysisFigure
-    from spml_tf.run_groups import Group
-    from spml_tf.settings import Settings
+    from spml_tf.runs.run_groups import Group
+    from spml_tf.runs.settings import Settings
 
 _USAGE = """Draws figures that compare runs, with the numbers behind them.
 
@@ -84,8 +84,8 @@ def analyze(options: _Options) -> None:
     Raises:
         UserError: for runs that cannot be compared or read, or an output folder of other files.
     """
-    from spml_tf import run_groups
     from spml_tf.reports import analysis_index, analysis_tables
+    from spml_tf.runs import run_groups
 
     target = Path(options.output_dir).absolute()
     _check_target(target)

@@ -16,7 +16,7 @@ from spml_tf.system.files import replaced, write_json
 if TYPE_CHECKING:
     from spml_tf.datasets.splits import Splits
     from spml_tf.evaluation.missing_labels import Candidate
-    from spml_tf.runs import RunFolder
+    from spml_tf.runs.run_folder import RunFolder
 
 _USAGE = """Lists the labels that a run's training images probably miss, and those that look wrong.
 
@@ -70,7 +70,7 @@ def audit(options: _Options) -> dict[str, Any]:
     from spml_tf.datasets import splits
     from spml_tf.evaluation import missing_labels
     from spml_tf.labels import UNKNOWN
-    from spml_tf.runs import RunFolder
+    from spml_tf.runs.run_folder import RunFolder
 
     run = RunFolder(options.run_dir or "")
     run.check_finished()
@@ -182,7 +182,7 @@ def apply_reviewed(options: _Options) -> dict[str, int]:
 
     from spml_tf.datasets import label_files, splits
     from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
-    from spml_tf.runs import RunFolder
+    from spml_tf.runs.run_folder import RunFolder
 
     run = RunFolder(options.run_dir or "")
     data = splits.load_of_run(run, options.data_dir)

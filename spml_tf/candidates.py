@@ -9,13 +9,14 @@ import keras
 import numpy as np
 from scipy.special import expit
 
-from spml_tf import checkpoints, gallery
-from spml_tf.checkpoints import Checkpoint
+from spml_tf import gallery
 from spml_tf.datasets.splits import Splits
 from spml_tf.evaluation import missing_labels, predictions
 from spml_tf.evaluation.missing_labels import Candidate
 from spml_tf.reports.report_photos import LabelPhoto
-from spml_tf.runs import RunFolder
+from spml_tf.runs import checkpoint_contents
+from spml_tf.runs.checkpoint_contents import Checkpoint
+from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
 
 
@@ -29,7 +30,7 @@ def read_checkpoint(run: RunFolder, data: Splits) -> Checkpoint:
     Raises:
         UserError: the checkpoint is missing, broken or of other images.
     """
-    saved = checkpoints.read_checkpoint(run.checkpoint)
+    saved = checkpoint_contents.read_checkpoint(run.checkpoint)
     if saved.scores.shape != data.observed.shape:
         raise UserError(f"{run.checkpoint}: is of other images or classes; train this run again")
     return saved

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from spml_tf.datasets.readers import Examples
-    from spml_tf.settings import Settings
+    from spml_tf.runs.settings import Settings
 
 _USAGE = """Prints one JSON object: mean and per-class average precision of a run, in percent.
 
@@ -127,11 +127,12 @@ def _evaluate(options: _Options) -> dict[str, Any]:
 
 def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]:
     """Network and settings, and the classes trained on."""
-    from spml_tf import networks, runs
+    from spml_tf import networks
+    from spml_tf.runs import run_folder
 
     if options.network is not None:
         return _classifier(options)
-    run = runs.RunFolder(options.run_dir)
+    run = run_folder.RunFolder(options.run_dir)
     settings = run.settings()
     if options.dataset not in (None, settings.dataset):
         raise UserError(
@@ -144,8 +145,9 @@ def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]
 
 
 def _classifier(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]:
-    from spml_tf import networks, settings
+    from spml_tf import networks
     from spml_tf.datasets import splits
+    from spml_tf.runs import settings
 
     resolved = settings.resolve(
         settings.Settings(

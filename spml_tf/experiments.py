@@ -17,8 +17,8 @@ import spml_tf
 from spml_tf.datasets.settings import check_range
 from spml_tf.plan_files import read_plan
 from spml_tf.plans import Plan, Run, runs, search_runs, selected_rows
-from spml_tf.runs import RunFolder
-from spml_tf.settings import resolve
+from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import resolve
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_json

@@ -51,9 +51,10 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
     Raises:
         UserError: where the run is not finished or the folder holds something to keep.
     """
-    from spml_tf import networks, runs
+    from spml_tf import networks
+    from spml_tf.runs import run_folder
 
-    run, target = runs.RunFolder(run_dir), Path(export_dir).resolve()
+    run, target = run_folder.RunFolder(run_dir), Path(export_dir).resolve()
     record = run.read_record()
     if not run.metrics.exists():
         raise UserError(f"--run_dir={run_dir}: not finished; start its training again to resume it")

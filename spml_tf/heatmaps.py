@@ -16,8 +16,8 @@ from spml_tf.system.errors import UserError
 if TYPE_CHECKING:
     from spml_tf.datasets.splits import Splits
     from spml_tf.reports.heatmap_figures import Heatmaps, Line, Picture
-    from spml_tf.runs import RunFolder
-    from spml_tf.snapshots import Snapshots
+    from spml_tf.runs.heatmap_history import Snapshots
+    from spml_tf.runs.run_folder import RunFolder
 
 _USAGE = """Draws the heatmaps of training images, as a PNG, an SVG and a CSV each.
 
@@ -98,8 +98,8 @@ def draw(options: _Options) -> list[str]:
 
 
 def _read_runs(options: _Options) -> list[_Run]:
-    from spml_tf import snapshots
-    from spml_tf.runs import RunFolder
+    from spml_tf.runs import heatmap_history
+    from spml_tf.runs.run_folder import RunFolder
 
     paths = [path for path in (options.run_dir, options.other_run_dir) if path]
     folders = [RunFolder(path) for path in paths]
@@ -115,20 +115,20 @@ def _read_runs(options: _Options) -> list[_Run]:
         names = paths
     if len(set(names)) < len(names):
         raise UserError(f"--other_run_dir={paths[1]}: is --run_dir; name another run")
-    kept = [snapshots.read(x.heatmaps) if x.heatmaps.exists() else None for x in folders]
+    kept = [heatmap_history.read(x.heatmaps) if x.heatmaps.exists() else None for x in folders]
     return [_Run(*parts) for parts in zip(folders, names, kept, strict=True)]
 
 
 def _rows(options: _Options, runs: Sequence[_Run], data: Splits) -> list[int]:
     """The training images to draw."""
-    from spml_tf import snapshots
+    from spml_tf.runs import heatmap_history
 
     if options.images is not None:
-        return snapshots.rows_of("images", options.images, data.train.names)
+        return heatmap_history.rows_of("images", options.images, data.train.names)
     for run in runs:
         if run.snapshots is not None:
             return run.snapshots.images[:_IMAGES].tolist()
-    return snapshots.first_of_each_class(data.observed, _IMAGES)
+    return heatmap_history.first_of_each_class(data.observed, _IMAGES)
 
 
 def _pictures(data: Splits, rows: Sequence[int]) -> list[Picture]:
@@ -198,21 +198,21 @@ def _growth(
 
     Running averages are what it is about: a run that kept the network's own maps comes last.
     """
-    from spml_tf import snapshots
     from spml_tf.reports import heatmap_figures
+    from spml_tf.runs import heatmap_history
 
     wanted = None
     if options.images is not None:
-        wanted = snapshots.rows_of("images", options.images, data.train.names)
+        wanted = heatmap_history.rows_of("images", options.images, data.train.names)
     recorded = [run for run in runs if run.snapshots is not None and len(run.snapshots.epochs)]
-    for run in sorted(recorded, key=lambda run: run.snapshots.source != snapshots.BANK):
+    for run in sorted(recorded, key=lambda run: run.snapshots.source != heatmap_history.BANK):
         rows = run.snapshots.images.tolist()
         for row in rows if wanted is None else [x for x in wanted if x in rows]:
             (picture,), place = _pictures(data, [row]), rows.index(row)
             classes = heatmap_figures.growth_classes(picture, run.snapshots.scores[-1, place])
             if classes is None:
                 continue
-            own = run.snapshots.source == snapshots.BANK
+            own = run.snapshots.source == heatmap_history.BANK
             kind = "running averages of maps" if own else "the network's own maps"
             lines = heatmap_figures.growth(picture, run.snapshots, place, classes)
             title = f"{run.name}: {kind}, with average scores, of training image {picture.name}"

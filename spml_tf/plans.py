@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from spml_tf.settings import Settings
+from spml_tf.runs.settings import Settings
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from spml_tf.datasets.splits import Splits
     from spml_tf.reports.report_page import Pictures
     from spml_tf.reports.report_photos import LabelPhoto, Photo
-    from spml_tf.run_groups import RunScores
-    from spml_tf.settings import Settings
+    from spml_tf.runs.run_groups import RunScores
+    from spml_tf.runs.settings import Settings
 
 _USAGE = """Writes DIR/report.html, one file that any browser shows without a network.
 
@@ -82,7 +82,7 @@ def report(options: _Options) -> str:
 
 def _read_runs(options: _Options) -> dict[str, RunScores]:
     """The run and those it is compared with, by the names of their folders."""
-    from spml_tf import run_groups
+    from spml_tf.runs import run_groups
 
     others = options.compare.split(",") if options.compare else []
     paths = [options.run_dir or "", *(path.strip() for path in others)]
@@ -130,8 +130,9 @@ def _data(run: RunScores, data_dir: str | None) -> Splits | str:
 
 
 def _gallery(run: RunScores, data: Splits, network: keras.Model, options: _Options) -> list[Photo]:
-    from spml_tf import gallery, run_groups
+    from spml_tf import gallery
     from spml_tf.datasets import summaries
+    from spml_tf.runs import run_groups
 
     split = run_groups.reported_split(run.settings)
     examples = data.parts[split]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spml_tf.settings import Settings, resolve
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import keras
 
     from spml_tf.datasets.splits import Splits
-    from spml_tf.heatmap_recorder import HeatmapRecorder
-    from spml_tf.runs import RunFolder
+    from spml_tf.runs.heatmap_recorder import HeatmapRecorder
+    from spml_tf.runs.run_folder import RunFolder
     from spml_tf.training.model import SPMLModel
 
 # Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
@@ -51,12 +51,12 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
     Raises:
         UserError: for settings, data or a folder that do not fit.
     """
-    from spml_tf import heatmap_recorder, runs
     from spml_tf.datasets import splits
+    from spml_tf.runs import heatmap_recorder, run_folder
 
     settings = resolve(settings)
     _prepare_tensorflow(settings)
-    run = runs.RunFolder(output_dir)
+    run = run_folder.RunFolder(output_dir)
     with run.locked():
         data = splits.load_splits(settings)
         if settings.positives_per_image is not None:
@@ -67,7 +67,7 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
             "class_names": list(data.train.class_names),
             "images": {name: len(part) for name, part in data.parts.items()},
             "notes": list(data.notes),
-            **runs.machine(),
+            **run_folder.machine(),
         }
         model = None if run.metrics.exists() else _build(settings, data)
         recorders = heatmap_recorder.recorders(run, settings, data)
@@ -137,7 +137,8 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
 
 
 def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
-    from spml_tf import networks, runs
+    from spml_tf import networks
+    from spml_tf.runs import run_folder
 
     if not settings.init_from:
         return networks.build(
@@ -147,7 +148,7 @@ def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
             settings.image_size,
             settings.keep_head,
         )
-    earlier = runs.RunFolder(settings.init_from)
+    earlier = run_folder.RunFolder(settings.init_from)
     record = earlier.read_record()
     if record["flags"]["image_size"] != settings.image_size:
         raise UserError(
@@ -187,9 +188,9 @@ def _optimizer(settings: Settings, num_images: int) -> keras.optimizers.Optimize
 
 
 def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
-    from spml_tf import runs
+    from spml_tf.runs import run_folder
 
-    earlier = runs.RunFolder(settings.initial_banks)
+    earlier = run_folder.RunFolder(settings.initial_banks)
     if earlier.read_record()["data_fingerprint"] != data.fingerprint():
         raise UserError(
             f"--initial_banks={earlier.path}: that run has other images or labels; banks can only "
@@ -206,8 +207,8 @@ def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
 def _fit(
     model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, extra: list[HeatmapRecorder]
 ) -> None:
-    from spml_tf.callbacks import RunRecorder
     from spml_tf.datasets import label_files, pipeline
+    from spml_tf.runs.recorder import RunRecorder
 
     if settings.train_labels != "full" and not run.train_labels.exists():
         label_files.write_observed(

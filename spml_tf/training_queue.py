@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from spml_tf.runs import RunFolder, flagfile
-from spml_tf.settings import Settings
+from spml_tf.runs.run_folder import RunFolder, flagfile
+from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from spml_tf.reports import html_page, report_page, report_photos
-from spml_tf.run_groups import read_groups
-from spml_tf.settings import Settings, resolve
+from spml_tf.runs.run_groups import read_groups
+from spml_tf.runs.settings import Settings, resolve
 
 CLASSES = (
     '<img src=x onerror="window.ran=1">',

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
-from spml_tf import callbacks
+from spml_tf.runs import recorder
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -65,14 +65,14 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 def copy_after_epoch(monkeypatch: pytest.MonkeyPatch, folder: Path, epoch: int) -> None:
     """Copies the next run's folder as it is after an epoch: what kill -9 would leave then."""
-    write = callbacks.RunRecorder.on_epoch_end
+    write = recorder.RunRecorder.on_epoch_end
 
     def write_and_copy(self, number, logs=None):
         write(self, number, logs)
         if number + 1 == epoch:
             shutil.copytree(self.run.path, folder)
 
-    monkeypatch.setattr(callbacks.RunRecorder, "on_epoch_end", write_and_copy)
+    monkeypatch.setattr(recorder.RunRecorder, "on_epoch_end", write_and_copy)
 
 
 def kill_at(process: subprocess.Popen, reached: Callable[[], bool], seconds: float = 240) -> None:

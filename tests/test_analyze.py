@@ -20,8 +20,8 @@ from spml_tf.datasets import readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.drawing import figure_files
 from spml_tf.reports import analysis_figures, analysis_index, analysis_tables
-from spml_tf.runs import RunFolder
-from spml_tf.settings import Settings, resolve
+from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings, resolve
 
 ALL = {"top_scores", "gain_by_size", "crop_interval", "selection", "pointing", "per_class"}
 ALL |= {"reliability", "difference"}
@@ -255,7 +255,7 @@ def test_photos_that_are_gone(finished, tmp_path, capsys):
 
 def test_groups(runs, digits, network, tmp_path):
     """Runs of a method that differ in a flag are told apart by it; names override that."""
-    from spml_tf.run_groups import read_groups
+    from spml_tf.runs.run_groups import read_groups
 
     other = make_run(tmp_path / "x", digits, network, "en", 0, 0.4, crop_area="0.5,1")
     paths = [str(path) for path in (*runs, other)]

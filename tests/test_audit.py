@@ -19,11 +19,12 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
-from spml_tf import audit, checkpoints, train
+from spml_tf import audit, train
 from spml_tf.datasets import label_files, splits
 from spml_tf.reports import audit_page
 from spml_tf.reports.report_photos import LabelPhoto
-from spml_tf.runs import RunFolder
+from spml_tf.runs import checkpoint_contents
+from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
 
 
@@ -42,7 +43,7 @@ def written(finished, tmp_path_factory) -> Path:
 
 def test_lists_unknown_labels_by_their_running_average(written, finished):
     """Against the checkpoint: every unknown label in order of its score, most probable first."""
-    saved = checkpoints.read_checkpoint(RunFolder(finished).checkpoint)
+    saved = checkpoint_contents.read_checkpoint(RunFolder(finished).checkpoint)
     data = splits.load_of_run(RunFolder(finished))
     unknown = np.sort(saved.scores[data.observed == -1])[::-1]
     found = rows(written / "missing.csv")

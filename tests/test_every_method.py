@@ -23,8 +23,8 @@ from tiny_network import tiny_cam
 from spml_tf import export, networks, train
 from spml_tf.datasets import splits
 from spml_tf.labels import EXPECTED
-from spml_tf.runs import RunFolder
-from spml_tf.settings import Settings
+from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings
 from spml_tf.system import cli
 from spml_tf.training import methods
 

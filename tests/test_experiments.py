@@ -22,7 +22,7 @@ from conftest import run as run_command
 from PIL import Image
 
 from spml_tf import experiments, training_queue
-from spml_tf.runs import RunFolder
+from spml_tf.runs.run_folder import RunFolder
 
 SEARCHED = """
 [search]

@@ -24,7 +24,7 @@ from saved_runs import history
 from tiny_network import tiny_cam
 
 from spml_tf import networks, train
-from spml_tf.settings import Settings, resolve
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli
 from spml_tf.training import methods
 

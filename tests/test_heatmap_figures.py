@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spml_tf import heatmaps, networks, snapshots
+from spml_tf import heatmaps, networks
 from spml_tf.datasets import splits
 from spml_tf.drawing import overlays
 from spml_tf.reports import heatmap_figures
 from spml_tf.reports.heatmap_figures import Heatmaps, Picture
-from spml_tf.runs import RunFolder
+from spml_tf.runs import heatmap_history
+from spml_tf.runs.run_folder import RunFolder
 
 CLASSES = ("cat", "cow", "dog", "$owl$")
 STEMS = ("top_heatmaps", "heatmap_growth", "heatmap_comparison")
@@ -76,7 +77,7 @@ def test_two_runs_show_the_same_classes():
 
 def test_growth_over_epochs():
     """Ten epochs of a map that grows by 0.1 each in one cell: six of them are shown."""
-    found = snapshots.empty("bank", [7, 4], ["z.jpg", "a.jpg"], CLASSES, 2)
+    found = heatmap_history.empty("bank", [7, 4], ["z.jpg", "a.jpg"], CLASSES, 2)
     for epoch in range(1, 11):
         maps = np.full((2, 2, 2, 4), np.nan if epoch == 1 else 0.05)
         maps[1, 1, 0, 1] = epoch / 10
@@ -175,7 +176,7 @@ def test_the_command(finished, other, tmp_path, capsys):
     assert {path.name for path in folder.iterdir()} == {*files, "thesis.txt"}
     assert all(np.asarray(Image.open(folder / f"{stem}.png")).std() > 10 for stem in STEMS)
 
-    run, found = RunFolder(finished), snapshots.read(finished / "heatmaps.npz")
+    run, found = RunFolder(finished), heatmap_history.read(finished / "heatmaps.npz")
     data = splits.load_splits(run.settings()).train
     assert [data.names[row] for row in found.images] == found.names.tolist()
     rows = read(folder / "top_heatmaps.csv")
@@ -208,7 +209,7 @@ def test_the_command(finished, other, tmp_path, capsys):
 def test_chosen_images_without_a_record(finished, other, tmp_path, capsys):
     """A run without heatmaps.npz still shows its network's maps; growth is left out, with why."""
     bare = shutil.copytree(other, tmp_path / "bare", ignore=shutil.ignore_patterns("heatmaps.npz"))
-    name = str(snapshots.read(finished / "heatmaps.npz").names[3])
+    name = str(heatmap_history.read(finished / "heatmaps.npz").names[3])
     words = [f"--run_dir={bare}", f"--output_dir={tmp_path / 'new' / 'figures'}"]
     assert heatmaps.main([*words, f"--images={name}"]) == 0
     said = capsys.readouterr()

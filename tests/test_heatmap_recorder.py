@@ -18,11 +18,12 @@ from saved_runs import copy_after_epoch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_network import tiny_cam
 
-from spml_tf import callbacks, networks, snapshots, train
+from spml_tf import networks, train
 from spml_tf.banks import ema_bank
 from spml_tf.datasets.readers import Examples
-from spml_tf.heatmap_recorder import HeatmapRecorder
-from spml_tf.runs import RunFolder
+from spml_tf.runs import heatmap_history, recorder
+from spml_tf.runs.heatmap_recorder import HeatmapRecorder
+from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
 from spml_tf.training.model import SPMLModel
 
@@ -40,7 +41,7 @@ def examples() -> Examples:
 
 def recorded(
     folder: Path, model: SPMLModel, examples: Examples, images: list[int], epochs: int = 1
-) -> snapshots.Snapshots:
+) -> heatmap_history.Snapshots:
     """What the callback writes in so many epochs, in which the model does not change."""
     recorder = HeatmapRecorder(RunFolder(folder), examples, images)
     recorder.set_model(model)
@@ -48,7 +49,7 @@ def recorded(
     recorder.on_train_begin()
     for epoch in range(epochs):
         recorder.on_epoch_end(epoch)
-    return snapshots.read(folder / "heatmaps.npz")
+    return heatmap_history.read(folder / "heatmaps.npz")
 
 
 def model_with(method: str, **others: object) -> SPMLModel:
@@ -106,11 +107,11 @@ def test_without_a_bank_they_are_the_networks_own(tmp_path, examples):
 
 def test_images_by_number_and_by_name():
     """The first image of each class, then the second: cat 0; cow 1; dog 2, 3."""
-    assert snapshots.first_of_each_class(LABELS, 2) == [0, 1]
-    assert snapshots.first_of_each_class(LABELS, 9) == [0, 1, 2, 3]
+    assert heatmap_history.first_of_each_class(LABELS, 2) == [0, 1]
+    assert heatmap_history.first_of_each_class(LABELS, 9) == [0, 1, 2, 3]
     both = np.array([[-1, -1], [1, 1], [1, -1]], np.int8)
-    assert snapshots.first_of_each_class(both, 2) == [1, 2]
-    choose = snapshots.images_to_record
+    assert heatmap_history.first_of_each_class(both, 2) == [1, 2]
+    choose = heatmap_history.images_to_record
     assert choose(None, NAMES, LABELS, bank=True) == [0, 1, 2, 3]
     assert choose(None, NAMES, LABELS, bank=False) == choose("0", NAMES, LABELS, bank=True) == []
     assert choose("1", NAMES, LABELS, bank=False) == [0]
@@ -127,7 +128,7 @@ def test_images_by_number_and_by_name():
 @given(st.integers(0, 4), st.integers(1, 3))
 def test_what_a_crash_left_is_cut_off(done, lost):
     """Epochs added and cut off again leave everything as it was."""
-    rng, found = np.random.default_rng(done), [snapshots.empty("bank", [0], ["a"], ["x", "y"], 2)]
+    rng, found = np.random.default_rng(done), [heatmap_history.empty("bank", [0], ["a"], ["x", "y"], 2)]
     for epoch in range(1, done + lost + 1):
         maps, scores = rng.random((1, 2, 2, 2)), rng.random((1, 2), np.float32)
         found.append(found[-1].extended(epoch, maps, scores, np.ones((1, 2), np.int8)))
@@ -138,16 +139,16 @@ def test_what_a_crash_left_is_cut_off(done, lost):
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "heatmaps.npz"
-    whole = snapshots.empty("bank", [0], ["a"], ["x"], 2)
+    whole = heatmap_history.empty("bank", [0], ["a"], ["x"], 2)
     whole.write(path)
     content = path.read_bytes()
     for broken in (b"", content[:100], content.replace(b"codes", b"modes")):
         path.write_bytes(broken)
         with pytest.raises(UserError, match=r"heatmaps.npz: cannot be read \(.*\); remove it$"):
-            snapshots.read(path)
+            heatmap_history.read(path)
     np.savez(path, **{**vars(whole), "scores": np.zeros((1, 1, 1), np.float32)})
     with pytest.raises(UserError, match="not of the same images and epochs"):
-        snapshots.read(path)
+        heatmap_history.read(path)
 
 
 def test_killed_between_heatmaps_and_checkpoint(voc, tmp_path, monkeypatch):
@@ -158,8 +159,8 @@ def test_killed_between_heatmaps_and_checkpoint(voc, tmp_path, monkeypatch):
     words = flags(voc, network="tiny", epochs=2, test_split="none", record_heatmaps=2)
     assert train.main([*words, f"--output_dir={whole}"]) == 0
     content = (whole / "heatmaps.npz").read_bytes()
-    assert snapshots.read(whole / "heatmaps.npz").epochs.tolist() == [1, 2]
-    assert snapshots.read(killed / "heatmaps.npz").epochs.tolist() == [1]
+    assert heatmap_history.read(whole / "heatmaps.npz").epochs.tolist() == [1, 2]
+    assert heatmap_history.read(killed / "heatmaps.npz").epochs.tolist() == [1]
     shutil.copy(whole / "heatmaps.npz", killed)
     assert train.main([*words, f"--output_dir={killed}"]) == 0
     assert (killed / "heatmaps.npz").read_bytes() == content
@@ -199,7 +200,7 @@ def test_tensorboard_shows_losses_scores_and_heatmaps(finished):
         assert counts["annotated_positives", epoch] == 19
         assert counts.get(("expected_positives", epoch), 0) == selected[epoch]
         assert counts["other_unknown", epoch] == 38 - selected[epoch]
-    found = snapshots.read(finished / "heatmaps.npz")
+    found = heatmap_history.read(finished / "heatmaps.npz")
     pictures = read_events(finished / "tensorboard" / "heatmaps")
     assert set(pictures.Tags()["tensors"]) == set(found.names.tolist()) and len(found.names) == 8
     for name in found.names:
@@ -226,13 +227,13 @@ def test_scores_by_kind_of_label(monkeypatch):
     class Labels:
         shape, value = labels.shape, labels
 
-    found = callbacks.scores_by_kind(bank, Labels)
+    found = recorder.scores_by_kind(bank, Labels)
     assert {kind: x.tolist() for kind, x in found.items()} == {
         "annotated_positives": pytest.approx([0.1]), "expected_positives": pytest.approx([0.2]),
         "annotated_negatives": pytest.approx([0.3]), "other_unknown": pytest.approx([0.4]),
     }  # fmt: skip
-    monkeypatch.setattr(callbacks, "_COUNTED", 3)  # six labels: images 0 and 2
-    found = callbacks.scores_by_kind(bank, Labels)
+    monkeypatch.setattr(recorder, "_COUNTED", 3)  # six labels: images 0 and 2
+    found = recorder.scores_by_kind(bank, Labels)
     assert found.keys() == {"annotated_positives", "expected_positives"}
 
 

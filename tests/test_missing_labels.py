@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spml_tf.checkpoints import read_checkpoint
 from spml_tf.evaluation import missing_labels
 from spml_tf.evaluation.missing_labels import Candidate
+from spml_tf.runs.checkpoint_contents import read_checkpoint
 from spml_tf.system.errors import UserError
 
 SCORES = np.array([[0.9, 0.2, 0.6], [0.6, 0.8, np.nan], [0.1, 0.6, 0.7]], np.float32)

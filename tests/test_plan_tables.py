@@ -14,7 +14,7 @@ from PIL import Image
 
 from spml_tf.plans import Plan, Row, runs
 from spml_tf.reports import tables
-from spml_tf.runs import RunFolder
+from spml_tf.runs.run_folder import RunFolder
 
 
 def run_folder(path: Path, val: float | None, test: float | None, **given) -> RunFolder:

@@ -15,7 +15,7 @@ from made_plans import plan_of, row
 
 from spml_tf.plan_files import read_plan
 from spml_tf.plans import Search, runs, search_runs, selected_rows
-from spml_tf.settings import resolve
+from spml_tf.runs.settings import resolve
 from spml_tf.system.errors import UserError
 from spml_tf.training import methods
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import spml_tf
-from spml_tf.settings import Settings, resolve
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli
 from spml_tf.training import methods
 

@@ -15,8 +15,8 @@ from sklearn.metrics import average_precision_score
 
 from spml_tf import evaluate, networks
 from spml_tf.evaluation import real_labels
-from spml_tf.runs import RunFolder
-from spml_tf.settings import Settings, resolve
+from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings, resolve
 
 CLASSES = ("n01440764", "n01443537", "n02084071", "n07747607")
 # Of every validation image: its class, and its ReaL labels (k = 2, 1, 0, 4, 3, 1).

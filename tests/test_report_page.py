@@ -19,7 +19,7 @@ from PIL import Image
 from spml_tf import gallery
 from spml_tf.datasets.readers import Examples
 from spml_tf.reports import html_page, line_charts, report_comparison, report_sections
-from spml_tf.settings import Settings, resolve
+from spml_tf.runs.settings import Settings, resolve
 
 HISTORY = [
     {"epoch": "1", "loss": "0.5", "val_loss": "0.75", "map": "0.1", "val_map": "0.2"},

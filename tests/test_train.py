@@ -21,9 +21,9 @@ from saved_runs import assert_equal_runs, kill_at
 from sklearn.metrics import average_precision_score
 
 import spml_tf
-from spml_tf import runs
 from spml_tf.datasets import splits
-from spml_tf.settings import Settings, resolve
+from spml_tf.runs import run_folder
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 
@@ -134,7 +134,7 @@ def test_banks_and_network_of_an_earlier_run(voc, finished, tmp_path):
 
 def test_train_labels_from_a_file_repeat_the_drawn_ones(voc, finished, tmp_path):
     """The CSV a run wrote gives the same observed labels and split, whatever the seeds are."""
-    settings = resolve(Settings(**{**runs.RunFolder(finished).settings().__dict__}))
+    settings = resolve(Settings(**{**run_folder.RunFolder(finished).settings().__dict__}))
     drawn = splits.load_splits(settings)
     words = {**settings.__dict__, "train_labels": str(finished / "train_labels.csv")}
     seeds = {"data_seed": 7, "label_seed": 8, "val_fraction": 0.5}
@@ -219,7 +219,7 @@ def test_a_run_of_another_version_is_named(finished, tmp_path):
     record["flags"]["unheard_of"] = 1
     (tmp_path / "other" / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="another version of spml_tf"):
-        runs.RunFolder(tmp_path / "other").settings()
+        run_folder.RunFolder(tmp_path / "other").settings()
 
 
 def test_other_networks_precision_labels_and_schedules(voc, tmp_path):
@@ -306,7 +306,7 @@ def test_defaults_follow_from_one_another():
 
 def test_a_flagfile_repeats_the_settings(tmp_path):
     settings = resolve(Settings(method="an+cl", seed=3, crop_area="0.5,1"))
-    (tmp_path / "f.txt").write_text(runs.flagfile(settings))
+    (tmp_path / "f.txt").write_text(run_folder.flagfile(settings))
     assert resolve(cli.parse([f"--flagfile={tmp_path / 'f.txt'}"], Settings, "")) == settings
 
 

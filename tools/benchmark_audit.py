@@ -34,7 +34,7 @@ from spml_tf import candidates
 from spml_tf.datasets import label_files, splits
 from spml_tf.evaluation import missing_labels
 from spml_tf.labels import POSITIVE, UNKNOWN
-from spml_tf.runs import RunFolder
+from spml_tf.runs.run_folder import RunFolder
 
 CUTOFFS = (50, 100, 200, 500)
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")

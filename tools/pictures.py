@@ -24,11 +24,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
-from spml_tf import networks, runs
+from spml_tf import networks
 from spml_tf.banks import heatmap_bank, warping
 from spml_tf.datasets import images, readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.drawing.overlays import enlarge
+from spml_tf.runs import run_folder
 
 VISITS = (
     ((0.0, 0.0, 0.7, 0.9), False),
@@ -115,7 +116,7 @@ def main() -> None:
     parser.add_argument("--class_name", default="person")
     parser.add_argument("--output_dir", default="docs")
     options = parser.parse_args()
-    folder, run = Path(options.output_dir), runs.RunFolder(options.run_dir)
+    folder, run = Path(options.output_dir), run_folder.RunFolder(options.run_dir)
     draw_digits(folder / "digits.png", readers.load("digits", None, "train", 1200))
     column = run.read_record()["class_names"].index(options.class_name)
     network = networks.load_network(run.network)

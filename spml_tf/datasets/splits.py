@@ -13,7 +13,7 @@ from spml_tf import labels
 from spml_tf.datasets import label_files, readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.settings import DataSettings
-from spml_tf.runs import RunFolder
+from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
 from spml_tf.training.selection import Budget
 

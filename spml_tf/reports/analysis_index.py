@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from spml_tf.reports import analysis_figures
 from spml_tf.reports.analysis_tables import Row
-from spml_tf.run_groups import Group
+from spml_tf.runs.run_groups import Group
 
 FILE = "index.md"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spml_tf.evaluation import bootstrap, measures
 from spml_tf.evaluation.metrics import average_precision, mean_average_precision
-from spml_tf.run_groups import Group
+from spml_tf.runs.run_groups import Group
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_csv
 

@@ -17,7 +17,7 @@ from spml_tf.drawing.figure_files import set_title
 from spml_tf.drawing.overlays import draw_scale, draw_tile
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.reports.analysis_tables import Row
-from spml_tf.snapshots import Snapshots
+from spml_tf.runs.heatmap_history import Snapshots
 
 KINDS = ("annotated positive", "positive without annotation", "negative")
 # In inches: the width of a tile, and the height of its two lines of text.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spml_tf.reports.report_sections import Difference, shown_flag, table
-from spml_tf.settings import Settings
+from spml_tf.runs.settings import Settings
 
 
 def tables(

@@ -10,7 +10,7 @@ from spml_tf.labels import POSITIVE
 from spml_tf.reports import html_page, line_charts, report_comparison, report_photos
 from spml_tf.reports import report_sections as sections
 from spml_tf.reports.report_photos import LabelPhoto, Photo
-from spml_tf.run_groups import RunScores, reported_split
+from spml_tf.runs.run_groups import RunScores, reported_split
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from spml_tf.reports import line_charts
 from spml_tf.reports.html_page import text
-from spml_tf.settings import Settings, resolve
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
 
 _NONE = "\u2013"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spml_tf.settings import Settings
+from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_json
 

@@ -9,20 +9,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import snapshots
+from spml_tf.runs import heatmap_history
 from spml_tf.datasets import pipeline
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.splits import Splits
 from spml_tf.drawing import overlays
-from spml_tf.runs import RunFolder
-from spml_tf.settings import Settings
+from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings
 
 # TensorBoard gets the maps of so many epochs, evenly spaced, and of so many classes an image.
 _SHOWN_EPOCHS, _SHOWN_CLASSES = 20, 3
 
 
 class HeatmapRecorder(keras.callbacks.Callback):
-    """Writes the run's heatmaps.npz after each epoch, see `snapshots.Snapshots`.
+    """Writes the run's heatmaps.npz after each epoch, see `heatmap_history.Snapshots`.
 
     The maps are the bank's. A method without a heatmap bank has none that grow; there they are
     those that the network, as it is after the epoch, makes of the whole images. Pictures of them go
@@ -51,7 +51,7 @@ class HeatmapRecorder(keras.callbacks.Callback):
         self.events = tf.summary.create_file_writer(str(self.run.tensorboard / "heatmaps"))
         done = int(self.model.epoch.numpy())
         if done and self.run.heatmaps.exists():
-            self.found = snapshots.read(self.run.heatmaps).until(done)
+            self.found = heatmap_history.read(self.run.heatmaps).until(done)
         else:
             self.found = self._empty()
 
@@ -63,12 +63,12 @@ class HeatmapRecorder(keras.callbacks.Callback):
         )
         return next(iter(data))[0]["image"]
 
-    def _empty(self) -> snapshots.Snapshots:
+    def _empty(self) -> heatmap_history.Snapshots:
         bank = self.model.ema_heatmaps
-        source = snapshots.NETWORK if bank is None else snapshots.BANK
+        source = heatmap_history.NETWORK if bank is None else heatmap_history.BANK
         grid = self.model.network.output_shape[1] if bank is None else bank.grid
         names = self.examples.names, self.examples.class_names
-        return snapshots.empty(source, self.images, *names, grid)
+        return heatmap_history.empty(source, self.images, *names, grid)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         index = tf.constant(self.images, tf.int64)
@@ -107,7 +107,7 @@ def recorders(run: RunFolder, settings: Settings, data: Splits) -> list[HeatmapR
         UserError: it names an image that is not there, or too many.
     """
     bank = settings.method.endswith("+scl")
-    images = snapshots.images_to_record(
+    images = heatmap_history.images_to_record(
         settings.record_heatmaps, data.train.names, data.observed, bank
     )
     return [HeatmapRecorder(run, data.train, images)] if images else []

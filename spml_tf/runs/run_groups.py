@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.runs import RunFolder
-from spml_tf.settings import Settings
+from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
 
 # Flags in which runs of one group may differ.

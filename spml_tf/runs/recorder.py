@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
-from spml_tf.runs import RunFolder
+from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.files import replaced
 
 # Labels whose scores an epoch's histograms count; of more, those of evenly spaced images.
