@@ -15,14 +15,14 @@ from typing import Any
 
 import spml_tf
 from spml_tf.datasets.settings import check_range
-from spml_tf.plan_files import read_plan
-from spml_tf.plans import Plan, Run, runs, search_runs, selected_rows
+from spml_tf.plans.plan import Plan, Run, runs, search_runs, selected_rows
+from spml_tf.plans.plan_files import read_plan
+from spml_tf.plans.training_queue import Job, check_folders, work
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import resolve
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_json
-from spml_tf.training_queue import Job, check_folders, work
 
 _USAGE = """Trains the runs of a plan, one process each, and writes their table.
 
@@ -141,14 +141,14 @@ class _Experiment:
         return [(run, job.folder) for run, job in self.ready() if job.folder.metrics.exists()]
 
     def csv_rows(self) -> list[dict[str, Any]]:
-        from spml_tf.reports import tables
+        from spml_tf.plans import result_tables
 
         path = self.folder / "commits.json"
         commits = json.loads(path.read_text("utf-8")) if path.exists() else {}
         searched = dict.fromkeys(name for row in self.plan.rows for name in row.grid)
         columns = [*filter(None, [self.plan.vary]), *searched]
         return [
-            tables.csv_row(
+            result_tables.csv_row(
                 run, folder, columns, " ".join(commits.get(f"runs/{run.name}", ["unknown"]))
             )
             for run, folder in self.finished()
@@ -156,25 +156,25 @@ class _Experiment:
 
     def write(self) -> bool:
         """Writes CSV and Markdown; whether there are any results."""
-        from spml_tf.reports import tables
+        from spml_tf.plans import result_tables
 
         rows = self.csv_rows()
         if rows:
-            tables.write_csv(self.result(".csv"), rows)
-            text = tables.markdown(self.plan, tables.lines(self.plan, rows), self.facts(rows))
+            result_tables.write_csv(self.result(".csv"), rows)
+            text = result_tables.markdown(self.plan, result_tables.lines(self.plan, rows), self.facts(rows))
             with replaced(self.result(".md")) as temporary:
                 temporary.write_text(text, "utf-8")
         return bool(rows)
 
     def draw(self) -> None:
-        from spml_tf.reports import tables
+        from spml_tf.plans import result_tables
 
-        table = tables.lines(self.plan, self.csv_rows())
-        tables.draw(self.result(""), self.plan, table)
+        table = result_tables.lines(self.plan, self.csv_rows())
+        result_tables.draw(self.result(""), self.plan, table)
 
     def facts(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """What stands above the table."""
-        from spml_tf.reports import tables
+        from spml_tf.plans import result_tables
 
         options = self.options
         data_dir = " --data_dir=DATA_DIR" if options.data_dir else ""
@@ -193,7 +193,7 @@ class _Experiment:
             f"{len(rows)} runs, {hours:.1f} hours of training in all",
         ]
         if self.chosen:
-            hours = sum(map(tables.seconds, trials)) / 3600
+            hours = sum(map(result_tables.seconds, trials)) / 3600
             facts.append(f"Search: {len(trials)} runs, {hours:.1f} hours")
             words = [f"{row} {_words(flags)}" for row, flags in self.chosen.items()]
             facts.append(f"Chosen on validation: {'; '.join(words)}")

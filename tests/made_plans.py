@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spml_tf.plans import Plan, Row
+from spml_tf.plans.plan import Plan, Row
 
 
 def row(name: str, method: str = "en", after: str | None = None, **others) -> Row:

@@ -21,7 +21,8 @@ from conftest import command, flags
 from conftest import run as run_command
 from PIL import Image
 
-from spml_tf import experiments, training_queue
+from spml_tf import experiments
+from spml_tf.plans import training_queue
 from spml_tf.runs.run_folder import RunFolder
 
 SEARCHED = """

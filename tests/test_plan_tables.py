@@ -12,8 +12,8 @@ import pytest
 from made_plans import plan_of, row
 from PIL import Image
 
-from spml_tf.plans import Plan, Row, runs
-from spml_tf.reports import tables
+from spml_tf.plans import result_tables
+from spml_tf.plans.plan import Plan, Row, runs
 from spml_tf.runs.run_folder import RunFolder
 
 
@@ -36,14 +36,14 @@ def test_a_csv_row(tmp_path):
     """1.25 + 2.5 seconds are 3.75, rounded 4; a flag that a row does not set is the run's own."""
     folder = run_folder(tmp_path / "run", 70.12345, None, learning_rate=0.004)
     run = runs(plan_of(row("r"), vary="epochs", values=["2"]))[0]
-    found = tables.csv_row(run, folder, ["epochs", "learning_rate"], "abc")
+    found = result_tables.csv_row(run, folder, ["epochs", "learning_rate"], "abc")
     assert found == {
         "dataset": "digits", "method": "en", "row": "r", "seed": 0, "val_map": 70.123,
         "test_map": "", "best_epoch": 2, "seconds": 4, "commit": "abc", "epochs": "2",
         "learning_rate": 0.004, "selection_precision": "0.75", "selection_recall": "",
     }  # fmt: skip
     # The varied flag is a column already: its text must still be found by the table.
-    line = tables.lines(plan_of(row("r"), vary="epochs", values=["2"]), [found])[0]
+    line = result_tables.lines(plan_of(row("r"), vary="epochs", values=["2"]), [found])[0]
     assert (line.value, line.seeds, line.val, line.test) == ("2", 1, (70.123, None), None)
 
 
@@ -63,10 +63,10 @@ def test_the_table_by_hand():
         ("an", 0, 61.0, 60.0, ""), ("an", 1, 63.0, 64.0, ""), ("bce", 0, 80.0, 82.0, ""),
         ("en", 0, 70.0, 72.0, ""), ("x", 0, 50.0, 55.0, ""), ("x", 1, "", "", ""),
     )  # fmt: skip
-    table = tables.lines(plan, found)
+    table = result_tables.lines(plan, found)
     assert [line.gap for line in table] == [0.0, 1.0, 0.5, None]
     assert table[0].test == (62.0, pytest.approx(8**0.5))
-    text = tables.markdown(plan, table, ["fact"])
+    text = result_tables.markdown(plan, table, ["fact"])
     assert text.startswith("# Title\n\n- fact\n- mAP in percent")
     assert "- Gap closed: (row - an) / (bce - an).\n" in text
     assert text.splitlines()[-6:] == [
@@ -83,7 +83,7 @@ def test_the_table_of_a_varied_flag_with_the_papers_numbers():
     rows = Row("a|b", "en", {}, 54.0, None, {}), row("c")
     plan = Plan("T", "mAP of old", (0,), rows, None, None, "crop_area", ("1,1", "0|5"), None)
     found = results(("a|b", 0, 1.0, 2.0, "0|5"), ("a|b", 0, 3.0, 4.0, "1,1"), ("c", 0, 5, 6, "1,1"))
-    text = tables.markdown(plan, tables.lines(plan, found), [])
+    text = result_tables.markdown(plan, result_tables.lines(plan, found), [])
     assert "- Paper: mAP of old." in text and "Gap" not in text
     assert text.splitlines()[-3:] == [
         "| a\\|b | 1,1 | 1 | 3.00 | 4.00 | 54.0 |",
@@ -94,7 +94,7 @@ def test_the_table_of_a_varied_flag_with_the_papers_numbers():
 
 def test_no_gap_between_equal_rows():
     plan = plan_of(row("an"), row("bce"), ends=("an", "bce"))
-    table = tables.lines(plan, results(("an", 0, 5.0, 6.0, ""), ("bce", 0, 5.0, 6.0, "")))
+    table = result_tables.lines(plan, results(("an", 0, 5.0, 6.0, ""), ("bce", 0, 5.0, 6.0, "")))
     assert [line.gap for line in table] == [None, None]
 
 
@@ -107,7 +107,7 @@ def test_figures_are_drawn_alike_each_time(tmp_path, vary):
         for n, s, v in itertools.product(("a", "$b_"), (0, 1), plan.values or ("",))
     ]
     for name in ("one", "two"):
-        tables.draw(tmp_path / name, plan, tables.lines(plan, found))
+        result_tables.draw(tmp_path / name, plan, result_tables.lines(plan, found))
     with Image.open(tmp_path / "one.png") as image:
         assert image.format == "PNG" and len(image.convert("RGB").getcolors(1 << 24)) > 10
     assert ElementTree.parse(tmp_path / "one.svg").getroot().tag.endswith("svg")
@@ -122,5 +122,5 @@ def test_figures_are_drawn_alike_each_time(tmp_path, vary):
 
 def test_no_figure_of_nothing(tmp_path):
     plan = plan_of(row("a"))
-    tables.draw(tmp_path / "x", plan, tables.lines(plan, results(("a", 0, "", "", ""))))
+    result_tables.draw(tmp_path / "x", plan, result_tables.lines(plan, results(("a", 0, "", "", ""))))
     assert not list(tmp_path.iterdir())

@@ -13,8 +13,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from made_plans import plan_of, row
 
-from spml_tf.plan_files import read_plan
-from spml_tf.plans import Search, runs, search_runs, selected_rows
+from spml_tf.plans.plan import Search, runs, search_runs, selected_rows
+from spml_tf.plans.plan_files import read_plan
 from spml_tf.runs.settings import resolve
 from spml_tf.system.errors import UserError
 from spml_tf.training import methods

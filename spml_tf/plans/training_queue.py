@@ -147,7 +147,7 @@ def _start(job: Job, number: str) -> _Process:
     flags = job.log.with_suffix(".flags")
     with replaced(flags) as temporary:
         temporary.write_text(flagfile(job.settings), "utf-8")
-    command = [sys.executable, "-m", "spml_tf.training_queue", f"--flagfile={flags}"]
+    command = [sys.executable, "-m", "spml_tf.plans.training_queue", f"--flagfile={flags}"]
     log = open(job.log, "ab")
     print(f"start  {job.name} ({number})", flush=True)
     process = subprocess.Popen(

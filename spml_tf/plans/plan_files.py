@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from spml_tf.plans import Plan, Row, Search, runs, search_runs
+from spml_tf.plans.plan import Plan, Row, Search, runs, search_runs
 from spml_tf.runs.settings import Settings
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError

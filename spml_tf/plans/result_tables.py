@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from spml_tf.drawing.figure_files import set_title
-from spml_tf.plans import Plan, Run
+from spml_tf.plans.plan import Plan, Run
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.files import replaced
 
