@@ -16,7 +16,7 @@ from spml_tf.system.files import replaced_folder
 
 if TYPE_CHECKING:
     from spml_tf.datasets.readers import Examples
-    from spml_tf.reports.analysis_index import AnalysisFigure
+    from spml_tf.figures.analysis_index import AnalysisFigure
     from spml_tf.runs.run_groups import Group
     from spml_tf.runs.settings import Settings
 
@@ -84,7 +84,7 @@ def analyze(options: _Options) -> None:
     Raises:
         UserError: for runs that cannot be compared or read, or an output folder of other files.
     """
-    from spml_tf.reports import analysis_index, analysis_tables
+    from spml_tf.figures import analysis_index, analysis_tables
     from spml_tf.runs import run_groups
 
     target = Path(options.output_dir).absolute()
@@ -118,7 +118,7 @@ def _words(text: str) -> list[str]:
 
 def _check_target(target: Path) -> None:
     """Refuses a folder that holds anything but an earlier analysis, which is replaced."""
-    from spml_tf.reports import analysis_index
+    from spml_tf.figures import analysis_index
 
     if not target.exists():
         return
@@ -185,8 +185,8 @@ def _rows(stem: str, found: _Analysis) -> list[dict[str, Any]]:
     import numpy as np
 
     from spml_tf.evaluation import measures
+    from spml_tf.figures import analysis_tables as tables
     from spml_tf.labels import POSITIVE, UNKNOWN
-    from spml_tf.reports import analysis_tables as tables
 
     groups = found.groups
     if stem == "top_scores":
@@ -231,7 +231,7 @@ def _tables(
     found: _Analysis,
 ) -> tuple[list[tuple[AnalysisFigure, list[Any]]], list[tuple[AnalysisFigure, str]]]:
     """The figures that can be had with their rows, and the others with the reasons."""
-    from spml_tf.reports import analysis_index
+    from spml_tf.figures import analysis_index
 
     drawn, omitted = [], []
     for figure in analysis_index.FIGURES:
@@ -247,7 +247,7 @@ def _draw_all(
     folder: Path, found: _Analysis, tables: Sequence[tuple[AnalysisFigure, list[Any]]]
 ) -> None:
     from spml_tf.drawing import figure_files
-    from spml_tf.reports import analysis_figures
+    from spml_tf.figures import analysis_figures
 
     names = [group.name for group in found.groups]
     for figure, rows in tables:

@@ -15,7 +15,7 @@ from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
     from spml_tf.datasets.splits import Splits
-    from spml_tf.reports.heatmap_figures import Heatmaps, Line, Picture
+    from spml_tf.figures.heatmap_figures import Heatmaps, Line, Picture
     from spml_tf.runs.heatmap_history import Snapshots
     from spml_tf.runs.run_folder import RunFolder
 
@@ -136,7 +136,7 @@ def _pictures(data: Splits, rows: Sequence[int]) -> list[Picture]:
 
     from spml_tf.datasets import encoded_images
     from spml_tf.drawing.contact_sheet import reduced
-    from spml_tf.reports.heatmap_figures import Picture
+    from spml_tf.figures.heatmap_figures import Picture
 
     reader = encoded_images.Reader(data.train)
     found = []
@@ -157,7 +157,7 @@ def _heatmaps(run: _Run, data: Splits, rows: Sequence[int]) -> list[Heatmaps]:
 
     from spml_tf import networks
     from spml_tf.evaluation import predictions
-    from spml_tf.reports.heatmap_figures import Heatmaps
+    from spml_tf.figures.heatmap_figures import Heatmaps
 
     examples, size = data.train.subset(rows), run.folder.settings().image_size
     network = networks.load_network(run.folder.network)
@@ -172,7 +172,7 @@ def _top(
     top: int,
 ) -> dict[str, tuple[list[Line], str]]:
     """The figures of whole images: their names, with tiles and title."""
-    from spml_tf.reports import heatmap_figures
+    from spml_tf.figures import heatmap_figures
 
     name = next(iter(by_run))
     lines = heatmap_figures.top_heatmaps(pictures, by_run[name], class_names, top)
@@ -198,7 +198,7 @@ def _growth(
 
     Running averages are what it is about: a run that kept the network's own maps comes last.
     """
-    from spml_tf.reports import heatmap_figures
+    from spml_tf.figures import heatmap_figures
     from spml_tf.runs import heatmap_history
 
     wanted = None
@@ -226,7 +226,7 @@ def _growth(
 
 def _write(options: _Options, figures: dict[str, tuple[list[Line], str]]) -> None:
     from spml_tf.drawing import figure_files
-    from spml_tf.reports import heatmap_figures
+    from spml_tf.figures import heatmap_figures
 
     target = Path(options.output_dir or "")
     try:

@@ -19,7 +19,7 @@ from spml_tf import analyze, networks
 from spml_tf.datasets import readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.drawing import figure_files
-from spml_tf.reports import analysis_figures, analysis_index, analysis_tables
+from spml_tf.figures import analysis_figures, analysis_index, analysis_tables
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings, resolve
 

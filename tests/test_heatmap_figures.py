@@ -16,8 +16,8 @@ from PIL import Image
 from spml_tf import heatmaps, networks
 from spml_tf.datasets import splits
 from spml_tf.drawing import overlays
-from spml_tf.reports import heatmap_figures
-from spml_tf.reports.heatmap_figures import Heatmaps, Picture
+from spml_tf.figures import heatmap_figures
+from spml_tf.figures.heatmap_figures import Heatmaps, Picture
 from spml_tf.runs import heatmap_history
 from spml_tf.runs.run_folder import RunFolder
 

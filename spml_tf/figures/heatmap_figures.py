@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from spml_tf.drawing.figure_files import set_title
 from spml_tf.drawing.overlays import draw_scale, draw_tile
+from spml_tf.figures.analysis_tables import Row
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
-from spml_tf.reports.analysis_tables import Row
 from spml_tf.runs.heatmap_history import Snapshots
 
 KINDS = ("annotated positive", "positive without annotation", "negative")

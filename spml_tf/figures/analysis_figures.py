@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from spml_tf.drawing.figure_files import set_title
-from spml_tf.reports.analysis_tables import CENTRE, Row, by_method
+from spml_tf.figures.analysis_tables import CENTRE, Row, by_method
 
 # Okabe and Ito's palette, told apart with any colour vision, then some of Tol's; markers for print.
 _COLOURS = (

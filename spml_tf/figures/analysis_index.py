@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
 
-from spml_tf.reports import analysis_figures
-from spml_tf.reports.analysis_tables import Row
+from spml_tf.figures import analysis_figures
+from spml_tf.figures.analysis_tables import Row
 from spml_tf.runs.run_groups import Group
 
 FILE = "index.md"
