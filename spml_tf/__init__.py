@@ -11,10 +11,13 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_EXPORTS = {"SPMLModel": "model", "load_network": "networks", "UserError": "errors"}
+_EXPORTS = {
+    "SPMLModel": "training.model", "load_network": "networks", "UserError": "system.errors",
+    "MeanAveragePrecision": "evaluation.metrics",
+}  # fmt: skip
 _MODULES = (
-    "banks", "baselines", "boxes", "callbacks", "images", "labels", "losses", "methods", "metrics",
-    "model", "networks", "optimizers", "pipeline", "readers", "targets",
+    "banks", "datasets", "evaluation", "figures", "labels", "losses", "networks", "pages", "plans",
+    "runs", "training",
 )  # fmt: skip
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 

@@ -66,21 +66,22 @@ def audit(options: _Options) -> dict[str, Any]:
         UserError: for a run or data that cannot be read, a data set without unknown labels, or a
             folder that cannot be written.
     """
-    from spml_tf import candidates, networks
-    from spml_tf.datasets import splits
+    from spml_tf import networks
     from spml_tf.evaluation import missing_labels
     from spml_tf.labels import UNKNOWN
+    from spml_tf.pages import suspect_labels
+    from spml_tf.runs import run_data
     from spml_tf.runs.run_folder import RunFolder
 
     run = RunFolder(options.run_dir or "")
     run.check_finished()
-    data = splits.load_of_run(run, options.data_dir)
+    data = run_data.load_of_run(run, options.data_dir)
     if not (data.observed == UNKNOWN).any():
         raise UserError(
             f"{run.path}: every label of its training images is known; nothing can be missing"
         )
     network = networks.load_network(run.network)
-    saved = candidates.read_checkpoint(run, data)
+    saved = suspect_labels.read_checkpoint(run, data)
     found = {
         "missing": missing_labels.rank_missing(
             saved.scores, data.observed, saved.epochs_selected, options.limit
@@ -92,9 +93,9 @@ def audit(options: _Options) -> dict[str, Any]:
     for kind, ranked in found.items():
         print(f"heatmaps of {len(ranked)} labels ({kind})", file=sys.stderr)
         arguments = network, data, ranked, size, options.batch_size
-        rows[kind] = _rows(data, ranked, candidates.regions(*arguments))
+        rows[kind] = _rows(data, ranked, suspect_labels.regions(*arguments))
         arguments = network, data, ranked[: options.shown], size, options.batch_size
-        shown[kind] = candidates.photos(*arguments)
+        shown[kind] = suspect_labels.photos(*arguments)
     facts = _facts(run, data, found)
     _write(Path(options.output_dir or ""), facts, rows, _page(run, data, facts, shown))
     return facts
@@ -141,7 +142,7 @@ def _rows(
 
 
 def _page(run: RunFolder, data: Splits, facts: dict[str, Any], shown: dict[str, Any]) -> str:
-    from spml_tf.reports import audit_page
+    from spml_tf.pages import audit_page
 
     return audit_page.build(run.path.name, facts, data.train.class_names, **shown)
 
@@ -180,12 +181,13 @@ def apply_reviewed(options: _Options) -> dict[str, int]:
     """
     import numpy as np
 
-    from spml_tf.datasets import label_files, splits
+    from spml_tf.datasets import label_files
     from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
+    from spml_tf.runs import run_data
     from spml_tf.runs.run_folder import RunFolder
 
     run = RunFolder(options.run_dir or "")
-    data = splits.load_of_run(run, options.data_dir)
+    data = run_data.load_of_run(run, options.data_dir)
     paths = [path.strip() for path in (options.reviewed or "").split(",")]
     names, class_names = data.train.names, data.train.class_names
     reviewed = label_files.read_reviewed(paths, names, class_names)

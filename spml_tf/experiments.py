@@ -161,7 +161,9 @@ class _Experiment:
         rows = self.csv_rows()
         if rows:
             result_tables.write_csv(self.result(".csv"), rows)
-            text = result_tables.markdown(self.plan, result_tables.lines(self.plan, rows), self.facts(rows))
+            text = result_tables.markdown(
+                self.plan, result_tables.lines(self.plan, rows), self.facts(rows)
+            )
             with replaced(self.result(".md")) as temporary:
                 temporary.write_text(text, "utf-8")
         return bool(rows)

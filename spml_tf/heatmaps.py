@@ -83,10 +83,10 @@ def draw(options: _Options) -> list[str]:
         UserError: for runs or data that cannot be read, images that are not there, or a folder that
             cannot be written.
     """
-    from spml_tf.datasets import splits
+    from spml_tf.runs import run_data
 
     runs = _read_runs(options)
-    data = splits.load_of_run(runs[0].folder, options.data_dir)
+    data = run_data.load_of_run(runs[0].folder, options.data_dir)
     rows = _rows(options, runs, data)
     pictures = _pictures(data, rows)
     class_names = data.train.class_names

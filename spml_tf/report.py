@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import keras
 
     from spml_tf.datasets.splits import Splits
-    from spml_tf.reports.report_page import Pictures
-    from spml_tf.reports.report_photos import LabelPhoto, Photo
+    from spml_tf.pages.report_page import Pictures
+    from spml_tf.pages.report_photos import LabelPhoto, Photo
     from spml_tf.runs.run_groups import RunScores
     from spml_tf.runs.settings import Settings
 
@@ -59,7 +59,7 @@ def report(options: _Options) -> str:
         UserError: for runs that cannot be read or compared, data that cannot be read from
             --data_dir, a page that would be too large, or a folder that cannot be written.
     """
-    from spml_tf.reports import report_page
+    from spml_tf.pages import report_page
 
     runs = _read_runs(options)
     first = next(iter(runs.values()))
@@ -97,7 +97,7 @@ def _read_runs(options: _Options) -> dict[str, RunScores]:
 
 def _pictures(run: RunScores, options: _Options) -> Pictures:
     from spml_tf import networks
-    from spml_tf.reports.report_page import Pictures
+    from spml_tf.pages.report_page import Pictures
 
     data = _data(run, options.data_dir)
     if isinstance(data, str):
@@ -119,10 +119,10 @@ class _Omitted(Exception):
 
 def _data(run: RunScores, data_dir: str | None) -> Splits | str:
     """The run's data, or why they cannot be had."""
-    from spml_tf.datasets import splits
+    from spml_tf.runs import run_data
 
     try:
-        return splits.load_of_run(run.folder, data_dir)
+        return run_data.load_of_run(run.folder, data_dir)
     except UserError as error:
         if data_dir is not None:
             raise
@@ -130,15 +130,15 @@ def _data(run: RunScores, data_dir: str | None) -> Splits | str:
 
 
 def _gallery(run: RunScores, data: Splits, network: keras.Model, options: _Options) -> list[Photo]:
-    from spml_tf import gallery
     from spml_tf.datasets import summaries
+    from spml_tf.pages import network_photos
     from spml_tf.runs import run_groups
 
     split = run_groups.reported_split(run.settings)
     examples = data.parts[split]
     chosen = examples.subset(summaries.choose(examples.labels, options.images))
     print(f"heatmaps of {len(chosen)} photos", file=sys.stderr)
-    return gallery.photos(network, chosen, _side(run.settings), options.batch_size)
+    return network_photos.photos(network, chosen, _side(run.settings), options.batch_size)
 
 
 def _side(settings: Settings) -> int:
@@ -155,23 +155,23 @@ def _missing(
     Raises:
         _Omitted: where none is wanted or unknown, or the checkpoint cannot be read.
     """
-    from spml_tf import candidates
     from spml_tf.evaluation import missing_labels
     from spml_tf.labels import UNKNOWN
+    from spml_tf.pages import suspect_labels
 
     if not options.candidates:
         raise _Omitted("--candidates=0")
     if not (data.observed == UNKNOWN).any():
         raise _Omitted("every label of the training images is known")
     try:
-        saved = candidates.read_checkpoint(run.folder, data)
+        saved = suspect_labels.read_checkpoint(run.folder, data)
     except UserError as error:
         raise _Omitted(str(error)) from None
     found = missing_labels.rank_missing(
         saved.scores, data.observed, saved.epochs_selected, options.candidates
     )
     print(f"heatmaps of {len(found)} missing labels", file=sys.stderr)
-    return candidates.photos(network, data, found, _side(run.settings), options.batch_size)
+    return suspect_labels.photos(network, data, found, _side(run.settings), options.batch_size)
 
 
 def _metrics(run: RunScores) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from spml_tf.reports import html_page, report_page, report_photos
+from spml_tf.pages import html_page, report_page, report_photos
 from spml_tf.runs.run_groups import read_groups
 from spml_tf.runs.settings import Settings, resolve
 

@@ -20,10 +20,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from spml_tf import audit, train
-from spml_tf.datasets import label_files, splits
-from spml_tf.reports import audit_page
-from spml_tf.reports.report_photos import LabelPhoto
-from spml_tf.runs import checkpoint_contents
+from spml_tf.datasets import label_files
+from spml_tf.pages import audit_page
+from spml_tf.pages.report_photos import LabelPhoto
+from spml_tf.runs import checkpoint_contents, run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
 
@@ -44,7 +44,7 @@ def written(finished, tmp_path_factory) -> Path:
 def test_lists_unknown_labels_by_their_running_average(written, finished):
     """Against the checkpoint: every unknown label in order of its score, most probable first."""
     saved = checkpoint_contents.read_checkpoint(RunFolder(finished).checkpoint)
-    data = splits.load_of_run(RunFolder(finished))
+    data = run_data.load_of_run(RunFolder(finished))
     unknown = np.sort(saved.scores[data.observed == -1])[::-1]
     found = rows(written / "missing.csv")
     np.testing.assert_allclose([float(x["score"]) for x in found], unknown[:20], atol=1e-6)

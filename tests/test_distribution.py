@@ -23,7 +23,7 @@ for replicas in (1, 2):
         model = spml_tf.SPMLModel(
             network, 12, "an+scl", bank_dtype="BANK", freeze_batch_norm=True,
             heatmap_classes=KEPT)
-        model.compile(keras.optimizers.SGD(0.1), metrics=[spml_tf.metrics.MeanAveragePrecision()])
+        model.compile(keras.optimizers.SGD(0.1), metrics=[spml_tf.MeanAveragePrecision()])
     history = model.fit(data, epochs=3, verbose=0, validation_data=data).history
     state = [history["map"], history["val_map"]]
     for bank in (model.ema_scores, model.ema_heatmaps):

@@ -21,8 +21,8 @@ from saved_runs import arrays, assert_equal_runs, copy_after_epoch, kill_at
 from tiny_network import tiny_cam
 
 from spml_tf import export, networks, train
-from spml_tf.datasets import splits
 from spml_tf.labels import EXPECTED
+from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system import cli
@@ -82,7 +82,7 @@ def test_expects_classes_as_often_as_validation_photos_hold_them(voc, tmp_path, 
     monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
     words = flags(voc, method="en", network="tiny", selection_budget="validation")
     assert train.main([*words, f"--output_dir={tmp_path}"]) == 0
-    data = splits.load_of_run(RunFolder(tmp_path))
+    data = run_data.load_of_run(RunFolder(tmp_path))
     shares = np.mean(data.val.labels == 1, axis=0)
     missing = np.rint(shares * len(data.train) - np.sum(data.observed == 1, axis=0))
     codes = arrays(tmp_path)["checkpoint/label_store/vars/0"]

@@ -128,7 +128,10 @@ def test_images_by_number_and_by_name():
 @given(st.integers(0, 4), st.integers(1, 3))
 def test_what_a_crash_left_is_cut_off(done, lost):
     """Epochs added and cut off again leave everything as it was."""
-    rng, found = np.random.default_rng(done), [heatmap_history.empty("bank", [0], ["a"], ["x", "y"], 2)]
+    rng, found = (
+        np.random.default_rng(done),
+        [heatmap_history.empty("bank", [0], ["a"], ["x", "y"], 2)],
+    )
     for epoch in range(1, done + lost + 1):
         maps, scores = rng.random((1, 2, 2, 2)), rng.random((1, 2), np.float32)
         found.append(found[-1].extended(epoch, maps, scores, np.ones((1, 2), np.int8)))
@@ -242,10 +245,10 @@ import sys, keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import spml_tf
-from spml_tf import callbacks, snapshots
-from spml_tf.heatmap_recorder import HeatmapRecorder
-from spml_tf.readers import Examples
-from spml_tf.runs import RunFolder
+from spml_tf.runs import heatmap_history, recorder
+from spml_tf.runs.heatmap_recorder import HeatmapRecorder
+from spml_tf.datasets.readers import Examples
+from spml_tf.runs.run_folder import RunFolder
 images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
 labels = np.eye(3, dtype=np.int8)[np.arange(8) % 3]
 examples = Examples(tuple("abcdefgh"), labels, ("x", "y", "z"), images=images)
@@ -257,9 +260,9 @@ for method in ("an+scl", "an"):
         network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16, seed=0)
         model = spml_tf.SPMLModel(network, 8, method, bank_dtype="uint8")
         model.compile(keras.optimizers.SGD(0.1))
-    recorder = HeatmapRecorder(RunFolder(sys.argv[1]), examples, [5, 2])
-    model.fit(data, epochs=2, verbose=0, callbacks=[recorder])
-    found = snapshots.read(sys.argv[1] + "/heatmaps.npz")
+    writer = HeatmapRecorder(RunFolder(sys.argv[1]), examples, [5, 2])
+    model.fit(data, epochs=2, verbose=0, callbacks=[writer])
+    found = heatmap_history.read(sys.argv[1] + "/heatmaps.npz")
     assert found.epochs.tolist() == [1, 2] and not np.isnan(found.maps).any()
     scores = model.ema_scores.values.numpy()[[5, 2]] / 255
     np.testing.assert_allclose(found.scores[-1], scores, atol=1e-6)
@@ -268,7 +271,7 @@ for method in ("an+scl", "an"):
     else:
         maps = 1 / (1 + np.exp(-network(images[[5, 2]].astype("float32")).numpy()))
     np.testing.assert_allclose(found.maps[-1], maps, atol=1e-3)
-    kinds = callbacks.scores_by_kind(model.ema_scores, model.labels)
+    kinds = recorder.scores_by_kind(model.ema_scores, model.labels)
     assert {kind: len(x) for kind, x in kinds.items()} == {
         "annotated_positives": 8, "annotated_negatives": 16}
 """

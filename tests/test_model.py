@@ -14,7 +14,7 @@ import spml_tf
 from spml_tf import networks
 from spml_tf.banks import warping
 from spml_tf.evaluation import metrics
-from spml_tf.training import optimizers
+from spml_tf.training import optimizers, selection
 
 N, L, SIZE = 12, 3, 32
 
@@ -135,7 +135,7 @@ def test_selection_follows_one_full_epoch_and_uses_the_bank():
     np.testing.assert_array_equal(times, (second == 2).astype(int) + (third == 2))
     assert set(np.unique(times)) == {0, 1, 2}
     labels = np.concatenate([y for _, y in dataset()])
-    chosen = spml_tf.targets.expected_positives(scores, labels, 1.5)
+    chosen = selection.expected_positives(scores, labels, 1.5)
     assert chosen.any()
     np.testing.assert_array_equal(second, np.where(chosen, 2, labels))
 
@@ -302,7 +302,7 @@ def test_banks_of_an_earlier_run(tmp_path):
             left, right = (getattr(getattr(m, bank), weight).numpy() for m in (first, second))
             np.testing.assert_array_equal(left, right)
     second.begin_epoch(1)
-    chosen = spml_tf.targets.expected_positives(first.ema_scores.values.numpy(), labels, 1.5)
+    chosen = selection.expected_positives(first.ema_scores.values.numpy(), labels, 1.5)
     np.testing.assert_array_equal(second.labels.numpy() == 2, chosen)
     second.fit(dataset(), epochs=2, verbose=0)  # chosen again only from epoch 9 on
     np.testing.assert_array_equal(second.labels.numpy() == 2, chosen)

@@ -122,5 +122,7 @@ def test_figures_are_drawn_alike_each_time(tmp_path, vary):
 
 def test_no_figure_of_nothing(tmp_path):
     plan = plan_of(row("a"))
-    result_tables.draw(tmp_path / "x", plan, result_tables.lines(plan, results(("a", 0, "", "", ""))))
+    result_tables.draw(
+        tmp_path / "x", plan, result_tables.lines(plan, results(("a", 0, "", "", "")))
+    )
     assert not list(tmp_path.iterdir())

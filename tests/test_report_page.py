@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from parsed_html import Parsed
 from PIL import Image
 
-from spml_tf import gallery
 from spml_tf.datasets.readers import Examples
-from spml_tf.reports import html_page, line_charts, report_comparison, report_sections
+from spml_tf.pages import html_page, line_charts, network_photos, report_comparison, report_sections
 from spml_tf.runs.settings import Settings, resolve
 
 HISTORY = [
@@ -184,7 +183,7 @@ def test_photos_hold_their_heatmaps(classes):
     labels[np.arange(3), lowest] = 1
     names = tuple(f"c{i}" for i in range(classes))
     examples = Examples(("a", "b", "c"), labels, names, images=images)
-    for row, found in enumerate(gallery.photos(network, examples, 8, 2)):
+    for row, found in enumerate(network_photos.photos(network, examples, 8, 2)):
         np.testing.assert_allclose(found.scores, scores[row], rtol=1e-5)
         assert found.name == "abc"[row] and found.labelled == (lowest[row],)
         highest = set(np.argsort(-scores[row])[:20].tolist()) | {int(lowest[row])}
@@ -192,9 +191,9 @@ def test_photos_hold_their_heatmaps(classes):
         maps = np.frombuffer(base64.b64decode(found.maps), np.uint8).reshape(-1, 2, 2)
         expected = 1 / (1 + np.exp(-logits[row][..., list(found.classes)]))
         np.testing.assert_allclose(maps / 255, np.moveaxis(expected, -1, 0), atol=0.51 / 255)
-    chosen = gallery.photos(network, examples, 8, 2, classes=[[3], [4, 1], [0]])
+    chosen = network_photos.photos(network, examples, 8, 2, classes=[[3], [4, 1], [0]])
     assert [photo.classes for photo in chosen] == [(3,), (4, 1), (0,)]
-    assert gallery.photos(network, examples.subset([]), 8, 2) == []
+    assert network_photos.photos(network, examples.subset([]), 8, 2) == []
 
 
 def luminance(colour: str) -> float:

@@ -30,10 +30,11 @@ import numpy as np
 from cleanlab.multilabel_classification import filter as cleanlab_filter
 from cleanlab.multilabel_classification import rank as cleanlab_rank
 
-from spml_tf import candidates
 from spml_tf.datasets import label_files, splits
 from spml_tf.evaluation import missing_labels
 from spml_tf.labels import POSITIVE, UNKNOWN
+from spml_tf.pages import suspect_labels
+from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
 
 CUTOFFS = (50, 100, 200, 500)
@@ -107,11 +108,11 @@ def main() -> None:
     parser.add_argument("--data_dir", help="folder of the data set, where it is not the run's")
     given = parser.parse_args()
     run, work = RunFolder(given.run_dir), Path(given.work_dir)
-    data = splits.load_of_run(run, given.data_dir)
+    data = run_data.load_of_run(run, given.data_dir)
     work.mkdir(parents=True, exist_ok=True)
     train_folds(run, data, work, given)
     scores = out_of_fold(data, work, given.folds)
-    averages = candidates.read_checkpoint(run, data).scores
+    averages = suspect_labels.read_checkpoint(run, data).scores
     found = dict(rankings(data, scores))
     found["spml_tf, running averages"] = missing_labels.rank_missing(averages, data.observed)
     missing = int(((data.observed == UNKNOWN) & (data.train.labels == POSITIVE)).sum())

@@ -1,1 +1,1 @@
-"""To be written."""
+"""Moving averages of each image's scores and heatmaps, and warping to and from crops."""

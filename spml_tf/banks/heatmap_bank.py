@@ -13,7 +13,8 @@ import keras
 import tensorflow as tf
 
 from spml_tf.banks import warping
-from spml_tf.banks.ema_bank import EMABank, from_all_replicas
+from spml_tf.banks.ema_bank import EMABank
+from spml_tf.banks.replicas import from_all_replicas
 from spml_tf.labels import POSITIVE
 from spml_tf.losses import equations
 

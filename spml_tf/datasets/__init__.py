@@ -1,1 +1,1 @@
-"""To be written."""
+"""Data sets: labels, readers, images, batches, checks, preparation and summaries."""

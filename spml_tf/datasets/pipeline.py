@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from spml_tf.banks import warping
 from spml_tf.datasets.images import crop, decode_crop, decode_image, resize
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import validate_labels
@@ -159,30 +157,6 @@ def naming_broken_images(*parts: Examples) -> Iterator[None]:
                     f"{broken[0]}: cannot be decoded ({broken[1]}); replace or remove it"
                 ) from None
         raise
-
-
-def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The parts of a training batch; without box or flip its images are whole.
-
-    Args:
-        x: dict of "image" [B, S, S, 3], "index" [B], and perhaps "box" [B, 4] and "flip" [B].
-
-    Returns:
-        image, box [B, 4] float32, flip [B] bool, index [B] int64.
-
-    Raises:
-        ValueError: where image or index is missing.
-    """
-    if not isinstance(x, Mapping) or "image" not in x or "index" not in x:
-        found = sorted(x) if isinstance(x, Mapping) else type(x).__name__
-        raise ValueError(
-            'training batches must be ({"image": ..., "index": ..., optionally "box" and "flip"}, '
-            f"labels); index is each image's number in [0, num_images). Received: {found}"
-        )
-    size = tf.shape(x["image"])[0]
-    box = tf.cast(x["box"], tf.float32) if "box" in x else warping.whole_image_boxes(size)
-    flip = tf.cast(x["flip"], tf.bool) if "flip" in x else tf.zeros([size], tf.bool)
-    return x["image"], box, flip, tf.cast(x["index"], tf.int64)
 
 
 def read_record(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:

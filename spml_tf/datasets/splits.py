@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import sys
 
 import numpy as np
@@ -13,9 +12,7 @@ from spml_tf import labels
 from spml_tf.datasets import label_files, readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.settings import DataSettings
-from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
-from spml_tf.training.selection import Budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Splits:
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def selection_budget(self, rule: str) -> Budget:
+    def selection_budget(self, rule: str) -> str | list[float]:
         """What --selection_budget names: a rule, or each class's share of the validation images.
 
         Raises:
@@ -120,34 +117,6 @@ def load_splits(settings: DataSettings) -> Splits:
         _positives_per_image(val),
         notes,
     )
-
-
-def load_of_run(run: RunFolder, data_dir: str | None = None) -> Splits:
-    """Reads the data that a run was trained on.
-
-    Args:
-        run: the run.
-        data_dir: folder of the data set, None for the run's own.
-
-    Raises:
-        UserError: there is no run, its data cannot be read, or they have changed since.
-    """
-    settings = run.settings()
-    if data_dir is not None:
-        settings = dataclasses.replace(settings, data_dir=os.path.abspath(data_dir))
-    try:
-        data = load_splits(settings)
-    except UserError as error:
-        if data_dir is not None:
-            raise
-        reason = f"{run.path}: its data cannot be read ({error}); --data_dir names their folder"
-        raise UserError(reason) from None
-    if data.fingerprint() != run.read_record().get("data_fingerprint"):
-        raise UserError(
-            f"{settings.data_dir or settings.dataset}: holds other images or labels than "
-            f"{run.path} was trained on; name the folder it was trained on with --data_dir"
-        )
-    return data
 
 
 def load_examples(settings: DataSettings, split: str) -> Examples:

@@ -1,1 +1,1 @@
-"""To be written."""
+"""Photos, heatmaps and titles drawn into pictures, from arrays."""

@@ -1,1 +1,1 @@
-"""To be written."""
+"""What scores and heatmaps are worth: metrics, measures, thresholds, missing labels."""

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf.banks.ema_bank import from_all_replicas
+from spml_tf.banks.replicas import from_all_replicas
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""To be written."""
+"""Figures that compare runs: their numbers, their drawing, their explanation."""

@@ -1,1 +1,1 @@
-"""To be written."""
+"""Losses of labels and logits, and the consistency losses."""

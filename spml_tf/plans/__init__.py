@@ -1,1 +1,1 @@
-"""To be written."""
+"""Tables of methods and seeds: plan files, the queue of their runs, the results as tables."""

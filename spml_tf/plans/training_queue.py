@@ -1,7 +1,7 @@
 """Runs training commands as processes, some at a time.
 
-As a program, `python -m spml_tf.training_queue`, it is the training command that ends with its
-standard input: a run does not outlive the process that queued it, even where that was killed.
+As a program, `python -m spml_tf.plans.training_queue`, it is the training command that ends with
+its standard input: a run does not outlive the process that queued it, even where that was killed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Callbacks of training: what `SPMLModel.fit` adds by itself, and what writes a run's folder."""
+"""The callback that writes a run's folder."""
 
 from __future__ import annotations
 
@@ -20,25 +20,6 @@ _KINDS = {
     "annotated_positives": POSITIVE, "annotated_negatives": NEGATIVE,
     "expected_positives": EXPECTED, "other_unknown": UNKNOWN,
 }  # fmt: skip
-
-
-class EpochStart(keras.callbacks.Callback):
-    """Tells the model which epoch begins: thaws the backbone, selects expected positives.
-
-    `SPMLModel.fit` adds it in front of the user's callbacks.
-    """
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.model.begin_epoch(epoch + 1)
-
-
-def with_epoch_start(callbacks: Any) -> Any:
-    """What a user passes to `fit` as callbacks (None, one, several or a CallbackList), with it."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(EpochStart())
-        return callbacks
-    several = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks or []
-    return [EpochStart(), *several]
 
 
 class RunRecorder(keras.callbacks.Callback):

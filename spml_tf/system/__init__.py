@@ -1,1 +1,1 @@
-"""To be written."""
+"""Terminal, files and processes: command lines, one-line errors, outputs in one step."""

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from spml_tf.banks import ema_bank
+from spml_tf.banks.replicas import from_all_replicas
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.losses import baselines
 from spml_tf.training import selection
@@ -62,7 +63,7 @@ class LabelStore(keras.layers.Layer):
 
     def write(self, index: tf.Tensor, codes: tf.Tensor) -> None:
         """Stores int8 codes [B, L] in the rows index [B]."""
-        every_index, every_code = ema_bank.from_all_replicas(index, codes)
+        every_index, every_code = from_all_replicas(index, codes)
         self.codes.value.scatter_update(tf.IndexedSlices(every_code, every_index))
 
     def select(

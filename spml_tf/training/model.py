@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from spml_tf.banks import ema_bank, heatmap_bank
-from spml_tf.datasets.pipeline import unpack
 from spml_tf.losses import equations
 from spml_tf.networks.freezing import BackboneSwitch
-from spml_tf.runs.recorder import with_epoch_start
 from spml_tf.training import methods, selection
+from spml_tf.training.batches import unpack
+from spml_tf.training.epoch_start import with_epoch_start
 from spml_tf.training.label_store import LabelEstimates, LabelStore
 
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spml_tf.reports import line_charts
-from spml_tf.reports.html_page import text
+from spml_tf.pages import line_charts
+from spml_tf.pages.html_page import text
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
 

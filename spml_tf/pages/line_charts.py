@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from spml_tf.reports.html_page import text
+from spml_tf.pages.html_page import text
 
 # Of the drawing, in units of its own: the page scales it.
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 200, 44, 10, 10, 34

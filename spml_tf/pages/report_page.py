@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spml_tf.labels import POSITIVE
-from spml_tf.reports import html_page, line_charts, report_comparison, report_photos
-from spml_tf.reports import report_sections as sections
-from spml_tf.reports.report_photos import LabelPhoto, Photo
+from spml_tf.pages import html_page, line_charts, report_comparison, report_photos
+from spml_tf.pages import report_sections as sections
+from spml_tf.pages.report_photos import LabelPhoto, Photo
 from spml_tf.runs.run_groups import RunScores, reported_split
 
 

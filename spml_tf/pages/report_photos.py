@@ -9,9 +9,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from spml_tf.reports import html_page
-from spml_tf.reports.html_page import text
-from spml_tf.reports.report_sections import table
+from spml_tf.pages import html_page
+from spml_tf.pages.html_page import text
+from spml_tf.pages.report_sections import table
 
 # Scores listed below a photo, and chips for the highest ones beside those of its labels.
 _LISTED, _CHIPS = 100, 4

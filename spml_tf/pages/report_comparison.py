@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spml_tf.reports.report_sections import Difference, shown_flag, table
+from spml_tf.pages.report_sections import Difference, shown_flag, table
 from spml_tf.runs.settings import Settings
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spml_tf.reports import html_page
-from spml_tf.reports.html_page import text
-from spml_tf.reports.report_photos import LabelPhoto, label_card, map_controls, script_data
-from spml_tf.reports.report_sections import navigation, omitted, section, table
+from spml_tf.pages import html_page
+from spml_tf.pages.html_page import text
+from spml_tf.pages.report_photos import LabelPhoto, label_card, map_controls, script_data
+from spml_tf.pages.report_sections import navigation, omitted, section, table
 
 _MISSING = """Labels nobody gave, the most probable first. The heatmap shows where the network sees
 the class. Decide which are present; what you leave undecided stays unknown."""

@@ -13,8 +13,8 @@ from spml_tf.datasets.readers import Examples
 from spml_tf.drawing.contact_sheet import reduced
 from spml_tf.evaluation import predictions
 from spml_tf.labels import POSITIVE
-from spml_tf.reports.html_page import photo_uri, quantised
-from spml_tf.reports.report_photos import Photo
+from spml_tf.pages.html_page import photo_uri, quantised
+from spml_tf.pages.report_photos import Photo
 
 _SIDE = 384
 # The heatmaps of all classes are kept up to this number, beyond it those of the highest scores.

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 from scipy.special import expit
 
-from spml_tf import gallery
 from spml_tf.datasets.splits import Splits
 from spml_tf.evaluation import missing_labels, predictions
 from spml_tf.evaluation.missing_labels import Candidate
-from spml_tf.reports.report_photos import LabelPhoto
+from spml_tf.pages import network_photos
+from spml_tf.pages.report_photos import LabelPhoto
 from spml_tf.runs import checkpoint_contents
 from spml_tf.runs.checkpoint_contents import Checkpoint
 from spml_tf.runs.run_folder import RunFolder
@@ -58,7 +58,7 @@ def photos(
     classes = _classes(found)
     rows = list(classes)
     examples = dataclasses.replace(data.train.subset(rows), labels=data.observed[rows])
-    shown = gallery.photos(network, examples, image_size, batch_size, list(classes.values()))
+    shown = network_photos.photos(network, examples, image_size, batch_size, list(classes.values()))
     by_row = dict(zip(rows, shown, strict=True))
     return [
         LabelPhoto(
