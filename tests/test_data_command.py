@@ -263,7 +263,7 @@ def test_interrupt_leaves_at_once(tmp_path):
         (lists / f"{class_name}_train.txt").write_text("\n".join(f"{x}  1" for x in names))
     words = ["--dataset=voc", f"--data_dir={tmp_path}", "--test_split=none", "--threads=1"]
     program = (
-        "import sys, spml_tf.encoded as e; from spml_tf import data\n"
+        "import sys, spml_tf.datasets.encoded_images as e; from spml_tf import data\n"
         "first = e.Reader.contents\n"
         "def tell(*x): print('began', flush=True); return first(*x)\n"
         "e.Reader.contents = tell\n"

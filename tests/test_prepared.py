@@ -319,7 +319,7 @@ class TestWriting:
         monkeypatch.setattr(image_writers, "_SHARD_BYTES", 4000)
         words = voc_words(voc, tmp_path / "out", "--format=tfrecord", "--threads=1")
         program = (
-            "import os, signal, spml_tf.cli as c; c.import_tensorflow()\n"
+            "import os, signal, spml_tf.system.cli as c; c.import_tensorflow()\n"
             "from spml_tf import data, image_writers as w\n"
             "w._SHARD_BYTES = 4000; first = w._write_shard\n"
             "def shard(path, records):\n"

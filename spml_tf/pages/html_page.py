@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _JPEG_QUALITY = 85
-_ASSETS = resources.files("spml_tf.reports") / "assets"
+_ASSETS = resources.files("spml_tf.pages") / "assets"
 
 
 def page(title: str, body: str, scripts: str = "", styles: str = "") -> str:
