@@ -1,0 +1,167 @@
+"""Options that are declared once and reach constructors, checks, `get_config` and flags.
+
+A class that inherits from `Options` declares each of its options as a class attribute:
+
+    class Confident(Rule):
+        threshold: float = option(0.6, "Score from which a label is marked.", low=0, high=1)
+
+An instance has the value under the same name, the constructor takes it by keyword and checks it,
+`get_config` keeps it, and the command line offers it as a flag. Needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+_MISSING = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What is declared of an option; see `option`."""
+
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] | None = None
+    flag: str | None = None
+    in_runs: Callable[[Any], Any] | None = None
+    scales: str | None = None
+    check: Callable[[str, Any], None] | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether a value must be given."""
+        return self.default is _MISSING
+
+    def checked(self, name: str, value: Any) -> Any:
+        """The value, if it may stand.
+
+        Args:
+            name: what the message calls the option.
+            value: None is allowed where it is the default.
+
+        Raises:
+            ValueError: it is missing, out of bounds or none of the choices.
+        """
+        if value is _MISSING or (value is None and self.required):
+            raise ValueError(f"{name} is missing: {self.help}")
+        if value is None and self.default is None:
+            return None
+        if self.check is not None:
+            self.check(name, value)
+        elif self.choices is not None:
+            if value not in self.choices:
+                raise ValueError(f"{name}={value!r}: must be one of {', '.join(self.choices)}")
+        elif self.low is not None or self.high is not None:
+            low = -float("inf") if self.low is None else self.low
+            high = float("inf") if self.high is None else self.high
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not low <= value <= high:
+                raise ValueError(f"{name}={value!r}: must be from {low:g} to {high:g}")
+        return value
+
+
+def option(
+    default: Any = _MISSING,
+    help: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] | None = None,
+    flag: str | None = None,
+    in_runs: Callable[[Any], Any] | None = None,
+    scales: str | None = None,
+    check: Callable[[str, Any], None] | None = None,
+) -> Any:
+    """Declares an option of a class that inherits from `Options`.
+
+    Args:
+        default: what holds where nothing is given; left out, a value must be given.
+        help: one or two sentences for `--help` and for messages.
+        low, high: bounds of a number, both allowed.
+        choices: the texts allowed.
+        flag: the flag's name; None: the class' `prefix`, an underscore and the option's name. An
+            empty text: no flag.
+        in_runs: computes the default of a training run from its other flags (a mapping of names
+            to values), where it differs from `default`.
+        scales: how a short trial of a long run changes the value: "epochs" for an epoch's number,
+            "rate" for an amount an epoch, None for neither.
+        check: raises ValueError for a value that may not stand, called with the name and the value,
+            in place of bounds and choices.
+    """
+    texts = None if choices is None else tuple(choices)
+    return Option(default, help, low, high, texts, flag, in_runs, scales, check)
+
+
+@typing.dataclass_transform(kw_only_default=True, field_specifiers=(option,))
+class Options:
+    """A class whose options are declared by `option`.
+
+    Attributes:
+        prefix: begins the names of its flags.
+        group: heading of its flags in `--help` and in the documentation.
+    """
+
+    prefix: ClassVar[str] = ""
+    group: ClassVar[str] = ""
+
+    @classmethod
+    def declared(cls) -> dict[str, Option]:
+        """The options by their names, those of base classes first."""
+        found: dict[str, Option] = {}
+        for base in reversed(cls.__mro__):
+            for name, value in vars(base).items():
+                if isinstance(value, Option):
+                    found[name] = value
+                elif name in found:
+                    del found[name]  # a subclass has fixed it
+        return found
+
+    @classmethod
+    def flags(cls) -> dict[str, str]:
+        """The names of the options by the names of their flags."""
+        found = {}
+        for name, declared in cls.declared().items():
+            flag = declared.flag
+            if flag is None:
+                flag = f"{cls.prefix}_{name}" if cls.prefix else name
+            if flag:
+                found[flag] = name
+        return found
+
+    @classmethod
+    def kind(cls, name: str) -> type:
+        """The type of an option's value by its annotation, None aside."""
+        hint = typing.get_type_hints(cls)[name]
+        if isinstance(hint, types.UnionType):
+            hint = next(x for x in typing.get_args(hint) if x is not type(None))
+        return typing.cast(type, typing.get_origin(hint) or hint)
+
+    def take_options(self, given: dict[str, Any]) -> None:
+        """Sets the options from keyword arguments, which are taken out of `given`.
+
+        Raises:
+            ValueError: for a value that may not stand.
+        """
+        for name, declared in self.declared().items():
+            value = given.pop(name, declared.default)
+            setattr(self, name, declared.checked(f"{type(self).__name__}: {name}", value))
+
+    def options(self) -> dict[str, Any]:
+        """The options' values by their names."""
+        return {name: _plain(getattr(self, name)) for name in self.declared()}
+
+
+def _plain(value: Any) -> Any:
+    """Lists and dicts as Python has them: Keras wraps those that layers hold."""
+    if isinstance(value, Mapping):
+        return {key: _plain(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(x) for x in value]
+    return value
