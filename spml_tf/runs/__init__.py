@@ -1,0 +1,1 @@
+"""Training runs: their folders, settings, checkpoints, recorders, and groups of them."""
