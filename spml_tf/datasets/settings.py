@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from spml_tf.datasets.readers import READERS, find
 from spml_tf.system.cli import flag_field
@@ -22,6 +22,7 @@ _OPTIONS = (
     "label_encoding",
     "images_dir",
 )
+_ONE_READER = "Flags of single data sets"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,8 @@ class DataSettings:
 
     Attributes are described by their flags: `python -m spml_tf.data --help`.
     """
+
+    group: ClassVar[str] = "Data and labels"
 
     dataset: str = flag_field("digits", "Data set: " + ", ".join(READERS) + ".")
     data_dir: str | None = flag_field(None, "Folder of the data set.")
@@ -62,13 +65,20 @@ class DataSettings:
     )
     data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
     label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
-    train_csv: str | None = flag_field(None, "folder: table of the training photos, in data_dir.")
-    val_csv: str | None = flag_field(None, "folder: table of the validation photos, in data_dir.")
-    test_csv: str | None = flag_field(None, "folder: table of the test photos, in data_dir.")
+    train_csv: str | None = flag_field(
+        None, "folder: table of the training photos, in data_dir.", group=_ONE_READER
+    )
+    val_csv: str | None = flag_field(
+        None, "folder: table of the validation photos, in data_dir.", group=_ONE_READER
+    )
+    test_csv: str | None = flag_field(
+        None, "folder: table of the test photos, in data_dir.", group=_ONE_READER
+    )
     allow_outside: bool | None = flag_field(
         None,
         "Accept photos outside data_dir: absolute names, names with .., symbolic links.",
         bool,
+        group=_ONE_READER,
     )
     difficult: str | None = flag_field(
         None,
@@ -76,18 +86,21 @@ class DataSettings:
         "Default: negative.",
         str,
         ("negative", "positive", "unknown"),
+        group=_ONE_READER,
     )
     unlabelled: str | None = flag_field(
         None,
         "nuswide: whether photos without any of the classes are kept. Default: keep.",
         str,
         ("keep", "drop"),
+        group=_ONE_READER,
     )
     min_certainty: int | None = flag_field(
         None,
         "cub: answers of a lower certainty (1 not visible, 2 guessing, 3 probably, 4 definitely) "
         "are unknown labels. Default: 1.",
         int,
+        group=_ONE_READER,
     )
     label_encoding: str | None = flag_field(
         None,
@@ -95,9 +108,12 @@ class DataSettings:
         "negative and unknown. Must be given.",
         str,
         ("cole", "spml_tf"),
+        group=_ONE_READER,
     )
     images_dir: str | None = flag_field(
-        None, "arrays: folder of the photos, in data_dir. Default: data_dir itself."
+        None,
+        "arrays: folder of the photos, in data_dir. Default: data_dir itself.",
+        group=_ONE_READER,
     )
 
     @property

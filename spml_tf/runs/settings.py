@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from spml_tf.datasets.settings import DataSettings, check_range, resolved
 from spml_tf.system.cli import flag_field
@@ -19,6 +19,8 @@ class Settings(DataSettings):
 
     Attributes are described by their flags: `python -m spml_tf.train --help`.
     """
+
+    group: ClassVar[str] = "Network and training"
 
     network: str | None = flag_field(
         None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,11 @@ _DEFINE: dict[type, Callable[..., Any]] = {
 
 
 def flag_field(
-    default: Any, text: str, kind: type = str, choices: tuple[str, ...] | None = None
+    default: Any,
+    text: str,
+    kind: type = str,
+    choices: tuple[str, ...] | None = None,
+    group: str | None = None,
 ) -> Any:
     """A dataclass field that `run` turns into a flag.
 
@@ -32,9 +37,12 @@ def flag_field(
         text: what --help says.
         kind: str, int, float or bool.
         choices: the values allowed, None for any.
+        group: heading of the flag in --help; None means the attribute `group` of the class that
+            declares the field, and where it has none the flag stands first, without a heading.
     """
     return dataclasses.field(
-        default=default, metadata={"help": text, "kind": kind, "choices": choices}
+        default=default,
+        metadata={"help": text, "kind": kind, "choices": choices, "group": group},
     )
 
 
@@ -60,14 +68,36 @@ def _define(values: flags.FlagValues, options: type) -> None:
             _DEFINE[kind](field.name, field.default, text, flag_values=values)
 
 
-def _help(values: flags.FlagValues, options: type, usage: str) -> str:
-    lines = [usage, ""]
+def _grouped(options: type) -> dict[str, list[dataclasses.Field]]:
+    """The flags by their headings; those without a heading come first."""
+    declared_by = {
+        name: base for base in reversed(options.__mro__) for name in inspect.get_annotations(base)
+    }
+    groups: dict[str, list[dataclasses.Field]] = {"": []}
     for field in _flag_fields(options):
-        default = "" if field.default is None else f" (default: {field.default})"
-        lines += [f"  --{field.name}", f"      {field.metadata['help']}{default}"]
-    return "\n".join(
-        [*lines, "  --flagfile", "      File with one flag a line; # begins a comment."]
-    )
+        group = field.metadata["group"]
+        if group is None:
+            group = vars(declared_by[field.name]).get("group", "")
+        groups.setdefault(group, []).append(field)
+    return groups
+
+
+def _flag_help(field: dataclasses.Field) -> list[str]:
+    choices = field.metadata["choices"]
+    values = f"={'|'.join(choices)}" if choices else ""
+    default = "" if field.default is None else f" (default: {field.default})"
+    return [f"  --{field.name}{values}", f"      {field.metadata['help']}{default}"]
+
+
+def _help(options: type, usage: str) -> str:
+    lines = [usage, ""]
+    for heading, fields in _grouped(options).items():
+        lines += ["", heading] if heading else []
+        for field in fields:
+            lines += _flag_help(field)
+        if not heading:
+            lines += ["  --flagfile", "      File with one flag a line; # begins a comment."]
+    return "\n".join(lines)
 
 
 def parse(argv: Sequence[str], options: type, usage: str) -> Any:
@@ -89,7 +119,7 @@ def parse(argv: Sequence[str], options: type, usage: str) -> Any:
     values = flags.FlagValues()
     _define(values, options)
     if any(word in ("-h", "--help", "-help", "--helpfull", "--helpshort") for word in argv):
-        print(_help(values, options, usage))
+        print(_help(options, usage))
         raise SystemExit(0)
     try:
         stray = values(["spml_tf", *argv])[1:]
