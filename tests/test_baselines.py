@@ -11,9 +11,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf import SPMLModel, networks
-from spml_tf.losses import baselines
-from spml_tf.training import methods, optimizers
+from spml_tf import SPMLModel, losses, networks
+from spml_tf.training import marking, methods, optimizers
 
 K, ALPHA = 1.7, 0.2
 
@@ -78,14 +77,14 @@ def numpy_asl(labels, logits, weight_at=None):
 
 
 CASES = {
-    "an_ls": (baselines.smoothed_assume_negative, {}, numpy_an_ls),
-    "wan": (baselines.weak_assume_negative, {}, numpy_wan),
+    "an_ls": (losses.smoothed_assume_negative, {}, numpy_an_ls),
+    "wan": (losses.weak_assume_negative, {}, numpy_wan),
     "epr": (
-        baselines.expected_positive_regularization, {"positives_per_image": K}, numpy_epr,
+        losses.expected_positive_regularization, {"positives_per_image": K}, numpy_epr,
     ),
-    "em": (baselines.entropy_maximization, {"entropy_weight": ALPHA}, numpy_em),
-    "hill": (baselines.hill, {}, numpy_hill),
-    "asl": (baselines.asymmetric, {}, numpy_asl),
+    "em": (losses.entropy_maximization, {"entropy_weight": ALPHA}, numpy_em),
+    "hill": (losses.hill, {}, numpy_hill),
+    "asl": (losses.asymmetric, {}, numpy_asl),
 }  # fmt: skip
 
 
@@ -140,7 +139,7 @@ def test_role_equals_numpy(batch, classes, seed):
     inputs = [tf.constant(logits), tf.constant(estimates)]
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        value = tf.reduce_mean(baselines.role(tf.constant(labels), *inputs, K))
+        value = tf.reduce_mean(losses.role(tf.constant(labels), *inputs, K))
     np.testing.assert_allclose(value, expected(logits, estimates, logits, estimates), atol=1e-9)
     of_f, of_g = tape.gradient(value, inputs)
     wanted = slope(lambda x: expected(x, estimates, logits, estimates), logits)
@@ -168,13 +167,13 @@ def test_by_hand():
 
 def test_initial_estimates():
     noise = np.array([[0.3, -0.5, 1.0]])
-    found = baselines.role_estimates(np.array([[1, 0, -1]]), tf.constant(noise))
+    found = losses.role_estimates(np.array([[1, 0, -1]]), tf.constant(noise))
     wanted = [math.log(0.995 / 0.005), math.log(0.005 / 0.995), math.log(0.6 / 0.4)]
     np.testing.assert_allclose(found, [wanted], rtol=1e-6)
 
 
 def marked(labels, logits, epoch, rate, growing=True):
-    codes = baselines.mark_large_losses(
+    codes = marking.mark_large_losses(
         tf.constant(labels, tf.int8),
         tf.constant(logits),
         tf.constant(epoch, tf.int64),
@@ -223,7 +222,7 @@ def test_confident_labels_are_marked_from_the_second_epoch():
     labels = tf.constant([[-1, -1, 0, 1]], tf.int8)
     logits = tf.constant([[0.41, 0.40, 5.0, 5.0]])  # logit(0.6) = 0.4055
     for epoch, expected in ((1, [-1, -1, 0, 1]), (2, [2, -1, 0, 1])):
-        found = baselines.mark_confident(labels, logits, tf.constant(epoch))
+        found = marking.mark_confident(labels, logits, tf.constant(epoch))
         assert found.numpy().tolist() == [expected]
 
 
@@ -231,7 +230,7 @@ def test_confident_labels_are_marked_from_the_second_epoch():
 def test_classes_serialise_and_stay_finite(name):
     row = methods.METHODS[name]
     values = {"positives_per_image": 1.5, "entropy_weight": 0.3}
-    loss = row.loss(**{option: values[option] for option in row.options})
+    loss = row.loss(from_logits=True, **{option: values[option] for option in row.options})
     copy = keras.losses.deserialize(keras.losses.serialize(loss))
     for labels in ([[1, 0, -1, 2]], [[-1] * 4], [[0] * 4]):
         logits = tf.constant([[-1e4, 1e4, 0.0, 3.0]])
