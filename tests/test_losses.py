@@ -50,38 +50,44 @@ def test_the_class_is_the_batch_mean_and_survives_serialisation(name):
     np.testing.assert_allclose(float(loss(labels, logits)), (BY_HAND[name] + LN2) / 2, rtol=1e-6)
 
 
-def numpy_loss(name: str, labels: np.ndarray, logits: np.ndarray) -> float:
+def numpy_loss(name: str, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> float:
     """The equations term by term, on probabilities."""
     total = 0.0
-    for row, outputs in zip(labels, logits, strict=True):
-        for z, logit in zip(row, outputs, strict=True):
+    for row, outputs, factors in zip(labels, logits, weights, strict=True):
+        for z, logit, weight in zip(row, outputs, factors, strict=True):
             f, rest = 1.0 / (1.0 + np.exp(-logit)), 1.0 / (1.0 + np.exp(logit))
             positive = z == 1 or (name == "ep" and z == 2)
             negative = {"bce": z == 0, "an": z != 1, "en": z in (0, -1), "ep": z in (0, -1)}[name]
             # 1 - f would lose digits that finite differences need.
-            total += -np.log(f) if positive else -np.log(rest) if negative else 0.0
+            total += weight * (-np.log(f) if positive else -np.log(rest) if negative else 0.0)
     return total / labels.size
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from(sorted(FUNCTIONS)), st.integers(1, 5), st.integers(1, 6), st.integers(0, 999)
+    st.sampled_from(sorted(FUNCTIONS)),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.integers(0, 999),
+    st.booleans(),
 )
-def test_value_and_gradient_equal_numpy(name, batch, classes, seed):
+def test_value_and_gradient_equal_numpy(name, batch, classes, seed, weighted):
     rng = np.random.default_rng(seed)
     labels = rng.choice([1, 0, -1, 2], (batch, classes))
     logits = rng.normal(0, 3, (batch, classes))
+    weights = rng.uniform(0, 3, logits.shape) if weighted else np.ones(logits.shape)
+    factors = tf.constant(weights) if weighted else None
     inputs = tf.constant(logits)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        value = tf.reduce_mean(FUNCTIONS[name](tf.constant(labels), inputs))
-    np.testing.assert_allclose(value, numpy_loss(name, labels, logits), atol=1e-9)
+        value = tf.reduce_mean(FUNCTIONS[name](tf.constant(labels), inputs, weights=factors))
+    np.testing.assert_allclose(value, numpy_loss(name, labels, logits, weights), atol=1e-9)
     step, gradient = 1e-6, np.zeros_like(logits)
     for place in np.ndindex(*logits.shape):
         up, down = logits.copy(), logits.copy()
         up[place] += step
         down[place] -= step
-        rise = numpy_loss(name, labels, up) - numpy_loss(name, labels, down)
+        rise = numpy_loss(name, labels, up, weights) - numpy_loss(name, labels, down, weights)
         gradient[place] = rise / (2 * step)
     np.testing.assert_allclose(tape.gradient(value, inputs), gradient, atol=1e-7)
 
@@ -108,6 +114,28 @@ def test_spatial_consistency_by_hand():
     counts = tf.constant([[[True, True], [True, False]]])
     found = losses.spatial_consistency(maps, tf.zeros_like(maps), counts)
     assert float(found) == pytest.approx(0.2)
+
+
+def test_weights_multiply_distances_and_leave_the_divisor():
+    """CL: images 0 and 2 of three count, 2 classes: (2*0.25 + 0*0.5 + 1*1 + 3*0) / 2 / 2 = 0.375.
+
+    SCL: one image, two samples count, weights 2 and 0 of its classes: distances 0.1 and 0.2 of the
+    first class, (2*0.1 + 2*0.2) / 2 classes / 2 samples = 0.15; of the sparse one the same, over
+    L = 10: (2*0.1 + 2*0.2) / 10 / 2 = 0.03."""
+    scores = tf.constant([[0.5, 0.5], [0.9, 0.9], [1.0, 0.0]])
+    targets = tf.constant([[0.25, 1.0], [0.1, 0.1], [0.0, 0.0]])
+    weights = tf.constant([[2.0, 0.0], [9.0, 9.0], [1.0, 3.0]])
+    counts = tf.constant([True, False, True])
+    assert float(losses.score_consistency(scores, targets, counts, weights)) == pytest.approx(0.375)
+    maps = tf.constant([0.1, 0.7, 0.2, 0.8, 0.9, 0.9], shape=(1, 3, 1, 2))
+    counts = tf.constant([True, True, False], shape=(1, 3, 1))
+    weights = tf.constant([[2.0, 0.0]])
+    nothing = tf.zeros_like(maps)
+    found = losses.spatial_consistency(maps, nothing, counts, weights)
+    assert float(found) == pytest.approx(0.15)
+    counts = tf.repeat(counts[..., None], 2, axis=3)
+    found = losses.sparse_spatial_consistency(maps, nothing, counts, 10, weights)
+    assert float(found) == pytest.approx(0.03)
 
 
 def test_targets_carry_no_gradient():
