@@ -11,9 +11,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf import SPMLModel, networks
-from spml_tf.losses import baselines
-from spml_tf.training import methods, optimizers
+from spml_tf import SPMLModel, losses, networks
+from spml_tf.training import marking, methods, optimizers
 
 K, ALPHA = 1.7, 0.2
 
@@ -27,71 +26,84 @@ def nl(x):
     return np.log1p(np.exp(-x)), np.log1p(np.exp(x))
 
 
-def regularizer(logits):
-    return (sigmoid(logits).sum(axis=1).mean() - K) ** 2 / logits.shape[1] ** 2
+def regularizer(logits, weights=1.0):
+    share = np.broadcast_to(weights, logits.shape).mean(axis=1)
+    return (share * (sigmoid(logits).sum(axis=1).mean() - K) ** 2).mean() / logits.shape[1] ** 2
 
 
-def known(labels, logits):
+def known(labels, logits, weights=1.0):
     positive, negative = nl(logits)
-    return ((labels == 1) * positive + (labels == 0) * negative).sum() / labels.size
+    terms = (labels == 1) * positive + (labels == 0) * negative
+    return (weights * terms).sum() / labels.size
 
 
-def numpy_an_ls(labels, logits):
+def numpy_an_ls(labels, logits, weights=1.0):
     positive, negative = nl(logits)
     target = np.where(labels == 1, 0.9, 0.1)
-    return (target * positive + (1 - target) * negative).mean()
+    return (weights * (target * positive + (1 - target) * negative)).mean()
 
 
-def numpy_wan(labels, logits):
+def numpy_wan(labels, logits, weights=1.0):
     positive, negative = nl(logits)
     weight = {0: 1.0, -1: 1 / (labels.shape[1] - 1), 2: 1 / (labels.shape[1] - 1)}
+    factors = np.broadcast_to(weights, labels.shape)
     terms = [
-        positive[place] if z == 1 else weight[z] * negative[place]
+        factors[place] * (positive[place] if z == 1 else weight[z] * negative[place])
         for place, z in np.ndenumerate(labels)
     ]
     return sum(terms) / labels.size
 
 
-def numpy_epr(labels, logits):
-    return known(labels, logits) + regularizer(logits)
+def numpy_epr(labels, logits, weights=1.0):
+    return known(labels, logits, weights) + regularizer(logits, weights)
 
 
-def numpy_em(labels, logits):
+def numpy_em(labels, logits, weights=1.0):
     f = sigmoid(logits)
     entropy = -(f * np.log(f) + (1 - f) * np.log(1 - f))
     unknown = (labels == -1) | (labels == 2)
-    return known(labels, logits) - ALPHA * (unknown * entropy).sum() / labels.size
+    ignorance = (weights * unknown * entropy).sum() / labels.size
+    return known(labels, logits, weights) - ALPHA * ignorance
 
 
-def numpy_hill(labels, logits):
+def numpy_hill(labels, logits, weights=1.0):
     f, shifted = sigmoid(logits), sigmoid(logits - 1)
     positive = -((1 - shifted) ** 2) * np.log(shifted)
     negative = (1.5 - f) * f**2
-    return np.where((labels == 1) | (labels == 2), positive, negative).mean()
+    return (weights * np.where((labels == 1) | (labels == 2), positive, negative)).mean()
 
 
-def numpy_asl(labels, logits, weight_at=None):
+def numpy_asl(labels, logits, weights=1.0, weight_at=None):
     """The weight p^4 stays that of `weight_at` while a finite difference moves the logits."""
     p = np.maximum(sigmoid(logits) - 0.05, 0)
     fixed = np.maximum(sigmoid(logits if weight_at is None else weight_at) - 0.05, 0)
-    return np.where(labels == 1, nl(logits)[0], -(fixed**4) * np.log(1 - p)).mean()
+    terms = np.where(labels == 1, nl(logits)[0], -(fixed**4) * np.log(1 - p))
+    return (weights * terms).mean()
 
 
 CASES = {
-    "an_ls": (baselines.smoothed_assume_negative, {}, numpy_an_ls),
-    "wan": (baselines.weak_assume_negative, {}, numpy_wan),
+    "an_ls": (losses.smoothed_assume_negative, {}, numpy_an_ls),
+    "wan": (losses.weak_assume_negative, {}, numpy_wan),
     "epr": (
-        baselines.expected_positive_regularization, {"positives_per_image": K}, numpy_epr,
+        losses.expected_positive_regularization, {"positives_per_image": K}, numpy_epr,
     ),
-    "em": (baselines.entropy_maximization, {"entropy_weight": ALPHA}, numpy_em),
-    "hill": (baselines.hill, {}, numpy_hill),
-    "asl": (baselines.asymmetric, {}, numpy_asl),
+    "em": (losses.entropy_maximization, {"entropy_weight": ALPHA}, numpy_em),
+    "hill": (losses.hill, {}, numpy_hill),
+    "asl": (losses.asymmetric, {}, numpy_asl),
 }  # fmt: skip
 
 
 def random_case(seed: int, batch: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.choice([1, 0, -1, 2], (batch, classes)), rng.normal(0, 2, (batch, classes))
+
+
+def drawn_weights(draw: bool, seed: int, shape: tuple[int, int]) -> tuple[dict, np.ndarray | float]:
+    """What a loss is given, and what NumPy multiplies by."""
+    if not draw:
+        return {}, 1.0
+    weights = np.random.default_rng(seed + 2).uniform(0, 3, shape)
+    return {"weights": tf.constant(weights)}, weights
 
 
 def slope(function, values: np.ndarray) -> np.ndarray:
@@ -106,41 +118,49 @@ def slope(function, values: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(sorted(CASES)), st.integers(1, 4), st.integers(2, 5), st.integers(0, 999))
-def test_value_and_gradient_equal_numpy(name, batch, classes, seed):
+@given(
+    st.sampled_from(sorted(CASES)),
+    st.integers(1, 4),
+    st.integers(2, 5),
+    st.integers(0, 999),
+    st.booleans(),
+)
+def test_value_and_gradient_equal_numpy(name, batch, classes, seed, weighted):
     function, options, expected = CASES[name]
     labels, logits = random_case(seed, batch, classes)
     if name == "asl":  # away from the kink at f = 0.05
         logits = np.where(np.abs(sigmoid(logits) - 0.05) < 1e-3, 0.0, logits)
+    given_weights, weights = drawn_weights(weighted, seed, logits.shape)
     inputs = tf.constant(logits)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        value = tf.reduce_mean(function(tf.constant(labels), inputs, **options))
-    np.testing.assert_allclose(value, expected(labels, logits), atol=1e-9)
+        value = tf.reduce_mean(function(tf.constant(labels), inputs, **options, **given_weights))
+    np.testing.assert_allclose(value, expected(labels, logits, weights), atol=1e-9)
     fixed = {"weight_at": logits} if name == "asl" else {}
-    wanted = slope(lambda x: expected(labels, x, **fixed), logits)
+    wanted = slope(lambda x: expected(labels, x, weights, **fixed), logits)
     np.testing.assert_allclose(tape.gradient(value, inputs), wanted, atol=1e-6)
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 999))
-def test_role_equals_numpy(batch, classes, seed):
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 999), st.booleans())
+def test_role_equals_numpy(batch, classes, seed, weighted):
     labels, logits = random_case(seed, batch, classes)
+    given_weights, weights = drawn_weights(weighted, seed, logits.shape)
     estimates = np.random.default_rng(seed + 1).normal(0, 2, logits.shape)
 
     def cross(target, x):
         positive, negative = nl(x)
-        return (target * positive + (1 - target) * negative).mean()
+        return (weights * (target * positive + (1 - target) * negative)).mean()
 
     def expected(f, g, f_fixed, g_fixed):
-        total = known(labels, f) + known(labels, g)
+        total = known(labels, f, weights) + known(labels, g, weights)
         total += cross(sigmoid(g_fixed), f) + cross(sigmoid(f_fixed), g)
-        return 0.5 * (total + regularizer(f) + regularizer(g))
+        return 0.5 * (total + regularizer(f, weights) + regularizer(g, weights))
 
     inputs = [tf.constant(logits), tf.constant(estimates)]
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        value = tf.reduce_mean(baselines.role(tf.constant(labels), *inputs, K))
+        value = tf.reduce_mean(losses.role(tf.constant(labels), *inputs, K, **given_weights))
     np.testing.assert_allclose(value, expected(logits, estimates, logits, estimates), atol=1e-9)
     of_f, of_g = tape.gradient(value, inputs)
     wanted = slope(lambda x: expected(x, estimates, logits, estimates), logits)
@@ -168,13 +188,13 @@ def test_by_hand():
 
 def test_initial_estimates():
     noise = np.array([[0.3, -0.5, 1.0]])
-    found = baselines.role_estimates(np.array([[1, 0, -1]]), tf.constant(noise))
+    found = losses.role_estimates(np.array([[1, 0, -1]]), tf.constant(noise))
     wanted = [math.log(0.995 / 0.005), math.log(0.005 / 0.995), math.log(0.6 / 0.4)]
     np.testing.assert_allclose(found, [wanted], rtol=1e-6)
 
 
 def marked(labels, logits, epoch, rate, growing=True):
-    codes = baselines.mark_large_losses(
+    codes = marking.mark_large_losses(
         tf.constant(labels, tf.int8),
         tf.constant(logits),
         tf.constant(epoch, tf.int64),
@@ -223,7 +243,7 @@ def test_confident_labels_are_marked_from_the_second_epoch():
     labels = tf.constant([[-1, -1, 0, 1]], tf.int8)
     logits = tf.constant([[0.41, 0.40, 5.0, 5.0]])  # logit(0.6) = 0.4055
     for epoch, expected in ((1, [-1, -1, 0, 1]), (2, [2, -1, 0, 1])):
-        found = baselines.mark_confident(labels, logits, tf.constant(epoch))
+        found = marking.mark_confident(labels, logits, tf.constant(epoch))
         assert found.numpy().tolist() == [expected]
 
 
@@ -231,7 +251,7 @@ def test_confident_labels_are_marked_from_the_second_epoch():
 def test_classes_serialise_and_stay_finite(name):
     row = methods.METHODS[name]
     values = {"positives_per_image": 1.5, "entropy_weight": 0.3}
-    loss = row.loss(**{option: values[option] for option in row.options})
+    loss = row.loss(from_logits=True, **{option: values[option] for option in row.options})
     copy = keras.losses.deserialize(keras.losses.serialize(loss))
     for labels in ([[1, 0, -1, 2]], [[-1] * 4], [[0] * 4]):
         logits = tf.constant([[-1e4, 1e4, 0.0, 3.0]])

@@ -9,10 +9,9 @@ import tensorflow as tf
 from reference import moved_heatmap, numpy_warp
 
 import spml_tf
-from spml_tf import networks
+from spml_tf import losses, networks
 from spml_tf.banks import ema_bank, heatmap_bank
 from spml_tf.evaluation import metrics
-from spml_tf.losses import equations
 
 N, L, W, G, KEPT = 5, 6, 5, 4, 3
 
@@ -142,9 +141,9 @@ def test_loss_by_hand():
     (0.2 + 0.3 + 0.5) / 10 / 2 samples = 0.05."""
     maps = tf.constant([0.2, 0.3, 0.5, 0.9, 0.8, 0.8], shape=(1, 3, 1, 2))
     counts = tf.constant([1, 1, 1, 0, 0, 0], shape=(1, 3, 1, 2)) == 1
-    loss = equations.sparse_spatial_consistency(maps, tf.zeros_like(maps), counts, 10)
+    loss = losses.sparse_spatial_consistency(maps, tf.zeros_like(maps), counts, 10)
     assert float(loss) == pytest.approx(0.05)
-    none = equations.sparse_spatial_consistency(maps, maps, counts & False, 10)
+    none = losses.sparse_spatial_consistency(maps, maps, counts & False, 10)
     assert float(none) == 0.0
 
 

@@ -21,7 +21,7 @@ ALLOWED = {
     "labels": "",
     "system": "",
     "drawing": "",
-    "losses": "labels",
+    "losses": "labels system",
     "banks": "labels losses",
     "networks": "system",
     "training": "labels system losses banks networks",

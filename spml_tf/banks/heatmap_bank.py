@@ -12,11 +12,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from spml_tf import losses
 from spml_tf.banks import warping
 from spml_tf.banks.ema_bank import EMABank
 from spml_tf.banks.replicas import from_all_replicas
 from spml_tf.labels import POSITIVE
-from spml_tf.losses import equations
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -43,7 +43,7 @@ class HeatmapBank(EMABank):
         """
         known = self.read(index)
         target = warping.masked_to_crop_frame(*known, box, flip, tf.shape(maps)[1])
-        return equations.spatial_consistency(maps, *target)
+        return losses.spatial_consistency(maps, *target)
 
     def update(
         self,
@@ -122,7 +122,7 @@ class CompactHeatmapBank(HeatmapBank):
         """SCL over the classes that are kept; arguments and result as in `HeatmapBank`."""
         own = _of_classes(maps, tf.gather(self.classes.value, index))
         target = warping.masked_to_crop_frame(*self.read(index), box, flip, tf.shape(maps)[1])
-        return equations.sparse_spatial_consistency(own, *target, self.num_classes)
+        return losses.sparse_spatial_consistency(own, *target, self.num_classes)
 
     def update(
         self,

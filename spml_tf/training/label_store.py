@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spml_tf import losses
 from spml_tf.banks import ema_bank
 from spml_tf.banks.replicas import from_all_replicas
 from spml_tf.labels import EXPECTED, UNKNOWN
-from spml_tf.losses import baselines
 from spml_tf.training import selection
 
 
@@ -129,14 +129,14 @@ class LabelEstimates(keras.layers.Layer):
     def start(self, labels: np.ndarray) -> None:
         """Sets the first estimates from the labels, [N, L] int8 in {1, 0, -1}."""
         noise = np.random.RandomState(self.seed).uniform(-1, 1, labels.shape)
-        self.values.assign(baselines.role_estimates(labels, tf.constant(noise, tf.float32)))
+        self.values.assign(losses.role_estimates(labels, tf.constant(noise, tf.float32)))
 
     def loss(
         self, index: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor, positives_per_image: float
     ) -> tf.Tensor:
-        """ROLE's loss of a batch, scalar float32; arguments as for `baselines.role`."""
+        """ROLE's loss of a batch, scalar float32; arguments as for `losses.role`."""
         estimates = tf.gather(self.values.value, index)
-        return tf.reduce_mean(baselines.role(labels, logits, estimates, positives_per_image))
+        return tf.reduce_mean(losses.role(labels, logits, estimates, positives_per_image))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,134 +1,33 @@
 """The methods by the names the command line knows: loss classes and the table `METHODS`.
 
-To add a method, write its loss as a function of labels and logits (in `losses` or `baselines`), the
-thin class around it here, and its row in `METHODS`.
+To add a method, write its loss as a function of labels and logits and the thin class around it (in
+`spml_tf.losses`), and its row in `METHODS`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
-from spml_tf.losses import baselines, equations
+from spml_tf.losses import (
+    AssumeNegative,
+    Asymmetric,
+    EntropyMaximization,
+    ExpectedNegative,
+    ExpectedPositive,
+    ExpectedPositiveRegularization,
+    Hill,
+    KnownBinaryCrossentropy,
+    SmoothedAssumeNegative,
+    WeakAssumeNegative,
+)
+from spml_tf.training import marking
 
 CONSISTENCIES = ("", "cl", "scl")
-
-
-class LabelLoss(keras.losses.Loss):
-    """A Keras loss around a function: y_true labels [B, L], y_pred logits [B, L].
-
-    Attributes:
-        function: (labels, logits, **options) -> [B], one value an image.
-    """
-
-    function: Callable[..., tf.Tensor]
-
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        labels, logits = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
-        return type(self).function(labels, logits, **self.options())
-
-    def options(self) -> dict[str, Any]:
-        """What the function takes beside labels and logits."""
-        return {}
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options()}
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class KnownBinaryCrossentropy(LabelLoss):
-    """`equations.known_binary_crossentropy` as a Keras loss (eq. 1)."""
-
-    function = staticmethod(equations.known_binary_crossentropy)
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class AssumeNegative(LabelLoss):
-    """`equations.assume_negative` as a Keras loss (eq. 2)."""
-
-    function = staticmethod(equations.assume_negative)
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class SmoothedAssumeNegative(LabelLoss):
-    """`baselines.smoothed_assume_negative` as a Keras loss."""
-
-    function = staticmethod(baselines.smoothed_assume_negative)
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class WeakAssumeNegative(LabelLoss):
-    """`baselines.weak_assume_negative` as a Keras loss."""
-
-    function = staticmethod(baselines.weak_assume_negative)
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class ExpectedNegative(LabelLoss):
-    """`equations.expected_negative` as a Keras loss (eq. 5)."""
-
-    function = staticmethod(equations.expected_negative)
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class ExpectedPositive(LabelLoss):
-    """`equations.expected_positive` as a Keras loss (Table 2, EP)."""
-
-    function = staticmethod(equations.expected_positive)
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class ExpectedPositiveRegularization(LabelLoss):
-    """`baselines.expected_positive_regularization` as a Keras loss.
-
-    Args:
-        positives_per_image: K.
-    """
-
-    function = staticmethod(baselines.expected_positive_regularization)
-
-    def __init__(self, positives_per_image: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.positives_per_image = positives_per_image
-
-    def options(self) -> dict[str, Any]:
-        return {"positives_per_image": self.positives_per_image}
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class EntropyMaximization(LabelLoss):
-    """`baselines.entropy_maximization` as a Keras loss.
-
-    Args:
-        entropy_weight: alpha.
-    """
-
-    function = staticmethod(baselines.entropy_maximization)
-
-    def __init__(self, entropy_weight: float = 0.1, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.entropy_weight = entropy_weight
-
-    def options(self) -> dict[str, Any]:
-        return {"entropy_weight": self.entropy_weight}
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class Hill(LabelLoss):
-    """`baselines.hill` as a Keras loss."""
-
-    function = staticmethod(baselines.hill)
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-class Asymmetric(LabelLoss):
-    """`baselines.asymmetric` as a Keras loss."""
-
-    function = staticmethod(baselines.asymmetric)
 
 
 class Method(NamedTuple):
@@ -158,11 +57,11 @@ class Method(NamedTuple):
 
 
 def _confident(labels: tf.Tensor, logits: tf.Tensor, epoch: tf.Tensor, rate: float) -> tf.Tensor:
-    return baselines.mark_confident(labels, logits, epoch)
+    return marking.mark_confident(labels, logits, epoch)
 
 
-_GROWING = functools.partial(baselines.mark_large_losses, growing=True)
-_STEADY = functools.partial(baselines.mark_large_losses, growing=False)
+_GROWING = functools.partial(marking.mark_large_losses, growing=True)
+_STEADY = functools.partial(marking.mark_large_losses, growing=False)
 _EPR = Method(ExpectedPositiveRegularization, options=("positives_per_image",))
 
 METHODS: dict[str, Method] = {

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spml_tf import losses
 from spml_tf.banks import ema_bank, heatmap_bank
-from spml_tf.losses import equations
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.training import methods, selection
 from spml_tf.training.batches import unpack
@@ -50,7 +50,7 @@ class SPMLModel(keras.Model):
         ema_momentum: mu of eq. 4.
         entropy_weight: alpha of the method em.
         large_loss_rate: percent of the labels that ll_r, ll_ct and ll_cp mark, see
-            `baselines.mark_large_losses`.
+            `marking.mark_large_losses`.
         heatmap_size: W, cells per side of the heatmap bank; None means the network's G.
         heatmap_classes: classes of each image whose heatmaps are kept; None means all, see
             `heatmap_bank.CompactHeatmapBank`.
@@ -103,7 +103,8 @@ class SPMLModel(keras.Model):
         self.entropy_weight = entropy_weight
         self.large_loss_rate = large_loss_rate
         self.train_metrics = train_metrics
-        self.classification = self.row.loss(**{x: getattr(self, x) for x in self.row.options})
+        options = {x: getattr(self, x) for x in self.row.options}
+        self.classification = self.row.loss(from_logits=True, **options)
         self.num_images, self.num_classes = num_images, network.output_shape[-1]
         self._backbone = BackboneSwitch(network, freeze_batch_norm)
         bank = {"momentum": ema_momentum, "storage": bank_dtype, "seed": seed}
@@ -215,7 +216,7 @@ class SPMLModel(keras.Model):
         self, maps: tf.Tensor, scores: tf.Tensor, scores_before: Any, where: Any
     ) -> tf.Tensor:
         if self.consistency == "cl":
-            return equations.score_consistency(scores, *scores_before)
+            return losses.score_consistency(scores, *scores_before)
         if self.consistency == "scl":
             return self.ema_heatmaps.consistency(maps, *where)
         return tf.constant(0.0)

@@ -1,0 +1,93 @@
+"""Losses that use expected positives, labels marked 2 by a selection or a rule: EN (eq. 5), EP."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from spml_tf.labels import EXPECTED, POSITIVE
+from spml_tf.losses.cross_entropy import masked_cross_entropy
+from spml_tf.losses.label_loss import LabelLoss
+
+
+def expected_negative(
+    labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None = None
+) -> tf.Tensor:
+    """EN: unknown labels are negatives, but the expected positives among them are ignored.
+
+    (1/L) [sum over z = 1 of -log f + sum over z in {0, -1} of -log(1 - f)], f = sigmoid(logit).
+    Verelst et al. (WACV 2023), eq. 5. Where no label is 2 it is AN: something must mark them, as
+    `SPMLModel` does.
+
+    Args:
+        labels: [B, L] in {1, 0, -1, 2}; 2 contributes nothing.
+        logits: [B, L] float.
+        weights: [B, L] float or None, factors of the terms.
+
+    Returns:
+        [B] float, the sum over classes divided by L.
+
+    Example:
+
+    >>> labels = tf.constant([[1, -1, 2]])
+    >>> logits = tf.math.log([[3.0, 1.0, 3.0]])  # f = 3/4, 1/2, 3/4
+    >>> round(float(expected_negative(labels, logits)[0]), 4)  # (ln 4/3 + ln 2) / 3
+    0.3269
+    """
+    ignored = (labels == POSITIVE) | (labels == EXPECTED)
+    return masked_cross_entropy(logits, labels == POSITIVE, ~ignored, weights)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class ExpectedNegative(LabelLoss):
+    """`expected_negative` (EN, eq. 5) as a Keras loss. Arguments as for `LabelLoss`.
+
+    Example:
+
+    >>> loss = ExpectedNegative()
+    >>> round(float(loss([[1, -1, 2]], [[0.75, 0.5, 0.75]])), 4)  # (ln 4/3 + ln 2) / 3
+    0.3269
+    """
+
+    function = staticmethod(expected_negative)
+
+
+def expected_positive(
+    labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None = None
+) -> tf.Tensor:
+    """EP: as `expected_negative`, but expected positives are trained as positives.
+
+    (1/L) [sum over z in {1, 2} of -log f + sum over z in {0, -1} of -log(1 - f)],
+    f = sigmoid(logit). Verelst et al. (WACV 2023), Table 2.
+
+    Args:
+        labels: [B, L] in {1, 0, -1, 2}.
+        logits: [B, L] float.
+        weights: [B, L] float or None, factors of the terms.
+
+    Returns:
+        [B] float, the sum over classes divided by L.
+
+    Example:
+
+    >>> labels = tf.constant([[1, -1, 2]])
+    >>> logits = tf.math.log([[3.0, 1.0, 3.0]])  # f = 3/4, 1/2, 3/4
+    >>> round(float(expected_positive(labels, logits)[0]), 4)  # (2 ln 4/3 + ln 2) / 3
+    0.4228
+    """
+    positive = (labels == POSITIVE) | (labels == EXPECTED)
+    return masked_cross_entropy(logits, positive, ~positive, weights)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class ExpectedPositive(LabelLoss):
+    """`expected_positive` (Table 2, EP) as a Keras loss. Arguments as for `LabelLoss`.
+
+    Example:
+
+    >>> loss = ExpectedPositive()
+    >>> round(float(loss([[1, -1, 2]], [[0.75, 0.5, 0.75]])), 4)  # (2 ln 4/3 + ln 2) / 3
+    0.4228
+    """
+
+    function = staticmethod(expected_positive)
