@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from spml_tf.system import saved_classes
+from spml_tf.system import keras_import
 
 __version__ = "0.1.0"
 
@@ -36,4 +36,4 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-saved_classes.register()
+keras_import.watch()

@@ -8,9 +8,7 @@ being loaded asks for the class.
 
 from __future__ import annotations
 
-import functools
 import importlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -45,34 +43,9 @@ class _StandIn:
         return getattr(importlib.import_module(self._module), self._name).from_config
 
 
-class _KerasFinder:
-    """Finds Keras as the other finders do and adds the stand-ins once it is imported."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != "keras":
-            return None
-        others = (x.find_spec(name, path, target) for x in sys.meta_path if x is not self)
-        spec = next(filter(None, others), None)
-        if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = functools.partial(_run, spec.loader.exec_module)
-        return spec
-
-
-def _run(exec_module: Callable[[Any], None], keras: Any) -> None:
-    exec_module(keras)
-    _add_stand_ins(keras)
-
-
-def _add_stand_ins(keras: Any) -> None:
+def add_stand_ins(keras: Any) -> None:
+    """Adds a stand-in of every class to the table of registered names of the module `keras`."""
     for module, names in CLASSES.items():
         for name in names.split():
             stand_in = _StandIn(f"spml_tf.{module}", name)
             keras.saving.get_custom_objects().setdefault(f"spml_tf>{name}", stand_in)
-
-
-def register() -> None:
-    """Adds the stand-ins to Keras' table of registered names, now or when Keras is imported."""
-    if "keras" in sys.modules:
-        _add_stand_ins(sys.modules["keras"])
-    else:
-        sys.meta_path.insert(0, _KerasFinder())
