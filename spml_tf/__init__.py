@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from spml_tf.system import keras_import
+
 __version__ = "0.1.0"
 
 _EXPORTS = {
@@ -32,3 +34,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+keras_import.watch()

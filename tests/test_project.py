@@ -22,7 +22,7 @@ ALLOWED = {
     "system": "",
     "drawing": "",
     "losses": "labels system",
-    "banks": "labels losses",
+    "banks": "labels system losses",
     "networks": "system",
     "training": "labels system losses banks networks",
     "datasets": "labels system drawing",

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from spml_tf.system.keras_import import require_tensorflow_backend
+
 if TYPE_CHECKING:
     from spml_tf.losses.assume_negatives import AssumeNegative as AssumeNegative
     from spml_tf.losses.assume_negatives import SmoothedAssumeNegative as SmoothedAssumeNegative
@@ -77,6 +79,7 @@ __all__ = list(_FILE_OF)
 
 def __getattr__(name: str) -> Any:
     if name in _FILE_OF:
+        require_tensorflow_backend()
         return getattr(importlib.import_module(f"spml_tf.losses.{_FILE_OF[name]}"), name)
     raise AttributeError(f"module 'spml_tf.losses' has no attribute {name!r}")
 

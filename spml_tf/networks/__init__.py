@@ -37,6 +37,9 @@ from spml_tf.networks.resnet50 import (
 from spml_tf.networks.small_residual import small_residual_cam
 from spml_tf.networks.weights import load_network
 from spml_tf.system.errors import UserError
+from spml_tf.system.keras_import import require_tensorflow_backend
+
+require_tensorflow_backend()
 
 __all__ = [
     "CAM_LAYER",

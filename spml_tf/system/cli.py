@@ -14,6 +14,7 @@ from typing import Any
 from absl import flags
 
 from spml_tf.system.errors import UserError
+from spml_tf.system.keras_import import BackendError, require_tensorflow_backend
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
@@ -164,10 +165,14 @@ def import_tensorflow() -> None:
     """Imports TensorFlow without its start-up messages, which would drown a one-line error.
 
     It prints some before its logging can be told not to.
+
+    Raises:
+        BackendError: Keras, which TensorFlow imports, has another backend.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_libraries():
         importlib.import_module("tensorflow")
+        require_tensorflow_backend()
 
 
 def run(
@@ -194,7 +199,7 @@ def run(
         if tensorflow:
             import_tensorflow()
         action(given)
-    except UserError as error:
+    except (UserError, BackendError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
