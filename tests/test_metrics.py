@@ -5,11 +5,13 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
+from tensorflow.python.framework.func_graph import FuncGraph
 
-from spml_tf.evaluation import metrics
+from spml_tf.evaluation import metrics, score_store
 
 
 def test_by_hand():
@@ -60,19 +62,143 @@ def test_streaming_equals_exact_for_any_batches(sizes, seed):
         np.testing.assert_equal(float(metric.result()), expected)
 
 
-def test_in_a_users_keras_model():
-    """compile, fit and evaluate report the exact value at the end of a pass."""
-    rng = np.random.default_rng(0)
-    x, y = rng.random((50, 4)).astype("float32"), (rng.random((50, 3)) < 0.4).astype("float32")
+def users_model(classes=3, **compiled):
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(3, activation="sigmoid")(inputs))
-    model.compile("sgd", "binary_crossentropy", metrics=[metrics.MeanAveragePrecision()])
+    model = keras.Model(inputs, keras.layers.Dense(classes, activation="sigmoid")(inputs))
+    model.compile(
+        "sgd", "binary_crossentropy", metrics=[metrics.MeanAveragePrecision()], **compiled
+    )
+    return model
+
+
+def users_data(images=50, classes=3):
+    rng = np.random.default_rng(0)
+    labels = rng.random((images, classes)) < 0.4
+    return rng.random((images, 4)).astype("float32"), labels.astype("float32")
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [{}, {"run_eagerly": True}, {"jit_compile": True},
+     {"jit_compile": True, "steps_per_execution": 3}, {"steps_per_execution": 3}],
+    ids=str,
+)  # fmt: skip
+def test_in_a_users_keras_model(compiled):
+    """compile, fit and evaluate report the exact value at the end of a pass."""
+    x, y = users_data()
+    model = users_model(**compiled)
+    assert model.jit_compile is compiled.get("jit_compile", False)
     history = model.fit(x, y, batch_size=7, epochs=2, validation_data=(x, y), verbose=0).history
     expected = metrics.mean_average_precision(y, model.predict(x, verbose=0))
     assert history["val_map"][-1] == pytest.approx(expected, abs=1e-12)
     assert all(0.0 < value < 1.0 for value in history["map"])
     found = model.evaluate(x, y, batch_size=11, return_dict=True, verbose=0)["map"]
     assert float(found) == pytest.approx(expected, abs=1e-12)
+
+
+def test_compiled_training_reports_what_it_saw():
+    """With a learning rate of 0 the scores of training batches are those of predict."""
+    x, y = users_data()
+    model = users_model(jit_compile=True)
+    model.optimizer.learning_rate = 0.0
+    history = model.fit(x, y, batch_size=7, epochs=2, verbose=0).history
+    expected = metrics.mean_average_precision(y, model.predict(x, verbose=0))
+    np.testing.assert_allclose(history["map"], [expected, expected], atol=1e-12)
+
+
+def test_single_batches_after_evaluate_with_jit():
+    """test_on_batch uses the function that evaluate compiled; Keras resets the metrics first."""
+    x, y = users_data()
+    model = users_model(jit_compile=True)
+    model.evaluate(x, y, batch_size=7, verbose=0)
+    for begin in (0, 7, 14):
+        few = slice(begin, begin + 7)
+        model.test_on_batch(x[few], y[few])
+        expected = metrics.mean_average_precision(y[few], model.predict(x[few], verbose=0))
+        assert float(model.get_metrics_result()["map"]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_jit_under_a_strategy_of_one_device():
+    x, y = users_data()
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = users_model(jit_compile=True)
+    found = model.evaluate(x, y, batch_size=11, return_dict=True, verbose=0)["map"]
+    expected = metrics.mean_average_precision(y, model.predict(x, verbose=0))
+    assert float(found) == pytest.approx(expected, abs=1e-12)
+
+
+class TestCompiledFunctions:
+    """A tf.function of the user's own with jit_compile=True."""
+
+    def test_several_updates_in_one_call(self):
+        """In a loop and after it; the last batch is a part of one."""
+        x, y = users_data(images=8)
+        metric = metrics.MeanAveragePrecision()
+
+        @tf.function(jit_compile=True)
+        def three_and_a_half(labels, scores):
+            for _ in tf.range(3):
+                metric.update_state(labels, scores)
+            metric.update_state(labels[:4], scores[:4])
+
+        for _ in range(2):
+            three_and_a_half(y, x[:, :3])
+        metric.update_state(y[:1], x[:1, :3])  # eagerly, in between
+        order = np.r_[[*range(8)] * 3, 0:4, [*range(8)] * 3, 0:4, 0:1]
+        expected = metrics.mean_average_precision(y[order], x[order, :3])
+        assert float(metric.result()) == pytest.approx(expected, abs=1e-12)
+
+    def test_a_batch_of_known_size_may_be_of_any_size(self):
+        labels = np.arange(5000)[:, None] % 2 * np.ones((1, 400), np.int64)
+        scores = np.random.default_rng(0).random(labels.shape).astype(np.float32)
+        metric = metrics.MeanAveragePrecision()
+        tf.function(metric.update_state, jit_compile=True)(labels, scores)
+        expected = metrics.mean_average_precision(labels, scores)
+        assert float(metric.result()) == pytest.approx(expected, abs=1e-12)
+
+    def test_what_cannot_be_had_is_said(self):
+        metric = metrics.MeanAveragePrecision()
+        with pytest.raises(ValueError, match="reset_state .* call it before that function"):
+            tf.function(metric.reset_state, jit_compile=True)()
+        for shape, size, error, message in (
+            ([None, None], 1, ValueError, "number of classes must be known"),
+            ([None, 2000], 1025, tf.errors.InvalidArgumentError, "use smaller batches"),
+        ):
+            spec = tf.TensorSpec(shape)
+            update = tf.function(
+                metric.update_state, input_signature=[spec, spec], jit_compile=True
+            )
+            with pytest.raises(error, match=message):
+                update(tf.zeros([size, 2000]), tf.zeros([size, 2000]))
+                metric.result()
+
+    def test_tensorflow_still_has_what_this_needs(self):
+        capture = getattr(FuncGraph, "_experimental_capture_side_input_by_ref", None)
+        assert capture is not None, (
+            "this TensorFlow has no FuncGraph._experimental_capture_side_input_by_ref: "
+            "evaluation/score_store.py needs another way to run code before a compiled function"
+        )
+        inside = []
+        tf.function(lambda: inside.append(score_store.inside_compiled_function()))()
+        tf.function(
+            lambda: inside.append(score_store.inside_compiled_function()), jit_compile=True
+        )()
+        assert inside == [False, True], (
+            "this TensorFlow does not tell that a function is compiled by XLA: see "
+            "inside_compiled_function in evaluation/score_store.py"
+        )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_memory(jit_compile):
+    """5 bytes an entry when the buffers are full, at most 10 after they have doubled."""
+    store = score_store.ScoreStore()
+    append = tf.function(store.append, jit_compile=jit_compile)
+    for number in range(1, 40):
+        append(tf.zeros([64, 7], tf.int8), tf.zeros([64, 7]))
+        assert len(store.contents()[0]) == 64 * number
+        kept = sum(rows.numpy().nbytes for rows in (store._labels, store._scores))
+        assert 5 * 7 * 64 * number <= kept <= 10 * 7 * 64 * number
 
 
 def test_config_survives():
@@ -88,5 +214,5 @@ def test_bad_input_is_named():
         metrics.average_precision(np.zeros((1, 1)), np.array([[np.nan]]))
     with pytest.raises(ValueError, match="skip"):
         metrics.MeanAveragePrecision("none")
-    with pytest.raises(ValueError, match="sample weights"):
+    with pytest.raises(ValueError, match="sample weights.*metrics=.*not weighted_metrics="):
         metrics.MeanAveragePrecision().update_state([[1]], [[0.5]], sample_weight=[1])

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf.banks.replicas import from_all_replicas
+from spml_tf.evaluation.score_store import ScoreStore
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -77,6 +77,18 @@ class MeanAveragePrecision(keras.metrics.Metric):
     eagerly, as `fit` and `evaluate` do at the end of a pass; inside a `tf.function`, where it would
     cost a sort at every step, it returns the value computed last (NaN at first).
 
+    It works in any Keras model, compiled with `jit_compile=True` too. In a `tf.function` of your
+    own with `jit_compile=True` call `update_state` in that function itself, not in another
+    `tf.function` that it calls.
+
+    Example:
+        Ranked by score the image with the label comes second: its precision is 1/2.
+
+        >>> metric = MeanAveragePrecision()
+        >>> metric.update_state([[0], [1], [0]], [[0.9], [0.8], [0.1]])
+        >>> float(metric.result())
+        0.5
+
     Args:
         absent_classes: "skip" or "zero", see `mean_average_precision`.
         name, dtype: as in Keras.
@@ -88,10 +100,7 @@ class MeanAveragePrecision(keras.metrics.Metric):
             raise ValueError(f'absent_classes must be "skip" or "zero". Got {absent_classes!r}')
         self.absent_classes = absent_classes
         self._latest = self.add_variable((), _nan, name="latest")
-        self._count = _state("count", tf.zeros([], tf.int64))
-        self._capacity = _state("capacity", tf.zeros([], tf.int64))
-        self._labels = _state("labels", tf.zeros([0, 0], tf.int8))
-        self._scores = _state("scores", tf.zeros([0, 0], tf.float32))
+        self._seen = ScoreStore()
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds a batch.
@@ -100,45 +109,21 @@ class MeanAveragePrecision(keras.metrics.Metric):
             ValueError: if sample weights are passed, which average precision does not define here.
         """
         if sample_weight is not None:
-            raise ValueError("MeanAveragePrecision takes no sample weights")
-        # Each replica keeps all of it, and so the first one's copy is whole.
-        labels, scores = from_all_replicas(tf.cast(y_true, tf.int8), tf.cast(y_pred, tf.float32))
-        size, width = tf.unstack(tf.shape(scores, tf.int64))
-        begin = self._count.read_value()
-        self._make_room(begin + size, width)
-        for rows, batch in ((self._labels, labels), (self._scores, scores)):
-            rows.scatter_update(tf.IndexedSlices(batch, begin + tf.range(size)))
-        self._count.assign_add(size)
-
-    def _make_room(self, needed: tf.Tensor, width: tf.Tensor) -> None:
-        """Doubles full buffers, so that to add a row costs the same at any size."""
-        # Their own shape is not asked for: to read what is scattered into copies all of it.
-        capacity = self._capacity.read_value()
-
-        def grow() -> tf.Tensor:
-            size = tf.maximum(needed, 2 * capacity)
-            for rows in (self._labels, self._scores):
-                wide = tf.reshape(rows.read_value(), tf.stack([capacity, width]))
-                rows.assign(tf.pad(wide, [[0, size - capacity], [0, 0]]))
-            self._capacity.assign(size)
-            return size
-
-        tf.cond(needed > capacity, grow, lambda: capacity)
+            raise ValueError(
+                "MeanAveragePrecision takes no sample weights: give it to compile in metrics=, not "
+                "weighted_metrics=, and leave images that shall not count out of the data"
+            )
+        self._seen.append(tf.cast(y_true, tf.int8), tf.cast(y_pred, tf.float32))
 
     def result(self) -> Any:
         if tf.inside_function():
             return self._latest.value
-        count = int(self._count.numpy())
-        labels, scores = self._labels.numpy()[:count], self._scores.numpy()[:count]
-        value = mean_average_precision(labels, scores, self.absent_classes)
+        value = mean_average_precision(*self._seen.contents(), self.absent_classes)
         self._latest.assign(value)
         return np.float64(value)
 
     def reset_state(self) -> None:
-        self._count.assign(0)
-        self._capacity.assign(0)
-        for rows in (self._labels, self._scores):
-            rows.assign(tf.zeros([0, 0], rows.dtype))
+        self._seen.clear()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "absent_classes": self.absent_classes}
@@ -146,10 +131,3 @@ class MeanAveragePrecision(keras.metrics.Metric):
 
 def _nan(shape: Any, dtype: Any = None) -> tf.Tensor:
     return tf.fill(shape, tf.constant(float("nan"), dtype or tf.float32))
-
-
-def _state(name: str, value: tf.Tensor) -> tf.Variable:
-    """A variable in host memory of any size: Keras' own variables cannot grow."""
-    shape = [None] * value.shape.rank
-    with tf.init_scope(), tf.device("CPU:0"):
-        return tf.Variable(value, shape=shape, name=name, trainable=False)
