@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from spml_tf.drawing.contact_sheet import drawable
+from spml_tf.system.files import write_table
 
 _PER_INCH = 12  # characters of a title
 
@@ -35,10 +35,8 @@ def write(folder: Path, stem: str, rows: Sequence[Mapping[str, Any]], figure: Fi
         rows: at least one, of equal keys; NaN becomes an empty cell.
         figure: drawn from them.
     """
-    with open(folder / f"{stem}.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    cells = [{key: _cell(value) for key, value in row.items()} for row in rows]
+    write_table(folder / f"{stem}.csv", cells)
     with matplotlib.rc_context({"svg.hashsalt": "spml_tf"}):
         figure.savefig(folder / f"{stem}.png", dpi=150)
         figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
