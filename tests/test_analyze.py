@@ -356,6 +356,26 @@ def test_odd_names_are_drawn_as_text(tmp_path):
     assert len(table(tmp_path / "odd.csv")) == 124
 
 
+@pytest.mark.parametrize("count", [5, 12, 30])
+def test_every_method_has_a_colour_of_its_own(count):
+    names = [f"method {number}" for number in range(count)]
+    rows = [
+        {"method": name, "baseline": "an", "difference": 1.0, "low": 0.5, "high": 1.5}
+        for name in names
+    ]
+    (axis,) = analysis_figures.difference(rows, "title", names).axes
+    lines = [line for line in axis.get_lines() if line.get_color() != "0.6"]
+    assert len(lines) == 2 * count  # an interval and a marker each
+    assert len({line.get_color() for line in lines}) == count
+
+
+def test_the_axis_says_what_a_gain_is_relative_to():
+    row = {"seeds": 1, "bin": 1, "size_low": 0.0, "size_high": 1.0, "positives": 3, "map": 60.0}
+    rows = [{**row, "method": "en", "baseline": "my an", "gain": 20.0}]
+    axis = analysis_figures.gain_by_size(rows, "title", ["en"]).axes[0]
+    assert axis.get_ylabel() == "gain in mAP over my an (% of my an's mAP)"
+
+
 def test_every_figure_is_explained():
     stems = [figure.stem for figure in analysis_catalogue.FIGURES]
     assert set(stems) == ALL and len(stems) == len(ALL)

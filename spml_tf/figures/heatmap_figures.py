@@ -13,9 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from spml_tf.drawing.figure_files import set_title
+from spml_tf.drawing.figure_files import Row, set_title
 from spml_tf.drawing.overlays import draw_scale, draw_tile
-from spml_tf.figures.analysis_tables import Row
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs.heatmap_history import Snapshots
 
@@ -35,6 +34,7 @@ class Picture:
         observed: int8 [L] of {1, 0, -1}, the labels trained on.
         truth: int8 [L] of {1, 0, -1}, the labels that the data set has.
         boxes: float32 [M, 5] of (class, y1, x1, y2, x2), as in Examples.
+        labelled: whether labels are known at all; without, figures do not speak of them.
     """
 
     name: str
@@ -42,9 +42,12 @@ class Picture:
     observed: NDArray[np.int8]
     truth: NDArray[np.int8]
     boxes: NDArray[np.float32]
+    labelled: bool = True
 
     def label(self, column: int) -> str:
-        """What is known of a label, in words."""
+        """What is known of a label, in words; "" where no labels are known."""
+        if not self.labelled:
+            return ""
         if self.observed[column] == POSITIVE:
             return "annotated"
         if self.observed[column] == NEGATIVE:
@@ -162,7 +165,7 @@ def _tiles(
     for column in columns:
         score, label = float(found.scores[column]), picture.label(column)
         row = {"image": picture.name, "class": class_names[column], "label": label, "score": score}
-        caption = f"{_start_of(class_names[column])}: {score:.2f}\n{label}"
+        caption = f"{_start_of(class_names[column])}: {score:.2f}\n{label}".rstrip("\n")
         boxes = picture.boxes_of(column)
         tiles.append(Tile(found.maps[..., column], caption, boxes, {**first, **row}))
     return tuple(tiles)
