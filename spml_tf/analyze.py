@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable
 
 _USAGE = """Draws figures that compare runs, with the numbers behind them.
@@ -82,11 +81,8 @@ def _command(options: _Options) -> str:
 
 
 def _action(options: _Options) -> None:
-    for name in ("run_dirs", "output_dir"):
-        if not getattr(options, name):
-            raise UserError(f"--{name} is missing; see --help")
-    if options.batch_size < 1:
-        raise UserError(f"--batch_size={options.batch_size}: must be at least 1")
+    cli.check_given(options, "run_dirs", "output_dir")
+    cli.check_least(options, batch_size=1)
     cli.import_tensorflow()
     analyze(options)
 

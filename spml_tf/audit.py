@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
 
 _USAGE = """Lists the labels that a run's training images probably miss, and those that look wrong.
 
@@ -70,12 +69,8 @@ def _apply_reviewed(options: _Options) -> None:
 
 
 def _action(options: _Options) -> None:
-    for name in ("run_dir", "output_dir"):
-        if not getattr(options, name):
-            raise UserError(f"--{name} is missing; see --help")
-    for name, low in (("limit", 1), ("shown", 0), ("batch_size", 1)):
-        if getattr(options, name) < low:
-            raise UserError(f"--{name}={getattr(options, name)}: must be at least {low}")
+    cli.check_given(options, "run_dir", "output_dir")
+    cli.check_least(options, limit=1, shown=0, batch_size=1)
     cli.import_tensorflow()
     (_apply_reviewed if options.reviewed else _list)(options)
     print(f"results in {options.output_dir}")

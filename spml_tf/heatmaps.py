@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable
 
 _USAGE = """Draws the heatmaps of training images, as a PNG, an SVG and a CSV each.
@@ -67,11 +66,8 @@ def draw(options: _Options) -> list[str]:
 
 
 def _action(options: _Options) -> None:
-    for name in ("run_dir", "output_dir"):
-        if not getattr(options, name):
-            raise UserError(f"--{name} is missing; see --help")
-    if options.top < 1:
-        raise UserError(f"--top={options.top}: must be at least 1")
+    cli.check_given(options, "run_dir", "output_dir")
+    cli.check_least(options, top=1)
     cli.import_tensorflow()
     print(f"{', '.join(draw(options))} in {options.output_dir}")
 

@@ -157,9 +157,7 @@ def _check(options: _Options) -> None:
     for name in ("model_dir", "images"):
         if getattr(options, name) is None:
             raise UserError(f"--{name} is missing")
-    for name in ("batch_size", "overlay_classes"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name}={getattr(options, name)}: must be at least 1")
+    cli.check_least(options, batch_size=1, overlay_classes=1)
     if os.path.isdir(options.output):
         raise UserError(f"--output={options.output}: is a folder; name the CSV to write")
 

@@ -73,11 +73,8 @@ def report(options: _Options) -> str:
 
 
 def _action(options: _Options) -> None:
-    if not options.run_dir:
-        raise UserError("--run_dir is missing; see --help")
-    for name, low in (("images", 0), ("candidates", 0), ("batch_size", 1)):
-        if getattr(options, name) < low:
-            raise UserError(f"--{name}={getattr(options, name)}: must be at least {low}")
+    cli.check_given(options, "run_dir")
+    cli.check_least(options, images=0, candidates=0, batch_size=1)
     cli.import_tensorflow()
     print(report(options))
 

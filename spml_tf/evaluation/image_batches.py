@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -28,7 +29,8 @@ Images: TypeAlias = (
 )
 
 
-class Batch(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Batch:
     """Images at a time.
 
     Attributes:
@@ -38,6 +40,12 @@ class Batch(NamedTuple):
 
     image: tf.Tensor
     index: NDArray[np.int64] | None
+
+    def rows(self, start: int) -> Sequence[int]:
+        """The images' rows, counted on from `start` where they are not told."""
+        if self.index is None:
+            return range(start, start + len(self.image))
+        return [int(row) for row in self.index]
 
 
 def batches(images: Images, image_size: int | None, batch_size: int) -> Iterator[Batch]:
@@ -130,16 +138,12 @@ def chosen(images: Images, rows: Sequence[int]) -> Examples | NDArray[Any] | lis
     if not isinstance(images, tf.data.Dataset | keras.utils.PyDataset):
         return [np.asarray(images[row]) for row in rows]
     found, wanted, start = {}, set(rows), 0
-    for image, index in batches(images, None, 1):
-        for row, one in zip(_rows(image, index, start), image, strict=True):
+    for batch in batches(images, None, 1):
+        for row, image in zip(batch.rows(start), batch.image, strict=True):
             if row in wanted:
-                found[row] = one.numpy()
-        start += len(image)
+                found[row] = image.numpy()
+        start += len(batch.image)
     missing = sorted(wanted - set(found))
     if missing:
         raise ValueError(f"the dataset has no image of row {missing[0]}")
     return [found[row] for row in rows]
-
-
-def _rows(image: tf.Tensor, index: NDArray[np.int64] | None, start: int) -> list[int]:
-    return list(range(start, start + len(image))) if index is None else index.tolist()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -102,8 +103,7 @@ def find_missing_labels(
     >>> [(x.image, x.class_name) for x in others]
     [(0, 'green'), (1, 'red')]
     """
-    known = validate_labels(labels)
-    _check_names(known.shape, names, class_names)
+    known = _checked(labels, names, class_names)
     scores = label_scores(model, images, known.shape, index, image_size, batch_size)
     return _named(rank_missing(scores, known, limit=most), names, class_names)
 
@@ -133,8 +133,7 @@ def find_wrong_labels(
     ...     network, black, [[1, -1]], ["red", "green"])]
     [('red', 0.119)]
     """
-    known = validate_labels(labels)
-    _check_names(known.shape, names, class_names)
+    known = _checked(labels, names, class_names)
     scores = label_scores(model, images, known.shape, index, image_size, batch_size)
     return _named(rank_wrong(scores, known, most), names, class_names)
 
@@ -196,14 +195,18 @@ def _checked_rows(index: ArrayLike, count: int) -> NDArray[np.int64]:
     return rows.astype(np.int64)
 
 
-def _check_names(
-    shape: tuple[int, ...], names: Sequence[str] | None, class_names: Sequence[str] | None
-) -> None:
-    for what, given, count in zip(
-        ("names of images", "class names"), (names, class_names), shape, strict=True
+def _checked(
+    labels: ArrayLike, names: Sequence[str] | None, class_names: Sequence[str] | None
+) -> NDArray[np.int8]:
+    """The labels, if the names fit them."""
+    known = validate_labels(labels)
+    for what, given, count in (
+        ("names of images", names, known.shape[0]),
+        ("class names", class_names, known.shape[1]),
     ):
         if given is not None and len(given) != count:
-            raise ValueError(f"{len(given)} {what}, the labels have the shape {shape}")
+            raise ValueError(f"{len(given)} {what}, the labels have the shape {known.shape}")
+    return known
 
 
 def _named(
@@ -220,9 +223,9 @@ def _named(
 
 
 def rank_missing(
-    scores: NDArray,
+    scores: NDArray[Any],
     observed: NDArray[np.int8],
-    epochs_selected: NDArray | None = None,
+    epochs_selected: NDArray[Any] | None = None,
     limit: int | None = None,
 ) -> list[Candidate]:
     """Unknown labels, the one that is most probably positive first.
@@ -244,17 +247,17 @@ def rank_missing(
 
 
 def rank_wrong(
-    scores: NDArray, observed: NDArray[np.int8], limit: int | None = None
+    scores: NDArray[Any], observed: NDArray[np.int8], limit: int | None = None
 ) -> list[Candidate]:
     """Annotated positives, the one of lowest score first. Arguments as for `rank_missing`."""
     return _ranked(scores, scores, observed == POSITIVE, None, limit)
 
 
 def _ranked(
-    order: NDArray,
-    scores: NDArray,
+    order: NDArray[Any],
+    scores: NDArray[Any],
     among: NDArray[np.bool_],
-    epochs_selected: NDArray | None,
+    epochs_selected: NDArray[Any] | None,
     limit: int | None,
 ) -> list[Candidate]:
     images, labels = np.nonzero(among & ~np.isnan(scores))
@@ -328,7 +331,7 @@ def peak_regions(
     return [by_cell[x.image, x.label] for x in candidates]
 
 
-def peak_region(heatmap: NDArray) -> Region:
+def peak_region(heatmap: NDArray[Any]) -> Region:
     """Where a heatmap is highest, and the box around what belongs to that peak.
 
     Args:

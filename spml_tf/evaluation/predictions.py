@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.evaluation import metrics
-from spml_tf.evaluation.image_batches import Images, batches
+from spml_tf.evaluation.image_batches import Batch, Images, batches
 
 
 def network_of(model: keras.Model) -> keras.Model:
@@ -80,12 +80,12 @@ def score_rows(
         scores: [N, L] float32, in the order in which images come.
         rows: [N] int64, what a dataset's batches say under "index", else 0..N-1.
     """
-    scores, rows = [], []
-    for found, index in _outputs(model, images, image_size, batch_size, _scores):
-        start = sum(map(len, rows))
+    scores: list[NDArray[np.float32]] = []
+    rows: list[int] = []
+    for found, batch in _outputs(model, images, image_size, batch_size, _scores):
         scores.append(found)
-        rows.append(np.arange(start, start + len(found)) if index is None else index)
-    return np.concatenate(scores), np.concatenate(rows)
+        rows.extend(batch.rows(len(rows)))
+    return np.concatenate(scores), np.array(rows, np.int64)
 
 
 def predict_logits(
@@ -153,15 +153,15 @@ def _outputs(
     image_size: int | None,
     batch_size: int,
     head: Callable[[keras.KerasTensor], keras.KerasTensor] | None,
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64] | None]]:
-    """What the network, or a function of its maps, makes of each batch, and the batch's rows."""
+) -> Iterator[tuple[NDArray[np.float32], Batch]]:
+    """What the network, or a function of its maps, makes of each batch."""
     network = network_of(model)
     size = network.input_shape[1] if image_size is None else image_size
     if head is not None:
         inputs = keras.Input((size, size, 3))
         network = keras.Model(inputs, head(network(inputs)))
-    for image, index in batches(images, size, batch_size):
-        yield network.predict_on_batch(image), index
+    for batch in batches(images, size, batch_size):
+        yield network.predict_on_batch(batch.image), batch
 
 
 def score_report(

@@ -218,7 +218,7 @@ def per_class(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
 
 
 def _range(rows: Sequence[Row]) -> float:
-    values = [row["ap"] for row in rows]
+    values = [float(row["ap"]) for row in rows]
     return max(values) - min(values)
 
 

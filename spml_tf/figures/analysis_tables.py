@@ -47,8 +47,8 @@ def gain_by_size(found: Analysis) -> list[Row]:
         A row for each bin and group; size in percent of the image's area, mAP in percent, gain in
         percent of the baseline's mAP.
     """
-    base, examples, labels = found.baseline(), found.boxed(), found.labels
-    sizes = measures.largest_objects(examples.boxes, examples.areas, len(found.class_names))
+    base, (boxes, areas), labels = found.baseline(), found.boxes(), found.labels
+    sizes = measures.largest_objects(boxes, areas, len(found.class_names))
     sizes = np.where(labels == POSITIVE, sizes, np.nan)
     if np.isnan(sizes).all():
         raise UnavailableError("no positive has a box")
@@ -119,12 +119,13 @@ def selection(found: Analysis) -> list[Row]:
     """
     rows = []
     for group in found.groups:
-        by_epoch: dict[int, list[tuple[float, ...]]] = {}
+        by_epoch: dict[int, list[tuple[float, float]]] = {}
         for run in group.runs:
             for entry in run.history:
-                pair = entry.get("selection_precision"), entry.get("selection_recall")
-                if all(pair):
-                    by_epoch.setdefault(int(entry["epoch"]), []).append(tuple(map(float, pair)))
+                precision, recall = entry.get("selection_precision"), entry.get("selection_recall")
+                if precision and recall:
+                    pair = float(precision), float(recall)
+                    by_epoch.setdefault(int(entry["epoch"]), []).append(pair)
         for epoch, pairs in sorted(by_epoch.items()):
             row = {"method": group.name, "seeds": len(pairs), "epoch": epoch}
             precisions, recalls = zip(*pairs, strict=True)
@@ -143,7 +144,7 @@ def pointing(found: Analysis) -> list[Row]:
     Returns:
         A row each: share of hits over pairs and its mean over classes, in percent.
     """
-    boxes, classes = found.boxed().boxes or (), len(found.class_names)
+    (boxes, _), classes = found.boxes(), len(found.class_names)
     rows = [
         {"method": group.name, **_pointing(list(map(found.peaks, group.runs)), boxes, classes)}
         for group in found.groups
@@ -152,7 +153,7 @@ def pointing(found: Analysis) -> list[Row]:
     return [*rows, {"method": CENTRE, **_pointing([middle], boxes, classes)}]
 
 
-def _pointing(peaks: Sequence[NDArray], boxes: Sequence[NDArray], classes: int) -> Row:
+def _pointing(peaks: Sequence[NDArray[Any]], boxes: Sequence[NDArray[Any]], classes: int) -> Row:
     shares, by_class = [], []
     for points in peaks:
         hits, pairs = measures.pointing_hits(points, boxes, classes)

@@ -64,17 +64,26 @@ class Analysis:
                 return group
         raise UnavailableError("no run of the method an, which the others are compared with")
 
-    def boxed(self) -> Examples:
-        """The images reported on, which have boxes.
+    def images(self) -> Examples:
+        """The images reported on.
 
         Raises:
-            UnavailableError: they cannot be had, or have none.
+            UnavailableError: they cannot be had.
         """
         if isinstance(self.examples, str):
             raise UnavailableError(self.examples)
-        if self.examples.boxes is None or not any(map(len, self.examples.boxes)):
-            raise UnavailableError("the data set has no boxes")
         return self.examples
+
+    def boxes(self) -> tuple[Sequence[NDArray[np.float32]], Sequence[NDArray[np.float32]]]:
+        """Boxes and areas of the objects in these images, as Examples has them.
+
+        Raises:
+            UnavailableError: the images cannot be had, or have no boxes.
+        """
+        boxes, areas = self.images().boxes, self.images().areas
+        if boxes is None or areas is None or not any(map(len, boxes)):
+            raise UnavailableError("the data set has no boxes")
+        return boxes, areas
 
     def check_positives(self) -> None:
         """Raises UnavailableError where no class has a positive."""
@@ -93,7 +102,7 @@ class Analysis:
         print(f"heatmaps of {run.folder.path} ({place} of {len(runs)})", file=sys.stderr)
         network = networks.load_network(run.folder.network)
         size = run.settings.image_size
-        return predictions.predict_peaks(network, self.boxed(), size, self.batch_size)
+        return predictions.predict_peaks(network, self.images(), size, self.batch_size)
 
 
 def read(

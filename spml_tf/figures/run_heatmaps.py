@@ -109,7 +109,7 @@ def write(found: Figures, target: Path) -> None:
 def _default_rows(runs: Sequence[HeatmapRun], data: Splits) -> list[int]:
     for run in runs:
         if run.snapshots is not None:
-            return run.snapshots.images[:_IMAGES].tolist()
+            return [int(row) for row in run.snapshots.images[:_IMAGES]]
     return heatmap_history.first_of_each_class(data.observed, _IMAGES)
 
 

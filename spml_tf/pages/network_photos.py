@@ -60,7 +60,7 @@ def _kept(labels: np.ndarray, scores: np.ndarray) -> list[int]:
     if len(scores) <= _ALL_CLASSES:
         return list(range(len(scores)))
     highest = np.argsort(-scores, kind="stable")[:_HIGHEST]
-    return np.union1d(highest, np.flatnonzero(labels == POSITIVE)).tolist()
+    return [int(x) for x in np.union1d(highest, np.flatnonzero(labels == POSITIVE))]
 
 
 def _photo(
