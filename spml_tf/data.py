@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from spml_tf.datasets.settings import DataSettings, check_range, resolved
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
+from spml_tf.system.files import naming_unwritable
 
 if TYPE_CHECKING:
     from spml_tf.datasets.image_checks import Report
@@ -84,11 +85,9 @@ def _check(options: _Options) -> None:
     _print_findings(report, parts)
     if options.output_dir is not None:
         folder = Path(options.output_dir)
-        try:
+        with naming_unwritable(f"--output_dir={folder}"):
             folder.mkdir(parents=True, exist_ok=True)
-            image_checks.write_csv(folder / "check.csv", report.findings)
-        except OSError as error:
-            raise UserError(f"--output_dir={folder}: cannot be written ({error})") from None
+            image_checks.write_findings(folder / "check.csv", report.findings)
     if report.errors:
         first = report.errors[0]
         raise UserError(

@@ -226,8 +226,7 @@ def _top1_on_val(
 
 
 def _check(options: _Options) -> None:
-    if options.batch_size < 1:
-        raise UserError(f"--batch_size={options.batch_size}: must be at least 1")
+    cli.check_least(options, batch_size=1)
     if options.network is None:
         if options.run_dir is None:
             raise UserError("--run_dir is missing: name the folder of a run")

@@ -22,7 +22,7 @@ from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import resolve
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import replaced, write_json
+from spml_tf.system.files import write_json, write_table, write_text
 
 _USAGE = """Trains the runs of a plan, one process each, and writes their table.
 
@@ -160,12 +160,11 @@ class _Experiment:
 
         rows = self.csv_rows()
         if rows:
-            result_tables.write_csv(self.result(".csv"), rows)
+            write_table(self.result(".csv"), rows)
             text = result_tables.markdown(
                 self.plan, result_tables.lines(self.plan, rows), self.facts(rows)
             )
-            with replaced(self.result(".md")) as temporary:
-                temporary.write_text(text, "utf-8")
+            write_text(self.result(".md"), text)
         return bool(rows)
 
     def draw(self) -> None:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import replaced_folder, write_json
+from spml_tf.system.files import (
+    check_output_folder,
+    naming_unwritable,
+    replaced_folder,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -58,31 +63,24 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
     record = run.read_record()
     if not run.metrics.exists():
         raise UserError(f"--run_dir={run_dir}: not finished; start its training again to resume it")
-    _check_target(target, export_dir, overwrite)
+    place = f"--export_dir={export_dir}"
+    check_output_folder(
+        target,
+        place,
+        is_ours=all((target / name).exists() for name in ("saved_model.pb", "classes.json")),
+        refusal="exists and is no export; choose another",
+        kept="" if overwrite else "holds an export; choose another or give --overwrite",
+    )
     network = networks.load_network(run.network)
     classes = {
         "class_names": record["class_names"],
         "thresholds": _thresholds(run, record["class_names"]),
         "image_size": record["flags"]["image_size"],
     }
-    try:
-        with replaced_folder(target) as folder:
-            write_saved_model(network, classes["image_size"], folder)
-            write_json(folder / "classes.json", classes)
-            (folder / "MODEL_CARD.md").write_text(_model_card(run, record, classes), "utf-8")
-    except OSError as error:
-        raise UserError(f"--export_dir={export_dir}: cannot be written ({error})") from None
-
-
-def _check_target(target: Path, export_dir: str, overwrite: bool) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not (target / "saved_model.pb").exists() or not (target / "classes.json").exists():
-        raise UserError(f"--export_dir={export_dir}: exists and is no export; choose another")
-    if not overwrite:
-        raise UserError(
-            f"--export_dir={export_dir}: holds an export; choose another or give --overwrite"
-        )
+    with naming_unwritable(place), replaced_folder(target) as folder:
+        write_saved_model(network, classes["image_size"], folder)
+        write_json(folder / "classes.json", classes)
+        (folder / "MODEL_CARD.md").write_text(_model_card(run, record, classes), "utf-8")
 
 
 def _thresholds(run: Any, class_names: list[str]) -> dict[str, float]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import glob
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import replaced
+from spml_tf.system.files import write_csv
 
 _USAGE = """Writes a CSV with each image's probabilities and decisions.
 
@@ -158,9 +157,7 @@ def _check(options: _Options) -> None:
     for name in ("model_dir", "images"):
         if getattr(options, name) is None:
             raise UserError(f"--{name} is missing")
-    for name in ("batch_size", "overlay_classes"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name}={getattr(options, name)}: must be at least 1")
+    cli.check_least(options, batch_size=1, overlay_classes=1)
     if os.path.isdir(options.output):
         raise UserError(f"--output={options.output}: is a folder; name the CSV to write")
 
@@ -173,20 +170,17 @@ def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
         Path(options.overlays).mkdir(parents=True, exist_ok=True)
     pictures = _picture_names(paths)
     header = [x for name in predictor.class_names for x in (name, f"{name}_decision")]
-    written = 0
-    # File names need not be UTF-8: their bytes pass through as they are.
-    text = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-    with replaced(output) as temporary, open(temporary, "w", **text) as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", *header])
+
+    def lines() -> Iterator[list[object]]:
         for path, contents, scores in _rows(options, predictor, paths):
             decisions = (scores >= predictor.thresholds).astype(int)
             cells = zip((f"{x:.6f}" for x in scores), decisions, strict=True)
-            writer.writerow([path, *(x for pair in cells for x in pair)])
-            written += 1
+            yield [path, *(x for pair in cells for x in pair)]
             if options.overlays:
                 _overlay(options, predictor, pictures[path], contents, scores)
-    return written
+
+    # File names need not be UTF-8: their bytes pass through as they are.
+    return write_csv(output, ["image", *header], lines(), "\r\n", errors="surrogateescape")
 
 
 def _action(options: _Options) -> None:

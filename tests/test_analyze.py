@@ -19,9 +19,10 @@ from spml_tf import analyze, networks
 from spml_tf.datasets import readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.drawing import figure_files
-from spml_tf.figures import analysis_figures, analysis_index, analysis_tables
+from spml_tf.figures import analysis_catalogue, analysis_figures, crop_experiment
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings, resolve
+from spml_tf.system.errors import UserError
 
 ALL = {"top_scores", "gain_by_size", "crop_interval", "selection", "pointing", "per_class"}
 ALL |= {"reliability", "difference"}
@@ -325,15 +326,15 @@ def test_mistakes(runs, finished, tmp_path, capsys, flags, message):
 def test_experiments_that_are_none(tmp_path, text, message):
     path = tmp_path / "b1.csv"
     path.write_text(text)
-    with pytest.raises(analysis_tables.UserError) as error:
-        analysis_tables.crop_rows(str(path))
+    with pytest.raises(UserError) as error:
+        crop_experiment.read(str(path))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_experiment_without_test_images(tmp_path):
     path = tmp_path / "b1.csv"
     path.write_text('row,crop_area,val_map,test_map\nen,"1,1",50,\nen,"1,1",52,\n')
-    (row,) = analysis_tables.crop_rows(str(path))
+    (row,) = crop_experiment.read(str(path))
     assert (row["map"], row["split"], row["seeds"]) == (51.0, "val", 2)
 
 
@@ -355,6 +356,26 @@ def test_odd_names_are_drawn_as_text(tmp_path):
     assert len(table(tmp_path / "odd.csv")) == 124
 
 
+@pytest.mark.parametrize("count", [5, 12, 30])
+def test_every_method_has_a_colour_of_its_own(count):
+    names = [f"method {number}" for number in range(count)]
+    rows = [
+        {"method": name, "baseline": "an", "difference": 1.0, "low": 0.5, "high": 1.5}
+        for name in names
+    ]
+    (axis,) = analysis_figures.difference(rows, "title", names).axes
+    lines = [line for line in axis.get_lines() if line.get_color() != "0.6"]
+    assert len(lines) == 2 * count  # an interval and a marker each
+    assert len({line.get_color() for line in lines}) == count
+
+
+def test_the_axis_says_what_a_gain_is_relative_to():
+    row = {"seeds": 1, "bin": 1, "size_low": 0.0, "size_high": 1.0, "positives": 3, "map": 60.0}
+    rows = [{**row, "method": "en", "baseline": "my an", "gain": 20.0}]
+    axis = analysis_figures.gain_by_size(rows, "title", ["en"]).axes[0]
+    assert axis.get_ylabel() == "gain in mAP over my an (% of my an's mAP)"
+
+
 def test_every_figure_is_explained():
-    stems = [figure.stem for figure in analysis_index.FIGURES]
+    stems = [figure.stem for figure in analysis_catalogue.FIGURES]
     assert set(stems) == ALL and len(stems) == len(ALL)

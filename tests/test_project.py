@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "labels": "",
     "system": "",
-    "drawing": "",
+    "drawing": "system",
     "losses": "labels system",
     "banks": "labels system losses",
     "networks": "system",
@@ -29,8 +29,8 @@ ALLOWED = {
     "evaluation": "labels system banks datasets",
     "runs": "labels system drawing banks networks training datasets evaluation",
     "plans": "system drawing runs",
-    "figures": "labels system drawing evaluation runs",
-    "pages": "labels system drawing datasets evaluation runs",
+    "figures": "labels system drawing networks datasets evaluation runs",
+    "pages": "labels system drawing networks datasets evaluation runs",
 }
 COMMANDS = "train evaluate export predict data experiments analyze heatmaps audit report".split()
 

@@ -17,7 +17,6 @@ the one that scores its images best by their full labels, for all rankings alike
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.pages import suspect_labels
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.system.files import write_csv
 
 CUTOFFS = (50, 100, 200, 500)
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
@@ -117,14 +117,13 @@ def main() -> None:
     found["spml_tf, running averages"] = missing_labels.rank_missing(averages, data.observed)
     missing = int(((data.observed == UNKNOWN) & (data.train.labels == POSITIVE)).sum())
     print(f"{missing} of {int((data.observed == UNKNOWN).sum())} unknown labels are missing")
-    with open(work / "precision.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["ranking", *CUTOFFS])
-        for name, ranked in found.items():
-            shares = missing_labels.precision_at(ranked, data.train.labels, CUTOFFS)
-            cells = [f"{shares[k]:.1f}" if k in shares else "" for k in CUTOFFS]
-            writer.writerow([name, *cells])
-            print(f"{name:45}", *(f"{cell:>7}" for cell in cells))
+    rows = []
+    for name, ranked in found.items():
+        shares = missing_labels.precision_at(ranked, data.train.labels, CUTOFFS)
+        cells = [f"{shares[k]:.1f}" if k in shares else "" for k in CUTOFFS]
+        rows.append([name, *cells])
+        print(f"{name:45}", *(f"{cell:>7}" for cell in cells))
+    write_csv(work / "precision.csv", ["ranking", *CUTOFFS], rows)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
 import hashlib
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from spml_tf.datasets import encoded_images
 from spml_tf.datasets.encoded_images import BrokenImageError, Header
 from spml_tf.datasets.readers.examples import Examples
-from spml_tf.system.files import replaced
+from spml_tf.system.files import write_csv
 from spml_tf.system.parallel import ordered_map, progress
 
 # Networks shrink an image 32 times.
@@ -168,12 +167,7 @@ def _duplicates(images: Sequence[_Image]) -> Iterator[Finding]:
             first.setdefault(image.split, image)
 
 
-def write_csv(path: Path, findings: Sequence[Finding]) -> None:
+def write_findings(path: Path, findings: Sequence[Finding]) -> None:
     """Writes image,split,level,message in one step."""
-    with (
-        replaced(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "split", "level", "message"])
-        writer.writerows(dataclasses.astuple(finding) for finding in findings)
+    header = [field.name for field in dataclasses.fields(Finding)]
+    write_csv(path, header, map(dataclasses.astuple, findings), errors="backslashreplace")

@@ -7,17 +7,15 @@ since its labels are the data set's own. Files without the column `split` name l
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.labels import UNKNOWN, validate_labels
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_csv, replaced
+from spml_tf.system.files import read_csv, write_csv
 
 _HEADER = ["image", "split", "class", "label"]
 _WITHOUT_SPLIT = ["image", "class", "label"]
@@ -49,18 +47,16 @@ def write_observed(
             f"labels of shape {matrix.shape} do not fit {len(names)} images and "
             f"{len(class_names)} classes"
         )
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for name, row in zip(names, matrix, strict=True):
+            known = np.flatnonzero(row != UNKNOWN)
+            cells = [(class_names[i], row[i]) for i in known] or [("", "")]
+            yield from ((name, "train", *pair) for pair in cells)
+        yield from ((name, "val", "", "") for name in held_out)
+
     try:
-        with (
-            replaced(Path(path)) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_HEADER)
-            for name, row in zip(names, matrix, strict=True):
-                known = np.flatnonzero(row != UNKNOWN)
-                cells = [(class_names[i], row[i]) for i in known] or [("", "")]
-                writer.writerows([name, "train", *pair] for pair in cells)
-            writer.writerows([name, "val", "", ""] for name in held_out)
+        write_csv(path, _HEADER, rows())
     except OSError as error:
         raise UserError(f"{path}: cannot write the labels ({error.strerror})") from error
 

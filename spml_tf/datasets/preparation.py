@@ -27,7 +27,7 @@ from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import digest
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import publish_folder, write_json
+from spml_tf.system.files import check_output_folder, naming_unwritable, publish_folder, write_json
 
 _WRITTEN_BY = "python -m spml_tf.data prepare"
 _LOCK, _PARAMETERS = ".lock", "parameters.json"
@@ -77,8 +77,9 @@ def prepare(
     if plan.format == "jpeg" and any(part.paths is None for part in data.parts.values()):
         raise UserError(f"--format=jpeg: {settings.dataset} is in memory; give --format=tfrecord")
     facts = describe(settings, data, plan)
+    place, parameters = f"--output_dir={output_dir}", {**facts, "data_dir": settings.data_dir}
     try:
-        with _work_folder(target, {**facts, "data_dir": settings.data_dir}) as work:
+        with naming_unwritable(place), _work_folder(target, parameters) as work:
             if plan.format != "labels":
                 cli.import_tensorflow()
                 from spml_tf.datasets import image_writers
@@ -94,8 +95,6 @@ def prepare(
                 data.held_out,
             )
             write_json(work / "data.json", facts)
-    except OSError as error:
-        raise UserError(f"--output_dir={output_dir}: cannot be written ({error})") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on where it stopped") from None
 
@@ -154,20 +153,11 @@ def _portable_flags(settings: DataSettings) -> dict[str, Any]:
 
 def _check_target(target: Path, data_dir: str | None, overwrite: bool) -> None:
     """Refuses folders that hold anything but an earlier result, and that unless told to."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not _is_result(target):
-        raise UserError(
-            f"--output_dir={target}: not empty, and no earlier result of this command; choose "
-            "another folder"
-        )
+    kept = "" if overwrite else "holds an earlier result; choose another folder or give --overwrite"
     if data_dir is not None and target in Path(data_dir).resolve().parents:
-        raise UserError(f"--output_dir={target}: holds the data that are read; choose another")
-    if not overwrite:
-        raise UserError(
-            f"--output_dir={target}: holds an earlier result; choose another folder or give "
-            "--overwrite"
-        )
+        kept = "holds the data that are read; choose another"
+    refusal = "not empty, and no earlier result of this command; choose another folder"
+    check_output_folder(target, f"--output_dir={target}", _is_result(target), refusal, kept)
 
 
 def _is_result(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +15,7 @@ from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import NEGATIVE, POSITIVE, digest
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
-from spml_tf.system.files import replaced, write_json
+from spml_tf.system.files import naming_unwritable, replaced, write_csv, write_json
 
 if TYPE_CHECKING:
     from spml_tf.drawing.contact_sheet import Tile
@@ -47,15 +45,14 @@ def write_summary(settings: DataSettings, folder: Path) -> str:
     summary = summarize(settings, data)
     together = cooccurrence(data.train.labels)
     names = data.train.class_names
-    try:
+    with naming_unwritable(f"--output_dir={folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "summary.json", summary)
-        _write_csv(folder / "cooccurrence.csv", [names, *together.tolist()])
-        _write_csv(folder / "classes.csv", _class_table(summary))
+        write_csv(folder / "cooccurrence.csv", names, together.tolist())
+        header, *rows = _class_table(summary)
+        write_csv(folder / "classes.csv", header, rows)
         with replaced(folder / "contact_sheet.png") as path:
             contact_sheet.draw(path, _tiles(data.train), names)
-    except OSError as error:
-        raise UserError(f"--output_dir={folder}: cannot be written ({error})") from None
     return summary_text.render(summary)
 
 
@@ -179,11 +176,6 @@ def _pairs(together: NDArray[np.int64], names: Sequence[str]) -> list[dict[str, 
         for a, b in zip(rows[best], columns[best], strict=True)
         if together[a, b]
     ]
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    with replaced(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _class_table(summary: dict[str, Any]) -> list[list[Any]]:

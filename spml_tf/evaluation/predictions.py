@@ -1,110 +1,167 @@
-"""Scores of a network on a split, and what they are worth."""
+"""Scores and heatmaps of a network on images, and what its scores are worth.
+
+A model is a network of CAM logits (keras.Model, images -> [B, G, G, L]) or an `SPMLModel`, whose
+network is taken. What images may be is told in `spml_tf.evaluation.image_batches`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from numpy.typing import NDArray
 
-from spml_tf.datasets import pipeline
-from spml_tf.datasets.readers import Examples
 from spml_tf.evaluation import metrics
+from spml_tf.evaluation.image_batches import Batch, Images, batches
+
+
+def network_of(model: keras.Model) -> keras.Model:
+    """The network of CAM logits of a model.
+
+    Args:
+        model: such a network, or an `SPMLModel`.
+
+    Raises:
+        ValueError: its output is no [B, G, G, L].
+    """
+    network = getattr(model, "network", model)
+    if len(network.output_shape) != 4:
+        raise ValueError(
+            f"{network.name}: expected a network of CAM logits [B, G, G, L], its output has the "
+            f"shape {network.output_shape}; spml_tf.networks builds such networks"
+        )
+    return network
 
 
 def predict_scores(
-    network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
-) -> np.ndarray:
+    model: keras.Model, images: Images, image_size: int | None = None, batch_size: int = 32
+) -> NDArray[np.float32]:
     """Scores of whole images.
 
     Args:
-        network: images -> CAM logits [B, G, G, L].
-        examples: N images.
-        image_size: side of the network's input in pixels.
-        batch_size: images at a time.
+        model: see the module.
+        images: N images.
+        image_size: side of the network's input in pixels; None: what the network is built for.
+        batch_size: images at a time; the batches of a dataset stay as they are.
 
     Returns:
         [N, L] float32, f = sigmoid(mean of F), in the images' order.
+
+    Raises:
+        ValueError: as `network_of` and `image_batches.batches`.
+        UserError: an image file cannot be decoded.
+
+    A network whose logits are a pixel's red and green, of two photos of 2 x 2 pixels:
+
+    >>> import keras, numpy as np
+    >>> from spml_tf.evaluation import predictions
+    >>> image = keras.Input((2, 2, 3))
+    >>> network = keras.Model(image, image[..., :2] / 51 - 2)
+    >>> photos = np.zeros((2, 2, 2, 3), np.uint8)
+    >>> photos[0, ..., 0], photos[1, 0, 0, 1] = 255, 204
+    >>> predictions.predict_scores(network, photos).round(3)  # sigmoid of 3, -2, -2, -1
+    array([[0.953, 0.119],
+           [0.119, 0.269]], dtype=float32)
     """
-    inputs, maps = _connected(network, image_size)
-    scorer = keras.Model(inputs, keras.ops.sigmoid(keras.ops.mean(maps, axis=(1, 2))))
-    return scorer.predict(_images(examples, image_size, batch_size), verbose=0)
+    return score_rows(model, images, image_size, batch_size)[0]
+
+
+def score_rows(
+    model: keras.Model, images: Images, image_size: int | None = None, batch_size: int = 32
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores of whole images and which images they are.
+
+    Args and raises: as for `predict_scores`.
+
+    Returns:
+        scores: [N, L] float32, in the order in which images come.
+        rows: [N] int64, what a dataset's batches say under "index", else 0..N-1.
+    """
+    scores: list[NDArray[np.float32]] = []
+    rows: list[int] = []
+    for found, batch in _outputs(model, images, image_size, batch_size, _scores):
+        scores.append(found)
+        rows.extend(batch.rows(len(rows)))
+    return np.concatenate(scores), np.array(rows, np.int64)
 
 
 def predict_logits(
-    network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
-) -> np.ndarray:
+    model: keras.Model, images: Images, image_size: int | None = None, batch_size: int = 32
+) -> NDArray[np.float32]:
     """Logits of whole images.
 
     The sigmoid of a logit above 17 is 1 in float32, so that the classes of an image tie; the logits
     keep their order.
 
-    Args:
-        network, examples, image_size, batch_size: as for `predict_scores`.
+    Args and raises: as for `predict_scores`.
 
     Returns:
         [N, L] float32, the mean of F over cells, in the images' order.
     """
-    inputs, maps = _connected(network, image_size)
-    pooled = keras.Model(inputs, keras.ops.mean(maps, axis=(1, 2)))
-    return pooled.predict(_images(examples, image_size, batch_size), verbose=0)
+    found = _outputs(model, images, image_size, batch_size, _pooled)
+    return np.concatenate([logits for logits, _ in found])
 
 
 def predict_peaks(
-    network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
-) -> np.ndarray:
+    model: keras.Model, images: Images, image_size: int | None = None, batch_size: int = 32
+) -> NDArray[np.float64]:
     """Where each class's map of the whole image is highest.
 
-    Args:
-        network, examples, image_size, batch_size: as for `predict_scores`.
+    Args and raises: as for `predict_scores`.
 
     Returns:
         [N, L, 2] float64 of (y, x) in [0, 1]: the centre of the cell where F is highest, of several
         the first in reading order.
     """
-    inputs, maps = _connected(network, image_size)
-    _, height, width, classes = maps.shape
-    flat = keras.ops.reshape(maps, (-1, height * width, classes))
-    highest = keras.Model(inputs, keras.ops.argmax(flat, axis=1))
-    cells = highest.predict(_images(examples, image_size, batch_size), verbose=0).astype(np.int64)
-    rows, columns = np.divmod(cells, width)
-    return np.stack([(rows + 0.5) / height, (columns + 0.5) / width], axis=-1)
+    peaks = []
+    for maps in predict_maps(model, images, image_size, batch_size):
+        height, width, classes = maps.shape
+        cells = maps.reshape(height * width, classes).argmax(axis=0)
+        rows, columns = np.divmod(cells, width)
+        peaks.append(np.stack([(rows + 0.5) / height, (columns + 0.5) / width], axis=-1))
+    return np.stack(peaks)
 
 
 def predict_maps(
-    network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
-) -> Iterator[np.ndarray]:
+    model: keras.Model, images: Images, image_size: int | None = None, batch_size: int = 32
+) -> Iterator[NDArray[np.float32]]:
     """Class activation maps of whole images, one after the other.
 
-    Args:
-        network, examples, image_size, batch_size: as for `predict_scores`.
+    Args and raises: as for `predict_scores`.
 
     Yields:
         [G, G, L] float32, the logits F, in the images' order.
-
-    Raises:
-        UserError: an image cannot be decoded.
     """
-    with pipeline.naming_broken_images(examples):
-        for images in _images(examples, image_size, batch_size):
-            yield from network.predict_on_batch(images)
+    for maps, _ in _outputs(model, images, image_size, batch_size, None):
+        yield from maps
 
 
-def _connected(
-    network: keras.Model, image_size: int
-) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    inputs = keras.Input((image_size, image_size, 3))
-    return inputs, network(inputs)
+def _scores(maps: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.ops.sigmoid(_pooled(maps))
 
 
-def _images(examples: Examples, image_size: int, batch_size: int) -> tf.data.Dataset:
-    data = pipeline.evaluation_dataset(
-        examples, examples.labels, image_size=image_size, batch_size=batch_size
-    )
-    return data.map(lambda x, y: x["image"])
+def _pooled(maps: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.ops.mean(maps, axis=(1, 2))
+
+
+def _outputs(
+    model: keras.Model,
+    images: Images,
+    image_size: int | None,
+    batch_size: int,
+    head: Callable[[keras.KerasTensor], keras.KerasTensor] | None,
+) -> Iterator[tuple[NDArray[np.float32], Batch]]:
+    """What the network, or a function of its maps, makes of each batch."""
+    network = network_of(model)
+    size = network.input_shape[1] if image_size is None else image_size
+    if head is not None:
+        inputs = keras.Input((size, size, 3))
+        network = keras.Model(inputs, head(network(inputs)))
+    for batch in batches(images, size, batch_size):
+        yield network.predict_on_batch(batch.image), batch
 
 
 def score_report(

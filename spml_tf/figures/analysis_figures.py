@@ -1,4 +1,8 @@
-"""The figures of an analysis, each drawn from the rows of its CSV."""
+"""The drawings of an analysis, a function a figure.
+
+Each takes the rows that the function of the same name in `analysis_tables` made, the title to draw
+above, and the names of all groups of runs, whose places give each its colour in every figure.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from spml_tf.drawing.figure_files import set_title
-from spml_tf.figures.analysis_tables import CENTRE, Row, by_method
+from spml_tf.drawing.figure_files import Row, set_title
+from spml_tf.figures.analysis_tables import CENTRE, by_method
 
 # Okabe and Ito's palette, told apart with any colour vision, then some of Tol's; markers for print.
 _COLOURS = (
@@ -42,7 +48,11 @@ def _style(names: Sequence[str], name: str) -> dict[str, Any]:
 
 
 def _colour(names: Sequence[str], name: str) -> str:
-    return _COLOURS[names.index(name) % len(_COLOURS)]
+    """The group's own colour: of a palette, or where it is too small of a scale."""
+    place = names.index(name)
+    if len(names) <= len(_COLOURS):
+        return _COLOURS[place]
+    return to_hex(matplotlib.colormaps["turbo"](place / (len(names) - 1)))
 
 
 def _deviations(rows: Sequence[Row], name: str) -> list[float]:
@@ -60,21 +70,8 @@ def _legend(figure: Figure, axis: Axes) -> None:
         text.set_parse_math(False)
 
 
-def seeds(rows: Sequence[Row]) -> str:
-    """ ", 3 seeds", or ", 1 to 3 seeds" where methods have different numbers of them."""
-    counts = {row["seeds"] for row in rows if row["method"] != CENTRE}
-    low, high = min(counts), max(counts)
-    return f", {high} seed{'s' * (high > 1)}" if low == high else f", {low} to {high} seeds"
-
-
 def top_scores(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
-    """Histograms of the highest scores: a row of panels a rank, a column a method.
-
-    Args:
-        rows: from `analysis_tables.top_score_rows`.
-        title: drawn above.
-        names: of all groups, whose places give each its colour in every figure.
-    """
+    """Histograms of the highest scores: a row of panels a rank, a column a method."""
     methods = by_method(rows)
     ranks = sorted({row["rank"] for row in rows})
     size = 1.2 + 1.8 * len(methods), 1.0 + 1.25 * len(ranks)
@@ -100,13 +97,7 @@ def _ordinal(number: int) -> str:
 
 
 def difference(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
-    """Differences in mAP to the baseline with their intervals, a line a method.
-
-    Args:
-        rows: from `analysis_tables.difference_rows`.
-        title: drawn above.
-        names: of all groups, whose places give each its colour in every figure.
-    """
+    """Differences in mAP to the baseline with their intervals, a line a method."""
     figure = _figure(6.5, 1.4 + 0.36 * len(rows), title)
     axis = _plain(figure.subplots())
     axis.axvline(0, color="0.6", linewidth=1)
@@ -123,13 +114,7 @@ def difference(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
 
 
 def gain_by_size(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
-    """Lines of the gain over AN by bin of object size.
-
-    Args:
-        rows: from `analysis_tables.size_rows`.
-        title: drawn above.
-        names: of all groups, whose places give each its colour in every figure.
-    """
+    """Lines of the gain over the baseline, relative to its mAP, by bin of object size."""
     figure = _figure(7, 4.4, title)
     axis = _plain(figure.subplots())
     for name, own in by_method(rows).items():
@@ -141,19 +126,14 @@ def gain_by_size(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figur
     ]
     axis.set_xticks([row["bin"] for row in bins], ticks, fontsize=8)
     axis.set_xlabel("area of the class's largest object in the image (positives in the bin)")
-    axis.set_ylabel(f"gain in mAP over {rows[0]['baseline']} (%)", parse_math=False)
+    base = rows[0]["baseline"]
+    axis.set_ylabel(f"gain in mAP over {base} (% of {base}'s mAP)", parse_math=False)
     _legend(figure, axis)
     return figure
 
 
 def crop_interval(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
-    """Lines of mAP against the interval of the crops' area.
-
-    Args:
-        rows: from `analysis_tables.crop_rows`.
-        title: drawn above.
-        names: of all groups, whose places give each its colour in every figure.
-    """
+    """Lines of mAP against the interval of the crops' area."""
     figure = _figure(6.5, 4.4, title)
     axis = _plain(figure.subplots())
     areas = list(by_method(rows, lambda row: row["crop_area"]))
@@ -172,13 +152,7 @@ def crop_interval(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figu
 
 
 def selection(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
-    """Precision and recall of the expected positives by epoch.
-
-    Args:
-        rows: from `analysis_tables.selection_rows`.
-        title: drawn above.
-        names: of all groups, whose places give each its colour in every figure.
-    """
+    """Precision and recall of the expected positives by epoch."""
     figure = _figure(8, 4.0, title)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, quantity in zip(axes, ("precision", "recall"), strict=True):
@@ -196,13 +170,7 @@ def selection(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
 
 
 def pointing(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
-    """Bars of the share of hits in the pointing game.
-
-    Args:
-        rows: from `analysis_tables.pointing_rows`.
-        title: drawn above.
-        names: of all groups, whose places give each its colour in every figure.
-    """
+    """Bars of the share of hits in the pointing game."""
     figure = _figure(6.5, 1.3 + 0.36 * len(rows), title)
     axis = _plain(figure.subplots())
     places, shares = range(len(rows)), [row["hits"] for row in rows]
@@ -220,13 +188,7 @@ def pointing(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
 
 
 def per_class(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
-    """Average precision of every class: a line of markers a class, one marker a method.
-
-    Args:
-        rows: from `analysis_tables.class_rows`.
-        title: drawn above.
-        names: of all groups, whose places give each its colour in every figure.
-    """
+    """Average precision of every class: a line of markers a class, one marker a method."""
     classes = by_method(rows, lambda row: row["class"])
     # Of many classes the ones in which the methods differ most.
     shown = sorted(classes, key=lambda name: -_range(classes[name]))[:_MOST_CLASSES]
@@ -256,7 +218,7 @@ def per_class(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
 
 
 def _range(rows: Sequence[Row]) -> float:
-    values = [row["ap"] for row in rows]
+    values = [float(row["ap"]) for row in rows]
     return max(values) - min(values)
 
 
@@ -266,13 +228,7 @@ def _low(smallest: float) -> float:
 
 
 def reliability(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
-    """Reliability diagram: share of positives against mean score, and how many labels lie where.
-
-    Args:
-        rows: from `analysis_tables.reliability_rows`.
-        title: drawn above.
-        names: of all groups, whose places give each its colour in every figure.
-    """
+    """Reliability diagram: share of positives against mean score, and how many labels lie where."""
     figure = _figure(5.6, 7.0, title)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _plain(upper).plot([0, 1], [0, 1], color="0.7", linestyle="--", label="calibrated")

@@ -6,16 +6,17 @@ Each function arranges the tiles of a figure; `draw` draws them and `numbers` ar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from spml_tf.drawing.figure_files import set_title
+from spml_tf.drawing.figure_files import Row, set_title
 from spml_tf.drawing.overlays import draw_scale, draw_tile
-from spml_tf.figures.analysis_tables import Row
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs.heatmap_history import Snapshots
 
@@ -35,6 +36,7 @@ class Picture:
         observed: int8 [L] of {1, 0, -1}, the labels trained on.
         truth: int8 [L] of {1, 0, -1}, the labels that the data set has.
         boxes: float32 [M, 5] of (class, y1, x1, y2, x2), as in Examples.
+        labelled: whether labels are known at all; without, figures do not speak of them.
     """
 
     name: str
@@ -42,9 +44,12 @@ class Picture:
     observed: NDArray[np.int8]
     truth: NDArray[np.int8]
     boxes: NDArray[np.float32]
+    labelled: bool = True
 
     def label(self, column: int) -> str:
-        """What is known of a label, in words."""
+        """What is known of a label, in words; "" where no labels are known."""
+        if not self.labelled:
+            return ""
         if self.observed[column] == POSITIVE:
             return "annotated"
         if self.observed[column] == NEGATIVE:
@@ -66,8 +71,8 @@ class Heatmaps:
         scores: float [L] in [0, 1].
     """
 
-    maps: NDArray
-    scores: NDArray
+    maps: NDArray[Any]
+    scores: NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +86,9 @@ class Tile:
         row: its row of the CSV, to which `numbers` adds the heatmap's peak.
     """
 
-    heatmap: NDArray
+    heatmap: NDArray[Any]
     caption: str
-    boxes: NDArray
+    boxes: NDArray[Any]
     row: Row
 
 
@@ -93,7 +98,7 @@ class Line:
 
     photo: NDArray[np.uint8]
     caption: str
-    boxes: NDArray
+    boxes: NDArray[Any]
     tiles: tuple[Tile, ...]
 
 
@@ -121,7 +126,7 @@ def top_heatmaps(
 
 def comparison(
     pictures: Sequence[Picture],
-    by_run: dict[str, Sequence[Heatmaps]],
+    by_run: Mapping[str, Sequence[Heatmaps]],
     class_names: Sequence[str],
     top: int,
 ) -> list[Line]:
@@ -162,13 +167,13 @@ def _tiles(
     for column in columns:
         score, label = float(found.scores[column]), picture.label(column)
         row = {"image": picture.name, "class": class_names[column], "label": label, "score": score}
-        caption = f"{_start_of(class_names[column])}: {score:.2f}\n{label}"
+        caption = f"{_start_of(class_names[column])}: {score:.2f}\n{label}".rstrip("\n")
         boxes = picture.boxes_of(column)
         tiles.append(Tile(found.maps[..., column], caption, boxes, {**first, **row}))
     return tuple(tiles)
 
 
-def growth_classes(picture: Picture, scores: NDArray) -> tuple[int, ...] | None:
+def growth_classes(picture: Picture, scores: NDArray[Any]) -> tuple[int, ...] | None:
     """A class of each of `KINDS`, the one of highest score, or None where a kind has none.
 
     Args:
@@ -248,9 +253,9 @@ def draw(lines: Sequence[Line], title: str) -> Figure:
     columns = 1 + max(len(line.tiles) for line in lines)
     heights = [_TEXT + _TILE * min(x.photo.shape[0] / x.photo.shape[1], 2.0) for x in lines]
     size = (_TILE * columns + 0.8, sum(heights) + 0.4)
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.03, hspace=0.0, wspace=0.0)
+    figure = Figure(figsize=size, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03, hspace=0.0, wspace=0.0)
     set_title(figure, title)
     grid = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
     for line, axes in zip(lines, grid, strict=True):

@@ -27,7 +27,7 @@ def build(
 
     Args:
         name: the run's.
-        facts: as audit.json holds them.
+        facts: as audit.json holds them, see `spml_tf.pages.audit`.
         class_names: L names.
         missing: labels that are probably missing, best first.
         wrong: annotated labels that look wrong, worst first.
@@ -40,8 +40,7 @@ def build(
     body = (
         '<a class="skip" href="#missing">Skip to the labels</a>'
         f"<header><h1>Labels to review: {text(name)}</h1>"
-        "<p>The score is the running average of the class's score in training, method "
-        f"{text(facts['method'])}.</p>"
+        f"<p>The score is {text(_scores(facts))}.</p>"
         f"{_precision(facts)}</header>"
         + navigation({key: heading for key, (heading, _) in parts.items()})
         + _controls(class_names, photos)
@@ -54,6 +53,13 @@ def build(
     script = html_page.asset("heatmaps.js") + html_page.asset("audit.js")
     style = html_page.asset("report.css") + html_page.asset("audit.css")
     return html_page.page(f"{name}: labels to review", body, script, style)
+
+
+def _scores(facts: Mapping[str, Any]) -> str:
+    if facts.get("scores") == "network":
+        return "the network's for the class in the whole photo"
+    method = f", method {facts['method']}" if "method" in facts else ""
+    return f"the running average of the class's score in training{method}"
 
 
 def _precision(facts: Mapping[str, Any]) -> str:

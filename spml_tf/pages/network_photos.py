@@ -22,18 +22,18 @@ _ALL_CLASSES, _HIGHEST = 100, 20
 
 
 def photos(
-    network: keras.Model,
+    model: keras.Model,
     examples: Examples,
-    image_size: int,
-    batch_size: int,
+    image_size: int | None = None,
+    batch_size: int = 32,
     classes: Sequence[Sequence[int]] | None = None,
 ) -> list[Photo]:
     """Prepares photos with their heatmaps.
 
     Args:
-        network: images -> CAM logits [B, G, G, L].
+        model: a network of CAM logits or an `SPMLModel`.
         examples: N images.
-        image_size: side of the network's input in pixels.
+        image_size: side of the network's input in pixels; None: what the network is built for.
         batch_size: images at a time.
         classes: of each image those whose heatmaps are kept; None keeps all, or where the data set
             has more than 100 the labelled ones and the 20 of highest score.
@@ -48,7 +48,7 @@ def photos(
         return []
     found: list[Photo] = []
     reader = encoded_images.Reader(examples)
-    maps = predictions.predict_maps(network, examples, image_size, batch_size)
+    maps = predictions.predict_maps(model, examples, image_size, batch_size)
     for row, logits in enumerate(maps):
         scores = expit(logits.mean(axis=(0, 1)))
         kept = classes[row] if classes else _kept(examples.labels[row], scores)
@@ -60,7 +60,7 @@ def _kept(labels: np.ndarray, scores: np.ndarray) -> list[int]:
     if len(scores) <= _ALL_CLASSES:
         return list(range(len(scores)))
     highest = np.argsort(-scores, kind="stable")[:_HIGHEST]
-    return np.union1d(highest, np.flatnonzero(labels == POSITIVE)).tolist()
+    return [int(x) for x in np.union1d(highest, np.flatnonzero(labels == POSITIVE))]
 
 
 def _photo(

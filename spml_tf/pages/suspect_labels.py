@@ -1,4 +1,4 @@
-"""Labels of a run's training images to look at: their scores, photos, and where their maps peak."""
+"""Labels of training images to look at: their scores in a run, and their photos."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from scipy.special import expit
+from numpy.typing import NDArray
 
+from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.splits import Splits
-from spml_tf.evaluation import missing_labels, predictions
-from spml_tf.evaluation.missing_labels import Candidate
+from spml_tf.evaluation.missing_labels import Candidate, labels_by_image
 from spml_tf.pages import network_photos
 from spml_tf.pages.report_photos import LabelPhoto
 from spml_tf.runs import checkpoint_contents
@@ -37,28 +37,35 @@ def read_checkpoint(run: RunFolder, data: Splits) -> Checkpoint:
 
 
 def photos(
-    network: keras.Model,
-    data: Splits,
+    model: keras.Model,
+    examples: Examples,
+    observed: NDArray[np.int8],
     found: Sequence[Candidate],
-    image_size: int,
-    batch_size: int,
+    image_size: int | None = None,
+    batch_size: int = 32,
 ) -> list[LabelPhoto]:
     """The candidates' training images, with heatmaps and the observed labels.
 
     Args:
-        network: images -> CAM logits [B, G, G, L].
-        data: the run's data.
+        model: a network of CAM logits or an `SPMLModel`.
+        examples: N images with all the labels that are known of them.
+        observed: int8 [N, L] in {1, 0, -1}, the labels trained on.
         found: the candidates.
-        image_size: side of the network's input in pixels.
+        image_size: side of the network's input in pixels; None: what the network is built for.
         batch_size: images at a time.
 
     Raises:
         UserError: an image cannot be decoded.
     """
-    classes = _classes(found)
+    classes = labels_by_image(found)
     rows = list(classes)
-    examples = dataclasses.replace(data.train.subset(rows), labels=data.observed[rows])
-    shown = network_photos.photos(network, examples, image_size, batch_size, list(classes.values()))
+    shown = network_photos.photos(
+        model,
+        dataclasses.replace(examples.subset(rows), labels=observed[rows]),
+        image_size,
+        batch_size,
+        list(classes.values()),
+    )
     by_row = dict(zip(rows, shown, strict=True))
     return [
         LabelPhoto(
@@ -66,37 +73,7 @@ def photos(
             label=x.label,
             score=x.score,
             epochs_selected=x.epochs_selected,
-            truth=int(data.train.labels[x.image, x.label]),
+            truth=int(examples.labels[x.image, x.label]),
         )
         for x in found
     ]
-
-
-def regions(
-    network: keras.Model,
-    data: Splits,
-    found: Sequence[Candidate],
-    image_size: int,
-    batch_size: int,
-) -> list[tuple[tuple[float, float], tuple[float, ...]]]:
-    """Peak and box of each candidate's heatmap, see `missing_labels.peak_region`.
-
-    Args and raises: as for `photos`.
-    """
-    classes = _classes(found)
-    examples = data.train.subset(list(classes))
-    maps = predictions.predict_maps(network, examples, image_size, batch_size)
-    by_cell = {}
-    for (row, labels), logits in zip(classes.items(), maps, strict=True):
-        for label in labels:
-            heatmap = expit(logits[..., label].astype(np.float64))
-            by_cell[row, label] = missing_labels.peak_region(heatmap)
-    return [by_cell[x.image, x.label] for x in found]
-
-
-def _classes(found: Sequence[Candidate]) -> dict[int, list[int]]:
-    """The candidates' classes by image, in the order of first appearance."""
-    classes: dict[int, list[int]] = {}
-    for x in found:
-        classes.setdefault(x.image, []).append(x.label)
-    return classes

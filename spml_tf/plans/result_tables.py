@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import statistics
 import sys
@@ -90,19 +89,6 @@ def seconds(folder: RunFolder) -> float:
 def _rounded(results: Mapping[str, Any], split: str) -> float | str:
     value = results.get(split, {}).get("map")
     return "" if value is None else round(value, 3)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the rows of at least one run in one step.
-
-    Args:
-        path: the file.
-        rows: from `csv_row`, of the same columns.
-    """
-    with replaced(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def lines(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[Line]:

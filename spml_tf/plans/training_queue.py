@@ -22,7 +22,7 @@ from typing import IO
 from spml_tf.runs.run_folder import RunFolder, flagfile
 from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import replaced
+from spml_tf.system.files import write_text
 
 # Seconds between two looks at the processes, and until one that was told to stop is killed.
 _PAUSE, _PATIENCE = 0.1, 20.0
@@ -145,8 +145,7 @@ def _signals_later() -> Iterator[None]:
 def _start(job: Job, number: str) -> _Process:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     flags = job.log.with_suffix(".flags")
-    with replaced(flags) as temporary:
-        temporary.write_text(flagfile(job.settings), "utf-8")
+    write_text(flags, flagfile(job.settings))
     command = [sys.executable, "-m", "spml_tf.plans.training_queue", f"--flagfile={flags}"]
     log = open(job.log, "ab")
     print(f"start  {job.name} ({number})", flush=True)

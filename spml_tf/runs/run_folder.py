@@ -15,7 +15,7 @@ from typing import Any
 
 from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import replaced, write_json
+from spml_tf.system.files import write_json, write_table, write_text
 
 # These may change between start and resumption: they do not change the results.
 _FREE = ("threads",)
@@ -119,8 +119,7 @@ class RunFolder:
             write_json(self.record, {"flags": dataclasses.asdict(settings), **facts})
         self.checkpoint.parent.mkdir(exist_ok=True)
         if not self.flags.exists():
-            with replaced(self.flags) as temporary:
-                temporary.write_text(flagfile(settings), "utf-8")
+            write_text(self.flags, flagfile(settings))
         return self.checkpoint.exists()
 
     def _compare(self, settings: Settings, facts: dict[str, Any]) -> None:
@@ -166,11 +165,7 @@ class RunFolder:
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Writes history.csv in one step."""
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        with replaced(self.history) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_table(self.history, rows)
 
 
 def flagfile(settings: Settings) -> str:

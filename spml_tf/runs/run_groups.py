@@ -20,7 +20,7 @@ _FREE = ("seed", "threads", "data_dir", "record_heatmaps")
 _FOLDERS = ("initial_banks", "init_from")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class RunScores:
     """What is read of a run.
 
@@ -32,7 +32,6 @@ class RunScores:
         scores: float [M, L] of these.
         names: str [M] of these.
         history: rows of history.csv.
-        peaks: float [M, L, 2] of (y, x) in [0, 1], where each class's map is highest, or None.
     """
 
     folder: RunFolder
@@ -42,7 +41,6 @@ class RunScores:
     scores: NDArray
     names: NDArray
     history: Sequence[Mapping[str, str]]
-    peaks: NDArray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -146,6 +146,32 @@ def _words(options: type, stray: Sequence[str]) -> dict[str, str]:
     return {}
 
 
+def check_given(options: Any, *names: str) -> None:
+    """Refuses options that lack a flag which has no default.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for name in names:
+        if not getattr(options, name):
+            raise UserError(f"--{name} is missing; see --help")
+
+
+def check_least(options: Any, **lows: int) -> None:
+    """Refuses numbers that are too small.
+
+    Args:
+        options: the command's.
+        lows: the smallest number allowed by a flag's name.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for name, low in lows.items():
+        if getattr(options, name) < low:
+            raise UserError(f"--{name}={getattr(options, name)}: must be at least {low}")
+
+
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Drops what libraries print on standard error, past Python; what Python prints passes."""

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,96 @@ def publish_folder(finished: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def check_output_folder(
+    folder: Path, place: str, is_ours: bool, refusal: str, kept: str = ""
+) -> None:
+    """Refuses a folder whose content a command must not replace; an empty one passes.
+
+    Args:
+        folder: where the command writes, which need not exist.
+        place: how messages call it, such as "--output_dir=DIR".
+        is_ours: whether it holds an earlier result of the command.
+        refusal: what is said of a folder, or a file, that holds something else.
+        kept: what is said of an earlier result; "" where it may be replaced.
+
+    Raises:
+        UserError: f"{place}: {refusal}" or f"{place}: {kept}".
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not is_ours:
+        raise UserError(f"{place}: {refusal}")
+    if kept:
+        raise UserError(f"{place}: {kept}")
+
+
+@contextlib.contextmanager
+def naming_unwritable(place: str) -> Iterator[None]:
+    """Turns what the system says about files that cannot be written into one line.
+
+    Args:
+        place: how the line calls the file or folder, such as "--output_dir=DIR".
+
+    Raises:
+        UserError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error})") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, in one step."""
+    with replaced(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def write_csv(
+    path: str | os.PathLike[str],
+    header: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    line_end: str = "\n",
+    errors: str = "strict",
+) -> int:
+    """Writes a CSV file in UTF-8, in one step.
+
+    Args:
+        path: the file.
+        header: its first line.
+        rows: the lines after it; None becomes an empty cell.
+        line_end: what ends a line.
+        errors: what becomes of characters that UTF-8 cannot hold, as for `open`.
+
+    Returns:
+        The number of rows.
+    """
+    count = 0
+    with (
+        replaced(Path(path)) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors=errors) as file,
+    ):
+        writer = csv.writer(file, lineterminator=line_end)
+        writer.writerow(header)
+        for row in rows:
+            writer.writerow(row)
+            count += 1
+    return count
+
+
+def write_table(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes rows of named cells as a CSV file, lines ended as RFC 4180 has them, in one step.
+
+    Args:
+        path: the file.
+        rows: their columns stand in the order in which they are first named; a cell that a row
+            lacks is empty.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = ([row.get(name, "") for name in names] for row in rows)
+    write_csv(path, names, cells, line_end="\r\n")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON in one step; NaN is refused."""
-    with replaced(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

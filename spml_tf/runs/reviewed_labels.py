@@ -1,0 +1,77 @@
+"""Labels that somebody reviewed, added to those a run was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spml_tf.datasets import label_files, splits
+from spml_tf.datasets.splits import Splits
+from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
+from spml_tf.runs import run_data
+from spml_tf.runs.run_folder import RunFolder
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import naming_unwritable, write_csv
+
+
+def apply(
+    run: RunFolder, paths: Sequence[str], folder: Path, data_dir: str | None = None
+) -> dict[str, int]:
+    """Writes the files for the next run: train_labels.csv, and train.csv where labels came from it.
+
+    Args:
+        run: the run.
+        paths: files of reviewed labels.
+        folder: where to write.
+        data_dir: folder of the data set, None for the run's own.
+
+    Returns:
+        How many labels became {"positive", "negative"} and how many were so before, {"unchanged"}.
+
+    Raises:
+        UserError: for a run or data that cannot be read, reviewed files as
+            `label_files.read_reviewed`, or a folder that cannot be written.
+    """
+    data = run_data.load_of_run(run, data_dir)
+    names, class_names = data.train.names, data.train.class_names
+    reviewed = label_files.read_reviewed(paths, names, class_names)
+    if (reviewed == UNKNOWN).all():
+        raise UserError(f"--reviewed={','.join(paths)}: no row has a label; give 1 or 0 to some")
+    labels = np.where(reviewed == UNKNOWN, data.observed, reviewed)
+    changed = labels != data.observed
+    _refuse_to_replace(folder / "train.csv", run)
+    with naming_unwritable(f"--output_dir={folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if run.settings().train_csv:
+            _write_table(folder / "train.csv", run, data, labels)
+    label_files.write_observed(
+        folder / "train_labels.csv", labels, names, class_names, data.held_out
+    )
+    return {
+        "positive": int((changed & (labels == POSITIVE)).sum()),
+        "negative": int((changed & (labels == NEGATIVE)).sum()),
+        "unchanged": int(((reviewed != UNKNOWN) & ~changed).sum()),
+    }
+
+
+def _refuse_to_replace(path: Path, run: RunFolder) -> None:
+    settings = run.settings()
+    if (
+        settings.train_csv
+        and path.resolve() == Path(settings.data_dir or "", settings.train_csv).resolve()
+    ):
+        raise UserError(f"{path}: is the table the run was trained on; choose another --output_dir")
+
+
+def _write_table(path: Path, run: RunFolder, data: Splits, labels: NDArray[np.int8]) -> None:
+    """The table of all photos of the training split, those held out with their own labels."""
+    whole = splits.load_examples(run.settings(), run.settings().train_split)
+    trained = dict(zip(data.train.names, labels, strict=True))
+    rows = []
+    for name, own in zip(whole.names, whole.labels, strict=True):
+        marks = trained.get(name, own)
+        rows.append([name, *("" if mark == UNKNOWN else mark for mark in marks.tolist())])
+    write_csv(path, ("image", *whole.class_names), rows)

@@ -1,0 +1,73 @@
+"""Files written in one step, and folders that a command must not replace."""
+
+from __future__ import annotations
+
+import pytest
+
+from spml_tf.system import files
+from spml_tf.system.errors import UserError
+
+
+def test_a_csv_to_the_byte(tmp_path):
+    """Quotation only where it is needed, None empty, and the line ends asked for."""
+    rows = [("a,b", 1, None), ("ü", 0.5, 'x"y')]
+    assert files.write_csv(tmp_path / "t.csv", ["name", "n", "note"], rows) == 2
+    expected = 'name,n,note\n"a,b",1,\nü,0.5,"x""y"\n'
+    assert (tmp_path / "t.csv").read_bytes() == expected.encode("utf-8")
+    files.write_csv(tmp_path / "t.csv", ["name"], [["\udcff"]], "\r\n", errors="surrogateescape")
+    assert (tmp_path / "t.csv").read_bytes() == b"name\r\n\xff\r\n"
+
+
+def test_a_table_has_every_column_that_a_row_names(tmp_path):
+    """The second row lacks a and brings c."""
+    files.write_table(tmp_path / "t.csv", [{"a": 1, "b": 2}, {"b": 3, "c": None}])
+    assert (tmp_path / "t.csv").read_bytes() == b"a,b,c\r\n1,2,\r\n,3,\r\n"
+
+
+def test_a_row_that_fails_leaves_the_file_as_it_was(tmp_path):
+    (tmp_path / "t.csv").write_text("before")
+
+    def rows():
+        yield [1]
+        raise KeyError("the second")
+
+    with pytest.raises(KeyError):
+        files.write_csv(tmp_path / "t.csv", ["n"], rows())
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+    assert (tmp_path / "t.csv").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_ours", "kept", "message"),
+    [
+        (None, False, "is kept", None),
+        ([], False, "is kept", None),
+        (["x"], False, "", "--output_dir=o: is another's"),
+        (["x"], True, "is kept", "--output_dir=o: is kept"),
+        (["x"], True, "", None),
+        ("a file", False, "", "--output_dir=o: is another's"),
+    ],
+)
+def test_folders_that_hold_something(tmp_path, content, is_ours, kept, message):
+    folder = tmp_path / "o"
+    if isinstance(content, str):
+        folder.write_text(content)
+    elif content is not None:
+        folder.mkdir()
+        for name in content:
+            (folder / name).touch()
+    arguments = folder, "--output_dir=o", is_ours, "is another's", kept
+    if message is None:
+        files.check_output_folder(*arguments)
+    else:
+        with pytest.raises(UserError) as error:
+            files.check_output_folder(*arguments)
+        assert str(error.value) == message
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"^--output=o: cannot be written \(.*Is a directory"),
+        files.naming_unwritable("--output=o"),
+    ):
+        open(tmp_path, "w")
