@@ -43,7 +43,10 @@ def predict_logits(
     keep their order.
 
     Args:
-        network, examples, image_size, batch_size: as for `predict_scores`.
+        network: images -> CAM logits [B, G, G, L].
+        examples: N images.
+        image_size: side of the network's input in pixels.
+        batch_size: images at a time.
 
     Returns:
         [N, L] float32, the mean of F over cells, in the images' order.
@@ -59,7 +62,10 @@ def predict_peaks(
     """Where each class's map of the whole image is highest.
 
     Args:
-        network, examples, image_size, batch_size: as for `predict_scores`.
+        network: images -> CAM logits [B, G, G, L].
+        examples: N images.
+        image_size: side of the network's input in pixels.
+        batch_size: images at a time.
 
     Returns:
         [N, L, 2] float64 of (y, x) in [0, 1]: the centre of the cell where F is highest, of several
@@ -80,7 +86,10 @@ def predict_maps(
     """Class activation maps of whole images, one after the other.
 
     Args:
-        network, examples, image_size, batch_size: as for `predict_scores`.
+        network: images -> CAM logits [B, G, G, L].
+        examples: N images.
+        image_size: side of the network's input in pixels.
+        batch_size: images at a time.
 
     Yields:
         [G, G, L] float32, the logits F, in the images' order.
