@@ -52,6 +52,10 @@ def test_readme_example_runs():
     exec(code, names)
     history = names["model"].history.history
     assert len(history["val_map"]) == 2 and np.isfinite(history["loss"]).all()
+    heatmaps, scores = np.asarray(names["heatmaps"]), names["scores"]
+    assert scores.shape == (8, 20) and heatmaps.shape == (8, 2, 2, 20)
+    logits = np.log(heatmaps) - np.log1p(-heatmaps)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits.mean(axis=(1, 2)))), scores, atol=1e-4)
 
 
 def imported(path: Path) -> set[str]:
