@@ -88,6 +88,13 @@ def test_imports_go_round_in_no_circle():
         assert set(ALLOWED[name].split()) <= set(names[: names.index(name)]), name
 
 
+def test_the_design_shows_who_imports_whom():
+    text = (ROOT / "docs" / "design.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| ([\w, ]*)\|$", text, re.M)
+    table = {folder: imports.strip().replace(", ", " ") for folder, imports in rows}
+    assert {"labels": "", **table} == ALLOWED
+
+
 def test_every_folder_and_command_has_its_place():
     found = {p.stem for p in (ROOT / "spml_tf").glob("*.py")} - {"__init__"}
     found |= {p.parent.name for p in (ROOT / "spml_tf").glob("*/__init__.py")}
