@@ -10,5 +10,6 @@ python="${VENV:=.venv}/bin/python"
 "$python" -m ruff check .
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
-NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet --site-dir "$site"
+# Not with --quiet, which hides the warnings from --strict too.
+NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --site-dir "$site"
 "$python" -m pytest --numprocesses=2 "$@"
