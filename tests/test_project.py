@@ -52,6 +52,10 @@ def test_readme_example_runs():
     exec(code, names)
     history = names["model"].history.history
     assert len(history["val_map"]) == 2 and np.isfinite(history["loss"]).all()
+    heatmaps, scores = np.asarray(names["heatmaps"]), names["scores"]
+    assert scores.shape == (8, 20) and heatmaps.shape == (8, 2, 2, 20)
+    logits = np.log(heatmaps) - np.log1p(-heatmaps)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits.mean(axis=(1, 2)))), scores, atol=1e-4)
 
 
 def imported(path: Path) -> set[str]:
@@ -82,6 +86,13 @@ def test_imports_go_round_in_no_circle():
     names = list(ALLOWED)
     for name in names:
         assert set(ALLOWED[name].split()) <= set(names[: names.index(name)]), name
+
+
+def test_the_design_shows_who_imports_whom():
+    text = (ROOT / "docs" / "design.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| ([\w, ]*)\|$", text, re.M)
+    table = {folder: imports.strip().replace(", ", " ") for folder, imports in rows}
+    assert {"labels": "", **table} == ALLOWED
 
 
 def test_every_folder_and_command_has_its_place():

@@ -57,7 +57,10 @@ class HeatmapBank(EMABank):
         """Moves the bank towards a batch's maps in the cells that the crops cover.
 
         Args:
-            maps, index, box, flip: as for `consistency`.
+            maps: [B, G, G, L] float32, as for `consistency`.
+            index: [B] int64, as for `consistency`.
+            box: [B, 4] float32, as for `consistency`.
+            flip: [B] bool, as for `consistency`.
             scores: [B, L] float32, the images' average scores s^t.
             codes: [B, L] int8, their labels in {1, 0, -1, 2}. Scores and labels matter to a bank
                 that keeps some of the classes only.

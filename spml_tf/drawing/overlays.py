@@ -33,7 +33,8 @@ def enlarge(heatmaps: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
         heatmaps: [G, G, k] float; NaN in cells without a value.
-        height, width: the photo's size in pixels.
+        height: the photo's, in pixels.
+        width: the photo's, in pixels.
 
     Returns:
         [height, width, k] float64, NaN where cells without a value have more weight than others,

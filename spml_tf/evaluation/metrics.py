@@ -91,7 +91,8 @@ class MeanAveragePrecision(keras.metrics.Metric):
 
     Args:
         absent_classes: "skip" or "zero", see `mean_average_precision`.
-        name, dtype: as in Keras.
+        name: as in Keras.
+        dtype: as in Keras.
     """
 
     def __init__(self, absent_classes: str = "skip", name: str = "map", dtype: Any = None) -> None:

@@ -84,7 +84,8 @@ def option(
     Args:
         default: what holds where nothing is given; left out, a value must be given.
         help: one or two sentences for `--help` and for messages.
-        low, high: bounds of a number, both allowed.
+        low: smallest number allowed.
+        high: largest number allowed.
         choices: the texts allowed.
         flag: the flag's name; None: the class' `prefix`, an underscore and the option's name. An
             empty text: no flag.

@@ -83,7 +83,10 @@ def splits(
 
     Args:
         data_dir: the folder.
-        train_csv, val_csv, test_csv, allow_outside: as for `load`.
+        train_csv: as for `load`.
+        val_csv: as for `load`.
+        test_csv: as for `load`.
+        allow_outside: as for `load`.
 
     Returns:
         "train", "val" and "test", "none" in place of those that are missing.

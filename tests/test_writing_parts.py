@@ -1,4 +1,4 @@
-"""The worked example of docs/adding_a_method.md, executed, and trained with."""
+"""The worked example of docs/writing_parts.md, executed, and trained with."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ import tensorflow as tf
 from spml_tf import SPMLModel, networks
 from spml_tf.training import methods
 
-PAGE = Path(__file__).parent.parent / "docs" / "adding_a_method.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "writing_parts.md"
+
+
+def blocks() -> list[str]:
+    """The page's Python, with the files that it includes."""
+    found = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    return [re.sub(r'--8<-- "(.*)"', lambda x: (ROOT / x[1]).read_text(), x) for x in found]
 
 
 @pytest.fixture
 def example(monkeypatch):
     monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    assert len(blocks) == 2
+    assert len(blocks()) == 2
     names: dict[str, object] = {}
-    exec("\n".join(blocks), names)
+    exec("\n".join(blocks()), names)
     return names
 
 

@@ -1,4 +1,4 @@
-"""The README's commands for a user's own folder, run on 128 photos of MS-COCO."""
+"""The commands of docs/own_photos.md, run on 128 photos of MS-COCO."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ pytestmark = pytest.mark.skipif(
     "SPML_TF_TEST_DATA" not in os.environ,
     reason="needs real photos: set SPML_TF_TEST_DATA to a folder with coco128",
 )
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "own_photos.md"
 TRAIN = 100
 
 
 def commands(section: str) -> list[list[str]]:
     """The words of each command in the bash blocks of a section."""
-    text = README.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    text = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
     return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
@@ -33,7 +34,7 @@ def commands(section: str) -> list[list[str]]:
 def place(tmp_path_factory) -> Path:
     """A folder "mine": 128 photos, a table with one label each, and one with all labels."""
     coco = Path(os.environ["SPML_TF_TEST_DATA"]) / "coco128"
-    root = tmp_path_factory.mktemp("readme")
+    root = tmp_path_factory.mktemp("own_photos")
     shutil.copytree(coco / "train2017", root / "mine" / "photos")
     content = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
     names = {category["id"]: category["name"] for category in content["categories"]}
@@ -64,8 +65,9 @@ def run(place: Path, words: list[str], *more: str) -> subprocess.CompletedProces
 
 
 def test_train_evaluate_export_predict(place):
-    """As the README has them, but for two epochs instead of fifteen, on one thread."""
-    train, evaluate, export, predict = commands("Your own photos")
+    """As the page has them, but for two epochs instead of fifteen, on one thread."""
+    train, evaluate, export, predict = commands("Train, evaluate, export, predict")
+    assert shlex.join(train) in (ROOT / "README.md").read_text()
     done = run(place, train, "--epochs=2", "--threads=1")
     assert re.search(r"best epoch \d: mAP val \d+\.\d\d$", done.stdout, re.M)
     record = json.loads((place / "runs/mine/run.json").read_text())
@@ -92,7 +94,7 @@ def test_train_evaluate_export_predict(place):
 
 
 def test_check_summary_prepare(place):
-    check, summary, prepare = commands("Data sets")
+    check, summary, prepare = commands("Look before you train")
     assert "128 images (train 100, val 28): 0 errors" in run(place, check).stdout
     assert "person" in run(place, summary).stdout
     assert (place / "summary" / "contact_sheet.png").stat().st_size > 100_000
