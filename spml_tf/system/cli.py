@@ -55,17 +55,18 @@ def word_field(choices: tuple[str, ...]) -> Any:
     return dataclasses.field(default="", metadata={"word": choices})
 
 
-def _flag_fields(options: type) -> list[dataclasses.Field]:
+def _flag_fields(options: type) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(options) if "word" not in field.metadata]
 
 
 def _define(values: flags.FlagValues, options: type) -> None:
     for field in _flag_fields(options):
         text, kind, choices = (field.metadata[x] for x in ("help", "kind", "choices"))
+        default: Any = field.default
         if choices:
-            flags.DEFINE_enum(field.name, field.default, choices, text, flag_values=values)
+            flags.DEFINE_enum(field.name, default, choices, text, flag_values=values)
         else:
-            _DEFINE[kind](field.name, field.default, text, flag_values=values)
+            _DEFINE[kind](field.name, default, text, flag_values=values)
 
 
 def _grouped(options: type) -> dict[str, list[dataclasses.Field]]:
