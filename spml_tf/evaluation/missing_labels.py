@@ -36,9 +36,9 @@ class Candidate:
 
 
 def rank_missing(
-    scores: NDArray,
+    scores: NDArray[np.floating],
     observed: NDArray[np.int8],
-    epochs_selected: NDArray | None = None,
+    epochs_selected: NDArray[np.integer] | None = None,
     limit: int | None = None,
 ) -> list[Candidate]:
     """Unknown labels, the one that is most probably positive first.
@@ -60,17 +60,17 @@ def rank_missing(
 
 
 def rank_wrong(
-    scores: NDArray, observed: NDArray[np.int8], limit: int | None = None
+    scores: NDArray[np.floating], observed: NDArray[np.int8], limit: int | None = None
 ) -> list[Candidate]:
     """Annotated positives, the one of lowest score first. Arguments as for `rank_missing`."""
     return _ranked(scores, scores, observed == POSITIVE, None, limit)
 
 
 def _ranked(
-    order: NDArray,
-    scores: NDArray,
+    order: NDArray[np.floating],
+    scores: NDArray[np.floating],
     among: NDArray[np.bool_],
-    epochs_selected: NDArray | None,
+    epochs_selected: NDArray[np.integer] | None,
     limit: int | None,
 ) -> list[Candidate]:
     images, labels = np.nonzero(among & ~np.isnan(scores))
@@ -105,7 +105,7 @@ def precision_at(
     return {k: 100.0 * float(right[:k].mean()) for k in cutoffs if 0 < k <= len(right)}
 
 
-def peak_region(heatmap: NDArray) -> tuple[tuple[float, float], tuple[float, ...]]:
+def peak_region(heatmap: NDArray[np.floating]) -> tuple[tuple[float, float], tuple[float, ...]]:
     """Where a heatmap is highest, and the box around what belongs to that peak.
 
     Args:
@@ -122,6 +122,6 @@ def peak_region(heatmap: NDArray) -> tuple[tuple[float, float], tuple[float, ...
     high = heatmap >= _PART_OF_PEAK * heatmap[y, x]
     parts, _ = ndimage.label(high, structure=np.ones((3, 3), bool))
     rows, columns = ndimage.find_objects(parts)[parts[y, x] - 1]
-    peak = ((y + 0.5) / height, (x + 0.5) / width)
+    peak = float((y + 0.5) / height), float((x + 0.5) / width)
     box = rows.start / height, columns.start / width, rows.stop / height, columns.stop / width
-    return tuple(map(float, peak)), tuple(map(float, box))
+    return peak, tuple(map(float, box))

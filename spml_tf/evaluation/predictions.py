@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf.datasets import pipeline
 from spml_tf.datasets.readers import Examples
@@ -17,7 +18,7 @@ from spml_tf.evaluation import metrics
 
 def predict_scores(
     network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """Scores of whole images.
 
     Args:
@@ -31,12 +32,12 @@ def predict_scores(
     """
     inputs, maps = _connected(network, image_size)
     scorer = keras.Model(inputs, keras.ops.sigmoid(keras.ops.mean(maps, axis=(1, 2))))
-    return scorer.predict(_images(examples, image_size, batch_size), verbose=0)
+    return _predicted(scorer, examples, image_size, batch_size)
 
 
 def predict_logits(
     network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """Logits of whole images.
 
     The sigmoid of a logit above 17 is 1 in float32, so that the classes of an image tie; the logits
@@ -50,12 +51,12 @@ def predict_logits(
     """
     inputs, maps = _connected(network, image_size)
     pooled = keras.Model(inputs, keras.ops.mean(maps, axis=(1, 2)))
-    return pooled.predict(_images(examples, image_size, batch_size), verbose=0)
+    return _predicted(pooled, examples, image_size, batch_size)
 
 
 def predict_peaks(
     network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
-) -> np.ndarray:
+) -> NDArray[np.float64]:
     """Where each class's map of the whole image is highest.
 
     Args:
@@ -69,14 +70,14 @@ def predict_peaks(
     _, height, width, classes = maps.shape
     flat = keras.ops.reshape(maps, (-1, height * width, classes))
     highest = keras.Model(inputs, keras.ops.argmax(flat, axis=1))
-    cells = highest.predict(_images(examples, image_size, batch_size), verbose=0).astype(np.int64)
+    cells = _predicted(highest, examples, image_size, batch_size).astype(np.int64)
     rows, columns = np.divmod(cells, width)
     return np.stack([(rows + 0.5) / height, (columns + 0.5) / width], axis=-1)
 
 
 def predict_maps(
     network: keras.Model, examples: Examples, image_size: int, batch_size: int = 32
-) -> Iterator[np.ndarray]:
+) -> Iterator[NDArray[np.float32]]:
     """Class activation maps of whole images, one after the other.
 
     Args:
@@ -100,6 +101,13 @@ def _connected(
     return inputs, network(inputs)
 
 
+def _predicted(
+    network: keras.Model, examples: Examples, image_size: int, batch_size: int
+) -> NDArray[Any]:
+    found: NDArray[Any] = network.predict(_images(examples, image_size, batch_size), verbose=0)
+    return found
+
+
 def _images(examples: Examples, image_size: int, batch_size: int) -> tf.data.Dataset:
     data = pipeline.evaluation_dataset(
         examples, examples.labels, image_size=image_size, batch_size=batch_size
@@ -108,8 +116,8 @@ def _images(examples: Examples, image_size: int, batch_size: int) -> tf.data.Dat
 
 
 def score_report(
-    labels: np.ndarray,
-    scores: np.ndarray,
+    labels: NDArray[np.integer],
+    scores: NDArray[np.floating],
     class_names: tuple[str, ...],
     absent_classes: str = "skip",
 ) -> dict[str, Any]:
