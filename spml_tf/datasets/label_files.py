@@ -58,7 +58,7 @@ def write_observed(
             writer.writerow(_HEADER)
             for name, row in zip(names, matrix, strict=True):
                 known = np.flatnonzero(row != UNKNOWN)
-                cells = [(class_names[i], row[i]) for i in known] or [("", "")]
+                cells = [(class_names[i], row[i]) for i in known.tolist()] or [("", "")]
                 writer.writerows([name, "train", *pair] for pair in cells)
             writer.writerows([name, "val", "", ""] for name in held_out)
     except OSError as error:

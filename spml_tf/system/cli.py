@@ -9,11 +9,13 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import flags
 
 from spml_tf.system.errors import UserError
+
+_Options = TypeVar("_Options")
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
@@ -69,12 +71,12 @@ def _define(values: flags.FlagValues, options: type) -> None:
             _DEFINE[kind](field.name, default, text, flag_values=values)
 
 
-def _grouped(options: type) -> dict[str, list[dataclasses.Field]]:
+def _grouped(options: type) -> dict[str, list[dataclasses.Field[Any]]]:
     """The flags by their headings; those without a heading come first."""
     declared_by = {
         name: base for base in reversed(options.__mro__) for name in inspect.get_annotations(base)
     }
-    groups: dict[str, list[dataclasses.Field]] = {"": []}
+    groups: dict[str, list[dataclasses.Field[Any]]] = {"": []}
     for field in _flag_fields(options):
         group = field.metadata["group"]
         if group is None:
@@ -83,7 +85,7 @@ def _grouped(options: type) -> dict[str, list[dataclasses.Field]]:
     return groups
 
 
-def _flag_help(field: dataclasses.Field) -> list[str]:
+def _flag_help(field: dataclasses.Field[Any]) -> list[str]:
     choices = field.metadata["choices"]
     values = f"={'|'.join(choices)}" if choices else ""
     default = "" if field.default is None else f" (default: {field.default})"
@@ -101,7 +103,7 @@ def _help(options: type, usage: str) -> str:
     return "\n".join(lines)
 
 
-def parse(argv: Sequence[str], options: type, usage: str) -> Any:
+def parse(argv: Sequence[str], options: type[_Options], usage: str) -> _Options:
     """Reads flags and flagfiles.
 
     Args:
@@ -173,9 +175,9 @@ def import_tensorflow() -> None:
 
 def run(
     argv: Sequence[str] | None,
-    options: type,
+    options: type[_Options],
     usage: str,
-    action: Callable[[Any], None],
+    action: Callable[[_Options], None],
     tensorflow: bool = True,
 ) -> int:
     """Runs a command: 0 when it is done, 1 after a user's mistake, 130 when interrupted.
