@@ -37,12 +37,12 @@ class RunScores:
 
     folder: RunFolder
     settings: Settings
-    val_scores: NDArray
-    labels: NDArray
-    scores: NDArray
-    names: NDArray
+    val_scores: NDArray[np.floating]
+    labels: NDArray[np.int8]
+    scores: NDArray[np.floating]
+    names: NDArray[np.str_]
     history: Sequence[Mapping[str, str]]
-    peaks: NDArray | None = None
+    peaks: NDArray[np.floating] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +113,11 @@ def _read_run(run: RunFolder) -> RunScores:
     val = _predictions(run, "val")
     reported = _predictions(run, reported_split(settings))
     history = run.read_history(settings.epochs)
-    parts = (reported[part] for part in ("labels", "scores", "names"))
-    return RunScores(run, settings, val["scores"], *parts, history)
+    labels, scores, names = (reported[part] for part in ("labels", "scores", "names"))
+    return RunScores(run, settings, val["scores"], labels, scores, names, history)
 
 
-def _predictions(run: RunFolder, split: str) -> dict[str, NDArray]:
+def _predictions(run: RunFolder, split: str) -> dict[str, NDArray[Any]]:
     path = run.predictions(split)
     try:
         # Opened here: NumPy would leave a damaged archive open.
@@ -143,9 +143,9 @@ def _compare(first: RunScores, other: RunScores) -> None:
         raise UserError(f"{both} have different classes ({_difference(one, two)}); {advice}")
     splits = {"val", reported_split(first.settings), reported_split(other.settings)}
     for split in sorted(splits):
-        one, two = (_predictions(run.folder, split) for run in (first, other))
+        found = [_predictions(run.folder, split) for run in (first, other)]
         for part in ("names", "labels"):
-            if not np.array_equal(one[part], two[part]):
+            if not np.array_equal(found[0][part], found[1][part]):
                 what = "images" if part == "names" else "labels"
                 raise UserError(f"{both} have different {what} in their {split} split; {advice}")
 
