@@ -8,13 +8,17 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _USAGE = """Writes a CSV with each image's probabilities and decisions.
 
@@ -28,9 +32,11 @@ and the heatmap of each class decided for (of the likeliest class where there is
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    model_dir: str | None = cli.flag_field(None, "Folder written by spml_tf.export.")
-    images: str | None = cli.flag_field(
-        None, "Quoted pattern of image files; ** crosses folders, as in 'photos/**/*.jpg'."
+    model_dir: str = cli.flag_field(None, "Folder written by spml_tf.export.", required=True)
+    images: str = cli.flag_field(
+        None,
+        "Quoted pattern of image files; ** crosses folders, as in 'photos/**/*.jpg'.",
+        required=True,
     )
     output: str = cli.flag_field("predictions.csv", "The CSV to write.")
     overlays: str | None = cli.flag_field(
@@ -67,17 +73,21 @@ class Predictor:
             reason = " ".join(str(error).split())
             raise UserError(f"--model_dir={model_dir}: no spml_tf export ({reason})") from None
 
-    def from_files(self, contents: Sequence[bytes]) -> Any:
+    def from_files(self, contents: Sequence[bytes]) -> NDArray[np.float32]:
         """Probabilities [B, L] float32 of B image files' contents."""
         import tensorflow as tf
 
-        return self._model.serve_bytes(tf.constant(list(contents)))["probabilities"].numpy()
+        served = self._model.serve_bytes(tf.constant(list(contents)))
+        probabilities: NDArray[np.float32] = served["probabilities"].numpy()
+        return probabilities
 
-    def heatmaps(self, image: Any) -> Any:
+    def heatmaps(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Heatmaps [G, G, L] float32 in [0, 1], sigmoid(F), of one uint8 image [H, W, 3]."""
         import tensorflow as tf
 
-        return tf.sigmoid(self._model.cams(tf.cast(image[None], tf.float32))["cams"])[0].numpy()
+        maps = self._model.cams(tf.cast(image[None], tf.float32))["cams"]
+        found: NDArray[np.float32] = tf.sigmoid(maps)[0].numpy()
+        return found
 
 
 def _find(pattern: str) -> list[str]:
@@ -103,7 +113,9 @@ def _read(path: str) -> bytes | None:
         return None
 
 
-def _rows(options: _Options, predictor: Predictor, paths: list[str]) -> Any:
+def _rows(
+    options: _Options, predictor: Predictor, paths: list[str]
+) -> Iterator[tuple[str, bytes, NDArray[np.float32]]]:
     """Yields (path, contents, probabilities) of every image that can be read."""
     for start in range(0, len(paths), options.batch_size):
         batch = [(path, _read(path)) for path in paths[start : start + options.batch_size]]
@@ -132,7 +144,7 @@ def _picture_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _overlay(
-    options: _Options, predictor: Predictor, name: str, contents: bytes, scores: Any
+    path: Path, limit: int, predictor: Predictor, contents: bytes, scores: NDArray[np.float32]
 ) -> None:
     """Draws the classes decided for, or the likeliest one where there is none."""
     import numpy as np
@@ -143,21 +155,18 @@ def _overlay(
 
     ranked = np.argsort(-scores, kind="stable")
     chosen = [i for i in ranked if scores[i] >= predictor.thresholds[i]] or [ranked[0]]
-    chosen = chosen[: options.overlay_classes]
+    chosen = chosen[:limit]
     image = decode_image(tf.constant(contents)).numpy()
     draw_overlays(
-        Path(options.overlays) / name,
+        path,
         image,
         predictor.heatmaps(image)[..., chosen],
         [predictor.class_names[i] for i in chosen],
-        scores[chosen],
+        scores[chosen].tolist(),
     )
 
 
 def _check(options: _Options) -> None:
-    for name in ("model_dir", "images"):
-        if getattr(options, name) is None:
-            raise UserError(f"--{name} is missing")
     for name in ("batch_size", "overlay_classes"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name}={getattr(options, name)}: must be at least 1")
@@ -169,14 +178,17 @@ def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
     """Writes the CSV, and the pictures asked for; returns the number of images in it."""
     output = Path(options.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    if options.overlays:
-        Path(options.overlays).mkdir(parents=True, exist_ok=True)
+    overlays = Path(options.overlays) if options.overlays else None
+    if overlays is not None:
+        overlays.mkdir(parents=True, exist_ok=True)
     pictures = _picture_names(paths)
     header = [x for name in predictor.class_names for x in (name, f"{name}_decision")]
     written = 0
     # File names need not be UTF-8: their bytes pass through as they are.
-    text = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-    with replaced(output) as temporary, open(temporary, "w", **text) as file:
+    with (
+        replaced(output) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["image", *header])
         for path, contents, scores in _rows(options, predictor, paths):
@@ -184,8 +196,9 @@ def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
             cells = zip((f"{x:.6f}" for x in scores), decisions, strict=True)
             writer.writerow([path, *(x for pair in cells for x in pair)])
             written += 1
-            if options.overlays:
-                _overlay(options, predictor, pictures[path], contents, scores)
+            if overlays is not None:
+                picture, limit = overlays / pictures[path], options.overlay_classes
+                _overlay(picture, limit, predictor, contents, scores)
     return written
 
 

@@ -79,7 +79,7 @@ def work(
     jobs: Sequence[Job],
     processes: int,
     starting: Callable[[Job], None],
-    finished: Callable[[Job], None],
+    finished: Callable[[Job], object],
 ) -> dict[str, str]:
     """Trains what is not finished, in order; a job that fails leaves the others alone.
 

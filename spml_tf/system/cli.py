@@ -31,6 +31,7 @@ def flag_field(
     kind: type = str,
     choices: tuple[str, ...] | None = None,
     group: str | None = None,
+    required: bool = False,
 ) -> Any:
     """A dataclass field that `run` turns into a flag.
 
@@ -41,10 +42,17 @@ def flag_field(
         choices: the values allowed, None for any.
         group: heading of the flag in --help; None means the attribute `group` of the class that
             declares the field, and where it has none the flag stands first, without a heading.
+        required: refuse a command line without it, or with an empty text.
     """
     return dataclasses.field(
         default=default,
-        metadata={"help": text, "kind": kind, "choices": choices, "group": group},
+        metadata={
+            "help": text,
+            "kind": kind,
+            "choices": choices,
+            "group": group,
+            "required": required,
+        },
     )
 
 
@@ -116,7 +124,7 @@ def parse(argv: Sequence[str], options: type[_Options], usage: str) -> _Options:
 
     Raises:
         UserError: for a flag that does not exist, a value that does not fit, stray words, or a word
-            that is missing.
+            or flag that is missing.
         SystemExit: after --help.
     """
     values = flags.FlagValues()
@@ -131,7 +139,11 @@ def parse(argv: Sequence[str], options: type[_Options], usage: str) -> _Options:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
     words = _words(options, stray)
-    return options(**{f.name: values[f.name].value for f in _flag_fields(options)}, **words)
+    given = {field.name: values[field.name].value for field in _flag_fields(options)}
+    for field in _flag_fields(options):
+        if field.metadata["required"] and given[field.name] in (None, ""):
+            raise UserError(f"--{field.name} is missing; see --help")
+    return options(**given, **words)
 
 
 def _words(options: type, stray: Sequence[str]) -> dict[str, str]:
