@@ -35,11 +35,12 @@ _ONLY_PREPARE = ("format", "short_side", "jpeg_quality", "overwrite")
 
 @dataclasses.dataclass(frozen=True)
 class _Options(DataSettings):
+    # `_action` fills threads.
     command: str = cli.word_field(("check", "summary", "prepare"))
     output_dir: str | None = cli.flag_field(
         None, "Folder to write to. Default: summaries/DATASET for summary; prepare needs it."
     )
-    threads: int | None = cli.flag_field(
+    threads: int = cli.flag_field(
         None, "check, prepare: images read at a time. Default: the number of CPUs.", int
     )
     format: str | None = cli.flag_field(

@@ -15,6 +15,7 @@ from spml_tf.system.errors import UserError
 if TYPE_CHECKING:
     import keras
     import numpy as np
+    from numpy.typing import NDArray
 
     from spml_tf.datasets.readers import Examples
     from spml_tf.runs.settings import Settings
@@ -105,6 +106,7 @@ def evaluate(
 def _evaluate(options: _Options) -> dict[str, Any]:
     from spml_tf.evaluation import predictions, real_labels
 
+    _check(options)
     network, settings, class_names = _network(options)
     examples = _examples(settings, options.split)
     if examples.class_names != class_names:
@@ -131,7 +133,9 @@ def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]
     from spml_tf.runs import run_folder
 
     if options.network is not None:
-        return _classifier(options)
+        return _classifier(options.network, options)
+    if options.run_dir is None:
+        raise UserError("--run_dir is missing: name the folder of a run")
     run = run_folder.RunFolder(options.run_dir)
     settings = run.settings()
     if options.dataset not in (None, settings.dataset):
@@ -144,7 +148,7 @@ def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]
     return networks.load_network(run.network), settings, tuple(run.read_record()["class_names"])
 
 
-def _classifier(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]:
+def _classifier(name: str, options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]:
     from spml_tf import networks
     from spml_tf.datasets import splits
     from spml_tf.runs import settings
@@ -153,7 +157,7 @@ def _classifier(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ..
         settings.Settings(
             dataset=options.dataset or "",
             data_dir=options.data_dir,
-            network=options.network,
+            network=name,
             weights=options.weights,
             image_size=options.image_size,
             keep_head=True,
@@ -161,7 +165,7 @@ def _classifier(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ..
     )
     class_names = splits.load_examples(resolved, resolved.test_split).class_names
     network = networks.build(
-        options.network, len(class_names), resolved.weights, options.image_size, keep_head=True
+        name, len(class_names), resolved.weights, options.image_size, keep_head=True
     )
     return network, resolved, class_names
 
@@ -183,7 +187,7 @@ def _examples(settings: Settings, split: str) -> Examples:
 
 def _scores(
     network: keras.Model, examples: Examples, settings: Settings, options: _Options
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """[N, L]: logits for ImageNet and for softmax, else scores in [0, 1] as in training."""
     from spml_tf.datasets import pipeline
     from spml_tf.evaluation import predictions
@@ -199,7 +203,7 @@ def _top1_on_val(
     network: keras.Model,
     settings: Settings,
     real: Examples,
-    scores: np.ndarray,
+    scores: NDArray[np.float32],
     options: _Options,
 ) -> dict[str, Any] | None:
     """Top-1 accuracy on ImageNet's own validation labels, None where these are not at hand."""
@@ -228,8 +232,6 @@ def _top1_on_val(
 def _check(options: _Options) -> None:
     cli.check_least(options, batch_size=1)
     if options.network is None:
-        if options.run_dir is None:
-            raise UserError("--run_dir is missing: name the folder of a run")
         return
     if options.run_dir is not None:
         raise UserError(
@@ -245,7 +247,6 @@ def _check(options: _Options) -> None:
 
 
 def _action(options: _Options) -> None:
-    _check(options)
     print(json.dumps(_evaluate(options)))
 
 

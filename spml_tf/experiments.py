@@ -36,8 +36,10 @@ run that two of them name alike, with the same flags, is trained once."""
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    plan: str | None = cli.flag_field(None, "TOML file; experiments/README.md says what is in it.")
-    output_dir: str | None = cli.flag_field(None, "Folder for runs and results.")
+    plan: str = cli.flag_field(
+        None, "TOML file; experiments/README.md says what is in it.", required=True
+    )
+    output_dir: str = cli.flag_field(None, "Folder for runs and results.", required=True)
     data_dir: str | None = cli.flag_field(None, "--data_dir of every run.")
     processes: int = cli.flag_field(1, "Runs trained at a time.", int)
     threads: int = cli.flag_field(1, "CPU threads of each run; 0: all.", int)
@@ -264,9 +266,6 @@ def _check_methods(path: str, plan: Plan) -> None:
 
 
 def _action(options: _Options) -> None:
-    for name in ("plan", "output_dir"):
-        if not getattr(options, name):
-            raise UserError(f"--{name} is missing")
     check_range("processes", options.processes, 1, 1024)
     check_range("threads", options.threads, 0, 1024)
     experiment = _Experiment(options)

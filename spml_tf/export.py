@@ -36,8 +36,8 @@ _REPORTED = {"val": "validation", "test": "test"}
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dir: str | None = cli.flag_field(None, "Folder of the run.")
-    export_dir: str | None = cli.flag_field(None, "Folder to write, new or empty.")
+    run_dir: str = cli.flag_field(None, "Folder of the run.", required=True)
+    export_dir: str = cli.flag_field(None, "Folder to write, new or empty.", required=True)
     overwrite: bool = cli.flag_field(
         False, "Replace an earlier export in --export_dir (no other folder is replaced).", bool
     )
@@ -212,9 +212,6 @@ def _cell(text: str) -> str:
 
 
 def _action(options: _Options) -> None:
-    for name in ("run_dir", "export_dir"):
-        if getattr(options, name) is None:
-            raise UserError(f"--{name} is missing")
     export(options.run_dir, options.export_dir, options.overwrite)
     print(f"exported to {options.export_dir}")
 

@@ -144,12 +144,13 @@ def class_shares(labels: ArrayLike) -> NDArray[np.float64]:
     Raises:
         ValueError: invalid labels, or no row that is fully labelled.
     """
-    return (_complete(labels) == POSITIVE).mean(axis=0)
+    shares: NDArray[np.float64] = (_complete(labels) == POSITIVE).mean(axis=0)
+    return shares
 
 
 def _complete(labels: ArrayLike) -> NDArray[np.int8]:
     matrix = validate_labels(labels)
-    complete = matrix[(matrix != UNKNOWN).all(axis=1)]
+    complete: NDArray[np.int8] = matrix[(matrix != UNKNOWN).all(axis=1)]
     if not len(complete):
         raise ValueError("no image is fully labelled: how many positives there are is unknown")
     return complete

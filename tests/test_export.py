@@ -159,6 +159,7 @@ def test_an_export_is_never_lost(finished, exported, tmp_path):
         ("evaluate", [], "--run_dir is missing"),
         ("evaluate", ["--run_dir={tmp}"], "no run here"),
         ("export", ["--run_dir={tmp}"], "--export_dir is missing"),
+        ("export", ["--run_dir=", "--export_dir={tmp}/x"], "--run_dir is missing"),
         ("export", ["--run_dir={tmp}", "--export_dir={tmp}/x"], "no run here"),
         ("predict", ["--images={tmp}/*.jpg"], "--model_dir is missing"),
         ("predict", ["--model_dir={tmp}", "--images={tmp}/*.jpg"], "matches no file"),
@@ -173,6 +174,16 @@ def test_a_mistake_is_one_line(module, words, says, tmp_path, capsys):
     assert main([word.format(tmp=tmp_path) for word in words]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and says in error
+
+
+def test_evaluate_in_code_checks_as_the_command_does():
+    from spml_tf.evaluate import evaluate
+    from spml_tf.system.errors import UserError
+
+    with pytest.raises(UserError, match="--run_dir is missing"):
+        evaluate()
+    with pytest.raises(UserError, match="--batch_size=0"):
+        evaluate("run", batch_size=0)
 
 
 def test_an_unfinished_run_is_not_exported(finished, tmp_path, capsys):

@@ -88,17 +88,20 @@ class Reader:
 
         Raises:
             BrokenImageError: where it cannot be read.
+            ValueError: the examples are in memory.
         """
-        if self._examples.offsets is None:
+        paths, offsets = self._examples.paths, self._examples.offsets
+        if paths is None:
+            raise ValueError("the images are pixels in memory, which are not encoded")
+        if offsets is None:
             try:
-                with open(self._examples.paths[row], "rb") as file:
+                with open(paths[row], "rb") as file:
                     return file.read()
             except OSError as error:
                 raise BrokenImageError(f"cannot be read: {error.strerror}") from None
         try:
-            path = tf.constant(self._examples.paths[row])
-            record = pipeline.read_record(path, tf.constant(self._examples.offsets[row]))
-            return record.numpy()
+            record = pipeline.read_record(tf.constant(paths[row]), tf.constant(offsets[row]))
+            return bytes(record.numpy())
         except (tf.errors.OpError, ValueError):
             raise BrokenImageError("its record is damaged") from None
 
@@ -118,7 +121,8 @@ class Reader:
             BrokenImageError: where it cannot be read or decoded.
         """
         if self._examples.images is not None:
-            return self._examples.images[row]
+            pixels: NDArray[np.uint8] = self._examples.images[row]
+            return pixels
         return decode(self.contents(row))
 
 
@@ -142,9 +146,10 @@ def decode(contents: bytes) -> NDArray[np.uint8]:
     if found not in _DECODED:
         raise BrokenImageError(f"{found} cannot be decoded, convert it to JPEG or PNG")
     try:
-        return decode_image(tf.constant(contents)).numpy()
+        pixels: NDArray[np.uint8] = decode_image(tf.constant(contents)).numpy()
     except (tf.errors.OpError, ValueError):
         raise BrokenImageError(_reason(contents, found)) from None
+    return pixels
 
 
 def kind(contents: bytes) -> str | None:

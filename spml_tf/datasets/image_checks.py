@@ -116,8 +116,9 @@ def _look(reader: encoded_images.Reader, examples: Examples, split: str, row: in
         height, width = encoded_images.decode(contents).shape[:2]
     except BrokenImageError as error:
         return _Image(place, split, digest, (str(error),), ())
-    names = examples.names if examples.offsets is not None else examples.paths
-    notes = [*_notes(names[row], encoded_images.header(contents))]
+    separate = examples.paths if examples.offsets is None else None
+    name = (separate or examples.names)[row]
+    notes = [*_notes(name, encoded_images.header(contents))]
     if min(height, width) < _SMALLEST_SIDE:
         notes.append(f"small, {width} x {height} pixels")
     return _Image(place, split, digest, (), tuple(notes))

@@ -234,4 +234,5 @@ def _serialize(contents: bytes, name: str, labels: NDArray[np.int8]) -> bytes:
         "label": tf.train.Feature(int64_list=tf.train.Int64List(value=positives)),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)
+    serialized: bytes = example.SerializeToString(deterministic=True)
+    return serialized

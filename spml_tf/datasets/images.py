@@ -140,7 +140,8 @@ def sample_crop(
     y = tf.minimum(tf.floor(drawn[2] * (high - crop_high + 1)), high - crop_high)
     x = tf.minimum(tf.floor(drawn[3] * (wide - crop_wide + 1)), wide - crop_wide)
     window = tf.cast(tf.stack([y, x, crop_high, crop_wide]), tf.int32)
-    return tuple(tf.unstack(window))  # type: ignore[return-value]
+    y, x, crop_high, crop_wide = tf.unstack(window)
+    return y, x, crop_high, crop_wide
 
 
 def decode_crop(
@@ -156,7 +157,8 @@ def decode_crop(
     def other() -> tuple[tf.Tensor, tf.Tensor]:
         return crop(decode_image(contents), seed, area)
 
-    return tf.cond(tf.io.is_jpeg(contents), jpeg, other)
+    image, box = tf.cond(tf.io.is_jpeg(contents), jpeg, other)
+    return image, box
 
 
 def _decode_window(contents: tf.Tensor, window: Window, shape: tf.Tensor) -> tf.Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets.images import crop, decode_crop, decode_image, resize
 from spml_tf.datasets.readers.examples import Examples
@@ -190,7 +190,7 @@ def read_record(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
 class _Source:
     """Turns an image's index into one element of a dataset, inside tf.data's functions."""
 
-    def __init__(self, examples: Examples, labels: np.ndarray, image_size: int) -> None:
+    def __init__(self, examples: Examples, labels: NDArray[np.int8], image_size: int) -> None:
         # Placed on the CPU, where tf.data runs; gathering there copies one image at a time.
         with tf.device("CPU:0"):
             self._labels = tf.constant(labels)
@@ -258,7 +258,7 @@ def _fold_in(seed: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
 
 def _checked_labels(
     examples: Examples, labels: ArrayLike, image_size: int, batch_size: int
-) -> np.ndarray:
+) -> NDArray[np.int8]:
     matrix = validate_labels(labels)
     if not len(examples):
         raise ValueError("there are no images")

@@ -27,9 +27,10 @@ _ONE_READER = "Flags of single data sets"
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """The flags about data. None means: derived, see `resolved`.
+    """The flags about data, None where not given.
 
-    Attributes are described by their flags: `python -m spml_tf.data --help`.
+    Attributes are described by their flags: `python -m spml_tf.data --help`. Those that `resolved`
+    fills have the type that they have then.
     """
 
     group: ClassVar[str] = "Data and labels"
@@ -37,19 +38,19 @@ class DataSettings:
     dataset: str = flag_field("digits", "Data set: " + ", ".join(READERS) + ".")
     data_dir: str | None = flag_field(None, "Folder of the data set.")
     classes: str | None = flag_field(None, "Comma-separated names: use these classes only.")
-    train_split: str | None = flag_field(None, "Split to train on. Default: the data set's own.")
-    val_split: str | None = flag_field(
+    train_split: str = flag_field(None, "Split to train on. Default: the data set's own.")
+    val_split: str = flag_field(
         None,
         "Split to validate on; none: hold out --val_fraction of the training split. Default: the "
         "data set's own, else none.",
     )
-    test_split: str | None = flag_field(
+    test_split: str = flag_field(
         None, "Split to report on; none: there is none. Default: the data set's own."
     )
     val_fraction: float = flag_field(
         0.2, "Part of the training split held out with --val_split=none.", float
     )
-    train_labels: str | None = flag_field(
+    train_labels: str = flag_field(
         None,
         "single: draw the observed labels from the full ones; full: use all the data set has; "
         "stored: use the observed labels that come with it (arrays, prepared); or a CSV file of "

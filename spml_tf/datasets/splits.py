@@ -7,6 +7,7 @@ import hashlib
 import sys
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spml_tf import labels
 from spml_tf.datasets import label_files, readers
@@ -30,7 +31,7 @@ class Splits:
     """
 
     train: Examples
-    observed: np.ndarray
+    observed: NDArray[np.int8]
     val: Examples
     test: Examples | None
     held_out: tuple[str, ...]
@@ -52,9 +53,10 @@ class Splits:
         if rule != "validation":
             return rule
         try:
-            return labels.class_shares(self.val.labels).tolist()
+            shares: list[float] = labels.class_shares(self.val.labels).tolist()
         except ValueError as error:
             raise UserError(f"--selection_budget=validation: {error}") from None
+        return shares
 
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal of images, labels and classes of all splits, and of `observed`."""
@@ -100,8 +102,8 @@ def load_splits(settings: DataSettings) -> Splits:
         if len(part) == 0:
             raise UserError(f"--dataset={settings.dataset}: the {name} split holds no image")
     test = None if settings.test_split == "none" else _read(settings, settings.test_split)
-    for part in (val, test):
-        if part is not None and part.class_names != train.class_names:
+    for other in (val, test):
+        if other is not None and other.class_names != train.class_names:
             raise UserError(
                 f"--dataset={settings.dataset}: its splits have different classes; name those to "
                 "use with --classes"
@@ -157,7 +159,7 @@ def _size_notes(settings: DataSettings, whole: Examples, test: Examples | None) 
 
 
 def _notes(
-    train: Examples, observed: np.ndarray, val: Examples, test: Examples | None
+    train: Examples, observed: NDArray[np.int8], val: Examples, test: Examples | None
 ) -> tuple[str, ...]:
     others = [part for part in (val, test) if part is not None]
     notes = dict.fromkeys(note for part in (train, *others) for note in part.notes)
@@ -181,7 +183,9 @@ def _few(names: list[str]) -> str:
     return ", ".join(map(repr, names[:3])) + more
 
 
-def _observed(settings: DataSettings, whole: Examples) -> tuple[np.ndarray, np.ndarray | None]:
+def _observed(
+    settings: DataSettings, whole: Examples
+) -> tuple[NDArray[np.int8], NDArray[np.bool_] | None]:
     """The observed labels, and which images a file of labels holds out."""
     if settings.train_labels == "full":
         return whole.labels, None

@@ -148,7 +148,8 @@ def _count(labels: NDArray[np.int8], value: int, axis: int) -> NDArray[np.int64]
     counts = [np.count_nonzero(rows == value, axis=axis) for rows in _blocks(labels)]
     if axis == 1:
         return np.concatenate([np.zeros(0, np.int64), *counts])
-    return np.sum([np.zeros(labels.shape[1], np.int64), *counts], axis=0)
+    total: NDArray[np.int64] = np.sum([np.zeros(labels.shape[1], np.int64), *counts], axis=0)
+    return total
 
 
 def _describe_boxes(boxes: Sequence[NDArray[np.float32]]) -> dict[str, Any]:

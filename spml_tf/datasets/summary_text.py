@@ -28,7 +28,8 @@ def columns(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def by_frequency(summary: dict[str, Any]) -> list[int]:
     """The classes' numbers, the most frequent in training first."""
     counts = np.array(summary["splits"]["train"]["class_positives"], np.int64)
-    return np.argsort(-counts, kind="stable").tolist()
+    order: list[int] = np.argsort(-counts, kind="stable").tolist()
+    return order
 
 
 def render(summary: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import functools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,12 +15,13 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
 _COLUMNS = 6
-_COLOURS = matplotlib.colormaps["tab10"].colors
+_COLOURS = matplotlib.color_sequences["tab10"]
 # Characters that fit under a tile, per line, and lines of labels.
 _WIDTH, _LINES = 30, 2
 # Boxes are named up to this number in a photo: more names would hide it.
@@ -76,11 +78,11 @@ def draw(path: Path, tiles: Sequence[Tile], class_names: Sequence[str]) -> None:
     for axis in grid.flat:
         axis.set_axis_off()
     for axis, tile in zip(grid.flat, tiles, strict=False):
-        _draw_tile(axis, tile, class_names)
+        _draw_tile(figure, axis, tile, class_names)
     figure.savefig(path, dpi=100, format="png")
 
 
-def _draw_tile(axis: Axes, tile: Tile, class_names: Sequence[str]) -> None:
+def _draw_tile(figure: Figure, axis: Axes, tile: Tile, class_names: Sequence[str]) -> None:
     if tile.image is None:
         axis.set(xlim=(0, 1), ylim=(1, 0), aspect="equal")
         axis.add_patch(Rectangle((0, 0), 1, 1, facecolor="0.93", edgecolor="0.6"))
@@ -89,13 +91,13 @@ def _draw_tile(axis: Axes, tile: Tile, class_names: Sequence[str]) -> None:
     else:
         axis.imshow(tile.image, interpolation="antialiased")
         axis.set_anchor("S")  # next to its caption
-        _draw_boxes(axis, tile, class_names)
+        _draw_boxes(axis, tile.image.shape[:2], tile.boxes, class_names)
     # Below the cell and not below the photo, so that captions of a row are level.
-    cell = axis.get_subplotspec().get_position(axis.figure)
-    caption = {"ha": "center", "va": "top", "parse_math": False}
+    cell = axis.get_position(original=True)
+    caption: dict[str, Any] = {"ha": "center", "va": "top", "parse_math": False}
     middle = (cell.x0 + cell.x1) / 2
-    line = 0.16 / axis.figure.get_figheight()
-    axis.figure.text(
+    line = 0.16 / figure.get_figheight()
+    figure.text(
         middle,
         cell.y0 - 0.4 * line,
         _end_of(drawable(tile.name)),
@@ -104,17 +106,19 @@ def _draw_tile(axis: Axes, tile: Tile, class_names: Sequence[str]) -> None:
         **caption,
     )
     labels = _wrapped(drawable(", ".join(tile.labels))) if tile.labels else "(no positive label)"
-    axis.figure.text(middle, cell.y0 - 1.4 * line, labels, fontsize=8, **caption)
+    figure.text(middle, cell.y0 - 1.4 * line, labels, fontsize=8, **caption)
 
 
-def _draw_boxes(axis: Axes, tile: Tile, class_names: Sequence[str]) -> None:
-    height, width = tile.image.shape[:2]
-    for number, y1, x1, y2, x2 in tile.boxes:
+def _draw_boxes(
+    axis: Axes, size: tuple[int, ...], boxes: NDArray[np.float32], class_names: Sequence[str]
+) -> None:
+    height, width = size
+    for number, y1, x1, y2, x2 in boxes:
         colour = _COLOURS[int(number) % len(_COLOURS)]
         corner = (x1 * width - 0.5, y1 * height - 0.5)
-        size = ((x2 - x1) * width, (y2 - y1) * height)
-        axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=1.4))
-        if len(tile.boxes) <= _NAMED_BOXES:
+        extent = ((x2 - x1) * width, (y2 - y1) * height)
+        axis.add_patch(Rectangle(corner, *extent, fill=False, edgecolor=colour, linewidth=1.4))
+        if len(boxes) <= _NAMED_BOXES:
             axis.text(
                 *corner,
                 drawable(class_names[int(number)])[:20],
@@ -149,5 +153,5 @@ def _drawable(char: str) -> bool:
 
 
 @functools.cache
-def _font() -> font_manager.FT2Font:
+def _font() -> FT2Font:
     return font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))

@@ -28,7 +28,7 @@ _LARGEST = 720
 _STRIP, _LINE, _GAP = 128, 16, 4
 
 
-def enlarge(heatmaps: np.ndarray, height: int, width: int) -> np.ndarray:
+def enlarge(heatmaps: NDArray[np.floating], height: int, width: int) -> NDArray[np.float64]:
     """Resamples maps to a photo's pixels, bilinear between cell centres.
 
     Args:
@@ -50,11 +50,14 @@ def enlarge(heatmaps: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.divide(values, weights, out=np.full_like(values, np.nan), where=weights >= 0.5)
 
 
-def _resampled(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return np.einsum("yi,xj,ijk->yxk", rows, columns, maps, optimize=True)
+def _resampled(
+    maps: NDArray[np.floating], rows: NDArray[np.float64], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = np.einsum("yi,xj,ijk->yxk", rows, columns, maps, optimize=True)
+    return values
 
 
-def _interpolation(cells: int, pixels: int) -> np.ndarray:
+def _interpolation(cells: int, pixels: int) -> NDArray[np.float64]:
     """Matrix [pixels, cells] of linear interpolation, clamped at the outermost centres."""
     position = np.clip((np.arange(pixels) + 0.5) / pixels * cells - 0.5, 0, cells - 1)
     low = np.floor(position).astype(int)
@@ -66,10 +69,10 @@ def _interpolation(cells: int, pixels: int) -> np.ndarray:
 
 def draw_tile(
     axis: Axes,
-    image: np.ndarray,
+    image: NDArray[np.uint8],
     title: str,
-    heatmap: np.ndarray | None = None,
-    boxes: np.ndarray | Sequence[Sequence[float]] = (),
+    heatmap: NDArray[np.floating] | None = None,
+    boxes: NDArray[np.floating] | Sequence[Sequence[float]] = (),
     fontsize: float = 10,
 ) -> None:
     """Draws a photo, with a heatmap over it where there is one.
@@ -109,14 +112,15 @@ def draw_scale(
         fraction: the width it gets, a part of theirs.
     """
     scale = ScalarMappable(Normalize(0, 1), _COLOUR_MAP)
-    place = {"ax": list(axes), "shrink": shrink, "fraction": fraction}
-    figure.colorbar(scale, **place, label="heatmap", alpha=_OPACITY)
+    figure.colorbar(
+        scale, ax=list(axes), shrink=shrink, fraction=fraction, label="heatmap", alpha=_OPACITY
+    )
 
 
 def draw_overlays(
     path: Path,
-    image: np.ndarray,
-    heatmaps: np.ndarray,
+    image: NDArray[np.uint8],
+    heatmaps: NDArray[np.floating],
     names: Sequence[str],
     probabilities: Sequence[float],
 ) -> None:
@@ -148,7 +152,9 @@ def draw_overlays(
     figure.savefig(path, dpi=80, format="png")
 
 
-def strip(image: np.ndarray, heatmaps: np.ndarray, titles: Sequence[str]) -> NDArray[np.uint8]:
+def strip(
+    image: NDArray[np.uint8], heatmaps: NDArray[np.floating], titles: Sequence[str]
+) -> NDArray[np.uint8]:
     """The photo and a tile per class in a row, without the cost of a figure.
 
     Args:

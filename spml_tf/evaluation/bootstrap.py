@@ -64,7 +64,7 @@ def _portions(total: int, size: int) -> list[int]:
 
 
 def _weighted_map(
-    positive: NDArray[np.bool_], scores: NDArray, weights: NDArray
+    positive: NDArray[np.bool_], scores: NDArray[np.floating], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Mean average precision [R] where image n counts weights[r, n] times, ties as one threshold.
 

@@ -33,7 +33,7 @@ class Reliability(NamedTuple):
     error: float
 
 
-def top_scores(scores: ArrayLike, count: int = 4) -> NDArray:
+def top_scores(scores: ArrayLike, count: int = 4) -> NDArray[np.floating]:
     """The highest scores of every image (Verelst et al., WACV 2023, Figures 5a and F.1).
 
     Args:
@@ -62,7 +62,7 @@ def histogram(values: ArrayLike, bins: int = 20) -> tuple[NDArray[np.float64], N
 
 
 def largest_objects(
-    boxes: Sequence[NDArray], areas: Sequence[NDArray], num_classes: int
+    boxes: Sequence[NDArray[np.floating]], areas: Sequence[NDArray[np.floating]], num_classes: int
 ) -> NDArray[np.float64]:
     """The size that each class has in each image: the area of its largest object there.
 
@@ -104,7 +104,7 @@ def size_edges(sizes: ArrayLike, bins: int = 5) -> NDArray[np.float64]:
     return edges if len(edges) > 1 else np.repeat(edges, 2)
 
 
-def bin_of_size(sizes: ArrayLike, edges: NDArray) -> NDArray[np.int64]:
+def bin_of_size(sizes: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.int64]:
     """The bin of each size: edges[i] <= size < edges[i + 1], and the last with both edges.
 
     Args:
@@ -120,7 +120,7 @@ def bin_of_size(sizes: ArrayLike, edges: NDArray) -> NDArray[np.int64]:
 
 
 def average_precision_by_size(
-    labels: ArrayLike, scores: ArrayLike, sizes: ArrayLike, edges: NDArray
+    labels: ArrayLike, scores: ArrayLike, sizes: ArrayLike, edges: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Average precision with the positives of one size (Verelst et al., WACV 2023, Figure D.1).
 
@@ -161,11 +161,12 @@ def relative_gain(values: ArrayLike, baseline: ArrayLike) -> NDArray[np.float64]
     """
     values, baseline = np.asarray(values, np.float64), np.asarray(baseline, np.float64)
     gain = np.full(np.broadcast_shapes(values.shape, baseline.shape), np.nan)
-    return np.divide(100 * (values - baseline), baseline, out=gain, where=baseline != 0)
+    np.divide(100 * (values - baseline), baseline, out=gain, where=baseline != 0)
+    return gain
 
 
 def pointing_hits(
-    peaks: ArrayLike, boxes: Sequence[NDArray], num_classes: int
+    peaks: ArrayLike, boxes: Sequence[NDArray[np.floating]], num_classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The pointing game (Zhang et al., ECCV 2016, without their 15 pixels of tolerance).
 

@@ -7,11 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.evaluation.score_store import ScoreStore
 
 
-def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
     """Average precision of every class: sum over thresholds of (R_k - R_(k-1)) P_k.
 
     Images of equal score share one threshold, as in scikit-learn's average_precision_score.
@@ -42,12 +43,14 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     threshold = np.where(last_of_tie, ranks, len(labels) + 1)
     threshold = np.minimum.accumulate(threshold[::-1], axis=0)[::-1]
     true_positives = np.take_along_axis(np.cumsum(positive, axis=0), threshold - 1, axis=0)
+    gained = np.sum(positive * (true_positives / threshold), axis=0)
     with np.errstate(invalid="ignore"):
-        return np.sum(positive * (true_positives / threshold), axis=0) / positive.sum(axis=0)
+        precisions: NDArray[np.float64] = gained / positive.sum(axis=0)
+    return precisions
 
 
 def mean_average_precision(
-    labels: np.ndarray, scores: np.ndarray, absent_classes: str = "skip"
+    labels: ArrayLike, scores: ArrayLike, absent_classes: str = "skip"
 ) -> float:
     """Mean of `average_precision` over classes.
 

@@ -66,7 +66,9 @@ def images_by_count(labels: ArrayLike) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def _average_precision(labels: NDArray, scores: NDArray) -> NDArray[np.float64]:
+def _average_precision(
+    labels: NDArray[np.integer], scores: NDArray[np.floating]
+) -> NDArray[np.float64]:
     """`metrics.average_precision`, a block of classes at a time: it makes copies."""
     blocks = range(0, labels.shape[1], _BLOCK)
     return np.concatenate(
@@ -74,7 +76,7 @@ def _average_precision(labels: NDArray, scores: NDArray) -> NDArray[np.float64]:
     )
 
 
-def softmax(logits: ArrayLike) -> NDArray:
+def softmax(logits: ArrayLike) -> NDArray[np.floating]:
     """Probabilities of classes that exclude one another.
 
     Args:
@@ -85,10 +87,13 @@ def softmax(logits: ArrayLike) -> NDArray:
     """
     logits = np.asarray(logits)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    shares: NDArray[np.floating] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
 
 
-def real_report(labels: ArrayLike, scores: ArrayLike, absent_classes: str = "skip") -> dict:
+def real_report(
+    labels: ArrayLike, scores: ArrayLike, absent_classes: str = "skip"
+) -> dict[str, Any]:
     """The ReaL numbers of Table 3.
 
     Args:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 DEFAULT = 0.5
 
 
-def best_f1_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def best_f1_thresholds(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
     """The threshold of highest F1 for each class; score >= threshold decides for the class.
 
     Between two neighbouring scores any threshold decides alike: the middle is taken, which leaves
@@ -25,7 +26,7 @@ def best_f1_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.array([_best(positive, column) for positive, column in columns])
 
 
-def _best(positive: np.ndarray, scores: np.ndarray) -> float:
+def _best(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     if not positive.any():
         return DEFAULT
     order = np.argsort(-scores, kind="stable")

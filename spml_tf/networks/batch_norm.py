@@ -83,7 +83,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Calls the kernel, with ones and zeros for a switched-off scale and centre."""
         channels = inputs.shape[-1]
-        return tf.compat.v1.nn.fused_batch_norm(
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs,
             scale=self.gamma.value if self.scale else tf.ones([channels]),
             offset=self.beta.value if self.center else tf.zeros([channels]),
@@ -93,6 +93,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             data_format="NHWC",
             is_training=is_training,
         )
+        return outputs, mean, variance
 
 
 class LayerCloner:

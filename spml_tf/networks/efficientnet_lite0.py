@@ -10,9 +10,10 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
+from numpy.typing import NDArray
 
 from spml_tf.networks.batch_norm import fuse_batch_normalization
 from spml_tf.networks.cam import cam_from_backbone, cam_from_classifier
@@ -153,7 +154,9 @@ def _torch_name(layer_name: str) -> str:
     return _TORCH_NAMES[layer_name]
 
 
-def _layer_weights(layer: keras.layers.Layer, tensors: dict[str, np.ndarray]) -> list[np.ndarray]:
+def _layer_weights(
+    layer: keras.layers.Layer, tensors: dict[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
     """Returns a layer's weights in Keras' order and axes."""
     name = _torch_name(layer.name)
     if isinstance(layer, keras.layers.BatchNormalization):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spml_tf.system.errors import UserError
 
@@ -51,7 +52,7 @@ class _Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def read(self, values: np.ndarray) -> np.ndarray:
+    def read(self, values: NDArray[Any]) -> NDArray[Any]:
         """Returns the view of the storage's values [n] as an array of its own."""
         if min((0, self.offset, *self.shape, *self.strides)) < 0:
             raise pickle.UnpicklingError("a tensor has a negative size")
@@ -91,7 +92,7 @@ class _TensorUnpickler(pickle.Unpickler):
         return _Storage(str(key), _STORAGE_DTYPES[storage_type], int(length))
 
 
-def read_torch_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_torch_tensors(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Reads a state dict saved by ``torch.save``, in its old or its zip format.
 
     Args:
@@ -121,7 +122,7 @@ def read_torch_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read_legacy(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read_legacy(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Reads the old format: magic, version, system, object, storage keys, then the storages."""
     with open(path, "rb") as file:
         if _TensorUnpickler(file).load() != _LEGACY_MAGIC:
@@ -140,7 +141,7 @@ def _typed(keys: list[str], tensors: dict[str, Any]) -> list[tuple[str, str]]:
     return [(key, dtypes[key]) for key in keys]
 
 
-def _read_storage(file: BinaryIO, dtype: str) -> np.ndarray:
+def _read_storage(file: BinaryIO, dtype: str) -> NDArray[Any]:
     """Reads one storage of the old format: its length as int64, then its numbers."""
     length = int.from_bytes(file.read(8), "little", signed=True)
     values = np.fromfile(file, dtype, length)
@@ -149,7 +150,7 @@ def _read_storage(file: BinaryIO, dtype: str) -> np.ndarray:
     return values
 
 
-def _read_zip(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read_zip(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Reads the zip format: NAME/data.pkl beside NAME/data/KEY with the raw numbers."""
     with zipfile.ZipFile(path) as archive:
         entry = next(name for name in archive.namelist() if name.endswith("/data.pkl"))

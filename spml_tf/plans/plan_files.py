@@ -30,6 +30,8 @@ _FLAGS = tuple(field.name for field in dataclasses.fields(Settings))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.-]{0,79}")
 _NAME_BYTES = 200  # of a run's folder: systems allow 255, and its log has an ending
 _REQUIRED = object()
+# Texts of values, by flag.
+_Grid = Mapping[str, tuple[str, ...]]
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
@@ -104,7 +106,7 @@ class _RowReader:
 
     folder: Path
     common: Mapping[str, str]
-    grid: Mapping[str, tuple[str, ...]] | None
+    grid: _Grid | None
 
     def read(self, place: str, table: Any) -> Row:
         if not isinstance(table, dict):
@@ -127,7 +129,7 @@ class _RowReader:
             raise UserError(f"{place}.after: sets initial_banks, which is a flag of it; drop one")
         return Row(name, method, flags, paper, after, self._grid(place, table, after))
 
-    def _grid(self, place: str, table: dict[str, Any], after: str | None) -> Mapping:
+    def _grid(self, place: str, table: dict[str, Any], after: str | None) -> _Grid:
         own = _get(place, table, "flag_grid", dict, None)
         if own is not None and (self.grid is None or after is not None):
             raise UserError(f"{place}.flag_grid: needs [search], and a row without after; drop it")
@@ -163,7 +165,7 @@ def _check_order(rows: list[Row]) -> None:
             raise UserError(f"rows[{number}].after: no row {row.after!r} stands before this one")
 
 
-def _search(table: dict[str, Any] | None) -> tuple[Search | None, Mapping | None]:
+def _search(table: dict[str, Any] | None) -> tuple[Search | None, _Grid | None]:
     """The search and the grid of the rows that have no own."""
     if table is None:
         return None, None
@@ -175,7 +177,7 @@ def _search(table: dict[str, Any] | None) -> tuple[Search | None, Mapping | None
     return Search(seed, epochs), grid
 
 
-def _check_search(search: Search, rows: list[Row], vary: Mapping) -> None:
+def _check_search(search: Search, rows: list[Row], vary: _Grid) -> None:
     for number, row in enumerate(rows):
         place = f"rows[{number}]"
         if row.after is not None:
@@ -208,7 +210,7 @@ def _seeds(values: list[Any]) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _grid(place: str, table: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+def _grid(place: str, table: dict[str, Any]) -> _Grid:
     found = {}
     for name, values in table.items():
         if not isinstance(values, list) or not values:

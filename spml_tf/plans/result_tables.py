@@ -108,7 +108,9 @@ def lines(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[Line]:
             if own:
                 val, test = _spread(own, "val_map"), _spread(own, "test_map")
                 found.append(Line(row.name, value, len(own), val, test, row.paper, None))
-    means = {(line.row, line.value): line.test[0] for line in found if line.test}
+    means: dict[tuple[str | None, str], float] = {
+        (line.row, line.value): line.test[0] for line in found if line.test
+    }
     return [dataclasses.replace(line, gap=_gap(plan, means, line)) for line in found]
 
 
@@ -119,7 +121,7 @@ def _spread(rows: Sequence[Mapping[str, Any]], column: str) -> tuple[float, floa
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def _gap(plan: Plan, means: Mapping[tuple[str, str], float], line: Line) -> float | None:
+def _gap(plan: Plan, means: Mapping[tuple[str | None, str], float], line: Line) -> float | None:
     keys = ((name, line.value) for name in (plan.baseline, plan.oracle, line.row))
     low, high, own = (means.get(key) for key in keys)
     if low is None or high is None or own is None or low == high:

@@ -70,7 +70,8 @@ class _Process:
         return (time.monotonic() - self.began) / 60
 
     def close(self) -> None:
-        self.process.stdin.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         self.log.close()
 
 
@@ -78,7 +79,7 @@ def work(
     jobs: Sequence[Job],
     processes: int,
     starting: Callable[[Job], None],
-    finished: Callable[[Job], None],
+    finished: Callable[[Job], object],
 ) -> dict[str, str]:
     """Trains what is not finished, in order; a job that fails leaves the others alone.
 
@@ -109,7 +110,8 @@ def work(
                         running.append(_start(job, f"{len(jobs) - len(waiting)} of {len(jobs)}"))
             if not running:  # what is left waits for runs that failed
                 for job in waiting:
-                    failures[job.name] = f"{job.after.path.name}, which it follows, failed"
+                    if job.after is not None:
+                        failures[job.name] = f"{job.after.path.name}, which it follows, failed"
                 break
             time.sleep(_PAUSE)
             for one in [x for x in running if x.process.poll() is not None]:
@@ -138,8 +140,8 @@ def _signals_later() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for received in came:
+            signal.raise_signal(received)
 
 
 def _start(job: Job, number: str) -> _Process:

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,9 +56,20 @@ class Snapshots:
         kept = self.epochs <= epoch
         return self._with(*(x[kept] for x in self._by_epoch()))
 
-    def extended(self, epoch: int, maps: NDArray, scores: NDArray, codes: NDArray) -> Snapshots:
+    def extended(
+        self,
+        epoch: int,
+        maps: NDArray[np.floating],
+        scores: NDArray[np.float32],
+        codes: NDArray[np.int8],
+    ) -> Snapshots:
         """These and those of one epoch more: maps [I, W, W, L], scores and codes [I, L]."""
-        new = (np.int64(epoch), maps.astype(np.float16), scores, codes)
+        new: tuple[NDArray[Any], ...] = (
+            np.array(epoch, np.int64),
+            maps.astype(np.float16),
+            scores,
+            codes,
+        )
         pairs = zip(self._by_epoch(), new, strict=True)
         return self._with(*(np.concatenate([old, one[None]]) for old, one in pairs))
 
@@ -66,10 +78,10 @@ class Snapshots:
         with replaced(path) as temporary:
             np.savez(temporary, **{x.name: getattr(self, x.name) for x in dataclasses.fields(self)})
 
-    def _by_epoch(self) -> tuple[NDArray, ...]:
+    def _by_epoch(self) -> tuple[NDArray[Any], ...]:
         return self.epochs, self.maps, self.scores, self.codes
 
-    def _with(self, *arrays: NDArray) -> Snapshots:
+    def _with(self, *arrays: NDArray[Any]) -> Snapshots:
         names = ("epochs", "maps", "scores", "codes")
         return dataclasses.replace(self, **dict(zip(names, arrays, strict=True)))
 

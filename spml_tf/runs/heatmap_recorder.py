@@ -8,12 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from spml_tf.runs import heatmap_history
 from spml_tf.datasets import pipeline
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.splits import Splits
 from spml_tf.drawing import overlays
+from spml_tf.runs import heatmap_history
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 
@@ -80,10 +81,13 @@ class HeatmapRecorder(keras.callbacks.Callback):
         if epoch == 0 or (epoch + 1) % every == 0:
             self._show(epoch + 1)
 
-    def _maps(self, index: tf.Tensor) -> np.ndarray:
+    def _maps(self, index: tf.Tensor) -> NDArray[np.float32]:
         """[I, W, W, L] float32, NaN where there is none."""
         if self.model.ema_heatmaps is None:
-            return tf.sigmoid(self.model.network(self.inputs, training=False)).numpy()
+            found: NDArray[np.float32] = tf.sigmoid(
+                self.model.network(self.inputs, training=False)
+            ).numpy()
+            return found
         maps, visited = self.model.ema_heatmaps.all_classes(index)
         return np.where(visited.numpy(), maps.numpy(), np.nan)
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
@@ -40,7 +41,11 @@ class RunRecorder(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, run: RunFolder, labels: np.ndarray, observed: np.ndarray, first_epoch: int = 0
+        self,
+        run: RunFolder,
+        labels: NDArray[np.int8],
+        observed: NDArray[np.int8],
+        first_epoch: int = 0,
     ) -> None:
         super().__init__()
         self.run, self.truth, self.observed = run, labels, observed
@@ -88,7 +93,7 @@ class RunRecorder(keras.callbacks.Callback):
         self.events.flush()
 
 
-def scores_by_kind(bank: EMABank, labels: keras.Variable) -> dict[str, np.ndarray]:
+def scores_by_kind(bank: EMABank, labels: keras.Variable) -> dict[str, NDArray[np.float32]]:
     """The average scores s of eq. 4 by what is known of their labels.
 
     Args:

@@ -61,7 +61,7 @@ class RunFolder:
             UserError: where there is no run, or its record cannot be read.
         """
         try:
-            return json.loads(self.record.read_text("utf-8"))
+            record: dict[str, Any] = json.loads(self.record.read_text("utf-8"))
         except FileNotFoundError:
             raise UserError(
                 f"{self.path}: no run here (run.json is missing); train one with "
@@ -69,10 +69,12 @@ class RunFolder:
             ) from None
         except (OSError, ValueError) as error:
             raise UserError(f"{self.record}: cannot be read ({error})") from None
+        return record
 
     def read_metrics(self) -> dict[str, Any]:
         """metrics.json of a finished run."""
-        return json.loads(self.metrics.read_text("utf-8"))
+        metrics: dict[str, Any] = json.loads(self.metrics.read_text("utf-8"))
+        return metrics
 
     def check_finished(self) -> None:
         """Raises UserError where there is no run, or its training has not come to its end."""

@@ -9,12 +9,14 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import flags
 
 from spml_tf.system.errors import UserError
 from spml_tf.system.keras_import import BackendError, require_tensorflow_backend
+
+_Options = TypeVar("_Options")
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
@@ -30,6 +32,7 @@ def flag_field(
     kind: type = str,
     choices: tuple[str, ...] | None = None,
     group: str | None = None,
+    required: bool = False,
 ) -> Any:
     """A dataclass field that `run` turns into a flag.
 
@@ -40,10 +43,17 @@ def flag_field(
         choices: the values allowed, None for any.
         group: heading of the flag in --help; None means the attribute `group` of the class that
             declares the field, and where it has none the flag stands first, without a heading.
+        required: refuse a command line without it, or with an empty text.
     """
     return dataclasses.field(
         default=default,
-        metadata={"help": text, "kind": kind, "choices": choices, "group": group},
+        metadata={
+            "help": text,
+            "kind": kind,
+            "choices": choices,
+            "group": group,
+            "required": required,
+        },
     )
 
 
@@ -56,25 +66,26 @@ def word_field(choices: tuple[str, ...]) -> Any:
     return dataclasses.field(default="", metadata={"word": choices})
 
 
-def _flag_fields(options: type) -> list[dataclasses.Field]:
+def _flag_fields(options: type) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(options) if "word" not in field.metadata]
 
 
 def _define(values: flags.FlagValues, options: type) -> None:
     for field in _flag_fields(options):
         text, kind, choices = (field.metadata[x] for x in ("help", "kind", "choices"))
+        default: Any = field.default
         if choices:
-            flags.DEFINE_enum(field.name, field.default, choices, text, flag_values=values)
+            flags.DEFINE_enum(field.name, default, choices, text, flag_values=values)
         else:
-            _DEFINE[kind](field.name, field.default, text, flag_values=values)
+            _DEFINE[kind](field.name, default, text, flag_values=values)
 
 
-def _grouped(options: type) -> dict[str, list[dataclasses.Field]]:
+def _grouped(options: type) -> dict[str, list[dataclasses.Field[Any]]]:
     """The flags by their headings; those without a heading come first."""
     declared_by = {
         name: base for base in reversed(options.__mro__) for name in inspect.get_annotations(base)
     }
-    groups: dict[str, list[dataclasses.Field]] = {"": []}
+    groups: dict[str, list[dataclasses.Field[Any]]] = {"": []}
     for field in _flag_fields(options):
         group = field.metadata["group"]
         if group is None:
@@ -83,7 +94,7 @@ def _grouped(options: type) -> dict[str, list[dataclasses.Field]]:
     return groups
 
 
-def _flag_help(field: dataclasses.Field) -> list[str]:
+def _flag_help(field: dataclasses.Field[Any]) -> list[str]:
     choices = field.metadata["choices"]
     values = f"={'|'.join(choices)}" if choices else ""
     default = "" if field.default is None else f" (default: {field.default})"
@@ -101,7 +112,7 @@ def _help(options: type, usage: str) -> str:
     return "\n".join(lines)
 
 
-def parse(argv: Sequence[str], options: type, usage: str) -> Any:
+def parse(argv: Sequence[str], options: type[_Options], usage: str) -> _Options:
     """Reads flags and flagfiles.
 
     Args:
@@ -114,7 +125,7 @@ def parse(argv: Sequence[str], options: type, usage: str) -> Any:
 
     Raises:
         UserError: for a flag that does not exist, a value that does not fit, stray words, or a word
-            that is missing.
+            or flag that is missing.
         SystemExit: after --help.
     """
     values = flags.FlagValues()
@@ -129,7 +140,11 @@ def parse(argv: Sequence[str], options: type, usage: str) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
     words = _words(options, stray)
-    return options(**{f.name: values[f.name].value for f in _flag_fields(options)}, **words)
+    given = {field.name: values[field.name].value for field in _flag_fields(options)}
+    for field in _flag_fields(options):
+        if field.metadata["required"] and given[field.name] in (None, ""):
+            raise UserError(f"--{field.name} is missing; see --help")
+    return options(**given, **words)
 
 
 def _words(options: type, stray: Sequence[str]) -> dict[str, str]:
@@ -203,9 +218,9 @@ def import_tensorflow() -> None:
 
 def run(
     argv: Sequence[str] | None,
-    options: type,
+    options: type[_Options],
     usage: str,
-    action: Callable[[Any], None],
+    action: Callable[[_Options], None],
     tensorflow: bool = True,
 ) -> int:
     """Runs a command: 0 when it is done, 1 after a user's mistake, 130 when interrupted.

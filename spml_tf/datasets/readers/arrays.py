@@ -14,6 +14,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -235,7 +236,7 @@ def _read_matrix(path: Path) -> NDArray[np.int8]:
     return matrix
 
 
-def _open(path: Path) -> NDArray:
+def _open(path: Path) -> NDArray[Any]:
     """An array that stays in its file; pickled objects, which could run code, are refused."""
     try:
         return np.lib.format.open_memmap(path, mode="r")

@@ -9,6 +9,7 @@ the same seed gives the same bytes with other releases and on other machines.
 from __future__ import annotations
 
 import functools
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ _VISIBLE = 64
 _CHUNK = 500
 
 Boxes = NDArray[np.float32]
+_Number = TypeVar("_Number", np.int16, np.float64)
 
 
 def load(data_dir: str | None = None, split: str = "train", seed: int = DEFAULT_SEED) -> Examples:
@@ -158,7 +160,8 @@ def _pixel_noise(rng: np.random.RandomState, shape: tuple[int, ...]) -> NDArray[
     # The difference of two uniform bytes has a standard deviation of 104.
     drawn = np.frombuffer(rng.bytes(2 * size), np.uint8).reshape((2, *shape)).astype(np.int16)
     strength = rng.randint(4, 12, (shape[0], 1, 1, 1)).astype(np.int16)
-    return (drawn[0] - drawn[1]) * strength // np.int16(104)
+    noise: NDArray[np.int16] = (drawn[0] - drawn[1]) * strength // np.int16(104)
+    return noise
 
 
 def _paste_digits(
@@ -231,7 +234,7 @@ def _opacity(source: int, size: int) -> NDArray[np.int16]:
     return _trim(opacity, _VISIBLE)
 
 
-def _trim(picture: NDArray, threshold: float) -> NDArray:
+def _trim(picture: NDArray[_Number], threshold: float) -> NDArray[_Number]:
     """The smallest window with all values of at least the threshold."""
     rows, columns = np.nonzero(picture >= threshold)
     return picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
@@ -245,4 +248,7 @@ def _enlarging(old: int, new: int) -> NDArray[np.float64]:
     if old == 1:
         return np.ones((new, 1))
     zoom = (new / old, 1)
-    return ndimage.zoom(np.eye(old), zoom, order=3, mode="grid-mirror", grid_mode=True)
+    enlarging: NDArray[np.float64] = ndimage.zoom(
+        np.eye(old), zoom, order=3, mode="grid-mirror", grid_mode=True
+    )
+    return enlarging

@@ -75,7 +75,7 @@ def load(
     _check_names(dataset, [record["name"] for record in records])
     labels = _label_matrix(records, len(class_names), exhaustive, DIFFICULT_RULES[difficult])
     kept = np.flatnonzero((labels == POSITIVE).any(axis=1))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(kept) < len(records):
         notes = (
             f"{len(records) - len(kept)} of {len(records)} images of tfds:{dataset} {split} have "
@@ -182,7 +182,7 @@ def _records(
             spec[name] = tf.io.RaggedFeature(kind)
 
     def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
-        parsed = tf.io.parse_single_example(record, spec)
+        parsed: dict[str, tf.Tensor] = tf.io.parse_single_example(record, spec)
         image = parsed.pop("image")
         parsed["bytes"] = tf.strings.length(record)
         if "objects/area" in spec:
