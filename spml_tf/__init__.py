@@ -15,7 +15,8 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "SPMLModel": "training.model", "load_network": "networks", "UserError": "system.errors",
-    "MeanAveragePrecision": "evaluation.metrics",
+    "MeanAveragePrecision": "evaluation.metrics", "register": "registration",
+    "option": "system.options",
 }  # fmt: skip
 _MODULES = (
     "banks", "datasets", "evaluation", "figures", "labels", "losses", "networks", "pages", "plans",

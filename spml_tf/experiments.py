@@ -46,6 +46,7 @@ class _Options:
     only: str | None = cli.flag_field(
         None, "Comma-separated rows or methods: run these, and the rows they follow, only."
     )
+    plugins: str | None = cli.plugins_field()
 
 
 class _Experiment:
@@ -65,7 +66,7 @@ class _Experiment:
         jobs = []
         for run in found:
             after = RunFolder(self.folder / place / run.after) if run.after else None
-            others = {"data_dir": self.options.data_dir, "threads": self.options.threads}
+            others = {x: getattr(self.options, x) for x in ("data_dir", "threads", "plugins")}
             try:
                 settings = resolve(
                     run.settings(initial_banks=str(after.path) if after else None, **others)
@@ -254,22 +255,10 @@ def _locked(folder: Path) -> Iterator[None]:
         raise UserError(f"--output_dir={folder}: cannot be used ({error})") from None
 
 
-def _check_methods(path: str, plan: Plan) -> None:
-    cli.import_tensorflow()
-    from spml_tf.training import methods
-
-    for number, row in enumerate(plan.rows):
-        try:
-            methods.parse_method(row.method)
-        except ValueError as error:
-            raise UserError(f"{path}: rows[{number}].method: {error}") from None
-
-
 def _action(options: _Options) -> None:
     check_range("processes", options.processes, 1, 1024)
     check_range("threads", options.threads, 0, 1024)
     experiment = _Experiment(options)
-    _check_methods(options.plan, experiment.plan)
     with _locked(experiment.folder):
         experiment.check()
         try:

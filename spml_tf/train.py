@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spml_tf.runs.settings import Settings, resolve
-from spml_tf.system import cli
+from spml_tf.runs.settings import Settings, resolve, settings_class
+from spml_tf.system import cli, plugins
 from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,10 +67,13 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
             "class_names": list(data.train.class_names),
             "images": {name: len(part) for name, part in data.parts.items()},
             "notes": list(data.notes),
+            "plugins": plugins.digests(settings.plugins or ""),
             **run_folder.machine(),
         }
         model = None if run.metrics.exists() else _build(settings, data)
-        recorders = heatmap_recorder.recorders(run, settings, data)
+        if model is not None:
+            bank = model.ema_heatmaps is not None
+            recorders = heatmap_recorder.recorders(run, settings, data, bank)
         resumed = run.start(settings, facts)
         if model is not None:
             model.optimizer.build(model.trainable_variables)
@@ -97,39 +100,38 @@ def _prepare_tensorflow(settings: Settings) -> None:
 
 def _build(settings: Settings, data: Splits) -> SPMLModel:
     from spml_tf.evaluation.metrics import MeanAveragePrecision
-    from spml_tf.training import methods
+    from spml_tf.training import recipes
     from spml_tf.training.model import SPMLModel
 
     try:
-        method, _ = methods.parse_method(settings.method)
+        of_method = settings.of_method()
     except ValueError as error:
         raise UserError(f"--method={settings.method}: {error}") from None
-    if method.needs_k and data.positives_per_image is None:
+    if recipes.needs_k(settings.method) and data.positives_per_image is None:
         raise UserError(
             "--positives_per_image is missing and no validation image is fully labelled: count "
             "the classes that truly appear in 50 training photos and give their mean"
         )
-    model = SPMLModel(
-        _network(settings, data.train.class_names),
-        len(data.train),
-        settings.method,
-        data.positives_per_image,
-        warmup_epochs=settings.warmup_epochs,
-        freeze_batch_norm=settings.freeze_batch_norm,
-        selection_start_epoch=settings.selection_start_epoch,
-        selection_budget=data.selection_budget(settings.selection_budget),
-        consistency_start_epoch=settings.consistency_start_epoch,
-        consistency_weight=settings.consistency_weight,
-        ema_momentum=settings.ema_momentum,
-        entropy_weight=settings.entropy_weight,
-        large_loss_rate=settings.large_loss_rate,
-        heatmap_size=settings.heatmap_size,
-        heatmap_classes=settings.heatmap_classes,
-        bank_dtype=settings.bank_dtype,
-        seed=settings.seed,
-        train_metrics=data.observed.size <= _TRAIN_METRICS_UP_TO,
+    of_method.pop("positives_per_image", None)
+    if "selection_budget" in of_method:
+        of_method["selection_budget"] = data.selection_budget(settings.selection_budget)
+    network = _network(settings, data.train.class_names)
+    try:
+        model = SPMLModel(
+            network,
+            len(data.train),
+            settings.method,
+            data.positives_per_image,
+            **settings.of_model(),
+            **of_method,
+            seed=settings.seed,
+            train_metrics=data.observed.size <= _TRAIN_METRICS_UP_TO,
+        )
+    except ValueError as error:
+        raise UserError(f"--method={settings.method}: {error}") from None
+    model.compile(
+        optimizer=_optimizer(settings, len(data.train), model), metrics=[MeanAveragePrecision()]
     )
-    model.compile(optimizer=_optimizer(settings, len(data.train)), metrics=[MeanAveragePrecision()])
     if settings.initial_banks:
         _load_banks(model, settings, data)
     model.set_labels(data.observed)
@@ -163,12 +165,12 @@ def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
     )
 
 
-def _optimizer(settings: Settings, num_images: int) -> keras.optimizers.Optimizer:
-    """Adam for backbone and head; a schedule's end is the last step of the run."""
+def _optimizer(settings: Settings, num_images: int, model: SPMLModel) -> keras.optimizers.Optimizer:
+    """Adam for backbone, head and parts; a schedule's end is the last step of the run."""
     import keras
 
     from spml_tf.datasets import pipeline
-    from spml_tf.training import methods, optimizers
+    from spml_tf.training import optimizers
 
     steps = pipeline.steps_per_epoch(num_images, settings.batch_size)
 
@@ -177,13 +179,11 @@ def _optimizer(settings: Settings, num_images: int) -> keras.optimizers.Optimize
             return keras.optimizers.Adam(rate)
         return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
 
-    estimates = None
-    if methods.parse_method(settings.method)[0].estimates:
-        estimates = adam(settings.estimates_learning_rate, settings.epochs)
+    own = [weight for part in model.parts for weight in part.trainable_variables]
     return optimizers.head_and_backbone(
         adam(settings.learning_rate, settings.epochs - settings.warmup_epochs),
         adam(settings.head_learning_rate, settings.epochs),
-        estimates,
+        {adam(settings.estimates_learning_rate, settings.epochs): own} if own else {},
     )
 
 
@@ -282,7 +282,7 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
 def _action(options: _Options) -> None:
     values = dataclasses.asdict(options)
     output_dir = values.pop("output_dir")
-    settings = Settings(**values)
+    settings = settings_class()(**values)
     if output_dir is None:
         output_dir = f"runs/{settings.dataset}_{settings.method}_{settings.seed}"
     results = train(settings, output_dir)
@@ -297,7 +297,7 @@ def _text(value: float | None) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    return cli.run(argv, _Options, _USAGE, _action)
+    return cli.run(argv, _Options, _USAGE, _action, extend=settings_class)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_tf import losses
-from spml_tf.training import methods
+from spml_tf.training import parts, recipes
 
 LN2 = np.log(2.0)
 LN4 = np.log(4.0)
@@ -32,11 +32,18 @@ FUNCTIONS = {
 }
 
 
+def loss_of(name: str) -> keras.losses.Loss:
+    """The loss of a method, as it is trained with: on logits."""
+    known = {"positives_per_image": 2.0}
+    values = {flag: known[flag] for flag in recipes.flags_of(name) if flag in known}
+    return parts.recipe_of(name, values).terms[0].loss
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_by_hand(name):
     labels, logits = tf.constant(LABELS, tf.int8), tf.constant(LOGITS, tf.float64)
     np.testing.assert_allclose(FUNCTIONS[name](labels, logits), [BY_HAND[name]], rtol=1e-12)
-    loss = methods.METHODS[name].loss(from_logits=True)
+    loss = loss_of(name)
     np.testing.assert_allclose(float(loss(labels, logits)), BY_HAND[name], rtol=1e-6)
 
 
@@ -44,9 +51,7 @@ def test_by_hand(name):
 def test_the_class_is_the_batch_mean_and_survives_serialisation(name):
     labels = tf.constant([LABELS[0], [0] * 5], tf.int8)
     logits = tf.constant([LOGITS[0], [0.0] * 5])
-    loss = keras.losses.deserialize(
-        keras.losses.serialize(methods.METHODS[name].loss(from_logits=True))
-    )
+    loss = keras.losses.deserialize(keras.losses.serialize(loss_of(name)))
     np.testing.assert_allclose(float(loss(labels, logits)), (BY_HAND[name] + LN2) / 2, rtol=1e-6)
 
 
@@ -149,8 +154,17 @@ def test_targets_carry_no_gradient():
 
 
 def test_method_names():
-    assert methods.parse_method("en+scl") == (methods.METHODS["en"], "scl")
-    assert methods.parse_method("bce") == (methods.METHODS["bce"], "")
-    for wrong in ("", "xx", "en+", "en+xx", "en+scl+cl", "+scl"):
+    names = {name: [part.part for part in recipes.parts_of(name)] for name in ("bce", "en+scl")}
+    assert names == {
+        "bce": ["spml_tf.losses:KnownBinaryCrossentropy"],
+        "en+scl": [
+            "spml_tf.losses:ExpectedNegative",
+            "spml_tf.training.rules:ExpectedPositives",
+            "spml_tf.training.terms:SpatialConsistency",
+        ],
+    }
+    for wrong in ("", "xx", "en+", "en+xx", "en+scl+scl", "+scl", "scl"):
         with pytest.raises(ValueError, match="must be one of bce, an, an_ls, .*, asl, alone or"):
-            methods.parse_method(wrong)
+            recipes.parts_of(wrong)
+    with pytest.raises(ValueError, match="two terms of a recipe report their value"):
+        parts.recipe_of("an+scl+cl", {})

@@ -13,7 +13,7 @@ import tensorflow as tf
 import spml_tf
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli
-from spml_tf.training import methods
+from spml_tf.training import recipes
 
 ROOT = Path(__file__).parent.parent
 # What each folder may import of the others; commands, at the top level, may import all.
@@ -25,10 +25,11 @@ ALLOWED = {
     "banks": "labels system losses",
     "networks": "system",
     "training": "labels system losses banks networks",
+    "registration": "system networks training",
     "datasets": "labels system drawing",
     "evaluation": "labels system banks datasets",
     "runs": "labels system drawing banks networks training datasets evaluation",
-    "plans": "system drawing runs",
+    "plans": "system drawing training runs",
     "figures": "labels system drawing networks datasets evaluation runs",
     "pages": "labels system drawing networks datasets evaluation runs",
 }
@@ -108,7 +109,7 @@ def test_flagfiles_are_whole(path):
     assert re.match(r"# .+\n# python -m spml_tf.train --flagfile=experiments/", text)
     assert str(path.relative_to(ROOT)) in text
     settings = cli.parse([f"--flagfile={path}", "--data_dir=x"], Settings, "")
-    methods.parse_method(settings.method)
+    recipes.parts_of(settings.method)
     assert resolve(settings).epochs > 1
 
 

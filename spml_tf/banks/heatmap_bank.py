@@ -27,7 +27,12 @@ class HeatmapBank(EMABank):
         super().__init__(num_images, num_classes, grid, **{"name": "ema_heatmaps", **kwargs})
 
     def consistency(
-        self, maps: tf.Tensor, index: tf.Tensor, box: tf.Tensor, flip: tf.Tensor
+        self,
+        maps: tf.Tensor,
+        index: tf.Tensor,
+        box: tf.Tensor,
+        flip: tf.Tensor,
+        weights: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """SCL of a batch, eq. 7, against the bank before this step's update.
 
@@ -37,13 +42,14 @@ class HeatmapBank(EMABank):
             index: [B] int64, rows of the images.
             box: [B, 4] float32, the crops.
             flip: [B] bool.
+            weights: [B, L] float32, factors of the distances; None means 1.
 
         Returns:
             scalar float32, 0 where nothing has been visited.
         """
         known = self.read(index)
         target = warping.masked_to_crop_frame(*known, box, flip, tf.shape(maps)[1])
-        return losses.spatial_consistency(maps, *target)
+        return losses.spatial_consistency(maps, *target, weights=weights)
 
     def update(
         self,
@@ -51,7 +57,7 @@ class HeatmapBank(EMABank):
         index: tf.Tensor,
         box: tf.Tensor,
         flip: tf.Tensor,
-        scores: tf.Tensor,
+        scores: tf.Tensor | None,
         codes: tf.Tensor,
     ) -> None:
         """Moves the bank towards a batch's maps in the cells that the crops cover.
@@ -120,12 +126,20 @@ class CompactHeatmapBank(HeatmapBank):
             )  # fmt: skip
 
     def consistency(
-        self, maps: tf.Tensor, index: tf.Tensor, box: tf.Tensor, flip: tf.Tensor
+        self,
+        maps: tf.Tensor,
+        index: tf.Tensor,
+        box: tf.Tensor,
+        flip: tf.Tensor,
+        weights: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """SCL over the classes that are kept; arguments and result as in `HeatmapBank`."""
-        own = _of_classes(maps, tf.gather(self.classes.value, index))
+        classes = tf.gather(self.classes.value, index)
+        own = _of_classes(maps, classes)
+        if weights is not None:
+            weights = tf.gather(weights, tf.maximum(classes, 0), axis=1, batch_dims=1)
         target = warping.masked_to_crop_frame(*self.read(index), box, flip, tf.shape(maps)[1])
-        return losses.sparse_spatial_consistency(own, *target, self.num_classes)
+        return losses.sparse_spatial_consistency(own, *target, self.num_classes, weights=weights)
 
     def update(
         self,
@@ -133,7 +147,7 @@ class CompactHeatmapBank(HeatmapBank):
         index: tf.Tensor,
         box: tf.Tensor,
         flip: tf.Tensor,
-        scores: tf.Tensor,
+        scores: tf.Tensor | None,
         codes: tf.Tensor,
     ) -> None:
         """Chooses the classes to keep and moves their maps; arguments as in `HeatmapBank`."""

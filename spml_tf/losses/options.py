@@ -13,11 +13,12 @@ class EntropyMaximizationOptions(Options):
     )
 
 
-class ExpectedPositiveRegularizationOptions(Options):
-    """The option of `ExpectedPositiveRegularization`."""
+class PositivesPerImageOptions(Options):
+    """K, which every loss, rule and term that counts positives must know."""
 
     positives_per_image: float = option(
-        help="K, the mean number of true positives per image (count 50 images to estimate it).",
+        help="K: mean number of true positives per training image. Default: the mean over the "
+        "fully labelled validation images.",
         low=1e-6,
         high=1e6,
         flag="positives_per_image",

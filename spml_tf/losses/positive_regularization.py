@@ -10,7 +10,7 @@ import tensorflow as tf
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.losses.cross_entropy import known_binary_crossentropy, soft_cross_entropy
 from spml_tf.losses.label_loss import LabelLoss, mean_over_classes
-from spml_tf.losses.options import ExpectedPositiveRegularizationOptions
+from spml_tf.losses.options import PositivesPerImageOptions
 
 # Initial estimates of ROLE: of observed positives, of observed negatives, bound of the others.
 ROLE_POSITIVE, ROLE_NEGATIVE, ROLE_UNKNOWN = 0.995, 0.005, 0.6
@@ -51,7 +51,7 @@ def expected_positive_regularization(
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class ExpectedPositiveRegularization(LabelLoss, ExpectedPositiveRegularizationOptions):
+class ExpectedPositiveRegularization(LabelLoss, PositivesPerImageOptions):
     """`expected_positive_regularization` (EPR) as a Keras loss.
 
     Args:

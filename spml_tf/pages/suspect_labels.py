@@ -30,7 +30,7 @@ def read_checkpoint(run: RunFolder, data: Splits) -> Checkpoint:
     Raises:
         UserError: the checkpoint is missing, broken or of other images.
     """
-    saved = checkpoint_contents.read_checkpoint(run.checkpoint)
+    saved = checkpoint_contents.read_checkpoint(run.checkpoint, data.observed)
     if saved.scores.shape != data.observed.shape:
         raise UserError(f"{run.checkpoint}: is of other images or classes; train this run again")
     return saved

@@ -9,14 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from spml_tf.runs.settings import Settings
+from spml_tf.runs.settings import Settings, declared_options, settings_class
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-
-# Flags that count epochs, with the value at which they count none.
-_EPOCHS = {"warmup_epochs": 0, "selection_start_epoch": 1, "consistency_start_epoch": 1}
-# Methods whose --large_loss_rate adds up over the epochs.
-_RATED = ("ll_r", "ll_ct", "ll_cp")
+from spml_tf.training import recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +114,7 @@ class Run:
         Args:
             others: what the plan leaves to the command; None is not given.
         """
-        settings = cli.parse([f"--{k}={v}" for k, v in self.flags.items()], Settings, "")
+        settings = cli.parse([f"--{k}={v}" for k, v in self.flags.items()], settings_class(), "")
         given = {name: value for name, value in others.items() if value is not None}
         return dataclasses.replace(settings, **given)
 
@@ -202,14 +198,14 @@ def search_runs(plan: Plan) -> list[Run]:
 def _shortened(flags: Mapping[str, str], epochs: int) -> dict[str, str]:
     ratio = epochs / int(flags["epochs"])
     found = {**flags, "epochs": str(epochs)}
-    for name, none in _EPOCHS.items():
-        if name in flags:
-            value = int(flags[name])
+    own = recipes.flags_of(flags["method"])
+    for name, option in declared_options().items():
+        if option.scales in ("epoch", "epochs") and name in flags:
+            value, none = int(flags[name]), 1 if option.scales == "epoch" else 0
             least = min(value, 2) if none else 0
             found[name] = str(max(least, none + round((value - none) * ratio)))
-    if "large_loss_rate" in flags or flags["method"].split("+")[0] in _RATED:
-        rate = float(flags.get("large_loss_rate", Settings.large_loss_rate))
-        found["large_loss_rate"] = str(rate / ratio)
+        if option.scales == "rate" and (name in flags or name in own):
+            found[name] = str(float(flags.get(name, option.default)) / ratio)
     return found
 
 

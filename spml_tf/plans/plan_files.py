@@ -15,18 +15,19 @@ from typing import Any
 from absl import flags as absl_flags
 
 from spml_tf.plans.plan import Plan, Row, Search, runs, search_runs
-from spml_tf.runs.settings import Settings
+from spml_tf.runs.settings import settings_class
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
+from spml_tf.training import recipes
 
 # Flags that a plan says in another way.
 _ELSEWHERE = {
     "method": "it is a key of each row",
     "seed": "it follows from seeds = [0, 1, 2]",
     "threads": "give it to the command, it does not change results",
+    "plugins": "give it to the command, which loads them before it reads the plan",
 }
-_FLAGS = tuple(field.name for field in dataclasses.fields(Settings))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.-]{0,79}")
 _NAME_BYTES = 200  # of a run's folder: systems allow 255, and its log has an ending
 _REQUIRED = object()
@@ -60,6 +61,10 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return plan
+
+
+def _known_flags() -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(settings_class()))
 
 
 def _plan(table: dict[str, Any], folder: Path) -> Plan:
@@ -119,6 +124,10 @@ class _RowReader:
             )
         filed = _flagfile(f"{place}.flagfile", self.folder, _get(place, table, "flagfile", str, ""))
         method = _get(place, table, "method", str, filed.pop("method", _REQUIRED))
+        try:
+            recipes.parts_of(method)
+        except ValueError as error:
+            raise UserError(f"{place}.method: {error}") from None
         own = _flags(f"{place}.flags", _get(place, table, "flags", dict, {}))
         flags = {**self.common, **filed, **own}
         paper = _get(place, table, "paper", float, None)
@@ -148,12 +157,12 @@ def _flagfile(place: str, folder: Path, name: str) -> dict[str, str]:
     try:
         read_text(folder / name, "give a flagfile, seen from the plan's folder")
         word = f"--flagfile={folder / name}"
-        given = cli.parse([word], Settings, "")
+        given = cli.parse([word], settings_class(), "")
         words = absl_flags.FlagValues().read_flags_from_files([word])
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
     flags = [x.lstrip("-").partition("=")[0] for x in words if x.startswith("-")]
-    flags = [flag if flag in _FLAGS else flag.removeprefix("no") for flag in flags]
+    flags = [flag if flag in _known_flags() else flag.removeprefix("no") for flag in flags]
     found = {flag: getattr(given, flag) for flag in dict.fromkeys(flags)}
     method = {"method": found.pop("method")} if "method" in found else {}
     return {**method, **_flags(place, found)}
@@ -225,16 +234,17 @@ def _flags(place: str, table: dict[str, Any]) -> dict[str, str]:
     """Texts of flags, as the command line's own parser reads them."""
     found = {}
     for name, value in table.items():
-        if name not in _FLAGS:
+        if name not in _known_flags():
             known = "; python -m spml_tf.train --help lists them"
-            raise UserError(f"{place}.{name}: there is no such flag{_guess(name, _FLAGS, known)}")
+            guess = _guess(name, _known_flags(), known)
+            raise UserError(f"{place}.{name}: there is no such flag{guess}")
         if name in _ELSEWHERE:
             raise UserError(f"{place}.{name}: not here; {_ELSEWHERE[name]}")
         if not isinstance(value, str | int | float):
             raise UserError(f"{place}.{name}: {value!r} must be text, a number or a bool")
         _line(f"{place}.{name}", str(value))
         try:
-            read = getattr(cli.parse([f"--{name}={value}"], Settings, ""), name)
+            read = getattr(cli.parse([f"--{name}={value}"], settings_class(), ""), name)
         except UserError as error:
             raise UserError(f"{place}.{name}: {error}") from None
         found[name] = str(read).lower() if isinstance(read, bool) else str(read)

@@ -29,23 +29,33 @@ class Checkpoint:
     epochs_selected: NDArray[np.uint8] | None
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str], observed: NDArray[np.int8]) -> Checkpoint:
     """Reads the score bank and the labels.
 
     Args:
         path: the file checkpoint/state.weights.h5 of a run.
+        observed: int8 [N, L] in {1, 0, -1}, the labels trained on; they stand for the labels where
+            the method keeps no marks.
 
     Returns:
         What it holds.
 
     Raises:
-        UserError: the file is missing or cannot be read.
+        UserError: the file is missing, cannot be read, or is of a run without averages.
     """
+    selected = None
     try:
         with h5py.File(path) as file:
-            bank, store = file["ema_scores"]["vars"], file["label_store"]["vars"]
-            stored, visited, codes = bank["0"][...], bank["1"][...], store["0"][...]
-            selected = store["1"][...] if "1" in store else None
+            if "ema_scores" not in file:
+                raise UserError(
+                    f"{path}: holds no running averages of scores; train with --keep_scores"
+                )
+            bank = file["ema_scores"]["vars"]
+            stored, visited, codes = bank["0"][...], bank["1"][...], observed
+            if "label_store" in file:
+                store = file["label_store"]["vars"]
+                codes = store["0"][...]
+                selected = store["1"][...] if "1" in store else None
     except FileNotFoundError:
         raise UserError(f"{path}: missing; train this run again") from None
     except (OSError, KeyError) as error:

@@ -36,11 +36,15 @@ class HeatmapRecorder(keras.callbacks.Callback):
         run: the folder.
         examples: the training images.
         images: rows of those to record, at least one.
+        observed: [N, L] int8 in {1, 0, -1}, the labels trained on.
     """
 
-    def __init__(self, run: RunFolder, examples: Examples, images: Sequence[int]) -> None:
+    def __init__(
+        self, run: RunFolder, examples: Examples, images: Sequence[int], observed: NDArray[np.int8]
+    ) -> None:
         super().__init__()
         self.run, self.examples, self.images = run, examples.subset(images), list(images)
+        self.observed = observed[list(images)]
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Reads the images, and what an interrupted run has recorded.
@@ -73,13 +77,23 @@ class HeatmapRecorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         index = tf.constant(self.images, tf.int64)
-        scores = self.model.ema_scores.read(index)[0].numpy()
-        codes = tf.gather(self.model.labels.value, index).numpy()
+        scores, codes = self._scores(index), self.observed
+        if self.model.labels is not None:
+            codes = tf.gather(self.model.labels.value, index).numpy()
         self.found = self.found.extended(epoch + 1, self._maps(index), scores, codes)
         self.found.write(self.run.heatmaps)
         every = -(-self.params["epochs"] // _SHOWN_EPOCHS)
         if epoch == 0 or (epoch + 1) % every == 0:
             self._show(epoch + 1)
+
+    def _scores(self, index: tf.Tensor) -> NDArray[np.float32]:
+        """[I, L] float32, the running averages, or the network's own where there are none."""
+        if self.model.ema_scores is None:
+            scores = self.model(self.inputs, training=False)
+        else:
+            scores, _ = self.model.ema_scores.read(index)
+        found: NDArray[np.float32] = scores.numpy()
+        return found
 
     def _maps(self, index: tf.Tensor) -> NDArray[np.float32]:
         """[I, W, W, L] float32, NaN where there is none."""
@@ -104,14 +118,21 @@ class HeatmapRecorder(keras.callbacks.Callback):
         self.events.flush()
 
 
-def recorders(run: RunFolder, settings: Settings, data: Splits) -> list[HeatmapRecorder]:
+def recorders(
+    run: RunFolder, settings: Settings, data: Splits, bank: bool
+) -> list[HeatmapRecorder]:
     """The callback that --record_heatmaps asks for; an empty list where it asks for none.
+
+    Args:
+        run: the folder.
+        settings: of the run.
+        data: of the run.
+        bank: whether the method has a heatmap bank.
 
     Raises:
         UserError: it names an image that is not there, or too many.
     """
-    bank = settings.method.endswith("+scl")
     images = heatmap_history.images_to_record(
         settings.record_heatmaps, data.train.names, data.observed, bank
     )
-    return [HeatmapRecorder(run, data.train, images)] if images else []
+    return [HeatmapRecorder(run, data.train, images, data.observed)] if images else []

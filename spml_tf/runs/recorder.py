@@ -57,7 +57,7 @@ class RunRecorder(keras.callbacks.Callback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        values = {k: float(v) for k, v in logs.items() if k != "val_consistency_loss"}
+        values = {k: float(v) for k, v in logs.items()}
         row = {"epoch": epoch + 1, **values, **self._selection_quality()}
         row["seconds"] = round(time.perf_counter() - self.started, 1)
         if not self.rows or values["val_map"] > self.best:
@@ -72,7 +72,7 @@ class RunRecorder(keras.callbacks.Callback):
 
     def _selection_quality(self) -> dict[str, float]:
         """Share of the expected positives that are right, and of the missing ones found."""
-        chosen = self.model.labels.numpy() == EXPECTED
+        chosen = self.model.marked_labels(self.observed) == EXPECTED
         if not chosen.any():
             return {}
         missing = (self.truth == POSITIVE) & (self.observed == UNKNOWN)
@@ -88,12 +88,14 @@ class RunRecorder(keras.callbacks.Callback):
             for name, value in row.items():
                 if name != "epoch":
                     tf.summary.scalar(name, value)
-            for kind, scores in scores_by_kind(self.model.ema_scores, self.model.labels).items():
-                tf.summary.histogram(f"ema_scores/{kind}", scores)
+            if self.model.ema_scores is not None:
+                labels = self.model.marked_labels(self.observed)
+                for kind, scores in scores_by_kind(self.model.ema_scores, labels).items():
+                    tf.summary.histogram(f"ema_scores/{kind}", scores)
         self.events.flush()
 
 
-def scores_by_kind(bank: EMABank, labels: keras.Variable) -> dict[str, NDArray[np.float32]]:
+def scores_by_kind(bank: EMABank, labels: NDArray[np.int8]) -> dict[str, NDArray[np.float32]]:
     """The average scores s of eq. 4 by what is known of their labels.
 
     Args:
@@ -107,6 +109,6 @@ def scores_by_kind(bank: EMABank, labels: keras.Variable) -> dict[str, NDArray[n
     count, classes = labels.shape
     index = tf.range(0, count, -(-count * classes // _COUNTED), dtype=tf.int64)
     scores, visited = (x.numpy() for x in bank.read(index))
-    codes = tf.gather(labels.value, index).numpy()
+    codes = labels[index.numpy()]
     chosen = {kind: (codes == code) & visited[:, None] for kind, code in _KINDS.items()}
     return {kind: scores[mask] for kind, mask in chosen.items() if mask.any()}

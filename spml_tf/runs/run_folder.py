@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spml_tf.runs.settings import Settings
+from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import write_json, write_table, write_text
 
@@ -90,8 +90,13 @@ class RunFolder:
         """
         record = self.read_record()
         try:
-            return Settings(**record["flags"])
+            return settings_class()(**record["flags"])
         except TypeError as error:
+            if record["flags"].get("plugins"):
+                raise UserError(
+                    f"{self.path}: was trained with --plugins={record['flags']['plugins']}; give "
+                    "this flag again if you trust that code"
+                ) from None
             version = record.get("versions", {}).get("spml_tf")
             raise UserError(
                 f"{self.record}: flags of another version of spml_tf, {version} ({error})"

@@ -3,21 +3,62 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any, ClassVar
 
 from spml_tf.datasets.settings import DataSettings, check_range, resolved
-from spml_tf.system.cli import flag_field
+from spml_tf.system import plugins
+from spml_tf.system.cli import flag_field, plugins_field
 from spml_tf.system.errors import UserError
+from spml_tf.system.options import Option, Options
+from spml_tf.training import recipes
+from spml_tf.training.options import ModelOptions
 
 _IMAGE_SIZES = {"resnet50": 448, "small_residual": 64}
 
 
+def _declared() -> dict[str, tuple[Option, type[Options], str]]:
+    """What model and parts can be told, by flag: the option, its class and its name there."""
+    found = {}
+    for options in (ModelOptions, *(part.options for part in recipes.all_parts())):
+        for flag, name in options.flags().items():
+            found.setdefault(flag, (options.declared()[name], options, name))
+    return found
+
+
+def declared_options() -> dict[str, Option]:
+    """What model and parts can be told, by the names of the flags."""
+    return {flag: option for flag, (option, *_) in _declared().items()}
+
+
+def _flag(declared: Option, options: type[Options], name: str) -> Any:
+    derived = declared.required or declared.in_runs is not None
+    return flag_field(
+        None if derived else declared.default,
+        declared.help,
+        options.kind(name),
+        declared.choices,
+        options.group or None,
+    )
+
+
+def with_options_of_parts(settings: type) -> type:
+    """Adds the flags of model and parts to a class, before it becomes a dataclass."""
+    for flag, found in _declared().items():
+        if flag not in settings.__annotations__:
+            settings.__annotations__[flag] = "Any"
+            setattr(settings, flag, _flag(*found))
+    return settings
+
+
 @dataclasses.dataclass(frozen=True)
+@with_options_of_parts
 class Settings(DataSettings):
     """The flags of a training run, those about data among them. None means: derived, see `resolve`.
 
-    Attributes are described by their flags: `python -m spml_tf.train --help`.
+    The options of the model and of the parts of methods are fields too, by the names of their
+    flags. Attributes are described by their flags: `python -m spml_tf.train --help`.
     """
 
     group: ClassVar[str] = "Network and training"
@@ -43,64 +84,12 @@ class Settings(DataSettings):
     )
     method: str = flag_field(
         "en+scl",
-        "bce, an, an_ls, wan, epr, role, ll_r, ll_ct, ll_cp, en, ep, em, hill, splc or asl, alone "
-        "or followed by +cl or +scl.",
+        f"{', '.join(recipes.METHODS)}, alone or followed by "
+        f"{' or '.join(f'+{name}' for name in recipes.ADDITIONS)}.",
     )
-    positives_per_image: float | None = flag_field(
-        None,
-        "K: mean number of true positives per training image. Default: the mean over the fully "
-        "labelled validation images.",
-        float,
-    )
+    plugins: str | None = plugins_field()
     epochs: int | None = flag_field(
         None, "All epochs, warm-up included. Default: 50 from scratch, 15 otherwise.", int
-    )
-    warmup_epochs: int | None = flag_field(
-        None,
-        "First epochs, with the backbone frozen. Default: 0 from scratch, a third of --epochs "
-        "otherwise.",
-        int,
-    )
-    freeze_batch_norm: bool = flag_field(
-        False, "Keep the backbone's batch normalisation as it is (for small batches).", bool
-    )
-    selection_start_epoch: int | None = flag_field(
-        None,
-        "First epoch with expected positives, from 1. Default: after a quarter of --epochs from "
-        "scratch, after warm-up (at least 2) otherwise.",
-        int,
-    )
-    selection_budget: str = flag_field(
-        "all",
-        "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only; "
-        "global: rank the unknown labels of all classes together; validation: as unannotated, but "
-        "expect each class in the share of images that it has in the validation split.",
-        str,
-        ("all", "unannotated", "global", "validation"),
-    )
-    consistency_start_epoch: int | None = flag_field(
-        None, "First epoch with CL or SCL, from 1. Default: --selection_start_epoch.", int
-    )
-    consistency_weight: float = flag_field(0.25, "gamma of eq. 8.", float)
-    entropy_weight: float = flag_field(0.1, "alpha of the method em.", float)
-    large_loss_rate: float = flag_field(
-        0.2,
-        "delta of ll_r, ll_ct and ll_cp: percent of the labels that are marked, an epoch for the "
-        "first two.",
-        float,
-    )
-    ema_momentum: float = flag_field(0.8, "mu of eq. 4, in [0, 1).", float)
-    heatmap_size: int | None = flag_field(
-        None, "W, cells per side of the heatmap bank. Default: the network's grid.", int
-    )
-    heatmap_classes: int | None = flag_field(
-        None,
-        "Classes of each image whose heatmaps are kept: its annotated ones and those of highest "
-        "score. Default: all; 8 makes ImageNet fit into memory.",
-        int,
-    )
-    bank_dtype: str = flag_field(
-        "float32", "Storage of the banks.", str, ("float32", "float16", "uint8")
     )
     record_heatmaps: str | None = flag_field(
         None,
@@ -120,7 +109,10 @@ class Settings(DataSettings):
         None, "Adam's, of the head. Default: --learning_rate from scratch, 1e-3 otherwise.", float
     )
     estimates_learning_rate: float | None = flag_field(
-        None, "Adam's, of ROLE's label estimates. Default: 10 times --learning_rate.", float
+        None,
+        "Adam's, of ROLE's label estimates and what else a method's parts train. Default: 10 times "
+        "--learning_rate.",
+        float,
     )
     learning_rate_schedule: str = flag_field(
         "cosine", "cosine: down to 0 over the run; constant.", str, ("cosine", "constant")
@@ -139,11 +131,32 @@ class Settings(DataSettings):
     seed: int = flag_field(0, "Seed of weights, order and crops.", int)
     threads: int = flag_field(0, "CPU threads of TensorFlow; 0: all.", int)
 
+    def of_method(self) -> dict[str, Any]:
+        """The options of the method's parts by the names of their flags."""
+        return {flag: getattr(self, flag) for flag in recipes.flags_of(self.method)}
+
+    def of_model(self) -> dict[str, Any]:
+        """The options of the model."""
+        return {flag: getattr(self, flag) for flag in ModelOptions.flags()}
+
     @property
     def crop_interval(self) -> tuple[float, float]:
         """(low, high) of --crop_area."""
         low, high = self.crop_area.split(",")
         return float(low), float(high)
+
+
+def settings_class(base: type = Settings) -> type:
+    """`Settings`, or a class that inherits from it, with the flags of parts of plugins.
+
+    Args:
+        base: a dataclass.
+    """
+    known = {field.name for field in dataclasses.fields(base)}
+    new = [(f, Any, _flag(*found)) for f, found in _declared().items() if f not in known]
+    if not new:
+        return base
+    return dataclasses.make_dataclass(base.__name__, new, bases=(base,), frozen=True)
 
 
 def resolve(given: Settings) -> Settings:
@@ -163,8 +176,6 @@ def resolve(given: Settings) -> Settings:
     weights = given.weights or ("none" if network == "small_residual" else "imagenet")
     scratch = weights == "none" and not given.init_from
     epochs = given.epochs or (50 if scratch else 15)
-    warmup = _default(given.warmup_epochs, 0 if scratch else epochs // 3)
-    selection = _default(given.selection_start_epoch, _selection_start(given, scratch, epochs))
     rate = _default(given.learning_rate, 2e-3 if scratch else 5e-5)
     values = {
         **resolved(given),
@@ -172,9 +183,6 @@ def resolve(given: Settings) -> Settings:
         "weights": weights if weights in ("none", "imagenet") else _absolute(weights),
         "image_size": given.image_size or _IMAGE_SIZES.get(network, 224),
         "epochs": epochs,
-        "warmup_epochs": warmup,
-        "selection_start_epoch": selection,
-        "consistency_start_epoch": _default(given.consistency_start_epoch, selection),
         "horizontal_flip": _default(given.horizontal_flip, given.dataset != "digits"),
         "batch_size": given.batch_size or (32 if scratch else 16),
         "learning_rate": rate,
@@ -182,16 +190,21 @@ def resolve(given: Settings) -> Settings:
         "estimates_learning_rate": _default(given.estimates_learning_rate, 10 * rate),
         "initial_banks": _absolute(given.initial_banks),
         "init_from": _absolute(given.init_from),
+        "plugins": None if given.plugins is None else plugins.absolute(given.plugins),
     }
     settings = dataclasses.replace(given, **values)
+    settings = dataclasses.replace(settings, **_derived(settings, scratch))
     _check(settings)
     return settings
 
 
-def _selection_start(given: Settings, scratch: bool, epochs: int) -> int:
-    if scratch:
-        return max(2, epochs // 4 + 1)
-    return max(2, _default(given.warmup_epochs, epochs // 3) + 1)
+def _derived(settings: Settings, scratch: bool) -> dict[str, Any]:
+    """The options of model and parts that follow from the run's other flags."""
+    values = {**dataclasses.asdict(settings), "from_scratch": scratch}
+    for flag, (declared, *_) in _declared().items():
+        if values[flag] is None and declared.in_runs is not None:
+            values[flag] = declared.in_runs(values)
+    return {flag: values[flag] for flag in _declared()}
 
 
 def _default(value: Any, otherwise: Any) -> Any:
@@ -209,15 +222,15 @@ def _check(settings: Settings) -> None:
         raise UserError(f"--keep_head: means the head of --weights, not with {other}; drop one")
     for name, low, high in (
         ("image_size", 8, 1e5), ("epochs", 1, 1e6), ("warmup_epochs", 0, settings.epochs),
-        ("selection_start_epoch", 1, 1e6), ("consistency_start_epoch", 1, 1e6),
-        ("consistency_weight", 0, 1e6), ("ema_momentum", 0, 0.999999), ("batch_size", 1, 1e6),
-        ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
-        ("estimates_learning_rate", 0, 1e4), ("entropy_weight", 0, 1e3),
-        ("large_loss_rate", 0, 100), ("threads", 0, 1e4),
-        ("positives_per_image", 1e-6, 1e6), ("heatmap_size", 1, 1e4),
-        ("heatmap_classes", 1, 1e6), ("seed", 0, 2**31 - 1),
+        ("batch_size", 1, 1e6), ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
+        ("estimates_learning_rate", 0, 1e4), ("threads", 0, 1e4), ("seed", 0, 2**31 - 1),
     ):  # fmt: skip
         check_range(name, getattr(settings, name), low, high)
+    for flag, (declared, *_) in _declared().items():
+        low = -math.inf if declared.low is None else declared.low
+        high = math.inf if declared.high is None else declared.high
+        if declared.low is not None or declared.high is not None:
+            check_range(flag, getattr(settings, flag), low, high)
 
 
 def _check_crop_area(text: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
+from spml_tf.system import plugins
 from spml_tf.system.errors import UserError
 from spml_tf.system.keras_import import BackendError, require_tensorflow_backend
 
@@ -54,6 +55,15 @@ def flag_field(
             "group": group,
             "required": required,
         },
+    )
+
+
+def plugins_field() -> Any:
+    """The dataclass field --plugins: `run` loads them before it reads the other flags."""
+    return flag_field(
+        None,
+        "FILE.py or MODULE,...: code of your own that registers losses, rules, terms or networks. "
+        "It is RUN: name only files that you trust.",
     )
 
 
@@ -112,13 +122,20 @@ def _help(options: type, usage: str) -> str:
     return "\n".join(lines)
 
 
-def parse(argv: Sequence[str], options: type[_Options], usage: str) -> _Options:
+def parse(
+    argv: Sequence[str],
+    options: type[_Options],
+    usage: str,
+    extend: Callable[[type[Any]], type[Any]] | None = None,
+) -> _Options:
     """Reads flags and flagfiles.
 
     Args:
         argv: the arguments, without the program's name.
-        options: dataclass of `flag_field`s and at most one `word_field`.
+        options: dataclass of `flag_field`s and at most one `word_field`; where it has a
+            `plugins_field`, the plugins are loaded.
         usage: first lines of --help.
+        extend: adds to `options` the flags of what plugins have registered.
 
     Returns:
         An instance of `options`.
@@ -128,6 +145,7 @@ def parse(argv: Sequence[str], options: type[_Options], usage: str) -> _Options:
             or flag that is missing.
         SystemExit: after --help.
     """
+    options = _with_plugins(argv, options, extend)
     values = flags.FlagValues()
     _define(values, options)
     if any(word in ("-h", "--help", "-help", "--helpfull", "--helpshort") for word in argv):
@@ -145,6 +163,23 @@ def parse(argv: Sequence[str], options: type[_Options], usage: str) -> _Options:
         if field.metadata["required"] and given[field.name] in (None, ""):
             raise UserError(f"--{field.name} is missing; see --help")
     return options(**given, **words)
+
+
+def _with_plugins(
+    argv: Sequence[str], options: type[Any], extend: Callable[[type[Any]], type[Any]] | None
+) -> type[Any]:
+    """Loads what --plugins names; the options with the flags that it brings."""
+    if all(field.name != "plugins" for field in _flag_fields(options)):
+        return options
+    values = flags.FlagValues()
+    flags.DEFINE_string("plugins", None, "", flag_values=values)
+    with contextlib.suppress(flags.Error, OSError, UnicodeDecodeError):  # told of by `parse`
+        values(["spml_tf", *argv], known_only=True)
+    if not values.plugins:
+        return options
+    import_tensorflow()
+    plugins.load(values.plugins)
+    return options if extend is None else extend(options)
 
 
 def _words(options: type, stray: Sequence[str]) -> dict[str, str]:
@@ -222,6 +257,7 @@ def run(
     usage: str,
     action: Callable[[_Options], None],
     tensorflow: bool = True,
+    extend: Callable[[type[Any]], type[Any]] | None = None,
 ) -> int:
     """Runs a command: 0 when it is done, 1 after a user's mistake, 130 when interrupted.
 
@@ -231,12 +267,13 @@ def run(
         usage: first lines of --help.
         action: the command, called with an instance of `options`.
         tensorflow: import it first; without, an action that may need it calls `import_tensorflow`.
+        extend: as for `parse`.
 
     Returns:
         The exit code.
     """
     try:
-        given = parse(sys.argv[1:] if argv is None else argv, options, usage)
+        given = parse(sys.argv[1:] if argv is None else argv, options, usage, extend)
         if tensorflow:
             import_tensorflow()
         action(given)

@@ -139,7 +139,13 @@ class Options:
     @classmethod
     def kind(cls, name: str) -> type:
         """The type of an option's value by its annotation, None aside."""
-        hint = typing.get_type_hints(cls)[name]
+        hint: Any = type(cls.declared()[name].default)
+        for base in cls.__mro__:
+            annotation = vars(base).get("__annotations__", {}).get(name)
+            if annotation is not None:  # read by itself: others of the class may name anything
+                alone = {"__annotations__": {name: annotation}, "__module__": base.__module__}
+                hint = typing.get_type_hints(type(base.__name__, (), alone))[name]
+                break
         if isinstance(hint, types.UnionType):
             hint = next(x for x in typing.get_args(hint) if x is not type(None))
         return typing.cast(type, typing.get_origin(hint) or hint)

@@ -17,10 +17,14 @@ class EpochStart(keras.callbacks.Callback):
         self.model.begin_epoch(epoch + 1)
 
 
-def with_epoch_start(callbacks: Any) -> Any:
-    """What a user passes to `fit` as callbacks (None, one, several or a CallbackList), with it."""
+def with_epoch_start(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """What a user passes to `fit` as callbacks, with `EpochStart` in front.
+
+    Args:
+        callbacks: None, a callback, several, or a `keras.callbacks.CallbackList`, of which the
+            callbacks are taken.
+    """
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(EpochStart())
-        return callbacks
+        callbacks = callbacks.callbacks
     several = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks or []
-    return [EpochStart(), *several]
+    return [EpochStart(), *(x for x in several if not isinstance(x, EpochStart))]

@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import losses
 from spml_tf.banks import ema_bank
 from spml_tf.banks.replicas import from_all_replicas
 from spml_tf.labels import EXPECTED, UNKNOWN
+from spml_tf.losses import role_estimates
 from spml_tf.training import selection
+from spml_tf.training.options import Budget
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -66,9 +67,7 @@ class LabelStore(keras.layers.Layer):
         every_index, every_code = from_all_replicas(index, codes)
         self.codes.value.scatter_update(tf.IndexedSlices(every_code, every_index))
 
-    def select(
-        self, scores: ema_bank.EMABank, positives_per_image: float, budget: selection.Budget
-    ) -> None:
+    def select(self, scores: ema_bank.EMABank, positives_per_image: float, budget: Budget) -> None:
         """Marks the expected positives anew (zhat of eq. 5).
 
         Only images that were visited take part: N of eq. 3 is their number.
@@ -129,14 +128,11 @@ class LabelEstimates(keras.layers.Layer):
     def start(self, labels: np.ndarray) -> None:
         """Sets the first estimates from the labels, [N, L] int8 in {1, 0, -1}."""
         noise = np.random.RandomState(self.seed).uniform(-1, 1, labels.shape)
-        self.values.assign(losses.role_estimates(labels, tf.constant(noise, tf.float32)))
+        self.values.assign(role_estimates(labels, tf.constant(noise, tf.float32)))
 
-    def loss(
-        self, index: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor, positives_per_image: float
-    ) -> tf.Tensor:
-        """ROLE's loss of a batch, scalar float32; arguments as for `losses.role`."""
-        estimates = tf.gather(self.values.value, index)
-        return tf.reduce_mean(losses.role(labels, logits, estimates, positives_per_image))
+    def read(self, index: tf.Tensor) -> tf.Tensor:
+        """The estimates of some images, [B, L] float32 logits, with gradient."""
+        return tf.gather(self.values.value, index)
 
     def get_config(self) -> dict[str, Any]:
         return {

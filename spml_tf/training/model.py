@@ -2,145 +2,175 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import losses
-from spml_tf.banks import ema_bank, heatmap_bank
+from spml_tf.banks import ema_bank
+from spml_tf.labels import POSITIVE
 from spml_tf.networks.freezing import BackboneSwitch
-from spml_tf.training import methods, selection
-from spml_tf.training.batches import unpack
+from spml_tf.networks.scores import scores_network
+from spml_tf.training import batches, keras_checks
 from spml_tf.training.epoch_start import with_epoch_start
-from spml_tf.training.label_store import LabelEstimates, LabelStore
+from spml_tf.training.options import ModelOptions
+from spml_tf.training.parts import Facts, Part, Step, Term, recipe_of
+from spml_tf.training.terms import LabelTerm, replicas
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class SPMLModel(keras.Model):
+class SPMLModel(keras.Model, ModelOptions):
     """Trains a network of CAM logits from single positive or any partial labels.
 
-    Batches are `(x, y)`. `x` is a dict of "image" [B, S, S, 3] (0..255, RGB), "index" [B] int (the
-    image's row in the banks), and, where the image is a crop, "box" [B, 4] float (y1, x1, y2, x2
-    in [0, 1] of the whole image) and "flip" [B] bool (mirrored after cropping); without these it
-    is the whole image. `y` is [B, L] in {1, 0, -1 (unknown)}. Evaluation and prediction need only
-    the image, as a dict or as a tensor, and yield scores f = sigmoid(mean of F), [B, L] float32.
+    Batches are `(x, y)` or `(x, y, sample_weight)`. `x` is a dict of "image" [B, S, S, 3] (0..255,
+    RGB), "index" [B] int (the image's row in the banks), and, where the image is a crop, "box"
+    [B, 4] float (y1, x1, y2, x2 in [0, 1] of the whole image) and "flip" [B] bool (mirrored after
+    cropping); without these it is the whole image. `y` is [B, L] in {1, 0, -1 (unknown)}.
+    `batches.with_index` makes such batches. Evaluation and prediction need only the image, as a
+    dict or as a tensor, and yield scores f = sigmoid(mean of F), [B, L] float32.
 
-    Epochs count from 1. With a method that selects (en, ep), the expected positives are chosen
-    anew at the start of each epoch from `selection_start_epoch` on, once one epoch has filled
-    the score bank; before that no label is expected positive.
+    Epochs count from 1. `sample_weight` is [B] or [B, L]; `class_weight` of `fit` is a dict from
+    class to the factor of that class' terms in all images. Regularisation losses of the network are
+    added to the loss. Metrics see 1 for positives and 0 for all other labels.
 
     Args:
         network: functional keras.Model, images -> CAM logits [B, G, G, L] float32, whose head is
             the layer "cam_logits" (see `spml_tf.networks`).
         num_images: N, number of training images.
-        method: a row of `spml_tf.training.methods.METHODS`, alone or with "+cl" or "+scl".
+        method: a name such as "en+scl" (see `recipes.METHODS`), a loss of `spml_tf.losses`, or a
+            `parts.Recipe`.
         positives_per_image: K of eq. 3; needed by methods that select, by EPR and by ROLE.
-        warmup_epochs: epochs in which only the head is trained; the backbone then runs as in
-            inference, its batch normalisation included.
-        freeze_batch_norm: keep the batch normalisation of the backbone as it is throughout.
-        selection_start_epoch: first epoch with expected positives.
-        selection_budget: "all", "unannotated", "global" or each class's share of the images, see
-            `selection.expected_positives`.
-        consistency_start_epoch: first epoch with the consistency loss.
-        consistency_weight: gamma of eq. 8.
-        ema_momentum: mu of eq. 4.
-        entropy_weight: alpha of the method em.
-        large_loss_rate: percent of the labels that ll_r, ll_ct and ll_cp mark, see
-            `marking.mark_large_losses`.
-        heatmap_size: W, cells per side of the heatmap bank; None means the network's G.
-        heatmap_classes: classes of each image whose heatmaps are kept; None means all, see
-            `heatmap_bank.CompactHeatmapBank`.
-        bank_dtype: "float32", "float16" or "uint8".
-        seed: int, of the stochastic rounding of uint8 banks and of ROLE's first estimates.
-        train_metrics: whether compiled metrics see training batches too; `MeanAveragePrecision`
-            keeps all their scores.
+        options: of the model (see `options.ModelOptions`: warmup_epochs, freeze_batch_norm,
+            ema_momentum, bank_dtype, keep_scores, seed, train_metrics), and, where `method` is a
+            name, of its parts by the names of their flags (such as consistency_weight).
+
+    Attributes:
+        recipe: the rules and terms.
+        ema_scores: the score bank, None where no part reads it and `keep_scores` is off.
 
     Raises:
-        ValueError: for an unknown method, a missing K or a network without the CAM head.
-    """
+        ValueError: for an unknown method, an option that it does not have or that may not stand, a
+            missing K or a network without the CAM head.
 
-    supports_jit = False  # tf.image.crop_and_resize has no XLA kernel
+    Example:
+        >>> network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16)
+        >>> model = spml_tf.SPMLModel(network, num_images=8, method="an+scl")
+        >>> model.compile("adam")
+        >>> x = {"image": np.full([8, 32, 32, 3], 99.0), "index": np.arange(8)}
+        >>> history = model.fit(x, np.eye(8, 3), epochs=2, verbose=0).history
+        >>> sorted(history)
+        ['classification_loss', 'consistency_loss', 'loss']
+    """
 
     def __init__(
         self,
         network: keras.Model,
         num_images: int,
-        method: str = "en+scl",
+        method: Any = "en+scl",
         positives_per_image: float | None = None,
-        *,
-        warmup_epochs: int = 0,
-        freeze_batch_norm: bool = False,
-        selection_start_epoch: int = 2,
-        selection_budget: selection.Budget = "all",
-        consistency_start_epoch: int = 2,
-        consistency_weight: float = 0.25,
-        ema_momentum: float = 0.8,
-        entropy_weight: float = 0.1,
-        large_loss_rate: float = 0.2,
-        heatmap_size: int | None = None,
-        heatmap_classes: int | None = None,
-        bank_dtype: str = "float32",
-        seed: int = 0,
-        train_metrics: bool = True,
-        **kwargs: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.row, self.consistency = methods.parse_method(method)
-        methods.check_positives_per_image(method, positives_per_image)
-        selection.check_budget(selection_budget, network.output_shape[-1])
-        self.network, self.method = network, method
-        self.positives_per_image = positives_per_image
-        self.warmup_epochs = warmup_epochs
-        self.freeze_batch_norm = freeze_batch_norm
-        self.selection_start_epoch = selection_start_epoch
-        self.selection_budget = selection_budget
-        self.consistency_start_epoch = consistency_start_epoch
-        self.consistency_weight = consistency_weight
-        self.entropy_weight = entropy_weight
-        self.large_loss_rate = large_loss_rate
-        self.train_metrics = train_metrics
-        options = {x: getattr(self, x) for x in self.row.options}
-        self.classification = self.row.loss(from_logits=True, **options)
-        self.num_images, self.num_classes = num_images, network.output_shape[-1]
-        self._backbone = BackboneSwitch(network, freeze_batch_norm)
-        bank = {"momentum": ema_momentum, "storage": bank_dtype, "seed": seed}
-        self.heatmap_size = heatmap_size or network.output_shape[1]
-        self.heatmap_classes = heatmap_classes
-        self.ema_scores = ema_bank.score_bank(num_images, self.num_classes, **bank)
-        self.ema_heatmaps = None
-        if self.consistency == "scl":
-            self.ema_heatmaps = heatmap_bank.heatmap_bank(
-                num_images, self.num_classes, self.heatmap_size, heatmap_classes, **bank
-            )
-        self._add_state()
-        self.built = True
-
-    def _add_state(self) -> None:
+        own = {name: options.pop(name) for name in self.declared() if name in options}
+        keras_own = {name: options.pop(name) for name in ("name", "dtype") if name in options}
+        super().__init__(**keras_own)
+        self.take_options(own)
+        self.network, self.num_images, self.method = network, num_images, method
+        self.num_classes = network.output_shape[-1]
+        self.positives_per_image, self.part_options = positives_per_image, options
+        self._backbone = BackboneSwitch(network, self.freeze_batch_norm)
+        bank = {"momentum": self.ema_momentum, "storage": self.bank_dtype, "seed": self.seed}
+        self.recipe = recipe_of(method, options, positives_per_image)
+        self.ema_scores = None
+        if self.keep_scores or any(part.needs_scores for part in self.recipe.parts):
+            self.ema_scores = ema_bank.score_bank(num_images, self.num_classes, **bank)
+        facts = Facts(num_images, self.num_classes, network.output_shape[1], bank)
+        for part in self.recipe.parts:
+            part.prepare(facts)
+        self.rules, self.terms = list(self.recipe.rules), list(self.recipe.terms)
+        for term in self.terms:
+            if term.reported_as:
+                setattr(self, _tracker(term), keras.metrics.Mean(f"{term.reported_as}_loss"))
         self.epoch = self.add_weight(
             shape=(), dtype="int64", initializer="zeros", name="epoch", trainable=False,
             autocast=False,
         )  # fmt: skip
-        self.label_store = LabelStore(
-            self.num_images, self.num_classes, self.row.selects, name="label_store"
-        )
-        self.label_estimates = None
-        if self.row.estimates:
-            self.label_estimates = LabelEstimates(
-                self.num_images, self.num_classes, self.ema_scores.seed, name="label_estimates"
-            )
-        self.classification_tracker = keras.metrics.Mean("classification_loss")
-        self.consistency_tracker = None
-        if self.consistency:
-            self.consistency_tracker = keras.metrics.Mean("consistency_loss")
+        self._class_weight: np.ndarray | None = None
+        self._evaluating = False
+        self.built = True
 
     @property
-    def labels(self) -> keras.Variable:
-        """The training labels, [N, L] int8 in {1, 0, -1, 2}; 2 marks expected positives."""
-        return self.label_store.codes
+    def parts(self) -> Iterator[Part]:
+        """The rules, then the terms."""
+        return self.recipe.parts
+
+    @property
+    def labels(self) -> keras.Variable | None:
+        """[N, L] int8 in {1, 0, -1, 2}: the training labels with the marks that a rule keeps.
+
+        None where no rule keeps any.
+        """
+        kept = (rule.labels for rule in self.rules)
+        return next((labels for labels in kept if labels is not None), None)
+
+    # Where parts keep these is theirs to decide; checkpoints name them alike for all methods.
+    @property
+    def ema_heatmaps(self) -> Any:
+        """The heatmap bank, None where no part has one."""
+        return self._state_of_parts("bank")
+
+    @property
+    def label_store(self) -> Any:
+        """Where a rule keeps its marks, None where no rule does."""
+        return self._state_of_parts("store")
+
+    @property
+    def label_estimates(self) -> Any:
+        """ROLE's estimates of the labels, None for other methods."""
+        return self._state_of_parts("estimates")
+
+    def _state_of_parts(self, name: str) -> Any:
+        found = (getattr(part, name, None) for part in self.parts)
+        return next((x for x in found if x is not None), None)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """`keras.Model.compile`, with the terms of the method as the loss.
+
+        Args:
+            args, kwargs: as for Keras. `loss` may be a loss of `spml_tf.losses`, which takes the
+                place of the method's own. `jit_compile="auto"` means False.
+
+        Raises:
+            ValueError: for another loss, for `loss_weights`, and for `jit_compile=True` where the
+                banks are in host memory beside a GPU.
+        """
+        given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
+        if given.get("loss_weights") is not None:
+            raise ValueError(
+                "loss_weights: SPMLModel's terms have weights of their own; give "
+                "consistency_weight, or the weight of a term of your Recipe"
+            )
+        if given.get("loss") is not None:
+            self._replace_loss(given["loss"])
+        if given.get("jit_compile", "auto") == "auto":
+            given["jit_compile"] = False
+        elif given["jit_compile"]:
+            keras_checks.check_jit(self)
+        super().compile(**given)
+
+    def _replace_loss(self, loss: Any) -> None:
+        own = [term for term in self.terms if isinstance(term, LabelTerm)]
+        if not own:
+            raise ValueError(
+                f"compile(loss=...): the method {self.method!r} has a loss of its own kind and "
+                "takes no other; leave loss out"
+            )
+        keras_checks.check_loss(loss)
+        own[0].loss = LabelTerm(loss=loss).loss
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """Scores f of images, [B, L] float32 in [0, 1]."""
@@ -148,87 +178,115 @@ class SPMLModel(keras.Model):
         return tf.sigmoid(_pooled(self.network(image, training=training)))
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         image = x["image"] if isinstance(x, Mapping) else x
         logits = _pooled(self.network(image, training=False))
-        loss = self._classification_loss(y, logits)
-        self._track(tf.shape(y)[0], loss, loss, tf.zeros_like(loss))
-        return self.compute_metrics(x, y, tf.sigmoid(logits))
-
-    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """`keras.Model.fit`, with the callback that starts each epoch added in front."""
-        bound = inspect.signature(super().fit).bind(*args, **kwargs)
-        bound.arguments["callbacks"] = with_epoch_start(bound.arguments.get("callbacks"))
-        if isinstance(bound.arguments.get("x"), tf.data.Dataset):
-            bound.arguments.setdefault("shuffle", False)  # Keras would warn that it does not
-        return super().fit(*bound.args, **bound.kwargs)
+        labels = tf.cast(y, tf.int8)
+        weight = batches.label_weights(sample_weight, None, labels)
+        values = {term: term.evaluate(labels, logits, weight) for term in self.terms}
+        values = {term: value for term, value in values.items() if value is not None}
+        loss = _total([term.weight * x for term, x in values.items()], self.losses)
+        self._track(tf.shape(y)[0], loss, values)
+        return self.compute_metrics(x, _positives(y), tf.sigmoid(logits), sample_weight)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        image, box, flip, index = unpack(x)
-        codes = self.label_store.remember(index, y)
-        scores_before = self.ema_scores.read(index)  # t-1: read before this step writes
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        image, box, flip, index = batches.unpack(x)
+        labels = tf.cast(y, tf.int8)
+        weight = batches.label_weights(sample_weight, self._class_weight, labels)
+        average, visited = self._averages(index)  # t-1: read before this step writes
         with tf.GradientTape() as tape:
             logits = self.network(image, training=True)
-            maps = tf.sigmoid(logits)
-            pooled = _pooled(logits)
-            scores = tf.sigmoid(pooled)
-            codes = self._mark(index, codes, pooled)
-            classification = self._training_loss(index, codes, pooled)
-            consistency = self._consistency_loss(maps, scores, scores_before, (index, box, flip))
-            active = tf.cast(self.epoch.value >= self.consistency_start_epoch, tf.float32)
-            loss = classification + active * self.consistency_weight * consistency  # eq. 8
+            step = Step(
+                index, box, flip, self.epoch.value, weight, labels, _pooled(logits),
+                tf.sigmoid(logits), average, visited,
+            )  # fmt: skip
+            for rule in self.rules:
+                step = step._replace(labels=rule.mark(step))
+            values = {term: term.compute(step) for term in self.terms}
+            loss = _total([self._weighed(*pair) for pair in values.items()], self.losses)  # eq. 8
             # Gradients are summed over replicas.
-            scaled = self.optimizer.scale_loss(loss / self.distribute_strategy.num_replicas_in_sync)
-        self._track(tf.shape(y)[0], loss, classification, consistency)
+            scaled = self.optimizer.scale_loss(loss / replicas())
+        self._track(tf.shape(y)[0], loss, values)
         variables = self.trainable_variables
         gradients = tape.gradient(scaled, variables)  # that of ROLE's estimates is sparse
-        self.optimizer.apply([tf.convert_to_tensor(x) for x in gradients], variables)
-        self.ema_scores.write(index, scores)  # eq. 4
-        if self.ema_heatmaps is not None:
-            average, _ = self.ema_scores.read(index)
-            self.ema_heatmaps.update(maps, index, box, flip, average, codes)
+        dense = [None if x is None else tf.convert_to_tensor(x) for x in gradients]
+        self.optimizer.apply(dense, variables)
+        if self.ema_scores is not None:
+            self.ema_scores.write(index, step.scores)  # eq. 4
+            average, _ = self._averages(index)
+        for term in self.terms:
+            term.after_step(step, average)
+        y, scores = _positives(y), step.scores
         if not self.train_metrics:
-            y, scores = y[:0], scores[:0]  # Keras wants every metric to be called
-        return self.compute_metrics(x, y, scores)
+            y, scores, sample_weight = y[:0], scores[:0], None  # Keras wants every metric called
+        return self.compute_metrics(x, y, scores, sample_weight)
 
-    def _classification_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        # A Keras loss has divided its mean by the number of replicas.
-        return self.classification(labels, logits) * self.distribute_strategy.num_replicas_in_sync
+    def _averages(self, index: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+        return (None, None) if self.ema_scores is None else self.ema_scores.read(index)
 
-    def _training_loss(self, index: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        if self.label_estimates is None:
-            return self._classification_loss(labels, logits)
-        return self.label_estimates.loss(index, labels, logits, self.positives_per_image)
+    def _weighed(self, term: Term, value: tf.Tensor) -> tf.Tensor:
+        if term.start_epoch <= 1:
+            return value if term.weight == 1 else term.weight * value
+        active = tf.cast(self.epoch.value >= term.start_epoch, tf.float32)
+        return active * term.weight * value
 
-    def _mark(self, index: tf.Tensor, codes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """The labels with the marks that a rule of the method sets in this batch."""
-        if self.row.marks is None:
-            return codes
-        codes = self.row.marks(
-            codes, tf.stop_gradient(logits), self.epoch.value, self.large_loss_rate
-        )
-        if self.row.keeps_marks:
-            self.label_store.write(index, codes)
-        return codes
-
-    def _consistency_loss(
-        self, maps: tf.Tensor, scores: tf.Tensor, scores_before: Any, where: Any
-    ) -> tf.Tensor:
-        if self.consistency == "cl":
-            return losses.score_consistency(scores, *scores_before)
-        if self.consistency == "scl":
-            return self.ema_heatmaps.consistency(maps, *where)
-        return tf.constant(0.0)
-
-    def _track(self, size: Any, loss: Any, classification: Any, consistency: Any) -> None:
+    def _track(self, size: Any, loss: Any, values: Mapping[Term, tf.Tensor]) -> None:
         self._loss_tracker.update_state(loss, sample_weight=size)
-        self.classification_tracker.update_state(classification, sample_weight=size)
-        if self.consistency_tracker is not None:
-            self.consistency_tracker.update_state(consistency, sample_weight=size)
+        for term, value in values.items():
+            if term.reported_as:
+                getattr(self, _tracker(term)).update_state(value, sample_weight=size)
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """`keras.Model.fit`; looks at the first batch, and adds the callback that starts epochs.
+
+        Raises:
+            ValueError: for batches that cannot be meant, see `keras_checks.check_batch`.
+        """
+        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        keras_checks.check_data(self, given)
+        self._set_class_weight(given.pop("class_weight", None))
+        given["callbacks"] = with_epoch_start(given.get("callbacks"))
+        if isinstance(given.get("x"), tf.data.Dataset):
+            given.setdefault("shuffle", False)  # Keras would warn that it does not
+        return super().fit(**given)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.evaluate`, without the terms that need training images."""
+        self._evaluating = True
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._evaluating = False
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """As for Keras; while `evaluate` runs, without the terms that have no value there."""
+        found = super().get_metrics_result()
+        without = [term for term in self.terms if type(term).evaluate is Term.evaluate]
+        silent = {f"{term.reported_as}_loss" for term in without} if self._evaluating else set()
+        return {name: value for name, value in found.items() if name not in silent}
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.train_on_batch`; begins the first epoch where `begin_epoch` did not.
+
+        Raises:
+            ValueError: for a batch that cannot be meant, see `keras_checks.check_batch`.
+        """
+        given = inspect.signature(super().train_on_batch).bind(*args, **kwargs).arguments
+        keras_checks.check_batch(self, given["x"], given.get("y"), given.get("sample_weight"))
+        self._set_class_weight(given.pop("class_weight", None))
+        if int(self.epoch.numpy()) == 0:
+            self.begin_epoch(1)
+        return super().train_on_batch(**given)
+
+    def _set_class_weight(self, class_weight: Mapping[int, float] | None) -> None:
+        factors = batches.class_factors(class_weight, self.num_classes)
+        before, self._class_weight = self._class_weight, factors
+        if not np.array_equal(before, factors):
+            self.train_function = None  # it holds the former factors
 
     def begin_epoch(self, epoch: int) -> None:
-        """Prepares an epoch, counted from 1: freezes or thaws the backbone, selects.
+        """Prepares an epoch, counted from 1: freezes or thaws the backbone, tells the parts.
 
         `fit` calls it; a training loop of your own calls it at the start of each epoch.
         """
@@ -237,29 +295,29 @@ class SPMLModel(keras.Model):
             self._set_backbone_trainable(True)  # so that the optimizer knows every variable
             self.optimizer.build(self.trainable_variables)
         self._set_backbone_trainable(epoch > self.warmup_epochs)
-        # Banks that are filled before the first epoch are an earlier run's: their choice stands
-        # until this run's own scores can be trusted.
-        filled = epoch == 1 and self.ema_scores.visited.numpy().any()
-        if self.row.selects and (filled or epoch >= self.selection_start_epoch):
-            self.select_expected_positives()
+        for part in self.parts:
+            part.on_epoch(self, epoch)
 
     def _set_backbone_trainable(self, trainable: bool) -> None:
         if self._backbone.turn(trainable) and self.train_function is not None:
             self.make_train_function(force=True)
 
-    def select_expected_positives(self) -> None:
-        """Chooses the expected positives from the score bank, see `LabelStore.select`."""
-        self.label_store.select(self.ema_scores, self.positives_per_image, self.selection_budget)
-
     def set_labels(self, labels: np.ndarray) -> None:
-        """Stores all training labels at once, [N, L] in {1, 0, -1}.
+        """Tells the parts all training labels at once, [N, L] in {1, 0, -1}.
 
         Without it labels enter as batches come: then banks of an earlier run cannot select in the
         first epoch, and ROLE's estimates start as if no label were known.
         """
-        self.labels.assign(labels.astype(np.int8))
-        if self.label_estimates is not None:
-            self.label_estimates.start(labels)
+        for part in self.parts:
+            part.start(labels)
+
+    def marked_labels(self, observed: np.ndarray) -> np.ndarray:
+        """The training labels with the marks that stay, [N, L] int8 in {1, 0, -1, 2}.
+
+        Args:
+            observed: [N, L] int8 in {1, 0, -1}, the training labels.
+        """
+        return observed if self.labels is None else self.labels.numpy()
 
     def load_banks(self, path: str) -> None:
         """Starts the banks from those of an earlier run on the same images.
@@ -273,31 +331,53 @@ class SPMLModel(keras.Model):
         Raises:
             ValueError: where a bank of the checkpoint has another shape or dtype than this model's.
         """
-        ema_bank.load_all(path, [x for x in (self.ema_scores, self.ema_heatmaps) if x is not None])
+        banks = (self.ema_scores, self.ema_heatmaps)
+        ema_bank.load_all(path, [bank for bank in banks if bank is not None])
+
+    def export(self, filepath: str, *args: Any, **kwargs: Any) -> None:
+        """`keras.Model.export` of the network with scores as its output; banks stay behind.
+
+        Args:
+            filepath: the folder to write.
+            args, kwargs: as for Keras.
+        """
+        scores_network(self.network).export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        names = (
-            "num_images", "method", "positives_per_image", "warmup_epochs", "freeze_batch_norm",
-            "selection_start_epoch", "selection_budget", "consistency_start_epoch",
-            "consistency_weight", "entropy_weight", "large_loss_rate", "heatmap_size",
-            "heatmap_classes", "train_metrics",
-        )  # fmt: skip
-        bank = self.ema_scores
+        serialize = keras.saving.serialize_keras_object
         return {
-            **{name: getattr(self, name) for name in names},
-            "network": keras.saving.serialize_keras_object(self.network),
-            "ema_momentum": bank.momentum,
-            "bank_dtype": bank.storage,
-            "seed": bank.seed,
+            **self.options(),
+            **self.part_options,
+            "network": serialize(self.network),
+            "num_images": self.num_images,
+            "method": self.method if isinstance(self.method, str) else serialize(self.method),
+            "positives_per_image": self.positives_per_image,
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> SPMLModel:
-        network = keras.saving.deserialize_keras_object(config.pop("network"), custom_objects)
+        deserialize = keras.saving.deserialize_keras_object
+        network = deserialize(config.pop("network"), custom_objects)
+        if not isinstance(config["method"], str):
+            config["method"] = deserialize(config["method"], custom_objects)
         return cls(network, **config)
+
+
+def _tracker(term: Term) -> str:
+    return f"{term.reported_as}_tracker"
 
 
 def _pooled(logits: tf.Tensor) -> tf.Tensor:
     """Logits of f: the mean of F over the grid, [B, L]."""
     return tf.reduce_mean(logits, axis=(1, 2))
+
+
+def _positives(labels: tf.Tensor) -> tf.Tensor:
+    """What metrics see of labels: 1 for positives, 0 for all others."""
+    return tf.cast(labels == POSITIVE, tf.float32)
+
+
+def _total(terms: Sequence[tf.Tensor], regularisation: Sequence[tf.Tensor]) -> tf.Tensor:
+    first, *others = [*terms, *(tf.reduce_sum(tf.cast(x, tf.float32)) for x in regularisation)]
+    return functools.reduce(operator.add, others, first)

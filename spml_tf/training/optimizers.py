@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -49,7 +51,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
 def head_and_backbone(
     backbone_optimizer: keras.optimizers.Optimizer,
     head_optimizer: keras.optimizers.Optimizer,
-    estimates_optimizer: keras.optimizers.Optimizer | None = None,
+    others: Mapping[keras.optimizers.Optimizer, Sequence[keras.Variable]] | None = None,
     head_layer: str = "cam_logits",
 ) -> GroupedOptimizer:
     """An optimizer for the head's variables and another for all the others.
@@ -57,7 +59,7 @@ def head_and_backbone(
     Args:
         backbone_optimizer: for every variable outside the head.
         head_optimizer: for the variables of `head_layer`.
-        estimates_optimizer: for ROLE's `label_estimates`; None where the model has none.
+        others: optimizers with the variables they are for, such as ROLE's estimates.
         head_layer: name of the head's layer.
 
     Returns:
@@ -65,6 +67,6 @@ def head_and_backbone(
     """
     groups = keras.optimizers.OptimizerMap(backbone_optimizer)
     groups[rf"(.*/)?{head_layer}/.*"] = head_optimizer
-    if estimates_optimizer is not None:
-        groups[r"(.*/)?label_estimates/.*"] = estimates_optimizer
+    for optimizer, variables in (others or {}).items():
+        groups["|".join(re.escape(variable.path) for variable in variables)] = optimizer
     return GroupedOptimizer(groups)

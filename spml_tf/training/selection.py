@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
+from spml_tf.training.options import Budget, check_budget
 
 # Classes ranked at a time.
 _COLUMNS = 64
-
-BUDGETS = ("all", "unannotated", "global")
-Budget = str | Sequence[float]
 
 
 def class_budgets(labels: np.ndarray, positives_per_image: float) -> np.ndarray:
@@ -30,19 +26,6 @@ def class_budgets(labels: np.ndarray, positives_per_image: float) -> np.ndarray:
     """
     annotated = np.sum(labels == POSITIVE, axis=0, dtype=np.float64)
     return positives_per_image * len(labels) * annotated / max(annotated.sum(), 1.0)
-
-
-def check_budget(budget: Budget, num_classes: int) -> None:
-    """Raises ValueError for a budget that `expected_positives` does not know."""
-    if isinstance(budget, str):
-        if budget not in BUDGETS:
-            raise ValueError(f"selection_budget must be one of {BUDGETS}. Received: {budget!r}")
-        return
-    shares = np.asarray(budget, np.float64)
-    if shares.shape != (num_classes,) or not ((shares >= 0) & (shares <= 1)).all():
-        raise ValueError(
-            f"selection_budget must be a rule or {num_classes} shares in [0, 1]. Received: {budget}"
-        )
 
 
 def expected_positives(
@@ -74,7 +57,9 @@ def expected_positives(
     Raises:
         ValueError: for an unknown budget or shapes that differ.
     """
-    check_budget(budget, labels.shape[1])
+    check_budget("budget", budget)
+    if not isinstance(budget, str) and len(budget) != labels.shape[1]:
+        raise ValueError(f"budget must hold {labels.shape[1]} shares. Received: {len(budget)}")
     if scores.shape != labels.shape:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
     rule = budget if isinstance(budget, str) else "shares"

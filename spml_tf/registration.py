@@ -1,0 +1,103 @@
+"""The decorator by which code outside of the package adds losses, rules, terms and networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_T = TypeVar("_T", bound=Callable[..., Any])
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def register(name: str) -> Callable[[_T], _T]:
+    """Registers a part or a network of your own under a name, as a decorator.
+
+    A loss (a `keras.losses.Loss`, best a `spml_tf.losses.LabelLoss`) becomes the method `name`; so
+    does a term that trains on labels. A rule or a term may follow any method, as in "en+name". A
+    function `(num_classes, weights=None, image_size=None) -> keras.Model` becomes the network
+    `name`. Classes are registered with Keras too, so that models that hold them can be loaded.
+    Options declared with `spml_tf.option` become keywords of `SPMLModel` and, in files named by
+    `--plugins`, flags.
+
+    Args:
+        name: lower-case letters, digits and underscores.
+
+    Returns:
+        The decorator; what it decorates stays as it is.
+
+    Raises:
+        ValueError: the name is taken or is no such name, or the object is of another kind.
+
+    Example:
+        >>> @spml_tf.register("positives_only")
+        ... class PositivesOnly(spml_tf.losses.LabelLoss):
+        ...     @staticmethod
+        ...     def function(labels, logits, weights=None):
+        ...         terms = tf.where(labels == 1, tf.nn.softplus(-logits), 0.0)
+        ...         return spml_tf.losses.mean_over_classes(terms, weights)
+        >>> network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16)
+        >>> spml_tf.SPMLModel(network, num_images=8, method="positives_only+cl").terms[0].loss.name
+        'positives_only'
+    """
+    from spml_tf import networks
+    from spml_tf.training import recipes
+
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            "a registered name holds lower-case letters, digits and underscores. "
+            f"Received: {name!r}"
+        )
+    taken = {**recipes.METHODS, **recipes.ADDITIONS, **networks.NETWORKS}
+
+    def add(item: _T) -> _T:
+        if name in taken and not _again(name, item):
+            raise ValueError(f"{name!r} is registered already; choose another name")
+        _add(name, item)
+        return item
+
+    return add
+
+
+def _again(name: str, item: Any) -> bool:
+    """Whether the same definition is registered anew, as by a notebook's cell."""
+    from spml_tf import networks
+    from spml_tf.training import recipes
+
+    parts = [*recipes.METHODS.get(name, ()), recipes.ADDITIONS.get(name)]
+    before = [x.part for x in parts if x is not None] + [networks.NETWORKS.get(name)]
+    return any(_place(x) == _place(item) for x in before)
+
+
+def _place(item: Any) -> tuple[str | None, str | None]:
+    return getattr(item, "__module__", None), getattr(item, "__qualname__", None)
+
+
+def _add(name: str, item: Any) -> None:
+    import keras
+
+    from spml_tf import networks
+    from spml_tf.system.options import Options
+    from spml_tf.training import recipes
+    from spml_tf.training.parts import Rule, Term
+
+    if not isinstance(item, type):
+        networks.NETWORKS[name] = item
+        return
+    if not issubclass(item, Rule | Term | keras.losses.Loss):
+        raise ValueError(
+            "only losses, rules, terms and functions that make networks are registered. "
+            f"Received: {item.__name__}, a {item.__mro__[1].__name__}"
+        )
+    package = item.__module__.partition(".")[0]
+    if keras.saving.get_registered_name(item) == item.__name__:
+        keras.saving.register_keras_serializable(package)(item)
+    if issubclass(item, Options) and not item.prefix:
+        item.prefix = name
+    part = recipes.PartOf(item, item if issubclass(item, Options) else Options)
+    if issubclass(item, Term) and not item.reported_as:
+        item.reported_as = name
+    if issubclass(item, keras.losses.Loss) or (issubclass(item, Term) and item.trains_labels):
+        recipes.METHODS[name] = (part,)
+    if issubclass(item, Rule | Term):
+        recipes.ADDITIONS[name] = part

@@ -1,0 +1,177 @@
+"""What users pass to `compile` and `fit`, looked at before training begins.
+
+Each check runs eagerly and once: on arrays as a whole, on the first batch of anything else. What
+cannot be meant is refused with a ValueError; what may be meant is noted with a warning.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spml_tf.labels import UNKNOWN
+from spml_tf.training.batches import missing_inputs
+
+if TYPE_CHECKING:
+    from spml_tf.training.model import SPMLModel
+
+
+def check_loss(loss: Any) -> None:
+    """Raises ValueError for a loss that `compile` cannot take."""
+    from spml_tf.losses import LabelLoss
+
+    if not isinstance(loss, LabelLoss):
+        raise ValueError(
+            "compile(loss=...) takes a loss of spml_tf.losses, such as "
+            "spml_tf.losses.AssumeNegative(), or none: the method brings its own. "
+            f"Received: {loss!r}"
+        )
+
+
+def check_jit(model: SPMLModel) -> None:
+    """Raises ValueError where a compiled step would have to leave the GPU."""
+    if not tf.config.list_logical_devices("GPU"):
+        return
+    hosted = [weight.path for weight in model.weights if "CPU" in weight.value.device]
+    if hosted:
+        raise ValueError(
+            f"jit_compile=True: {hosted[0]} is in host memory, which a step compiled by XLA "
+            "cannot reach from a GPU; leave jit_compile out"
+        )
+
+
+def check_data(model: SPMLModel, given: Mapping[str, Any]) -> None:
+    """Looks at the training data, and at the labels of the validation data.
+
+    Args:
+        model: that is to be trained.
+        given: arguments of `fit` by name.
+
+    Raises:
+        ValueError: for what cannot be meant, see `check_batch`.
+    """
+    x, y, weight = _first(given.get("x"), given.get("y"), given.get("sample_weight"))
+    if x is not None:
+        whole = isinstance(given.get("x"), Mapping)
+        check_batch(model, x, y, weight, whole=whole)
+    if given.get("validation_data") is not None:
+        data = given["validation_data"]
+        several = isinstance(data, tuple | list)
+        _, y, _ = _first(*(*data, None, None)[:3]) if several else _first(data, None, None)
+        if y is not None:
+            _check_labels(np.asarray(y), model.num_classes, "validation labels")
+
+
+def _first(x: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """Arrays as they are, or the first batch of a dataset; None where there is no looking ahead."""
+    if isinstance(x, tf.data.Dataset):
+        batch = next(iter(x.take(1)), None)
+    elif isinstance(x, keras.utils.PyDataset):
+        batch = x[0] if len(x) else None
+    elif isinstance(x, tf.distribute.DistributedDataset) or hasattr(x, "__next__"):
+        batch = None  # a batch that was taken would be lost
+    else:
+        return x, y, weight
+    if batch is None:
+        return None, None, None
+    found: tuple[Any, Any, Any] = keras.utils.unpack_x_y_sample_weight(batch)
+    return found
+
+
+def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: bool = False) -> None:
+    """Looks at a batch, or at arrays that hold the whole training set.
+
+    Args:
+        model: that is to be trained.
+        x: dict of "image", "index" and perhaps "box" and "flip".
+        y: labels.
+        weight: sample weights, or None.
+        whole: whether these are many batches.
+
+    Raises:
+        ValueError: image or index is missing; the index is out of range or holds an image twice;
+            labels are none of 1, 0, -1 or of another shape; weights are of another shape.
+    """
+    reason = missing_inputs(x)
+    if reason:
+        raise ValueError(reason)
+    _check_index(np.asarray(x["index"]), model.num_images)
+    if y is None:
+        raise ValueError("training batches hold no labels: give (x, y)")
+    labels = np.asarray(y)
+    _check_labels(labels, model.num_classes, "labels")
+    if len(labels) != len(x["index"]):
+        raise ValueError(f"{len(labels)} rows of labels for {len(x['index'])} indices")
+    if weight is not None:
+        _check_weight(np.asarray(weight), labels.shape)
+    _note_images(x["image"])
+    if (whole or not model.epoch.numpy()) and model.label_store is not None:
+        _note_known(labels, model.method)
+
+
+def _check_index(index: np.ndarray, num_images: int) -> None:
+    if index.dtype.kind not in "iu":
+        raise ValueError(f"index must be integers [B]. Received: {index.dtype} {index.shape}")
+    if index.ndim != 1:
+        raise ValueError(f"index must be of shape [B]. Received: {index.shape}")
+    outside = index[(index < 0) | (index >= num_images)]
+    if len(outside):
+        raise ValueError(
+            f"index must lie in [0, num_images={num_images}): it is each image's row in the banks. "
+            f"Received: {outside[0]}"
+        )
+    values, counts = np.unique(index, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"index holds {values[counts > 1][0]} {counts.max()} times: each image of the training "
+            "set has a number of its own; spml_tf.with_index gives them out"
+        )
+
+
+def _check_labels(labels: np.ndarray, num_classes: int, what: str) -> None:
+    if labels.ndim != 2 or labels.shape[1] != num_classes:
+        raise ValueError(
+            f"{what} must be of shape [B, {num_classes}], a column per class. "
+            f"Received: {labels.shape}"
+        )
+    known = np.isin(labels, (1, 0, UNKNOWN))
+    if not known.all():
+        row, column = np.argwhere(~known)[0]
+        raise ValueError(
+            f"{what} must be 1 (positive), 0 (negative) or -1 (unknown); soft labels are not "
+            f"taken. Received: {labels[row, column]:g} in row {row}, column {column}"
+        )
+
+
+def _check_weight(weight: np.ndarray, shape: tuple[int, ...]) -> None:
+    if weight.shape not in ((shape[0],), (shape[0], 1), shape):
+        raise ValueError(
+            f"sample_weight must be of shape [{shape[0]}] or {list(shape)}. "
+            f"Received: {list(weight.shape)}"
+        )
+
+
+def _note_images(images: Any) -> None:
+    some = np.asarray(images[:1])
+    if some.dtype.kind == "f" and 0 < some.max() <= 1:
+        warnings.warn(
+            f"images lie in 0..{some.max():g}: the networks of spml_tf take 0..255; multiply by "
+            "255, unless your network takes 0..1",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _note_known(labels: np.ndarray, method: Any) -> None:
+    if (labels != UNKNOWN).all():
+        warnings.warn(
+            f"no label is unknown (-1): the method {method!r} has nothing to mark; write -1 for "
+            "labels that nobody gave, or train with method='bce'",
+            UserWarning,
+            stacklevel=4,
+        )

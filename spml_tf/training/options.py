@@ -1,0 +1,184 @@
+"""What the model and the parts of methods can be told. Needs no TensorFlow: flags come from here.
+
+Each class declares the options of one thing, which inherits from it: `ModelOptions` those of
+`SPMLModel`, the others those of the rules and terms of the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from spml_tf.losses.options import PositivesPerImageOptions
+from spml_tf.system.options import Options, option
+
+BUDGETS = ("all", "unannotated", "global")
+Budget = str | Sequence[float]
+
+
+def check_budget(name: str, budget: Budget) -> None:
+    """Raises ValueError for a budget that `selection.expected_positives` does not know."""
+    if isinstance(budget, str):
+        if budget not in BUDGETS:
+            raise ValueError(f"{name} must be one of {BUDGETS}. Received: {budget!r}")
+    elif not all(0 <= share <= 1 for share in budget):
+        raise ValueError(f"{name} must be a rule or shares in [0, 1]. Received: {budget}")
+
+
+def _selection_start(flags: Mapping[str, Any]) -> int:
+    if flags["from_scratch"]:
+        return max(2, flags["epochs"] // 4 + 1)
+    return max(2, flags["warmup_epochs"] + 1)
+
+
+def _consistency_start(flags: Mapping[str, Any]) -> int:
+    return flags.get("selection_start_epoch") or _selection_start(flags)
+
+
+def _warmup(flags: Mapping[str, Any]) -> int:
+    return 0 if flags["from_scratch"] else flags["epochs"] // 3
+
+
+class ModelOptions(Options):
+    """Options of `SPMLModel`."""
+
+    group: ClassVar[str] = "Model and banks"
+
+    warmup_epochs: int = option(
+        0,
+        "First epochs, with the backbone frozen. Default: 0 from scratch, a third of --epochs "
+        "otherwise.",
+        low=0,
+        high=1e6,
+        in_runs=_warmup,
+        scales="epochs",
+    )
+    freeze_batch_norm: bool = option(
+        False, "Keep the backbone's batch normalisation as it is (for small batches)."
+    )
+    ema_momentum: float = option(0.8, "mu of eq. 4, in [0, 1).", low=0, high=0.999999)
+    bank_dtype: str = option(
+        "float32", "Storage of the banks.", choices=("float32", "float16", "uint8")
+    )
+    keep_scores: bool = option(
+        False,
+        "Keep the running averages of all scores, whether the method needs them or not; audit and "
+        "histograms read them. Default: true.",
+        in_runs=lambda flags: True,
+    )
+    seed: int = option(0, "Seed of the stochastic rounding and of first estimates.", flag="")
+    train_metrics: bool = option(
+        True, "Whether compiled metrics see training batches too.", flag=""
+    )
+
+
+class ExpectedPositivesOptions(PositivesPerImageOptions):
+    """Options of the rule `ExpectedPositives`."""
+
+    prefix: ClassVar[str] = "selection"
+    group: ClassVar[str] = "Selection of expected positives (en, ep)"
+
+    start_epoch: int = option(
+        2,
+        "First epoch with expected positives, from 1. Default: after a quarter of --epochs from "
+        "scratch, after warm-up (at least 2) otherwise.",
+        low=1,
+        high=1e6,
+        in_runs=_selection_start,
+        scales="epoch",
+    )
+    budget: Budget = option(
+        "all",
+        "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only; "
+        "global: rank the unknown labels of all classes together; validation: as unannotated, but "
+        "expect each class in the share of images that it has in the validation split.",
+        choices=(*BUDGETS, "validation"),
+        check=check_budget,
+    )
+
+
+class LargeLossOptions(Options):
+    """Options of the rule `LargeLoss`."""
+
+    prefix: ClassVar[str] = "large_loss"
+    group: ClassVar[str] = "Large losses (ll_r, ll_ct, ll_cp)"
+
+    rate: float = option(
+        0.2,
+        "delta of ll_r, ll_ct and ll_cp: percent of the labels that are marked, an epoch for the "
+        "first two.",
+        low=0,
+        high=100,
+        scales="rate",
+    )
+    growing: bool = option(True, "Whether the share grows with the epochs.", flag="")
+    lasting: bool = option(False, "Whether marks stay for the rest of the training.", flag="")
+
+
+class ConfidentOptions(Options):
+    """Options of the rule `Confident`."""
+
+    prefix: ClassVar[str] = "confident"
+    group: ClassVar[str] = "Confident labels (splc)"
+
+    threshold: float = option(
+        0.6, "Score above which splc marks an unknown label.", low=1e-6, high=0.999999
+    )
+    start_epoch: int = option(
+        2, "First epoch in which splc marks labels.", low=1, high=1e6, scales="epoch"
+    )
+
+
+class TermOptions(Options):
+    """Options of every term of eq. 8."""
+
+    weight: float = option(1.0, "Factor of this term.", low=0, high=1e6)
+    start_epoch: int = option(
+        1, "First epoch in which this term counts, from 1.", low=1, high=1e6, scales="epoch"
+    )
+
+
+class ConsistencyOptions(TermOptions):
+    """Options of the terms `ScoreConsistency` and `SpatialConsistency`."""
+
+    prefix: ClassVar[str] = "consistency"
+    group: ClassVar[str] = "Consistency (+cl, +scl)"
+
+    weight: float = option(0.25, "gamma of eq. 8.", low=0, high=1e6)
+    start_epoch: int = option(
+        2,
+        "First epoch with CL or SCL, from 1. Default: --selection_start_epoch.",
+        low=1,
+        high=1e6,
+        in_runs=_consistency_start,
+        scales="epoch",
+    )
+
+
+class SpatialConsistencyOptions(ConsistencyOptions):
+    """Options of the term `SpatialConsistency`."""
+
+    heatmap_size: int | None = option(
+        None,
+        "W, cells per side of the heatmap bank. Default: the network's grid.",
+        low=1,
+        high=1e4,
+        flag="heatmap_size",
+    )
+    heatmap_classes: int | None = option(
+        None,
+        "Classes of each image whose heatmaps are kept: its annotated ones and those of highest "
+        "score. Default: all; 8 makes ImageNet fit into memory.",
+        low=1,
+        high=1e6,
+        flag="heatmap_classes",
+    )
+
+
+class RoleOptions(TermOptions, PositivesPerImageOptions):
+    """Options of the term `Role`."""
+
+    group: ClassVar[str] = "ROLE (role)"
+
+    weight: ClassVar[float] = 1.0
+    start_epoch: ClassVar[int] = 1

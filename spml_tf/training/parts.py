@@ -1,0 +1,290 @@
+"""What methods are made of: rules that mark labels, and terms of the loss (eq. 8).
+
+A part is a Keras layer: what it remembers are its weights, what it can be told are its options. It
+sees a training step as one value, `Step`, and knows neither the model nor the other parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spml_tf.system.options import Options
+from spml_tf.training import recipes
+from spml_tf.training.options import TermOptions
+
+if TYPE_CHECKING:
+    from spml_tf.training.model import SPMLModel
+
+
+class Step(NamedTuple):
+    """One training batch of B images and L classes, all that a part may see.
+
+    Attributes:
+        index: [B] int64, the images' numbers in [0, N).
+        box: [B, 4] float32, (y1, x1, y2, x2) of the crops in [0, 1] of the whole images.
+        flip: [B] bool, crops that are mirrored.
+        epoch: () int64, counted from 1.
+        weight: [B, L] float32, sample weights times class weights; None where there are none.
+        labels: [B, L] int8 in {1, 0, -1, 2}: positive, negative, unknown, unknown and marked.
+        logits: [B, L] float32 of f, with gradient.
+        maps: [B, G, G, L] float32 in [0, 1], sigmoid(F), with gradient.
+        average: [B, L] float32 in [0, 1], the running averages s^(t-1) of eq. 4, without this
+            step's scores; None where the model keeps none.
+        visited: [B] bool, images that have an average; None where the model keeps none.
+    """
+
+    index: tf.Tensor
+    box: tf.Tensor
+    flip: tf.Tensor
+    epoch: tf.Tensor
+    weight: tf.Tensor | None
+    labels: tf.Tensor
+    logits: tf.Tensor
+    maps: tf.Tensor
+    average: tf.Tensor | None
+    visited: tf.Tensor | None
+
+    @property
+    def scores(self) -> tf.Tensor:
+        """[B, L] float32 in [0, 1], f = sigmoid(logits), with gradient."""
+        return tf.sigmoid(self.logits)
+
+
+class Facts(NamedTuple):
+    """What a part may build its weights from.
+
+    Attributes:
+        num_images: N.
+        num_classes: L.
+        grid: G, cells per side of the network's maps.
+        bank: momentum, storage and seed, as `banks.ema_bank.EMABank` takes them.
+    """
+
+    num_images: int
+    num_classes: int
+    grid: int
+    bank: Mapping[str, Any]
+
+
+class Part(keras.layers.Layer, Options):
+    """A rule or a term. Options are declared as in `spml_tf.system.options`.
+
+    Args:
+        kwargs: options by name; and name, trainable and dtype as Keras has them.
+
+    Attributes:
+        needs_scores: whether it reads `Step.average` or the model's score bank.
+    """
+
+    needs_scores: bool = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        options = {name: kwargs.pop(name) for name in self.declared() if name in kwargs}
+        super().__init__(**kwargs)
+        self.take_options(options)
+        self.built = True
+
+    def prepare(self, facts: Facts) -> None:
+        """Creates the weights, once N and L are known. There are none by default."""
+
+    def start(self, labels: np.ndarray) -> None:
+        """Takes note of all training labels, [N, L] int8 in {1, 0, -1}, before the first epoch."""
+
+    def on_epoch(self, model: SPMLModel, epoch: int) -> None:
+        """Prepares an epoch, counted from 1; runs eagerly, before its first step."""
+
+    def state(self, name: str, shape: Sequence[int], dtype: str, value: float = 0) -> Any:
+        """Creates a weight that training does not change by gradients.
+
+        Args:
+            name: of the weight.
+            shape: of the weight.
+            dtype: of the weight, kept under mixed precision too.
+            value: it starts with.
+
+        Returns:
+            A keras.Variable; only such ones are saved.
+        """
+        return self.add_weight(
+            shape=tuple(shape), dtype=dtype, name=name, trainable=False, autocast=False,
+            initializer=keras.initializers.Constant(value),
+        )  # fmt: skip
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options()}
+
+
+class Rule(Part):
+    """Marks labels before the losses see them.
+
+    Attributes:
+        labels: weight [N, L] int8 in {1, 0, -1, 2}, the training labels with the marks that stay
+            from batch to batch; None where marks do not stay.
+    """
+
+    labels: Any = None
+
+    def mark(self, step: Step) -> tf.Tensor:
+        """The labels of a batch with 2 where an unknown one (-1) is marked, [B, L] int8.
+
+        A loss gives the marks their meaning: `ExpectedNegative` leaves marked labels out,
+        `ExpectedPositive` trains them as positives. Gradients do not flow through marks.
+        """
+        return step.labels
+
+
+class Term(Part, TermOptions):
+    """One addend of eq. 8: weight * compute(step) from `start_epoch` on.
+
+    Attributes:
+        reported_as: its value stands in logs and in history.csv as this and "_loss".
+        trains_labels: whether it trains the scores from the labels, so that a method can be made
+            of it alone.
+    """
+
+    reported_as: ClassVar[str] = ""
+    trains_labels: ClassVar[bool] = False
+
+    def compute(self, step: Step) -> tf.Tensor:
+        """The value of the term for a batch, scalar float32, before `weight`."""
+        raise NotImplementedError
+
+    def evaluate(
+        self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None
+    ) -> tf.Tensor | None:
+        """Its value for images that are not trained on, scalar float32; None where it has none.
+
+        Args:
+            labels: [B, L] int8 in {1, 0, -1}.
+            logits: [B, L] float32.
+            weight: [B, L] float32, or None.
+        """
+        return None
+
+    def after_step(self, step: Step, average: tf.Tensor | None) -> None:
+        """Follows the network, after the weights have moved.
+
+        Args:
+            step: the batch, as `compute` saw it.
+            average: [B, L] float32, s^t with this step's scores; None where the model keeps none.
+        """
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A method as an object: its rules in their order, and its terms.
+
+    Attributes:
+        terms: of the loss, at least one of which trains the scores from the labels; a Keras loss
+            stands for `terms.LabelTerm` of it.
+        rules: applied one after the other to the labels of each batch.
+    """
+
+    terms: tuple[Any, ...]
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        from spml_tf.training.terms import LabelTerm
+
+        terms = tuple(
+            LabelTerm(loss=x) if isinstance(x, keras.losses.Loss) else x for x in self.terms
+        )
+        object.__setattr__(self, "terms", terms)
+        object.__setattr__(self, "rules", tuple(self.rules))
+        for part, kind in [*((x, Term) for x in terms), *((x, Rule) for x in self.rules)]:
+            if not isinstance(part, kind):
+                raise ValueError(
+                    f"a recipe's {kind.__name__.lower()}s must be losses or {kind.__name__}s. "
+                    f"Received: {part!r}"
+                )
+        if not any(term.trains_labels for term in terms):
+            raise ValueError(
+                "a recipe needs a term that trains on labels, such as a loss of spml_tf.losses. "
+                f"Received: {[type(x).__name__ for x in terms]}"
+            )
+        reported = [term.reported_as for term in terms if term.reported_as]
+        if len(set(reported)) < len(reported):
+            raise ValueError(
+                f"two terms of a recipe report their value under one name: {reported}; give one of "
+                "them another reported_as"
+            )
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        """Rules, then terms."""
+        yield from self.rules
+        yield from self.terms
+
+    def get_config(self) -> dict[str, Any]:
+        """Terms and rules, serialized."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "terms": [serialize(x) for x in self.terms],
+            "rules": [serialize(x) for x in self.rules],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Recipe:
+        """The recipe that `get_config` describes."""
+        deserialize = keras.saving.deserialize_keras_object
+        return cls(*(tuple(deserialize(x) for x in config[name]) for name in ("terms", "rules")))
+
+
+def recipe_of(
+    method: Any, values: Mapping[str, Any], positives_per_image: float | None = None
+) -> Recipe:
+    """The recipe that a method's name or object stands for.
+
+    Args:
+        method: a name such as "en+scl", a Keras loss, or a recipe.
+        values: options of the parts by the names of their flags; only for a name.
+        positives_per_image: K, for the parts that must know it.
+
+    Raises:
+        ValueError: for a name that is no method, an option that none of its parts has or that may
+            not stand, or an object of another kind.
+    """
+    if isinstance(method, str):
+        if recipes.needs_k(method) and positives_per_image is not None:
+            values = {**values, "positives_per_image": positives_per_image}
+        _check_options(method, values)
+        made = [part.make(values) for part in recipes.parts_of(method)]
+        rules = tuple(x for x in made if isinstance(x, Rule))
+        return Recipe(tuple(x for x in made if not isinstance(x, Rule)), rules)
+    if values or positives_per_image is not None:
+        first = next(iter(values), "positives_per_image")
+        raise ValueError(
+            f"{first} goes with the name of a method; tell it to the part itself: "
+            f"method is {type(method).__name__}"
+        )
+    if isinstance(method, Recipe):
+        return method
+    if isinstance(method, keras.losses.Loss):
+        return Recipe((method,))
+    raise ValueError(
+        "method must be a name, a loss of spml_tf.losses or a spml_tf.training.Recipe. "
+        f"Received: {method!r}"
+    )
+
+
+def _check_options(method: str, values: Mapping[str, Any]) -> None:
+    known = recipes.flags_of(method)
+    for flag, declared in known.items():
+        if declared.required and values.get(flag) is None:
+            if flag == "positives_per_image":
+                raise ValueError(
+                    f"method {method!r} needs positives_per_image, the mean number of true "
+                    "positives per training image (count 50 images to estimate it)"
+                )
+            raise ValueError(f"method {method!r} needs {flag}: {declared.help}")
+    for flag in values:
+        if flag not in known:
+            own = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"method {method!r} has no option {flag}; it has {own}")

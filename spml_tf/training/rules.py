@@ -1,0 +1,197 @@
+"""Rules that mark labels: expected positives (eq. 3), large losses, confident scores."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spml_tf.banks.ema_bank import EMABank
+from spml_tf.labels import EXPECTED, UNKNOWN
+from spml_tf.training.label_store import LabelStore
+from spml_tf.training.options import (
+    ConfidentOptions,
+    ExpectedPositivesOptions,
+    LargeLossOptions,
+)
+from spml_tf.training.parts import Facts, Rule, Step
+
+if TYPE_CHECKING:
+    from spml_tf.training.model import SPMLModel
+
+
+class StoringRule(Rule):
+    """A rule whose marks stay from batch to batch.
+
+    Attributes:
+        store: the labels with their marks.
+    """
+
+    store: LabelStore
+
+    def prepare(self, facts: Facts) -> None:
+        self.store = self.make_store(facts.num_images, facts.num_classes)
+
+    def make_store(self, num_images: int, num_classes: int) -> LabelStore:
+        """The store, which a subclass may give more to remember."""
+        return LabelStore(num_images, num_classes, name="label_store")
+
+    @property
+    def labels(self) -> Any:
+        return self.store.codes
+
+    def start(self, labels: np.ndarray) -> None:
+        self.store.codes.assign(labels.astype(np.int8))
+
+    def mark(self, step: Step) -> tf.Tensor:
+        return self.store.remember(step.index, step.labels)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
+    """Marks, once an epoch, the unknown labels that are expected to be positive (eqs. 3 and 5).
+
+    For each class the p_i images of highest average score are expected positive, see
+    `selection.expected_positives`. The first choice is made at `start_epoch`, and at the earliest
+    once one epoch has filled the score bank; banks that are filled before the first epoch are an
+    earlier run's, and their choice stands until this run's own scores can be trusted.
+
+    Args:
+        positives_per_image: K of eq. 3.
+        start_epoch: first epoch with expected positives.
+        budget: "all", "unannotated", "global" or each class's share of the images.
+        kwargs: name, as Keras has it.
+
+    Example:
+        >>> rule = ExpectedPositives(positives_per_image=1.5, budget="unannotated")
+        >>> rule.positives_per_image, rule.start_epoch, rule.budget
+        (1.5, 2, 'unannotated')
+    """
+
+    needs_scores = True
+
+    def make_store(self, num_images: int, num_classes: int) -> LabelStore:
+        return LabelStore(num_images, num_classes, selects=True, name="label_store")
+
+    def prepare(self, facts: Facts) -> None:
+        shares = 0 if isinstance(self.budget, str) else len(self.budget)
+        if shares not in (0, facts.num_classes):
+            raise ValueError(
+                f"selection_budget must be a rule or {facts.num_classes} shares in [0, 1]. "
+                f"Received {shares} shares"
+            )
+        super().prepare(facts)
+
+    def on_epoch(self, model: SPMLModel, epoch: int) -> None:
+        filled = epoch == 1 and model.ema_scores.visited.numpy().any()
+        if filled or epoch >= self.start_epoch:
+            self.select(model.ema_scores)
+
+    def select(self, scores: EMABank) -> None:
+        """Chooses the expected positives from the score bank, see `LabelStore.select`."""
+        budget = self.budget if isinstance(self.budget, str) else list(self.budget)
+        self.store.select(scores, self.positives_per_image, budget)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class LargeLoss(Rule, LargeLossOptions):
+    """Marks the unknown labels whose loss as negatives is largest in the batch (LL-R, -Ct, -Cp).
+
+    Kim et al., "Large Loss Matters in Weakly Supervised Multi-Label Classification" (CVPR 2022).
+    At epoch t, k = ceil(B L (t-1) rate / 100) of them where the share grows, else
+    ceil(B L rate / 100) from the second epoch on. Ties with the k-th are marked too.
+
+    Args:
+        rate: percent of the batch's labels, an epoch where the share grows.
+        growing: whether the share grows with the epochs (LL-R, LL-Ct) or not (LL-Cp).
+        lasting: whether a mark stays for the rest of the training (LL-Cp).
+        kwargs: name, as Keras has it.
+
+    Example:
+        >>> rule = LargeLoss(rate=25.0)
+        >>> labels = tf.constant([[1, -1], [-1, -1]], tf.int8)
+        >>> logits = tf.constant([[0.0, 2.0], [1.0, 3.0]])
+        >>> rule.marked(labels, logits, tf.constant(2, tf.int64)).numpy().tolist()
+        [[1, -1], [-1, 2]]
+    """
+
+    store: LabelStore | None = None
+
+    def prepare(self, facts: Facts) -> None:
+        if self.lasting:
+            self.store = LabelStore(facts.num_images, facts.num_classes, name="label_store")
+
+    @property
+    def labels(self) -> Any:
+        return None if self.store is None else self.store.codes
+
+    def start(self, labels: np.ndarray) -> None:
+        if self.store is not None:
+            self.store.codes.assign(labels.astype(np.int8))
+
+    def mark(self, step: Step) -> tf.Tensor:
+        labels = step.labels
+        if self.store is not None:
+            labels = self.store.remember(step.index, labels)
+        labels = self.marked(labels, tf.stop_gradient(step.logits), step.epoch)
+        if self.store is not None:
+            self.store.write(step.index, labels)
+        return labels
+
+    def marked(self, labels: tf.Tensor, logits: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """The labels of a batch with marks.
+
+        Args:
+            labels: [B, L] int8 in {1, 0, -1, 2}; only -1 can be marked.
+            logits: [B, L] float.
+            epoch: int scalar, counted from 1.
+
+        Returns:
+            [B, L] int8, the labels with 2 where marked.
+        """
+        unknown = labels == UNKNOWN
+        # The loss of a negative, log(1 + e^x), is largest where the logit is.
+        losses = tf.where(unknown, logits, tf.constant(-math.inf, logits.dtype))
+        epochs = tf.cast(epoch - 1, tf.float64)
+        share = epochs if self.growing else tf.minimum(epochs, 1.0)
+        wanted = tf.cast(tf.size(labels), tf.float64) * share * self.rate / 100
+        # A product that is whole must not become the next number through rounding.
+        count = tf.cast(tf.math.ceil(wanted - 1e-9), tf.int32)
+        count = tf.minimum(count, tf.reduce_sum(tf.cast(unknown, tf.int32)))
+        ranked = tf.sort(tf.reshape(losses, [-1]), direction="DESCENDING")
+        smallest = tf.gather(ranked, tf.maximum(count - 1, 0))
+        marked = unknown & (losses >= smallest) & (count > 0)
+        return tf.where(marked, tf.constant(EXPECTED, labels.dtype), labels)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class Confident(Rule, ConfidentOptions):
+    """Marks unknown labels whose score is above a threshold (SPLC).
+
+    Zhang et al., "Simple and Robust Loss Design for Multi-Label Learning with Missing Labels"
+    (2021).
+
+    Args:
+        threshold: score in (0, 1) above which a label is marked.
+        start_epoch: first epoch in which labels are marked.
+        kwargs: name, as Keras has it.
+
+    Example:
+        >>> rule = Confident(threshold=0.5)
+        >>> labels = tf.constant([[1, -1, -1, 0]], tf.int8)
+        >>> logits = tf.constant([[3.0, 0.1, -0.1, 3.0]])
+        >>> rule.marked(labels, logits, tf.constant(2, tf.int64)).numpy().tolist()
+        [[1, 2, -1, 0]]
+    """
+
+    def mark(self, step: Step) -> tf.Tensor:
+        return self.marked(step.labels, tf.stop_gradient(step.logits), step.epoch)
+
+    def marked(self, labels: tf.Tensor, logits: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """The labels of a batch with marks; arguments and result as for `LargeLoss.marked`."""
+        bound = math.log(self.threshold / (1 - self.threshold))
+        marked = (labels == UNKNOWN) & (logits > bound) & (epoch >= self.start_epoch)
+        return tf.where(marked, tf.constant(EXPECTED, labels.dtype), labels)

@@ -1,0 +1,169 @@
+"""Terms of the loss (eq. 8): a loss of the labels, ROLE, CL (eq. 6) and SCL (eq. 7)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spml_tf import losses
+from spml_tf.banks.heatmap_bank import HeatmapBank, heatmap_bank
+from spml_tf.training.label_store import LabelEstimates
+from spml_tf.training.options import (
+    ConsistencyOptions,
+    RoleOptions,
+    SpatialConsistencyOptions,
+)
+from spml_tf.training.parts import Facts, Step, Term
+
+
+def replicas() -> int:
+    """Number of replicas whose gradients are summed; 1 without a `tf.distribute` strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class LabelTerm(Term):
+    """The mean of a Keras loss of labels and logits over the images of a batch.
+
+    Args:
+        loss: a loss of `spml_tf.losses`, or any Keras loss that takes labels [B, L] in
+            {1, 0, -1, 2} as y_true and logits [B, L] as y_pred. One that has `from_logits` is
+            given logits, whatever it says.
+        kwargs: weight, start_epoch and name, as for `Term`.
+
+    Example:
+        >>> term = LabelTerm(loss=losses.AssumeNegative())
+        >>> labels, logits = tf.constant([[1, -1]], tf.int8), tf.zeros([1, 2])
+        >>> round(float(term.evaluate(labels, logits, None)), 4)  # ln 2
+        0.6931
+    """
+
+    reported_as: ClassVar[str] = "classification"
+    trains_labels: ClassVar[bool] = True
+
+    def __init__(self, loss: keras.losses.Loss, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(loss, keras.losses.Loss):
+            raise ValueError(f"loss must be a Keras loss. Received: {loss!r}")
+        config = loss.get_config()
+        if config.get("from_logits") is False:
+            loss = type(loss).from_config({**config, "from_logits": True})
+        self.loss = loss
+
+    def compute(self, step: Step) -> tf.Tensor:
+        return self.value(step.labels, step.logits, step.weight)
+
+    def evaluate(self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+        return self.value(labels, logits, weight)
+
+    def value(self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+        """The loss of a batch, scalar float32; arguments as for `evaluate`."""
+        # A Keras loss has divided its mean by the number of replicas.
+        return self.loss(labels, logits, sample_weight=weight) * replicas()
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LabelTerm:
+        loss = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(**{**config, "loss": loss})
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class Role(RoleOptions, Term):
+    """ROLE: network and a table of estimated labels teach each other (Cole et al., CVPR 2021).
+
+    Args:
+        positives_per_image: K.
+        seed: int, of the first estimates; None: that of the banks.
+        kwargs: name, as Keras has it.
+
+    Attributes:
+        estimates: the table, trained along with the network.
+    """
+
+    reported_as: ClassVar[str] = "classification"
+    trains_labels: ClassVar[bool] = True
+
+    def prepare(self, facts: Facts) -> None:
+        self.estimates = LabelEstimates(
+            facts.num_images, facts.num_classes, facts.bank["seed"], name="label_estimates"
+        )
+
+    def start(self, labels: np.ndarray) -> None:
+        self.estimates.start(labels)
+
+    def compute(self, step: Step) -> tf.Tensor:
+        estimates = self.estimates.read(step.index)
+        values = losses.role(
+            step.labels, step.logits, estimates, self.positives_per_image, weights=step.weight
+        )
+        return tf.reduce_mean(values)
+
+    def evaluate(self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+        """EPR: images that are not trained on have no estimates."""
+        loss = losses.ExpectedPositiveRegularization(
+            from_logits=True, positives_per_image=self.positives_per_image
+        )
+        return loss(labels, logits, sample_weight=weight) * replicas()
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class ScoreConsistency(ConsistencyOptions, Term):
+    """CL, eq. 6: the scores of a crop against the running average of the image's scores.
+
+    Args:
+        weight: gamma of eq. 8.
+        start_epoch: first epoch in which it counts.
+        kwargs: name, as Keras has it.
+    """
+
+    reported_as: ClassVar[str] = "consistency"
+    needs_scores = True
+
+    def compute(self, step: Step) -> tf.Tensor:
+        return losses.score_consistency(
+            step.scores, step.average, step.visited, weights=step.weight
+        )
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class SpatialConsistency(SpatialConsistencyOptions, Term):
+    """SCL, eq. 7: the heatmaps of a crop against the running average of the image's heatmaps.
+
+    Args:
+        weight: gamma of eq. 8.
+        start_epoch: first epoch in which it counts.
+        heatmap_size: W, cells per side of the heatmap bank; None means the network's G.
+        heatmap_classes: classes of each image whose heatmaps are kept; None means all, see
+            `banks.heatmap_bank.CompactHeatmapBank`.
+        kwargs: name, as Keras has it.
+
+    Attributes:
+        bank: H of eq. 7.
+    """
+
+    reported_as: ClassVar[str] = "consistency"
+
+    @property
+    def needs_scores(self) -> bool:  # type: ignore[override]
+        return self.heatmap_classes is not None
+
+    def prepare(self, facts: Facts) -> None:
+        self.bank: HeatmapBank = heatmap_bank(
+            facts.num_images,
+            facts.num_classes,
+            self.heatmap_size or facts.grid,
+            self.heatmap_classes,
+            **facts.bank,
+        )
+
+    def compute(self, step: Step) -> tf.Tensor:
+        return self.bank.consistency(step.maps, step.index, step.box, step.flip, step.weight)
+
+    def after_step(self, step: Step, average: tf.Tensor | None) -> None:
+        self.bank.update(step.maps, step.index, step.box, step.flip, average, step.labels)
