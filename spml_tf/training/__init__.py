@@ -1,1 +1,52 @@
-"""The Keras model that trains a network, and the parts that methods are made of."""
+"""The Keras model that trains a network, and the parts that methods are made of.
+
+A file is imported when one of its names is first used: `options` and `recipes` need no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from spml_tf.system.keras_import import require_tensorflow_backend
+
+if TYPE_CHECKING:
+    from spml_tf.training.model import SPMLModel as SPMLModel
+    from spml_tf.training.optimizers import GroupedOptimizer as GroupedOptimizer
+    from spml_tf.training.optimizers import head_and_backbone as head_and_backbone
+    from spml_tf.training.parts import Facts as Facts
+    from spml_tf.training.parts import Part as Part
+    from spml_tf.training.parts import Recipe as Recipe
+    from spml_tf.training.parts import Rule as Rule
+    from spml_tf.training.parts import Step as Step
+    from spml_tf.training.parts import Term as Term
+    from spml_tf.training.rules import Confident as Confident
+    from spml_tf.training.rules import ExpectedPositives as ExpectedPositives
+    from spml_tf.training.rules import LargeLoss as LargeLoss
+    from spml_tf.training.rules import StoringRule as StoringRule
+    from spml_tf.training.terms import LabelTerm as LabelTerm
+    from spml_tf.training.terms import Role as Role
+    from spml_tf.training.terms import ScoreConsistency as ScoreConsistency
+    from spml_tf.training.terms import SpatialConsistency as SpatialConsistency
+
+# The names that each file of this folder gives.
+_FILES = {
+    "model": ["SPMLModel"],
+    "optimizers": ["GroupedOptimizer", "head_and_backbone"],
+    "parts": ["Facts", "Part", "Recipe", "Rule", "Step", "Term"],
+    "rules": ["Confident", "ExpectedPositives", "LargeLoss", "StoringRule"],
+    "terms": ["LabelTerm", "Role", "ScoreConsistency", "SpatialConsistency"],
+}
+_FILE_OF = {name: file for file, names in _FILES.items() for name in names}
+__all__ = list(_FILE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FILE_OF:
+        require_tensorflow_backend()
+        return getattr(importlib.import_module(f"spml_tf.training.{_FILE_OF[name]}"), name)
+    raise AttributeError(f"module 'spml_tf.training' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

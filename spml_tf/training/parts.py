@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spml_tf.banks.replicas import from_all_replicas
 from spml_tf.system.options import Options
 from spml_tf.training import recipes
 from spml_tf.training.options import TermOptions
@@ -115,6 +116,14 @@ class Part(keras.layers.Layer, Options):
             shape=tuple(shape), dtype=dtype, name=name, trainable=False, autocast=False,
             initializer=keras.initializers.Constant(value),
         )  # fmt: skip
+
+    def write(self, state: Any, index: tf.Tensor, rows: tf.Tensor) -> None:
+        """Stores rows [B, ...] of a batch in a weight [N, ...] made by `state`, in place.
+
+        Under a `tf.distribute` strategy every replica writes the rows of all.
+        """
+        every_index, every_row = from_all_replicas(index, tf.cast(rows, state.dtype))
+        state.value.scatter_update(tf.IndexedSlices(every_row, every_index))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.options()}
