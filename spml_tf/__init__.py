@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "SPMLModel": "training.model", "load_network": "networks", "UserError": "system.errors",
     "MeanAveragePrecision": "evaluation.metrics", "register": "registration",
-    "option": "system.options",
+    "option": "system.options", "from_paths": "datasets.tensors", "with_index": "datasets.tensors",
 }  # fmt: skip
 _MODULES = (
     "banks", "datasets", "evaluation", "figures", "labels", "losses", "networks", "pages", "plans",

@@ -39,6 +39,7 @@ class _Options:
         None, "CSV of an experiment that varies crop_area, for the figure of crop intervals."
     )
     batch_size: int = cli.flag_field(32, "Images at a time.", int)
+    plugins: str | None = cli.plugins_field()
 
 
 def analyze(options: _Options) -> None:

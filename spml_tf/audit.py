@@ -34,6 +34,7 @@ class _Options:
     limit: int = cli.flag_field(500, "How many labels of each kind to list.", int)
     shown: int = cli.flag_field(100, "How many of each kind to show on the page.", int)
     batch_size: int = cli.flag_field(32, "Images at a time.", int)
+    plugins: str | None = cli.plugins_field()
 
 
 def _list(options: _Options) -> None:

@@ -72,6 +72,7 @@ class _Options:
         str,
         ("sigmoid", "softmax"),
     )
+    plugins: str | None = cli.plugins_field()
 
 
 def evaluate(

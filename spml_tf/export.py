@@ -41,6 +41,7 @@ class _Options:
     overwrite: bool = cli.flag_field(
         False, "Replace an earlier export in --export_dir (no other folder is replaced).", bool
     )
+    plugins: str | None = cli.plugins_field()
 
 
 def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:

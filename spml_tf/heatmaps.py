@@ -41,6 +41,7 @@ class _Options:
     data_dir: str | None = cli.flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
+    plugins: str | None = cli.plugins_field()
 
 
 def draw(options: _Options) -> list[str]:

@@ -33,6 +33,7 @@ class _Options:
     images: int = cli.flag_field(24, "How many photos to show with heatmaps.", int)
     candidates: int = cli.flag_field(24, "How many labels to show as probably missing.", int)
     batch_size: int = cli.flag_field(32, "Images at a time.", int)
+    plugins: str | None = cli.plugins_field()
 
 
 def report(options: _Options) -> str:

@@ -13,5 +13,7 @@ class SparseMaps(spml_tf.training.Term):
     annotated: bool = spml_tf.option(False, "Whether annotated classes pay too.")
 
     def compute(self, step):
-        pays = tf.ones_like(step.logits) if self.annotated else tf.cast(step.labels != 1, tf.float32)
+        pays = (
+            tf.ones_like(step.logits) if self.annotated else tf.cast(step.labels != 1, tf.float32)
+        )
         return tf.reduce_mean(step.maps * pays[:, None, None, :])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -67,15 +67,59 @@ def training_dataset(
         ValueError: no images, labels that do not fit, or numbers out of range.
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
-    if not 0 < crop_area[0] <= crop_area[1] <= 1:
-        raise ValueError(f"crop_area: expected 0 < low <= high <= 1, found {crop_area}")
+    _check_crop_area(crop_area)
     if first_epoch < 1 or epochs < 0:
         raise ValueError("first_epoch must be at least 1 and epochs at least 0")
-    source = _Source(examples, labels, image_size)
-    count = len(examples)
+    epoch_batches = _epoch_batches(
+        _Source(examples, labels, image_size), len(examples), batch_size, crop_area, horizontal_flip
+    )
+    dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(
+        lambda epoch: epoch_batches(_fold_in(_base_seed(seed), epoch))
+    )
+    steps = epochs * steps_per_epoch(len(examples), batch_size)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    return dataset.prefetch(tf.data.AUTOTUNE)
 
-    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        epoch_seed = _fold_in(_base_seed(seed), epoch)
+
+def redrawn_dataset(
+    examples: Examples,
+    labels: ArrayLike,
+    *,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    crop_area: tuple[float, float] = (0.25, 1.0),
+    horizontal_flip: bool = True,
+) -> tf.data.Dataset:
+    """One epoch of `training_dataset`, with other crops, flips and order each time it is iterated.
+
+    Args and raises: as for `training_dataset`.
+
+    Returns:
+        Dataset of `steps_per_epoch(N, B)` batches, as `training_dataset` returns.
+    """
+    labels = _checked_labels(examples, labels, image_size, batch_size)
+    _check_crop_area(crop_area)
+    epoch_batches = _epoch_batches(
+        _Source(examples, labels, image_size), len(examples), batch_size, crop_area, horizontal_flip
+    )
+    numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+    dataset = numbers.flat_map(lambda number: epoch_batches(tf.bitcast(number, tf.int32)))
+    steps = steps_per_epoch(len(examples), batch_size)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _epoch_batches(
+    source: _Source,
+    count: int,
+    batch_size: int,
+    crop_area: tuple[float, float],
+    horizontal_flip: bool,
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """A function from an epoch's seed, int32 [2], to its batches."""
+
+    def epoch_batches(epoch_seed: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
             tf.range(count, dtype=tf.int64), epoch_seed, alg="philox"
         )
@@ -88,10 +132,12 @@ def training_dataset(
         dataset = tf.data.Dataset.from_tensor_slices(order)
         return dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
 
-    dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(epoch_batches)
-    steps = epochs * steps_per_epoch(count, batch_size)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return epoch_batches
+
+
+def _check_crop_area(crop_area: tuple[float, float]) -> None:
+    if not 0 < crop_area[0] <= crop_area[1] <= 1:
+        raise ValueError(f"crop_area: expected 0 < low <= high <= 1, found {crop_area}")
 
 
 def evaluation_dataset(
@@ -213,16 +259,11 @@ class _Source:
         area: tuple[float, float],
         horizontal_flip: bool,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        crop_seed = _fold_in(seed, _CROP)
         if self._images is not None:
-            picture, box = crop(tf.gather(self._images, index), crop_seed, area)
+            picture, box = draw_crop(tf.gather(self._images, index), seed, area)
         else:
-            picture, box = decode_crop(self.contents(index), crop_seed, area)
-        flip = tf.constant(False)
-        if horizontal_flip:
-            drawn = tf.random.stateless_uniform([], _fold_in(seed, _FLIP), alg="philox")
-            flip = drawn < 0.5
-        return self._element(picture, box, flip, index)
+            picture, box = decode_crop(self.contents(index), _fold_in(seed, _CROP), area)
+        return self._element(picture, box, draw_flip(seed, horizontal_flip), index)
 
     def contents(self, index: tf.Tensor) -> tf.Tensor:
         """The bytes of an encoded image; an error where they are of no format we decode."""
@@ -239,11 +280,42 @@ class _Source:
     def _element(
         self, image: tf.Tensor, box: tf.Tensor, flip: tf.Tensor, index: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        # Mirrored before it is resized: a quarter of the bytes, and the same result.
-        image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
-        image = resize(image, self._image_size)
-        inputs = {"image": image, "box": box, "flip": flip, "index": index}
+        inputs = model_inputs(image, box, flip, index, self._image_size)
         return inputs, tf.gather(self._labels, index)
+
+
+def draw_flip(seed: tf.Tensor, horizontal_flip: bool) -> tf.Tensor:
+    """Whether a crop is mirrored: bool (), True for half of the seeds (int32 [2]), or never."""
+    if not horizontal_flip:
+        return tf.constant(False)
+    return tf.random.stateless_uniform([], _fold_in(seed, _FLIP), alg="philox") < 0.5
+
+
+def draw_crop(
+    image: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A random crop of an image [H, W, 3] and its box [4] float32; seed is int32 [2]."""
+    return crop(image, _fold_in(seed, _CROP), area)
+
+
+def model_inputs(
+    image: tf.Tensor, box: tf.Tensor, flip: tf.Tensor, index: tf.Tensor, image_size: int
+) -> dict[str, tf.Tensor]:
+    """What `SPMLModel` takes of one image: mirrored where flip says so, and resized.
+
+    Args:
+        image: [h, w, 3], the crop.
+        box: [4] float32, of the crop.
+        flip: bool ().
+        index: int64 ().
+        image_size: S.
+
+    Returns:
+        {"image": float32 [S, S, 3] in 0..255, "box": ..., "flip": ..., "index": ...}.
+    """
+    # Mirrored before it is resized: a quarter of the bytes, and the same result.
+    image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
+    return {"image": resize(image, image_size), "box": box, "flip": flip, "index": index}
 
 
 def _base_seed(seed: int) -> tf.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake in flags, files or data that the user can mend.
 
     The message is one line: it names the file (with line or row) or the flag, says what was found

@@ -1,0 +1,220 @@
+"""Your own files, arrays and datasets as the batches that `SPMLModel` takes.
+
+Each function gives every image its number, draws crops and flips anew in each epoch, and tells the
+model of them. What was drawn follows from the seed, so that a training that begins anew sees the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike, NDArray
+
+from spml_tf.datasets import pipeline
+from spml_tf.datasets.readers.examples import Examples
+from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
+
+# Images of a dataset that are in memory at a time, to be shuffled.
+_SHUFFLED = 1_000
+
+
+class _Wanted(NamedTuple):
+    """How batches are made; see `from_paths`."""
+
+    image_size: int
+    batch_size: int
+    training: bool
+    crop_area: tuple[float, float]
+    horizontal_flip: bool
+    seed: int
+
+
+def from_paths(
+    paths: Sequence[str],
+    labels: ArrayLike,
+    *,
+    image_size: int,
+    batch_size: int = 16,
+    training: bool = True,
+    crop_area: tuple[float, float] = (0.25, 1.0),
+    horizontal_flip: bool = True,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Batches of image files.
+
+    Args:
+        paths: N files, JPEG, PNG, GIF or BMP.
+        labels: [N, L] in {1, 0, -1}.
+        image_size: side S of the network's input in pixels.
+        batch_size: images per batch B; the last batch holds the remainder.
+        training: whether images are shuffled, cropped and flipped; else they come whole and in
+            order.
+        crop_area: lowest and highest area of a crop, a part of the image's, in (0, 1].
+        horizontal_flip: whether every second crop, on average, is mirrored.
+        seed: decides order, crops and flips.
+
+    Returns:
+        Dataset of one epoch, drawn anew each time it is iterated, of batches
+        ({"image": float32 [B, S, S, 3] in 0..255, "box": float32 [B, 4], "flip": bool [B],
+        "index": int64 [B]}, labels: int8 [B, L]).
+
+    Raises:
+        ValueError: no images, labels that do not fit, or numbers out of range.
+
+    Example:
+        >>> import tempfile
+        >>> path = f"{tempfile.mkdtemp()}/a.png"
+        >>> tf.io.write_file(path, tf.io.encode_png(np.full([40, 60, 3], 7, np.uint8)))
+        >>> inputs, labels = next(iter(from_paths([path], [[1, -1]], image_size=32)))
+        >>> inputs["image"].shape, inputs["index"].numpy().tolist(), labels.numpy().tolist()
+        (TensorShape([1, 32, 32, 3]), [0], [[1, -1]])
+    """
+    matrix = validate_labels(labels)
+    names = tuple(str(path) for path in paths)
+    numbers = tuple(map(str, range(len(names))))
+    classes = tuple(map(str, range(matrix.shape[1])))
+    examples = Examples(numbers, matrix, classes, paths=names)
+    sizes = {"image_size": image_size, "batch_size": batch_size}
+    if not training:
+        return pipeline.evaluation_dataset(examples, matrix, **sizes)
+    return pipeline.redrawn_dataset(
+        examples, matrix, **sizes, seed=seed, crop_area=crop_area, horizontal_flip=horizontal_flip
+    )
+
+
+def with_index(
+    data: Any,
+    labels: ArrayLike | None = None,
+    *,
+    image_size: int,
+    num_classes: int | None = None,
+    zeros: str = "negative",
+    batch_size: int = 16,
+    training: bool = True,
+    crop_area: tuple[float, float] = (0.25, 1.0),
+    horizontal_flip: bool = True,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Batches of arrays, or of a dataset that comes in the same order each time.
+
+    Args:
+        data: images, [N, H, W, 3] in 0..255; or a `tf.data.Dataset` of batches (images, labels), as
+            `keras.utils.image_dataset_from_directory(..., shuffle=False)` returns.
+        labels: of arrays. [N, L] in {1, 0, -1}, or [N] integers: one class an image, the others
+            unknown. A dataset brings its own, of either kind.
+        image_size: side S of the network's input in pixels.
+        num_classes: L, needed where labels are integers.
+        zeros: what 0 in rows of labels means, "negative" or "unknown"; "unknown" is right for the
+            one-hot rows of label_mode="categorical".
+        batch_size: as for `from_paths`.
+        training: as for `from_paths`.
+        crop_area: as for `from_paths`.
+        horizontal_flip: as for `from_paths`.
+        seed: as for `from_paths`.
+
+    Returns:
+        Dataset as `from_paths` returns. The number of images, `num_images` of `SPMLModel`, is that
+        of `data`.
+
+    Raises:
+        ValueError: labels that do not fit, or a dataset whose order changes.
+
+    Example:
+        >>> batches = with_index(np.zeros([3, 8, 8, 3]), [1, 0, 1], num_classes=2, image_size=8)
+        >>> inputs, labels = next(iter(batches))
+        >>> order = np.argsort(inputs["index"])
+        >>> labels.numpy()[order].tolist()
+        [[-1, 1], [1, -1], [-1, 1]]
+    """
+    if zeros not in ("negative", "unknown"):
+        raise ValueError(f'zeros must be "negative" or "unknown". Received: {zeros!r}')
+    wanted = _Wanted(image_size, batch_size, training, crop_area, horizontal_flip, seed)
+    if isinstance(data, tf.data.Dataset):
+        if labels is not None:
+            raise ValueError("labels: a dataset brings its own; give (images, labels) batches")
+        return _from_dataset(_indexed(data, num_classes, zeros), wanted)
+    images = np.asarray(data)
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"images must be of shape [N, H, W, 3]. Received: {list(images.shape)}")
+    if labels is None:
+        raise ValueError("labels are missing: arrays of images bring none")
+    matrix = _rows(np.asarray(labels), num_classes, zeros)
+    if len(matrix) != len(images):
+        raise ValueError(f"{len(matrix)} rows of labels for {len(images)} images")
+    source = tf.data.Dataset.from_tensor_slices((images, matrix)).enumerate()
+    return _from_dataset(source.map(lambda index, pair: (index, *pair)), wanted)
+
+
+def _indexed(data: tf.data.Dataset, num_classes: int | None, zeros: str) -> tf.data.Dataset:
+    """Elements (index, image, row of labels) of a dataset of batches."""
+    _check_order(data)
+    spec = data.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise ValueError(f"the dataset must hold (images, labels). Received: {spec}")
+
+    def element(index: tf.Tensor, pair: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        image, label = pair
+        if label.shape.rank == 0:
+            if num_classes is None:
+                raise ValueError("num_classes is missing: the labels are numbers of classes")
+            label = tf.where(tf.range(num_classes) == tf.cast(label, tf.int32), POSITIVE, UNKNOWN)
+        elif zeros == "unknown":
+            label = tf.where(label == 0, tf.cast(UNKNOWN, label.dtype), label)
+        return index, image, tf.cast(label, tf.int8)
+
+    return data.unbatch().enumerate().map(element)
+
+
+def _check_order(data: tf.data.Dataset) -> None:
+    """Raises ValueError where two passes begin differently."""
+    firsts = [next(iter(data), None) for _ in range(2)]
+    flat = [tf.nest.flatten(first) for first in firsts]
+    for one, other in zip(*flat, strict=True):
+        if not np.array_equal(one.numpy(), other.numpy()):
+            raise ValueError(
+                "the dataset comes in another order each time, so that its images have no numbers; "
+                "give shuffle=False, they are shuffled here"
+            )
+
+
+def _rows(labels: NDArray[Any], num_classes: int | None, zeros: str) -> NDArray[np.int8]:
+    """Rows of labels in {1, 0, -1}."""
+    if labels.ndim == 1:
+        if num_classes is None:
+            raise ValueError("num_classes is missing: the labels are numbers of classes")
+        if not np.isin(labels, np.arange(num_classes)).all():
+            raise ValueError(f"labels must be classes 0 to {num_classes - 1}")
+        hits = labels[:, None] == np.arange(num_classes)
+        return np.where(hits, POSITIVE, UNKNOWN).astype(np.int8)
+    matrix = validate_labels(labels)
+    return np.where(matrix == 0, UNKNOWN, matrix).astype(np.int8) if zeros == "unknown" else matrix
+
+
+def _from_dataset(indexed: tf.data.Dataset, wanted: _Wanted) -> tf.data.Dataset:
+    def whole(
+        index: tf.Tensor, image: tf.Tensor, label: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        box, flip = tf.constant([0.0, 0.0, 1.0, 1.0]), tf.constant(False)
+        return pipeline.model_inputs(image, box, flip, index, wanted.image_size), label
+
+    def drawn(
+        element: tuple[tf.Tensor, tf.Tensor, tf.Tensor], number: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        index, image, label = element
+        seed = tf.bitcast(number, tf.int32)
+        picture, box = pipeline.draw_crop(image, seed, wanted.crop_area)
+        flip = pipeline.draw_flip(seed, wanted.horizontal_flip)
+        return pipeline.model_inputs(picture, box, flip, index, wanted.image_size), label
+
+    if not wanted.training:
+        elements = indexed.map(whole, num_parallel_calls=tf.data.AUTOTUNE)
+    else:
+        numbers = tf.data.Dataset.random(wanted.seed, rerandomize_each_iteration=True)
+        shuffled = indexed.shuffle(_SHUFFLED, wanted.seed, reshuffle_each_iteration=True)
+        pairs = tf.data.Dataset.zip((shuffled, numbers))
+        elements = pairs.map(drawn, num_parallel_calls=tf.data.AUTOTUNE)
+    return elements.batch(wanted.batch_size).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,476 @@
+"""What `compile` and `fit` promise, kept or refused: a test for each row of docs/keras_features.md."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import spml_tf
+from spml_tf import losses, networks
+
+N, L, SIZE = 8, 3, 8
+PAGE = Path(__file__).parent.parent / "docs" / "keras_features.md"
+RNG = np.random.default_rng(0)
+IMAGES = RNG.uniform(0, 255, (N, SIZE, SIZE, 3)).astype(np.float32)
+LABELS = np.where(np.arange(L) == np.arange(N)[:, None] % L, 1, -1).astype(np.int8)
+
+
+def network(**head) -> keras.Model:
+    """A CAM network of one convolution, always with the same weights."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = keras.layers.Conv2D(16, 3, 4, "same", activation="relu", **head)(
+        keras.layers.Rescaling(1 / 255)(image)
+    )
+    return networks.cam_from_backbone(keras.Model(image, x), L)
+
+
+def model(method: object = "an", own: keras.Model | None = None, **options) -> spml_tf.SPMLModel:
+    k = 1.5 if isinstance(method, str) and method.startswith(("en", "ep", "role")) else None
+    return spml_tf.SPMLModel(own or network(), N, method, k, **options)
+
+
+def x() -> dict[str, np.ndarray]:
+    return {"image": IMAGES, "index": np.arange(N)}
+
+
+def dataset(*weights: np.ndarray, batch: int = 4) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((x(), LABELS, *weights)).batch(batch)
+
+
+def compiled(method: object = "an", options: dict | None = None, **arguments) -> spml_tf.SPMLModel:
+    found = model(method, **(options or {}))
+    found.compile(**{"optimizer": keras.optimizers.SGD(0.05), **arguments})
+    return found
+
+
+def kernels(of: keras.Model) -> list[np.ndarray]:
+    return [weight.numpy() for weight in of.trainable_variables]
+
+
+def same(one: keras.Model, other: keras.Model, tolerance: float = 1e-6) -> bool:
+    pairs = zip(kernels(one), kernels(other), strict=True)
+    return all(np.allclose(a, b, atol=tolerance) for a, b in pairs)
+
+
+def cross_entropies(of: spml_tf.SPMLModel) -> np.ndarray:
+    """AN's terms of all labels, [N, L], by NumPy."""
+    f = of.predict(IMAGES, verbose=0).astype(np.float64)
+    return np.where(LABELS == 1, -np.log(f), -np.log(1 - f))
+
+
+def first_loss(of: spml_tf.SPMLModel, *weights, **arguments) -> dict[str, float]:
+    """What the logs say of one batch of all images, of weights as they are before it."""
+    history = of.fit(dataset(*weights, batch=N), epochs=1, verbose=0, **arguments).history
+    return {name: values[0] for name, values in history.items()}
+
+
+def test_sample_weight_per_image():
+    weight = np.linspace(0, 2, N)
+    found = compiled()
+    expected = (cross_entropies(found) * weight[:, None]).mean()
+    logs = first_loss(found, weight)
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+    assert logs["classification_loss"] == pytest.approx(expected, rel=1e-5)
+    still = compiled()
+    before = kernels(still)
+    assert first_loss(still, np.zeros(N))["loss"] == 0
+    assert all((a == b).all() for a, b in zip(before, kernels(still), strict=True))
+
+
+def test_sample_weight_per_label():
+    weight = RNG.uniform(0, 2, (N, L))
+    found = compiled()
+    expected = (cross_entropies(found) * weight).mean()
+    assert first_loss(found, weight)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_sample_weight_of_consistency():
+    """All-zero weights of the second epoch leave nothing of CL and SCL; halves leave half."""
+    for method in ("an+cl", "an+scl"):
+        values = []
+        for factor in (1.0, 0.5, 0.0):
+            found = compiled(method, {"consistency_start_epoch": 1})
+            found.fit(dataset(batch=N), epochs=1, verbose=0)
+            found.fit(dataset(np.full(N, factor), batch=N), initial_epoch=1, epochs=2, verbose=0)
+            values.append(found.history.history["consistency_loss"][0])
+        assert values[0] > 1e-4 and values[2] == 0
+        assert values[1] == pytest.approx(values[0] / 2, rel=1e-4)
+
+
+def test_sample_weight_of_validation_data():
+    weight = np.linspace(0, 2, N)
+    found = compiled()
+    expected = (cross_entropies(found) * weight[:, None]).mean()
+    logs = found.evaluate(IMAGES, LABELS, sample_weight=weight, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_class_weight():
+    """A factor for each class, in all images; Keras itself would take y for one-hot rows."""
+    found = compiled()
+    expected = (cross_entropies(found) * [1.0, 3.0, 0.0]).mean()
+    logs = first_loss(found, class_weight={1: 3.0, 2: 0.0})
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="classes 0 to 2"):
+        first_loss(found, class_weight={3: 1.0})
+    expected = cross_entropies(found).mean()  # and without it again
+    assert first_loss(found)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_weighted_metrics():
+    weight = np.zeros(N)
+    weight[:2] = 1
+    found = compiled(weighted_metrics=[keras.metrics.BinaryAccuracy()])
+    f = found.predict(IMAGES, verbose=0)
+    right = (f[:2] > 0.5) == (LABELS[:2] == 1)
+    assert first_loss(found, weight)["binary_accuracy"] == pytest.approx(right.mean())
+
+
+def test_mean_average_precision_refuses_weights():
+    found = compiled(weighted_metrics=[spml_tf.MeanAveragePrecision()])
+    with pytest.raises(ValueError, match="MeanAveragePrecision takes no sample weights"):
+        first_loss(found, np.ones(N))
+
+
+def test_compile_with_a_loss():
+    named, given = compiled("hill"), compiled("an", loss=losses.Hill())
+    assert first_loss(given)["loss"] == pytest.approx(first_loss(named)["loss"], rel=1e-6)
+    assert same(named, given)
+    for wrong in ("binary_crossentropy", keras.losses.BinaryCrossentropy(), [losses.Hill()]):
+        with pytest.raises(ValueError, match="takes a loss of spml_tf.losses"):
+            compiled("an", loss=wrong)
+    with pytest.raises(ValueError, match="'role' has a loss of its own kind"):
+        compiled("role", loss=losses.Hill())
+
+
+def test_compile_with_loss_weights_is_refused():
+    with pytest.raises(ValueError, match="loss_weights: SPMLModel's terms have weights"):
+        compiled(loss_weights=[2.0])
+
+
+def test_a_loss_as_method():
+    given = compiled(losses.AssumeNegative())
+    assert first_loss(given)["loss"] == pytest.approx(first_loss(compiled("an"))["loss"])
+
+
+def test_kernel_regularizer():
+    values = []
+    for rate in (0.0, 100.0):
+        own = model(own=network(kernel_regularizer=keras.regularizers.L2(rate)))
+        own.compile(keras.optimizers.SGD(0.0))
+        squares = sum((x**2).sum() for x in kernels(own) if x.shape[:2] == (3, 3))
+        values.append(first_loss(own)["loss"] - rate * squares)
+        seen = own.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)["loss"] - rate * squares
+        assert seen == pytest.approx(values[-1], rel=1e-2, abs=1e-2)
+    assert values[1] == pytest.approx(values[0], rel=1e-2, abs=1e-2) and squares > 1
+
+
+@keras.saving.register_keras_serializable("test_keras_contract")
+class Activity(keras.layers.Layer):
+    def call(self, inputs):
+        self.add_loss(7.0 * keras.ops.mean(keras.ops.ones_like(inputs)))
+        return inputs
+
+
+def test_add_loss():
+    image = keras.Input((SIZE, SIZE, 3))
+    features = Activity()(keras.layers.Conv2D(16, 3, 4, "same")(image))
+    own = model(own=networks.cam_from_backbone(keras.Model(image, features), L))
+    own.compile(keras.optimizers.SGD(0.0))
+    logs = first_loss(own)
+    assert logs["loss"] - logs["classification_loss"] == pytest.approx(7.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.7, 3, 2, np.nan])
+def test_other_label_values_are_refused(value):
+    labels = LABELS.astype(np.float32)
+    labels[1, 2] = value
+    found = compiled()
+    for arguments in (
+        (x(), labels),
+        (tf.data.Dataset.from_tensor_slices((x(), labels)).batch(4),),
+    ):
+        with pytest.raises(ValueError, match="must be 1 .* in row 1, column 2"):
+            found.fit(*arguments, verbose=0)
+    with pytest.raises(ValueError, match="in row 1, column 2"):
+        found.train_on_batch(x(), labels)
+    with pytest.raises(ValueError, match="validation labels must be 1 .* in row 1, column 2"):
+        found.fit(dataset(), validation_data=(IMAGES, labels), verbose=0)
+
+
+def test_labels_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"labels must be of shape \[B, 3\].*\(8,\)"):
+        compiled().fit(x(), np.zeros(N), verbose=0)
+
+
+def test_duplicate_indices_are_refused():
+    with pytest.raises(ValueError, match="index holds 0 8 times.*with_index gives them out"):
+        compiled().fit({"image": IMAGES, "index": np.zeros(N, int)}, LABELS, verbose=0)
+
+
+@pytest.mark.parametrize(("index", "found"), [(N, "8"), (-1, "-1")])
+def test_indices_out_of_range_are_refused(index, found):
+    rows = np.arange(N)
+    rows[3] = index
+    with pytest.raises(ValueError, match=rf"must lie in \[0, num_images=8\).*Received: {found}"):
+        compiled().fit({"image": IMAGES, "index": rows}, LABELS, verbose=0)
+
+
+def test_batches_without_an_index_are_refused():
+    with pytest.raises(ValueError, match="index is each image's number"):
+        compiled().fit(IMAGES, LABELS, verbose=0)
+
+
+def test_weights_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"sample_weight must be of shape \[8\] or \[8, 3\]"):
+        compiled().fit(x(), LABELS, sample_weight=np.ones((N, 2)), verbose=0)
+
+
+def test_images_in_0_to_1_are_noted():
+    with pytest.warns(UserWarning, match="images lie in 0..1.*multiply by 255"):
+        compiled().fit({**x(), "image": np.ones_like(IMAGES)}, LABELS, verbose=0)
+
+
+def test_labels_without_unknown_ones_are_noted():
+    with pytest.warns(UserWarning, match=r"no label is unknown \(-1\).*'en\+scl'"):
+        compiled("en+scl").fit(x(), np.maximum(LABELS, 0), verbose=0)
+
+
+def test_keras_metrics_on_training_batches():
+    """They see 1 for positives and 0 for the rest: F1 as computed by hand from the scores."""
+    found = compiled(metrics=[keras.metrics.F1Score("micro", threshold=0.5, name="f1")])
+    chosen, truth = found.predict(IMAGES, verbose=0) > 0.5, LABELS == 1
+    logs = first_loss(found, validation_data=(IMAGES, LABELS))
+    right = (chosen & truth).sum()
+    assert logs["f1"] == pytest.approx(2 * right / max(chosen.sum() + truth.sum(), 1))
+    assert 0 <= logs["val_f1"] <= 1
+
+
+def test_losses_on_probabilities():
+    """`from_logits` is as Keras has it, and so is its default: the output is a probability."""
+    image = keras.Input((SIZE, SIZE, 3))
+    logits = keras.layers.GlobalAveragePooling2D()(network()(image))
+    values = []
+    for output, from_logits in ((logits, True), (keras.ops.sigmoid(logits), False)):
+        plain = keras.Model(image, output)
+        plain.compile("sgd", loss=losses.AssumeNegative(from_logits=from_logits))
+        values.append(plain.evaluate(IMAGES, LABELS, verbose=0))
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_export(tmp_path):
+    found = compiled("en+scl")
+    found.fit(x(), LABELS, epochs=2, verbose=0)
+    found.export(str(tmp_path / "saved"), verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "saved")).serve(tf.constant(IMAGES))
+    np.testing.assert_allclose(served, found.predict(IMAGES, verbose=0), atol=1e-5)
+    size = sum(path.stat().st_size for path in (tmp_path / "saved").rglob("variables*/*"))
+    assert size < 4 * sum(np.prod(w.shape) for w in found.network.weights) + 20_000  # no bank
+
+
+def test_load_model(tmp_path):
+    found = compiled("en+scl", metrics=[spml_tf.MeanAveragePrecision()])
+    found.fit(x(), LABELS, epochs=2, verbose=0)
+    found.save(tmp_path / "model.keras")
+    code = "import spml_tf, keras, sys; print(keras.saving.load_model(sys.argv[1]).method)"
+    words = [sys.executable, "-c", code, str(tmp_path / "model.keras")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.stdout == "en+scl\n", done.stderr
+
+
+@pytest.mark.parametrize("method", ["an", "en+cl", "en+scl", "ll_cp", "role+scl"])
+def test_jit_compile(method):
+    runs = []
+    for jit in (False, True):
+        found = compiled(method, jit_compile=jit, metrics=[spml_tf.MeanAveragePrecision()])
+        assert found.jit_compile is jit
+        found.fit(dataset(), epochs=3, validation_data=dataset(), verbose=0)
+        runs.append(found)
+    for name, values in runs[0].history.history.items():
+        np.testing.assert_allclose(runs[1].history.history[name], values, atol=1e-4)
+    assert same(*runs, tolerance=1e-5)
+
+
+def test_jit_compile_auto_is_off():
+    assert compiled("an+scl", jit_compile="auto").jit_compile is False
+
+
+def test_callback_list():
+    seen = []
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    for callbacks in (None, [], watch, [watch], keras.callbacks.CallbackList([])):
+        found = compiled("en")
+        found.fit(dataset(), epochs=2, verbose=0, callbacks=callbacks)
+        assert int(found.epoch.numpy()) == 2 and found.rules[0].labels.numpy().max() == 2
+    own = keras.callbacks.CallbackList([watch])
+    compiled().fit(dataset(), epochs=2, verbose=0, callbacks=own)
+    assert seen == [0, 1] * 3
+
+
+def test_model_checkpoint_and_backup(tmp_path):
+    """Stopped in the third of four epochs, and gone on with: as without a break."""
+    whole = compiled("en+scl")
+    whole.fit(dataset(), epochs=4, verbose=0)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    again = [keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))]
+    keep = keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras"))
+    with pytest.raises(KeyboardInterrupt):
+        compiled("en+scl").fit(dataset(), epochs=4, verbose=0, callbacks=[*again, keep, Stop()])
+    resumed = compiled("en+scl")
+    resumed.fit(dataset(), epochs=4, verbose=0, callbacks=again)
+    assert same(whole, resumed, 0)
+    second = keras.saving.load_model(tmp_path / "2.keras")
+    second.fit(dataset(), initial_epoch=2, epochs=4, verbose=0)
+    assert same(whole, second, 0)
+
+
+def test_other_callbacks(tmp_path):
+    found = compiled("en+scl", metrics=[spml_tf.MeanAveragePrecision()])
+    stop = keras.callbacks.EarlyStopping("val_map", mode="max", patience=1)
+    slower = keras.callbacks.ReduceLROnPlateau("val_map", mode="max", patience=1)
+    log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    board = keras.callbacks.TensorBoard(str(tmp_path / "board"))
+    found.fit(
+        dataset(),
+        epochs=30,
+        validation_data=dataset(),
+        verbose=0,
+        callbacks=[stop, slower, log, board],
+    )
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert 2 < len(rows) < 31 and "val_map" in rows[0]
+    assert list((tmp_path / "board" / "train").iterdir())
+
+
+def test_swap_ema_weights():
+    sgd = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.5)
+    found = compiled("en+scl", optimizer=sgd)
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    found.fit(dataset(), epochs=2, validation_data=dataset(), verbose=0, callbacks=[swap])
+    plain = compiled("en+scl")
+    plain.fit(dataset(), epochs=2, verbose=0)
+    assert not same(found, plain)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        found = compiled("en+scl")
+        history = found.fit(dataset(), epochs=2, verbose=0).history
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(history["loss"]).all() and found.ema_scores.values.dtype == "float32"
+
+
+@pytest.mark.parametrize("how", [{"run_eagerly": True}, {"steps_per_execution": 2}])
+def test_other_ways_to_run(how):
+    runs = [compiled("en+scl"), compiled("en+scl", **how)]
+    for found in runs:
+        found.fit(dataset(batch=2), epochs=2, verbose=0)
+    assert same(*runs, tolerance=1e-5)
+
+
+def test_gradient_accumulation():
+    """Two batches of 4 before a step are one of 8, up to what banks see between them."""
+    twice = keras.optimizers.SGD(0.05, gradient_accumulation_steps=2)
+    runs = [compiled(optimizer=twice), compiled()]
+    for found, batch in zip(runs, (4, 8), strict=True):
+        found.fit(dataset(batch=batch), epochs=1, verbose=0)
+    assert same(*runs, tolerance=1e-5)
+
+
+def test_clipnorm_and_schedules():
+    still = compiled(optimizer=keras.optimizers.SGD(1.0, clipnorm=1e-9))
+    before = kernels(still)
+    still.fit(dataset(), epochs=1, verbose=0)
+    assert all(np.allclose(a, b, atol=1e-7) for a, b in zip(before, kernels(still), strict=True))
+    steps = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.05, 0.0])
+    once, one = compiled(optimizer=keras.optimizers.SGD(steps)), compiled()
+    once.fit(dataset(), epochs=1, verbose=0)
+    one.fit(dataset().take(1), epochs=1, verbose=0)
+    before = kernels(once)
+    once.fit(dataset(), initial_epoch=1, epochs=2, verbose=0)
+    assert all((a == b).all() for a, b in zip(before, kernels(once), strict=True))
+
+
+def test_own_loops():
+    """train_on_batch after begin_epoch is what fit does."""
+    fitted, own = compiled("en+scl"), compiled("en+scl")
+    fitted.fit(dataset(), epochs=3, verbose=0)
+    for epoch in (1, 2, 3):
+        own.begin_epoch(epoch)
+        for inputs, labels in dataset():
+            own.train_on_batch(inputs, labels)
+    assert same(fitted, own, 1e-6)
+    first = compiled("en+scl")  # without begin_epoch it is the first epoch
+    first.train_on_batch(*next(iter(dataset())))
+    assert int(first.epoch.numpy()) == 1
+
+
+def test_train_on_batch_with_weights():
+    weight = np.linspace(0, 2, N)
+    found = compiled()
+    expected = (cross_entropies(found) * weight[:, None] * [2.0, 1.0, 1.0]).mean()
+    logs = found.train_on_batch(
+        x(), LABELS, sample_weight=weight, class_weight={0: 2.0}, return_dict=True
+    )
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, number):
+        rows = slice(4 * number, 4 * number + 4)
+        return {name: values[rows] for name, values in x().items()}, LABELS[rows]
+
+
+def test_py_dataset_and_generators():
+    runs = [compiled("en+scl") for _ in range(3)]
+    sources = dataset(), Batches(), (Batches()[n % 2] for n in range(99))
+    for found, source in zip(runs, sources, strict=True):
+        found.fit(source, epochs=2, steps_per_epoch=2, shuffle=False, verbose=0)
+    assert same(*runs[:2]) and same(*runs[1:])
+
+
+def test_arrays_and_validation_split():
+    found = compiled("en+scl")
+    history = found.fit(x(), LABELS, epochs=2, validation_split=0.25, verbose=0).history
+    assert np.isfinite(history["val_loss"]).all()
+    np.testing.assert_array_equal(found.ema_scores.visited.numpy(), np.arange(N) < 6)
+
+
+def test_terms_of_training_images_are_no_part_of_evaluation():
+    found = compiled("en+scl")
+    history = found.fit(dataset(), epochs=2, validation_data=dataset(), verbose=0).history
+    assert "consistency_loss" in history and "val_consistency_loss" not in history
+    assert "consistency_loss" not in found.evaluate(dataset(), verbose=0, return_dict=True)
+    assert found.fit(dataset(), verbose=0).history.keys() >= {"consistency_loss"}
+
+
+def test_errors_are_value_errors():
+    assert issubclass(spml_tf.UserError, ValueError)
+
+
+def test_every_row_of_the_page_has_its_test():
+    rows = re.findall(r"^\| .* \| `(test_\w+)` \|$", PAGE.read_text(), re.M)
+    here = {name for name in globals() if name.startswith("test_")}
+    elsewhere = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(rows) > 40 and len(set(rows)) == len(rows)
+    assert all(f"def {name}(" in elsewhere for name in rows)
+    assert here - set(rows) == {"test_every_row_of_the_page_has_its_test"}

@@ -1,0 +1,162 @@
+"""Parts and networks from files outside of the package: those that docs/writing_parts.md shows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import command, flags, run
+from saved_runs import assert_equal_runs, history, kill_at
+
+import spml_tf
+from spml_tf import networks
+from spml_tf.runs.run_folder import RunFolder
+
+FOLDER = Path(__file__).parent.parent / "docs" / "examples"
+FILES = ",".join(str(path) for path in sorted(FOLDER.glob("*.py")))
+METHOD = "half_negative+steady+sparse_maps"
+
+
+@pytest.fixture(scope="module")
+def words(voc) -> list[str]:
+    own = {"plugins": FILES, "method": METHOD, "network": "two_layers", "steady_visits": 1}
+    given = [x for x in flags(voc, **own) if "selection_" not in x and "heatmap_" not in x]
+    return [*given, "--steady_threshold=0.3", "--sparse_maps_start_epoch=2"]
+
+
+@pytest.fixture(scope="module")
+def whole(words, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("plugins") / "whole"
+    done = run(*words, f"--output_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_of_own_parts_says_what_it_did(whole):
+    record = json.loads((whole / "run.json").read_text())
+    assert record["flags"]["steady_visits"] == 1 and record["flags"]["plugins"] == FILES
+    assert record["flags"]["half_negative_unknown_weight"] == 0.5
+    assert {len(digest) for digest in record["plugins"].values()} == {64}
+    rows = history(whole)
+    assert all(0 < float(x) < 1 for x in rows["sparse_maps_loss"])
+    loss, own, term = (
+        np.array(rows[x], float) for x in ("loss", "classification_loss", "sparse_maps_loss")
+    )
+    np.testing.assert_allclose(loss, own + 0.1 * np.array([0, 1, 1]) * term, rtol=1e-5)
+    found = []
+    with h5py.File(whole / "checkpoint" / "state.weights.h5") as file:
+        file.visititems(lambda name, item: found.append(name) if "steady" in name else None)
+        high = file[next(name for name in found if name.endswith("vars/0"))][...]
+    assert high.shape == (24, 3) and 0 < high.max() <= 3
+
+
+def test_it_goes_on_bit_for_bit_after_kill_9(words, whole, tmp_path):
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(*words, f"--output_dir={killed}"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    kill_at(process, RunFolder(killed).checkpoint.exists)
+    assert not RunFolder(killed).metrics.exists()
+    done = run(f"--flagfile={killed / 'flags.txt'}", f"--output_dir={killed}")
+    assert done.returncode == 0, done.stderr
+    assert "resuming after epoch" in done.stderr
+    assert_equal_runs(whole, killed)
+
+
+def test_it_is_evaluated_and_exported_where_the_code_is_trusted(whole, tmp_path):
+    refused = run(f"--run_dir={whole}", "--split=val", module="evaluate")
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+    assert f"was trained with --plugins={FILES}; give this flag again" in refused.stderr
+    scored = run(f"--run_dir={whole}", "--split=val", f"--plugins={FILES}", module="evaluate")
+    assert scored.returncode == 0, scored.stderr
+    target = tmp_path / "model"
+    done = run(
+        f"--run_dir={whole}", f"--export_dir={target}", f"--plugins={FILES}", module="export"
+    )
+    assert done.returncode == 0, done.stderr
+    images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+    maps = networks.load_network(whole / "network.keras")(images).numpy().astype(np.float64)
+    served = tf.saved_model.load(str(target)).serve(tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(served, 1 / (1 + np.exp(-maps.mean(axis=(1, 2)))), atol=1e-5)
+
+
+def test_its_options_are_flags_with_help():
+    found = run(f"--plugins={FILES}", "--help")
+    assert found.returncode == 0
+    for text in ("--steady_visits", "Visits in a row until", "--sparse_maps_weight"):
+        assert text in found.stdout
+    assert "steady" not in run("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (None, "there is no such file"),
+        ("x = 1\ny = nothing\n", "plugin.py, line 2: NameError: name 'nothing' is not defined"),
+        ("def broken(:\n", "plugin.py, line 1: invalid syntax"),
+        ("import spml_tf\n@spml_tf.register('an')\ndef f(): ...\n", "'an' is registered already"),
+        ("import spml_tf\nspml_tf.register('x')(int)\n", "only losses, rules, terms and functions"),
+    ],
+)
+def test_what_is_wrong_with_a_plugin_is_one_line(tmp_path, code, reason):
+    path = tmp_path / "plugin.py"
+    if code is not None:
+        path.write_text(code)
+    done = run(f"--plugins={path}", f"--output_dir={tmp_path / 'run'}")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert f"--plugins={path}: " in done.stderr and reason in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+SAVE = """
+import sys, keras, numpy as np, spml_tf
+sys.path.insert(0, sys.argv[1])
+import steady, sparse_maps
+recipe = spml_tf.training.Recipe(
+    terms=(spml_tf.losses.Hill(), sparse_maps.SparseMaps(weight=0.5)),
+    rules=(steady.Steady(visits=1, threshold=0.1),),
+)
+network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16)
+model = spml_tf.SPMLModel(network, num_images=6, method=recipe)
+model.compile("adam")
+x = {"image": np.random.default_rng(0).uniform(0, 255, (6, 32, 32, 3)), "index": np.arange(6)}
+y = np.where(np.eye(3)[np.arange(6) % 3] > 0, 1, -1)
+model.fit(x, y, epochs=2, verbose=0)
+assert model.rules[0].high.numpy().max() == 2
+model.save(sys.argv[2])
+np.savez(sys.argv[3], *[weight.numpy() for weight in model.weights])
+"""
+LOAD = """
+import sys, keras, numpy as np, spml_tf
+sys.path.insert(0, sys.argv[1])
+import steady, sparse_maps
+model = keras.saving.load_model(sys.argv[2])
+assert type(model.recipe.rules[0]) is steady.Steady and model.rules[0].visits == 1
+assert model.terms[1].weight == 0.5 and type(model.terms[0].loss) is spml_tf.losses.Hill
+with np.load(sys.argv[3]) as saved:
+    assert len(saved.files) == len(model.weights)
+    for name, weight in zip(saved.files, model.weights):
+        np.testing.assert_array_equal(saved[name], weight.numpy())
+"""
+
+
+def test_objects_are_saved_and_loaded_in_another_process(tmp_path):
+    for code in (SAVE, LOAD):
+        words = [str(FOLDER), str(tmp_path / "model.keras"), str(tmp_path / "weights.npz")]
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_names_are_checked():
+    with pytest.raises(ValueError, match="lower-case letters"):
+        spml_tf.register("Half negative")
+    with pytest.raises(ValueError, match="'scl' is registered already"):
+        spml_tf.register("scl")(lambda num_classes: None)
