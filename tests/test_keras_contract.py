@@ -1,4 +1,4 @@
-"""What `compile` and `fit` promise, kept or refused: a test for each row of docs/keras_features.md."""
+"""What `compile` and `fit` promise, kept or refused: the rows of docs/keras_features.md."""
 
 from __future__ import annotations
 
