@@ -35,14 +35,15 @@ def test_only_cells_inside_are_written():
     np.testing.assert_allclose(values[0, ..., 0], [[0.6, 0.4], [0.6, 0.4]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("storage", ema_bank.DTYPES)
-def test_storage_follows_a_moving_average(storage):
+def test_storage_follows_a_moving_average(storage, jit_compile):
     """40 writes towards 1 from 0 with mu 0.9 end at 1 - 0.9^40 = 0.985; rounding to nearest in
     uint8 would stall at 0.98: 255 * 0.1 * 0.02 = 0.5. Stored as asked, off by about a step."""
     bank = ema_bank.score_bank(1000, 1, momentum=0.9, storage=storage, seed=3)
     assert bank.values.dtype == storage
     index = tf.range(1000, dtype=tf.int64)
-    write = tf.function(bank.write)
+    write = tf.function(bank.write, jit_compile=jit_compile)
     write(index, tf.zeros([1000, 1]))
     for _ in range(40):
         write(index, tf.ones([1000, 1]))
@@ -120,3 +121,53 @@ def test_config_and_errors():
         ema_bank.score_bank(1, 1, momentum=1.0)
     with pytest.raises(ValueError, match="storage must be one of"):
         ema_bank.score_bank(1, 1, storage="int8")
+
+
+@pytest.mark.parametrize("kept", [None, 3])
+@pytest.mark.parametrize("storage", ema_bank.DTYPES)
+def test_inside_a_compiled_function(storage, kept):
+    """Six steps with jit_compile=True and without: the loss, what the banks hold, their marks.
+
+    A last digit of the new values may differ, and a step of float16 where they are rounded; bytes
+    are rounded with other random numbers.
+    """
+    rng = np.random.default_rng(0)
+    images, classes, grid, cells = 6, 5, 7, 5
+
+    def state():
+        return (
+            ema_bank.score_bank(images, classes, storage=storage),
+            heatmap_bank.heatmap_bank(images, classes, grid, kept, storage=storage),
+        )
+
+    def step(scores_bank, maps_bank):
+        def one(maps, index, box, flip, scores, codes):
+            loss = maps_bank.consistency(maps, index, box, flip)
+            scores_bank.write(index, scores)
+            maps_bank.update(maps, index, box, flip, scores, codes)
+            return loss
+
+        return one
+
+    plain, compiled = state(), state()
+    run_plain = tf.function(step(*plain))
+    run_compiled = tf.function(step(*compiled), jit_compile=True)
+    stored_step = {"float32": 1e-6, "float16": 2**-11, "uint8": 4 / 255}[storage]
+    losses = []
+    for _ in range(6):
+        corner = rng.uniform(0.0, 0.5, (3, 2))
+        box = np.hstack([corner, corner + rng.uniform(0.3, 0.5, (3, 2))]).astype(np.float32)
+        batch = (
+            rng.random((3, cells, cells, classes)).astype(np.float32), rng.permutation(images)[:3],
+            box, rng.random(3) < 0.5, rng.random((3, classes)).astype(np.float32),
+            rng.choice([1, 0, -1, 2], (3, classes)).astype(np.int8),
+        )  # fmt: skip
+        losses.append((float(run_plain(*batch)), float(run_compiled(*batch))))
+        assert losses[-1][0] == pytest.approx(losses[-1][1], abs=stored_step)
+    assert losses[-1][0] > 0.05
+    index = tf.range(images, dtype=tf.int64)
+    for one, other in zip(plain, compiled, strict=True):
+        (values, visited), (found, found_visited) = one.read(index), other.read(index)
+        np.testing.assert_array_equal(found_visited, visited)
+        np.testing.assert_allclose(found, values, atol=stored_step, rtol=0)
+        assert abs(np.mean(found - values)) < stored_step / 10

@@ -114,6 +114,86 @@ def test_write_then_read_is_exact_where_cells_coincide(top, left, flip, seed):
     np.testing.assert_allclose(back, maps, atol=1e-5)
 
 
+def beyond_the_map(boxes: np.ndarray, grid: int, size: int) -> np.ndarray:
+    """[B, 2, size]: signed distance, in cells, of each row's and column's sample to the border
+    half a cell outside of the map, beyond which a sample reads 0."""
+    corner, far = boxes[:, :2].astype(float), boxes[:, 2:].astype(float)
+    samples = corner[..., None] + (far - corner)[..., None] * (np.arange(size) + 0.5) / size
+    return np.maximum(-0.5 - samples * grid, samples * grid - grid - 0.5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(crop_boxes(), min_size=1, max_size=3),
+    st.integers(1, 15),
+    st.integers(1, 15),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_separable_equals_crop_and_resize(boxes, grid, size, inverse, seed):
+    """Boxes inside the map and, inverse, the whole image around a crop; to 1e-6 other than exactly
+    at the border beyond which samples read 0."""
+    batch = tf.constant(boxes, tf.float32)
+    batch = warping.inverse_boxes(batch) if inverse else batch
+    maps = np.random.default_rng(seed).random((len(boxes), grid, grid, 2)).astype(np.float32)
+    expected = warping.warp(maps, batch, size).numpy()
+    found = warping.warp(maps, batch, size, separable=True).numpy()
+    assert found.shape == expected.shape == (len(boxes), size, size, 2)
+    at_border = np.abs(beyond_the_map(batch.numpy(), grid, size)) < 1e-4
+    clear = ~(at_border[:, 0, :, None] | at_border[:, 1, None, :])
+    np.testing.assert_allclose(found[clear], expected[clear], atol=1e-6, rtol=0)
+
+
+def test_separable_by_hand():
+    """Columns 0 and 1, centres at 1/4 and 3/4: samples at 1/8, 3/8, 5/8, 7/8 read 0, 1/4, 3/4, 1.
+    Over a box from -1 to 2 samples lie at -0.7, -0.1, 0.5, 1.1, 1.7; half a cell outside is -0.25
+    and 1.25, and so the outer two read 0."""
+    maps = tf.constant([[[[0.0], [1.0]], [[0.0], [1.0]]]])
+    whole = warping.whole_image_boxes(1)
+    found = warping.warp(maps, whole, 4, separable=True)[0, ..., 0]
+    np.testing.assert_allclose(found, [[0.0, 0.25, 0.75, 1.0]] * 4, atol=1e-7)
+    ones = tf.ones([1, 2, 2, 1])
+    around = warping.warp(ones, as_batch((-1.0, -1.0, 2.0, 2.0)), 5, separable=True)[0, ..., 0]
+    np.testing.assert_allclose(around, np.outer([0, 1, 1, 1, 0], [0, 1, 1, 1, 0]), atol=1e-6)
+
+
+def compiled_inputs(by_class: bool):
+    rng = np.random.default_rng(5)
+    corner = rng.uniform(0.0, 0.5, (4, 2))
+    boxes = np.hstack([corner, corner + rng.uniform(0.3, 0.5, (4, 2))]).astype(np.float32)
+    maps = rng.random((4, 7, 7, 3)).astype(np.float32)
+    visited = rng.random((4, 7, 7, 3) if by_class else (4, 7, 7)) < 0.7
+    return [tf.constant(x) for x in (maps, visited, boxes, rng.random(4) < 0.5)]
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_reading_inside_a_compiled_function(by_class):
+    maps, visited, boxes, flips = compiled_inputs(by_class)
+    expected, counts = warping.masked_to_crop_frame(maps, visited, boxes, flips, 5)
+    read = tf.function(lambda *x: warping.masked_to_crop_frame(*x, 5), jit_compile=True)
+    found, found_counts = read(maps, visited, boxes, flips)
+    np.testing.assert_array_equal(found_counts, counts)
+    where = np.broadcast_to(counts if by_class else counts[..., None], expected.shape)
+    np.testing.assert_allclose(found.numpy()[where], expected.numpy()[where], atol=1e-6, rtol=0)
+    assert 0.2 < counts.numpy().mean() < 1.0
+
+
+def test_writing_inside_a_compiled_function():
+    maps, _, boxes, flips = compiled_inputs(False)
+    expected, inside = warping.to_image_frame(maps, boxes, flips, 9)
+    write = tf.function(lambda *x: warping.to_image_frame(*x, 9), jit_compile=True)
+    found, found_inside = write(maps, boxes, flips)
+    np.testing.assert_array_equal(found_inside, inside)
+    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-6, rtol=0)
+
+
+def test_other_functions_call_crop_and_resize():
+    """Only a compiled function multiplies with matrices: results without jit stay as they were."""
+    maps, _, boxes, _ = compiled_inputs(False)
+    graph = tf.function(lambda *x: warping.warp(*x, 5)).get_concrete_function(maps, boxes).graph
+    assert "CropAndResize" in {operation.type for operation in graph.get_operations()}
+
+
 def test_flipping_twice_is_nothing():
     maps = tf.random.stateless_uniform([2, 3, 4, 1], [1, 2])
     flips = tf.constant([True, False])

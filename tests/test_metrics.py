@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 from tensorflow.python.framework.func_graph import FuncGraph
 
+from spml_tf.banks.compilation import inside_compiled_function
 from spml_tf.evaluation import metrics, score_store
 
 
@@ -179,13 +180,11 @@ class TestCompiledFunctions:
             "evaluation/score_store.py needs another way to run code before a compiled function"
         )
         inside = []
-        tf.function(lambda: inside.append(score_store.inside_compiled_function()))()
-        tf.function(
-            lambda: inside.append(score_store.inside_compiled_function()), jit_compile=True
-        )()
+        tf.function(lambda: inside.append(inside_compiled_function()))()
+        tf.function(lambda: inside.append(inside_compiled_function()), jit_compile=True)()
         assert inside == [False, True], (
             "this TensorFlow does not tell that a function is compiled by XLA: see "
-            "inside_compiled_function in evaluation/score_store.py"
+            "banks/compilation.py"
         )
 
 

@@ -6,11 +6,16 @@ after cropping. Cell ``i`` of a grid of size ``S`` covers ``[i/S, (i+1)/S]`` wit
 is given; the functions here hand it the box whose edges are the outermost cell *centres*, in a map
 padded by one replicated cell on each side, so that every sample is taken at a cell centre and a
 sample beyond the outermost centres reads the nearest cell.
+
+crop_and_resize has no XLA kernel. Inside of a function with jit_compile=True `warp` multiplies with
+two matrices of the same weights instead, one for rows and one for columns.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
+
+from spml_tf.banks.compilation import inside_compiled_function
 
 
 def whole_image_boxes(batch_size: tf.Tensor | int) -> tf.Tensor:
@@ -54,7 +59,9 @@ def _sample_edges(boxes: tf.Tensor, size_in: tf.Tensor, size_out: tf.Tensor) -> 
     return tf.concat([first, last], axis=1)
 
 
-def warp(maps: tf.Tensor, boxes: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:
+def warp(
+    maps: tf.Tensor, boxes: tf.Tensor, size: tf.Tensor | int, separable: bool | None = None
+) -> tf.Tensor:
     """Samples maps at the cell centres of a `size` x `size` grid laid over a box.
 
     Bilinear between cell centres; outside the outermost centres the nearest cell. Samples further
@@ -64,15 +71,44 @@ def warp(maps: tf.Tensor, boxes: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:
         maps: [B, H, W, C] float32.
         boxes: [B, 4] float32, in units of the maps' own frame.
         size: int, cells per side of the result.
+        separable: multiply with matrices of weights rather than call crop_and_resize; the results
+            agree to 1e-6 for maps in [0, 1]. None does so where XLA compiles.
 
     Returns:
         [B, size, size, C] float32.
     """
-    padded = tf.pad(maps, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
     shape = tf.shape(maps)
     size_out = tf.stack([size, size])
     edges = _sample_edges(boxes, shape[1:3], size_out)
+    if inside_compiled_function() if separable is None else separable:
+        rows = _weights(edges[:, 0], edges[:, 2], shape[1], size)
+        columns = _weights(edges[:, 1], edges[:, 3], shape[2], size)
+        return tf.einsum("bxj,byjc->byxc", columns, tf.einsum("byi,bijc->byjc", rows, maps))
+    padded = tf.pad(maps, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
     return tf.image.crop_and_resize(padded, edges, tf.range(shape[0]), size_out)
+
+
+def _weights(
+    first: tf.Tensor, last: tf.Tensor, size_in: tf.Tensor, size_out: tf.Tensor | int
+) -> tf.Tensor:
+    """Weights of crop_and_resize along one axis.
+
+    Args:
+        first, last: [B] float32, the edges of the box on the padded grid.
+        size_in: int, cells of the map without its padding.
+        size_out: int, samples.
+
+    Returns:
+        [B, size_out, size_in] float32; a row sums to 1, or to 0 where its sample lies outside.
+    """
+    end = tf.cast(size_in + 1, first.dtype)  # the padded grid's cells are 0 to end
+    step = (last - first) * end / tf.cast(tf.maximum(size_out - 1, 1), first.dtype)
+    samples = tf.cast(tf.range(size_out), first.dtype)
+    position = first[:, None] * end + samples * step[:, None]
+    inside = (position >= 0.0) & (position <= end)
+    nearest = tf.clip_by_value(position - 1.0, 0.0, end - 2.0)  # the padding repeats the edge
+    distance = tf.abs(nearest[..., None] - tf.cast(tf.range(size_in), first.dtype))
+    return tf.maximum(1.0 - distance, 0.0) * tf.cast(inside, first.dtype)[..., None]
 
 
 def flip_maps(maps: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
+from spml_tf.banks.compilation import inside_compiled_function
 from spml_tf.banks.replicas import from_all_replicas
 
 # Entries and rows of what one call of a compiled function may add; 8 bytes an entry.
@@ -140,14 +139,6 @@ class ScoreStore:
             labels, scores = tf.split(rows[:count], 2, axis=1)
             self._append(tf.cast(labels, tf.int8), scores)
             self._pending_count.assign(0)
-
-
-def inside_compiled_function() -> bool:
-    """Whether a function with jit_compile=True is being traced; only a private module tells."""
-    from tensorflow.python.ops import control_flow_util
-
-    graph: Any = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-    return graph is not None and control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
 def _state(name: str, value: tf.Tensor) -> tf.Variable:
