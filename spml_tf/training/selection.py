@@ -27,13 +27,27 @@ def class_budgets(labels: np.ndarray, positives_per_image: float) -> np.ndarray:
 
     Returns:
         [L] float64, not rounded; zeros where nothing is annotated positive.
+
+    Example:
+
+    >>> labels = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1]])
+    >>> class_budgets(labels, 1.5).tolist()  # 1.5 * 4 = 6 positives, 2/3 and 1/3 of them
+    [4.0, 2.0]
     """
     annotated = np.sum(labels == POSITIVE, axis=0, dtype=np.float64)
     return positives_per_image * len(labels) * annotated / max(annotated.sum(), 1.0)
 
 
 def check_budget(budget: Budget, num_classes: int) -> None:
-    """Raises ValueError for a budget that `expected_positives` does not know."""
+    """Raises ValueError for a budget that `expected_positives` does not know.
+
+    Example:
+
+    >>> check_budget("global", 2)
+    >>> check_budget([0.5, 2.0], 2)
+    Traceback (most recent call last):
+    ValueError: selection_budget must be a rule or 2 shares in [0, 1]. Received: [0.5, 2.0]
+    """
     if isinstance(budget, str):
         if budget not in BUDGETS:
             raise ValueError(f"selection_budget must be one of {BUDGETS}. Received: {budget!r}")
@@ -73,6 +87,15 @@ def expected_positives(
 
     Raises:
         ValueError: for an unknown budget or shapes that differ.
+
+    Example:
+
+    >>> labels = np.array([[1, -1], [-1, -1], [-1, 1], [-1, -1]])
+    >>> scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.9], [0.1, 0.3]])
+    >>> expected_positives(scores, labels, 1.0).astype(int).tolist()  # p_i = 2 of each class
+    [[0, 0], [1, 0], [0, 0], [0, 1]]
+    >>> expected_positives(scores, labels, 1.0, [0.75, 0.25]).astype(int).tolist()  # 3 and 1
+    [[0, 0], [1, 0], [1, 0], [0, 0]]
     """
     check_budget(budget, labels.shape[1])
     if scores.shape != labels.shape:
