@@ -183,7 +183,9 @@ class SPMLModel(keras.Model):
         self._track(tf.shape(y)[0], loss, classification, consistency)
         variables = self.trainable_variables
         gradients = tape.gradient(scaled, variables)  # that of ROLE's estimates is sparse
-        self.optimizer.apply([tf.convert_to_tensor(x) for x in gradients], variables)
+        self.optimizer.apply(
+            [x if x is None else tf.convert_to_tensor(x) for x in gradients], variables
+        )
         self.ema_scores.write(index, scores)  # eq. 4
         if self.ema_heatmaps is not None:
             average, _ = self.ema_scores.read(index)
