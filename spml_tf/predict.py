@@ -145,7 +145,7 @@ def _overlay(
     chosen = chosen[: options.overlay_classes]
     image = decode_image(tf.constant(contents)).numpy()
     draw_overlays(
-        Path(options.overlays) / name,
+        Path(options.overlays or "") / name,
         image,
         predictor.heatmaps(image)[..., chosen],
         [predictor.class_names[i] for i in chosen],
@@ -154,9 +154,7 @@ def _overlay(
 
 
 def _check(options: _Options) -> None:
-    for name in ("model_dir", "images"):
-        if getattr(options, name) is None:
-            raise UserError(f"--{name} is missing")
+    cli.check_given(options, "model_dir", "images")
     cli.check_least(options, batch_size=1, overlay_classes=1)
     if os.path.isdir(options.output):
         raise UserError(f"--output={options.output}: is a folder; name the CSV to write")
@@ -185,8 +183,8 @@ def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
 
 def _action(options: _Options) -> None:
     _check(options)
-    paths = _find(options.images)
-    predictor = Predictor(options.model_dir)
+    paths = _find(options.images or "")
+    predictor = Predictor(options.model_dir or "")
     try:
         written = _write(options, predictor, paths)
     except OSError as error:

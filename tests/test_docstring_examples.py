@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from spml_tf import losses
+from spml_tf import labels, losses
+from spml_tf.evaluation import bootstrap, measures, thresholds
+from spml_tf.training import selection
 
 ROOT = Path(__file__).parent.parent
 WITH_EXAMPLES = sorted(
@@ -32,7 +34,15 @@ def test_examples_run(name):
     assert not runner.failures, "".join(said)
 
 
-@pytest.mark.parametrize("name", losses.__all__)
-def test_every_loss_has_an_example(name):
-    doc = inspect.getdoc(getattr(losses, name))
-    assert ">>> " in doc and name in doc[doc.index(">>> ") :]
+FUNCTIONS = [getattr(losses, name) for name in losses.__all__] + [
+    function
+    for module in (labels, measures, bootstrap, thresholds, selection)
+    for name, function in inspect.getmembers(module, inspect.isfunction)
+    if function.__module__ == module.__name__ and not name.startswith("_")
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda x: x.__name__)
+def test_what_users_call_has_an_example(function):
+    doc = inspect.getdoc(function)
+    assert ">>> " in doc and function.__name__ in doc[doc.index(">>> ") :]

@@ -50,7 +50,7 @@ def write_observed(
 
     def rows() -> Iterator[tuple[object, ...]]:
         for name, row in zip(names, matrix, strict=True):
-            known = np.flatnonzero(row != UNKNOWN)
+            known = np.flatnonzero(row != UNKNOWN).tolist()
             cells = [(class_names[i], row[i]) for i in known] or [("", "")]
             yield from ((name, "train", *pair) for pair in cells)
         yield from ((name, "val", "", "") for name in held_out)

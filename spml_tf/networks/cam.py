@@ -11,6 +11,7 @@ Every network here takes "image", [batch, size, size, 3] float32 RGB in 0..255, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from spml_tf.networks.preprocessing import ImagePreprocessing
 from spml_tf.system.errors import UserError
 
 CAM_LAYER = "cam_logits"
+# What layers raise whose configuration does not make them again, or not for these images.
+_CLONING_ERRORS = (ValueError, TypeError, NotImplementedError)
 
 
 def cam_head(
@@ -63,19 +66,26 @@ def cam_from_backbone(
     image_size: int | None = None,
     fuse: bool = True,
     name: str | None = None,
+    prefix_tokens: int | None = None,
 ) -> keras.Model:
     """Builds a CAM network on any feature extractor.
 
     Args:
         backbone: a Keras model from one image tensor [batch, height, width, 3] to one feature map
-            [batch, grid, grid, channels]. A functional or sequential one is cloned (with its
-            weights) and its layers become layers of the result; a subclassed one is used itself,
-            as one layer, and its class must be registered with Keras to be saved.
+            [batch, grid, grid, channels], or to the tokens of a vision transformer,
+            [batch, tokens, channels]: those of a square grid of patches, row by row, after any
+            class and register tokens, which are dropped. A functional or sequential one is cloned
+            (with its weights) and its layers become layers of the result. A subclassed one, and
+            one of a registered class whose layers cannot be cloned (some of keras_hub), is used
+            itself, as one layer; its class must be registered with Keras to be saved.
         num_classes: number of classes, at least 1.
         preprocessing: what the backbone's weights expect (`ImagePreprocessing`).
         image_size: side of the input images in pixels, None for the backbone's own.
         fuse: whether batch normalisation is replaced by the fused layer (not in subclassed ones).
         name: of the network, by default the backbone's with ``_cam``.
+        prefix_tokens: how many tokens stand before those of the patches. None takes the largest
+            square grid of patches that the tokens can hold, whose side must then divide that of
+            the images.
 
     Returns:
         A functional model, "image" [batch, size, size, 3] float32 in 0..255 -> CAM logits
@@ -83,17 +93,31 @@ def cam_from_backbone(
 
     Raises:
         UserError: if the backbone is not such a model.
+
+    Example:
+        >>> image = keras.Input((32, 32, 3))
+        >>> patches = keras.layers.Conv2D(8, kernel_size=4, strides=4)(image)
+        >>> tokens = keras.layers.Reshape((64, 8))(patches)
+        >>> cam_from_backbone(keras.Model(image, tokens), num_classes=5).output_shape
+        (None, 8, 8, 5)
     """
     name = name or f"{backbone.name}_cam"
     if not isinstance(backbone, keras.Sequential) and not is_functional(backbone):
         image = image_input(image_size)
         features = backbone(ImagePreprocessing(preprocessing, name="preprocessing")(image))
         _check_features(backbone, features)
-        return keras.Model(image, cam_head(features, num_classes), name=name)
-    backbone = _unwrapped(backbone)
-    shape = backbone.inputs[0].shape[1:3] if image_size is None else (image_size, image_size)
-    image = keras.Input((*shape, 3), dtype="float32", name="image")
-    features = _flat_features(backbone, image, preprocessing, fuse)
+    else:
+        plain = _unwrapped(backbone)
+        shape = plain.inputs[0].shape[1:3] if image_size is None else (image_size, image_size)
+        image = keras.Input((*shape, 3), dtype="float32", name="image")
+        features = _functional_features(backbone, plain, image, preprocessing, fuse)
+    if len(features.shape) == 3:
+        features = _grid_of_tokens(backbone, image, features, prefix_tokens)
+    elif prefix_tokens is not None:
+        raise UserError(
+            f"prefix_tokens={prefix_tokens}: backbone {backbone.name!r} returns a feature map, "
+            "not tokens; leave it out"
+        )
     return keras.Model(image, cam_head(features, num_classes), name=name)
 
 
@@ -230,20 +254,54 @@ def _unwrapped(backbone: keras.Model) -> keras.Model:
 
 
 def _check_features(backbone: keras.Model, features: keras.KerasTensor) -> None:
-    """Raises UserError unless the backbone's output is a feature map."""
+    """Raises UserError unless the backbone's output is a feature map or tokens."""
     shape = getattr(features, "shape", None)
-    if shape is None or len(shape) != 4:
+    if shape is None or len(shape) not in (3, 4):
         raise UserError(
             f"backbone {backbone.name!r} returns {shape or type(features).__name__}, not a "
-            "[batch, grid, grid, channels] feature map; cut it before its pooling, or use "
-            "cam_from_classifier"
+            "[batch, grid, grid, channels] feature map nor [batch, tokens, channels] tokens; cut "
+            "it before its pooling, or use cam_from_classifier"
         )
 
 
-def _flat_features(
-    backbone: keras.Model, image: keras.KerasTensor, preprocessing: str, fuse: bool
+def _grid_of_tokens(
+    backbone: keras.Model,
+    image: keras.KerasTensor,
+    tokens: keras.KerasTensor,
+    prefix_tokens: int | None,
 ) -> keras.KerasTensor:
-    """Runs clones of the backbone's layers on the preprocessed image, without nesting them."""
+    """Returns the patches' tokens as the feature map that they are, without those before them."""
+    (height, width), (count, channels) = image.shape[1:3], tokens.shape[1:]
+    found = f"backbone {backbone.name!r} returns {count} tokens for images {height}x{width}"
+    if count is None or channels is None or height != width:
+        raise UserError(
+            f"{found}; a grid of them needs square images of one size: give image_size, or a "
+            "backbone of square images"
+        )
+    grid = math.isqrt(max(0, count - (prefix_tokens or 0)))
+    before = count - grid**2
+    if prefix_tokens is None and (height is None or height % grid):
+        raise UserError(
+            f"{found}, whose grid cannot be inferred: say with prefix_tokens=NUMBER how many "
+            "class and register tokens stand before those of the patches"
+        )
+    if prefix_tokens is not None and (prefix_tokens < 0 or before != prefix_tokens or not grid):
+        raise UserError(
+            f"prefix_tokens={prefix_tokens}: {found}; without these they are no square grid"
+        )
+    if before:
+        tokens = keras.layers.Cropping1D((before, 0), name="patch_tokens")(tokens)
+    return keras.layers.Reshape((grid, grid, channels), name="patch_grid")(tokens)
+
+
+def _functional_features(
+    backbone: keras.Model,
+    plain: keras.Model,
+    image: keras.KerasTensor,
+    preprocessing: str,
+    fuse: bool,
+) -> keras.KerasTensor:
+    """Runs the backbone, or clones of the layers of its plain form, on the preprocessed image."""
     scaled = ImagePreprocessing(preprocessing, name="preprocessing")(image)
 
     def call(layer: keras.Operation, *args: Any, **kwargs: Any) -> Any:
@@ -254,11 +312,19 @@ def _flat_features(
         return layer(*args, **kwargs)
 
     try:
-        return clone_with(backbone, fuse, input_tensors=image, call_function=call).outputs[0]
-    except (ValueError, TypeError, NotImplementedError) as error:
+        try:
+            return clone_with(plain, fuse, input_tensors=image, call_function=call).outputs[0]
+        except _CLONING_ERRORS:
+            if ">" not in keras.saving.get_registered_name(type(backbone)):
+                raise
+            # A class that Keras knows saves itself whole, and need not give its layers a config.
+            return backbone(keras.tree.map_structure(lambda _: scaled, backbone.input))
+    except _CLONING_ERRORS as error:
         raise UserError(
-            f"backbone {backbone.name!r} cannot be cloned ({' '.join(str(error).split())[:200]}); "
-            "a Lambda layer has to become a registered layer, and every layer needs get_config"
+            f"backbone {backbone.name!r} cannot be cloned for images {image.shape[1]}x"
+            f"{image.shape[2]} ({' '.join(str(error).split())[:200]}); a Lambda layer has to "
+            "become a registered layer, every layer needs get_config, and a backbone made for "
+            "one size of images takes no other"
         ) from error
 
 

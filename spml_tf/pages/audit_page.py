@@ -40,7 +40,7 @@ def build(
     body = (
         '<a class="skip" href="#missing">Skip to the labels</a>'
         f"<header><h1>Labels to review: {text(name)}</h1>"
-        f"<p>The score is {text(_scores(facts))}.</p>"
+        f"<p>The score is {_scores(facts)}.</p>"
         f"{_precision(facts)}</header>"
         + navigation({key: heading for key, (heading, _) in parts.items()})
         + _controls(class_names, photos)
@@ -58,7 +58,7 @@ def build(
 def _scores(facts: Mapping[str, Any]) -> str:
     if facts.get("scores") == "network":
         return "the network's for the class in the whole photo"
-    method = f", method {facts['method']}" if "method" in facts else ""
+    method = f", method {text(facts['method'])}" if "method" in facts else ""
     return f"the running average of the class's score in training{method}"
 
 

@@ -99,7 +99,7 @@ def photo_uri(image: NDArray[np.uint8], longest_side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def quantised(values: NDArray) -> str:
+def quantised(values: NDArray[Any]) -> str:
     """Numbers in [0, 1] as base64 of a byte each, 255 being 1, in C order.
 
     Args:

@@ -113,4 +113,4 @@ def _comparison(
 
 
 def _positives(run: RunScores) -> list[int]:
-    return (run.labels == POSITIVE).sum(axis=0).tolist()
+    return [int(count) for count in (run.labels == POSITIVE).sum(axis=0)]

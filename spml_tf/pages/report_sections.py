@@ -183,7 +183,7 @@ def head(
         metrics: metrics.json.
         record: run.json.
     """
-    shown = {"method": settings.method, "data set": settings.dataset}
+    shown: dict[str, object] = {"method": settings.method, "data set": settings.dataset}
     shown |= {f"mAP {x}": _percent(metrics[x]["map"]) for x in ("val", "test") if x in metrics}
     shown["best epoch"] = f"{metrics['best_epoch']} of {settings.epochs}"
     images = record.get("images", {})
@@ -245,13 +245,14 @@ def differing(settings: Settings) -> dict[str, Any]:
         By a flag's name what it would be by itself, the other flags being as they are; None where
         there is no such value.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if value == field.default:
             continue
         try:
-            own = resolve(dataclasses.replace(settings, **{field.name: field.default}))
+            without: dict[str, Any] = {field.name: field.default}
+            own = resolve(dataclasses.replace(settings, **without))
         except UserError:  # cannot be left out, or its files are not here
             found[field.name] = field.default
             continue

@@ -36,10 +36,10 @@ class RunScores:
 
     folder: RunFolder
     settings: Settings
-    val_scores: NDArray
-    labels: NDArray
-    scores: NDArray
-    names: NDArray
+    val_scores: NDArray[Any]
+    labels: NDArray[Any]
+    scores: NDArray[Any]
+    names: NDArray[Any]
     history: Sequence[Mapping[str, str]]
 
 
@@ -111,11 +111,11 @@ def _read_run(run: RunFolder) -> RunScores:
     val = _predictions(run, "val")
     reported = _predictions(run, reported_split(settings))
     history = run.read_history(settings.epochs)
-    parts = (reported[part] for part in ("labels", "scores", "names"))
-    return RunScores(run, settings, val["scores"], *parts, history)
+    labels, scores, names = (reported[part] for part in ("labels", "scores", "names"))
+    return RunScores(run, settings, val["scores"], labels, scores, names, history)
 
 
-def _predictions(run: RunFolder, split: str) -> dict[str, NDArray]:
+def _predictions(run: RunFolder, split: str) -> dict[str, NDArray[Any]]:
     path = run.predictions(split)
     try:
         # Opened here: NumPy would leave a damaged archive open.
@@ -133,12 +133,12 @@ def _compare(first: RunScores, other: RunScores) -> None:
     """Refuses runs that do not share data set, classes and images."""
     both = f"--run_dirs: {first.folder.path} and {other.folder.path}"
     advice = "compare runs on the same data"
-    one, two = first.settings.dataset, other.settings.dataset
-    if one != two:
-        raise UserError(f"{both} have different data sets ({one} and {two}); {advice}")
-    one, two = (run.folder.read_record()["class_names"] for run in (first, other))
-    if one != two:
-        raise UserError(f"{both} have different classes ({_difference(one, two)}); {advice}")
+    sets = first.settings.dataset, other.settings.dataset
+    if sets[0] != sets[1]:
+        raise UserError(f"{both} have different data sets ({sets[0]} and {sets[1]}); {advice}")
+    classes = [run.folder.read_record()["class_names"] for run in (first, other)]
+    if classes[0] != classes[1]:
+        raise UserError(f"{both} have different classes ({_difference(*classes)}); {advice}")
     splits = {"val", reported_split(first.settings), reported_split(other.settings)}
     for split in sorted(splits):
         one, two = (_predictions(run.folder, split) for run in (first, other))
