@@ -25,8 +25,8 @@ class EMABank(keras.layers.Layer):
 
     uint8 storage holds round(255 * value) with stochastic rounding, seeded by (seed, number of
     writes so far): rounding to nearest would stall the average. A function compiled by XLA
-    (jit_compile=True) rounds with other random numbers than one that is not. It lives in host memory, since
-    TensorFlow has no scatter kernel for uint8 on GPUs.
+    (jit_compile=True) rounds with other random numbers than one that is not. It lives in host
+    memory, where it takes none of a GPU's.
 
     Args:
         num_images: N.

@@ -21,13 +21,16 @@ CLASSES = {
     "networks.batch_norm": "FusedBatchNormalization",
     "networks.preprocessing": "ImagePreprocessing",
     "training.label_store": "LabelStore LabelEstimates",
-    "training.methods": (
+    "losses": (
         "KnownBinaryCrossentropy AssumeNegative SmoothedAssumeNegative WeakAssumeNegative "
         "ExpectedNegative ExpectedPositive ExpectedPositiveRegularization EntropyMaximization "
         "Hill Asymmetric"
     ),
     "training.model": "SPMLModel",
     "training.optimizers": "GroupedOptimizer",
+    "training.parts": "Recipe",
+    "training.rules": "ExpectedPositives LargeLoss Confident",
+    "training.terms": "LabelTerm Role ScoreConsistency SpatialConsistency",
 }
 
 
