@@ -18,4 +18,4 @@ def scores_network(network: keras.Model) -> keras.Model:
         data_format="channels_last", dtype="float32", name="pooled_logits"
     )
     sigmoid = keras.layers.Activation("sigmoid", dtype="float32", name="scores")
-    return keras.Model(network.inputs, sigmoid(pool(network.output)), name=f"{network.name}_scores")
+    return keras.Model(network.input, sigmoid(pool(network.output)), name=f"{network.name}_scores")

@@ -162,6 +162,11 @@ class SPMLModel(keras.Model, ModelOptions):
             keras_checks.check_jit(self)
         super().compile(**given)
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as the saved one was; Keras wants it beside a `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     def _replace_loss(self, loss: Any) -> None:
         own = [term for term in self.terms if isinstance(term, LabelTerm)]
         if not own:
