@@ -14,6 +14,7 @@ import spml_tf
 from spml_tf import networks
 from spml_tf.banks import warping
 from spml_tf.evaluation import metrics
+from spml_tf.system.keras_private import flatten_layers
 from spml_tf.training import optimizers, recipes, selection
 
 N, L, SIZE = 12, 3, 32
@@ -203,7 +204,7 @@ def test_thawing_within_one_fit():
 def test_freeze_batch_norm_keeps_it_throughout():
     model = compiled("an", freeze_batch_norm=True)
     norms = [
-        x for x in model.network._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)
+        x for x in flatten_layers(model.network) if isinstance(x, keras.layers.BatchNormalization)
     ]
     before = [w.numpy() for x in norms for w in x.weights]
     model.fit(dataset(), epochs=2, verbose=0)

@@ -16,6 +16,7 @@ from spml_tf import networks
 from spml_tf.networks import CAM_LAYER, FusedBatchNormalization, ImagePreprocessing
 from spml_tf.networks.resnet50 import APPLICATIONS
 from spml_tf.system.errors import UserError
+from spml_tf.system.keras_private import flatten_layers
 
 # Keras 3.15 saves variables through NumPy's old __array__ protocol; nothing here can change that.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -58,7 +59,7 @@ def tiny_classifier(activation: str | None, bias: bool = True, drop: bool = Fals
 
 
 def normalization_layers(network: keras.Model) -> list[keras.layers.Layer]:
-    layers = network._flatten_layers(include_self=False)
+    layers = flatten_layers(network, include_self=False)
     return [la for la in layers if isinstance(la, keras.layers.BatchNormalization)]
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from spml_tf.networks.batch_norm import clone_with
 from spml_tf.networks.preprocessing import ImagePreprocessing
 from spml_tf.system.errors import UserError
+from spml_tf.system.keras_private import flatten_layers, is_functional, origin
 
 CAM_LAYER = "cam_logits"
 # What layers raise whose configuration does not make them again, or not for these images.
@@ -216,13 +217,8 @@ def backbone_layers(network: keras.Model) -> list[keras.layers.Layer]:
             f"the network {network.name!r} has no layer {CAM_LAYER!r}: build it with "
             "spml_tf.networks, for a backbone of your own with cam_from_backbone"
         ) from None
-    layers = network._flatten_layers(include_self=False)
+    layers = flatten_layers(network, include_self=False)
     return [x for x in layers if x is not head and x.weights and not isinstance(x, keras.Model)]
-
-
-def is_functional(model: keras.Model) -> bool:
-    """Returns whether the model was made of inputs and outputs (subclasses of that included)."""
-    return hasattr(model, "operations") and hasattr(model, "_nodes_by_depth")
 
 
 def _single(model: keras.Model, side: str) -> keras.KerasTensor:
@@ -334,7 +330,7 @@ def _trace_head(
     """Follows a classifier from its output back to the features before its pooling."""
     dense: keras.layers.Dense | None = None
     while True:
-        layer, node_index, _ = output._keras_history
+        layer, inputs = origin(output)
         pooling = dense is not None and isinstance(layer, keras.layers.GlobalAveragePooling2D)
         if not pooling and not _belongs_to_head(layer, dense is not None):
             raise UserError(
@@ -342,7 +338,7 @@ def _trace_head(
                 f"sigmoid or no activation; layer {layer.name!r} ({type(layer).__name__}) is in "
                 "the way"
             )
-        output = layer._inbound_nodes[node_index].input_tensors[0]
+        output = inputs[0]
         if pooling:
             return output, dense
         dense = layer if isinstance(layer, keras.layers.Dense) else dense

@@ -9,8 +9,9 @@ from typing import Any
 import h5py
 import keras
 
-from spml_tf.networks.cam import CAM_LAYER, is_functional
+from spml_tf.networks.cam import CAM_LAYER
 from spml_tf.system.errors import UserError
+from spml_tf.system.keras_private import flatten_layers, is_functional
 
 
 def load_network(path: str | os.PathLike[str]) -> keras.Model:
@@ -118,7 +119,7 @@ def _load_legacy(backbone: keras.Model, path: str) -> None:
 
 def _copy_by_name(source: keras.Model, backbone: keras.Model) -> None:
     """Copies the weights of the layers with the same names, nested ones included."""
-    layers = {layer.name: layer for layer in source._flatten_layers(include_self=False)}
+    layers = {x.name: x for x in flatten_layers(source, include_self=False)}
     for layer in backbone.layers:
         if layer.weights:
             if layer.name not in layers:

@@ -38,7 +38,8 @@ class _KerasFinder:
         others = (x.find_spec(name, path, target) for x in sys.meta_path if x is not self)
         spec = next(filter(None, others), None)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = functools.partial(_import, spec.loader.exec_module)
+            execute = functools.partial(_import, spec.loader.exec_module)
+            spec.loader.exec_module = execute  # type: ignore[method-assign]
         return spec
 
 

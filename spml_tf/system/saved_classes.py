@@ -9,7 +9,6 @@ being loaded asks for the class.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 # Module of spml_tf -> its classes that are registered as "spml_tf>NAME". The names stand in saved
@@ -41,7 +40,7 @@ class _StandIn:
         self._module, self._name = module, name
 
     @property
-    def from_config(self) -> Callable[..., Any]:
+    def from_config(self) -> Any:
         """The class's own, whose module is imported now (and registers the class itself)."""
         return getattr(importlib.import_module(self._module), self._name).from_config
 

@@ -16,6 +16,7 @@ from spml_tf.banks import ema_bank
 from spml_tf.labels import POSITIVE
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.scores import scores_network
+from spml_tf.system.keras_private import loss_tracker
 from spml_tf.training import batches, keras_checks
 from spml_tf.training.epoch_start import with_epoch_start
 from spml_tf.training.options import ModelOptions
@@ -237,7 +238,7 @@ class SPMLModel(keras.Model, ModelOptions):
         return active * term.weight * value
 
     def _track(self, size: Any, loss: Any, values: Mapping[Term, tf.Tensor]) -> None:
-        self._loss_tracker.update_state(loss, sample_weight=size)
+        loss_tracker(self).update_state(loss, sample_weight=size)
         for term, value in values.items():
             if term.reported_as:
                 getattr(self, _tracker(term)).update_state(value, sample_weight=size)

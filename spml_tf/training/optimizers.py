@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from spml_tf.system.keras_private import built_variables, inner_optimizer
+
 
 @keras.saving.register_keras_serializable("spml_tf")
 class GroupedOptimizer(keras.optimizers.MultiOptimizer):
@@ -28,15 +30,14 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         Raises:
             KeyError: for a variable the optimizer was not built on.
         """
-        variables = trainable_variables or self._trainable_variables
+        variables = trainable_variables or built_variables(self)
         if not self.built:
             self.build(variables)
-        groups: dict[int, list[tuple[Any, Any]]] = {}
+        groups: dict[keras.optimizers.Optimizer, list[tuple[Any, Any]]] = {}
         for grad, variable in zip(grads, variables, strict=True):
-            which = self._var_to_optimizer_idx[self._var_key(variable)]
-            groups.setdefault(which, []).append((grad, variable))
-        for which, pairs in groups.items():
-            self.optimizers[which].apply(*(list(part) for part in zip(*pairs, strict=True)))
+            groups.setdefault(inner_optimizer(self, variable), []).append((grad, variable))
+        for optimizer, pairs in groups.items():
+            optimizer.apply(*(list(part) for part in zip(*pairs, strict=True)))
         self.iterations.assign_add(1)
 
     def save_own_variables(self, store: Any) -> None:

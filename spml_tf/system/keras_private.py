@@ -1,0 +1,69 @@
+"""Every private attribute of Keras that the package uses, each in a function with its reason.
+
+A release of Keras may change them without notice. `tests/test_keras_private.py` says which one has
+changed, and checks that no other module uses any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+
+def flatten_layers(layer: keras.layers.Layer, include_self: bool = True) -> list[Any]:
+    """The layers inside a layer or model at every depth, each once.
+
+    `keras.Model.layers` has one level of them, and a layer made of layers (an encoder of keras_hub)
+    has no public list.
+
+    Args:
+        layer: any layer or model.
+        include_self: whether it comes first in the list itself.
+    """
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def is_functional(model: Any) -> bool:
+    """Whether a model was made of inputs and outputs, or is of a subclass of such.
+
+    `keras.Model(inputs, outputs)` makes an instance of a class that Keras does not export.
+    """
+    return hasattr(model, "operations") and hasattr(model, "_nodes_by_depth")
+
+
+def origin(tensor: keras.KerasTensor) -> tuple[keras.Operation, Sequence[keras.KerasTensor]]:
+    """The operation that returned a symbolic tensor, and the tensors it was given.
+
+    `keras.utils.get_source_inputs` goes all the way to the model's inputs.
+    """
+    operation, node, _ = tensor._keras_history
+    return operation, operation._inbound_nodes[node].input_tensors
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
+    """The metric "loss" of a compiled model, which a train_step of one's own must update.
+
+    It is among `model.metrics` under a name that another metric may have too.
+    """
+    return model._loss_tracker
+
+
+def built_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that an optimizer was built on; its `variables` are its own state."""
+    return list(optimizer._trainable_variables)
+
+
+def inner_optimizer(
+    optimizer: keras.optimizers.MultiOptimizer, variable: keras.Variable
+) -> keras.optimizers.Optimizer:
+    """The one of a built MultiOptimizer's optimizers that updates a variable.
+
+    Asking its map again would make new optimizers where the map is a function.
+
+    Raises:
+        KeyError: for a variable that the optimizer was not built on.
+    """
+    which = optimizer._var_to_optimizer_idx[optimizer._var_key(variable)]
+    return optimizer.optimizers[which]

@@ -1,0 +1,172 @@
+"""Keras' private attributes: what the package needs of them, and that it needs no others."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import spml_tf
+from spml_tf.system import keras_private
+
+PACKAGE = Path(spml_tf.__file__).parent
+
+
+def nested_model() -> keras.Model:
+    """A dense layer in a model in a model, beside a layer that holds one."""
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="deep")], name="inner")
+    image = keras.Input((3,), name="input")
+    held = keras.layers.TimeDistributed(keras.layers.Dense(2, name="held"), name="holder")
+    rows = keras.layers.Reshape((1, 3), name="rows")(image)
+    joined = keras.layers.Add(name="sum")([inner(image), keras.layers.Flatten()(held(rows))])
+    return keras.Model(image, joined, name="outer")
+
+
+def check_flatten_layers() -> None:
+    model = nested_model()
+    found = keras_private.flatten_layers(model)
+    assert found[0] is model and {"inner", "deep", "holder", "held"} <= {x.name for x in found}
+    assert len({id(x) for x in found}) == len(found)
+    assert model not in keras_private.flatten_layers(model, include_self=False)
+
+
+def check_is_functional() -> None:
+    class Subclassed(keras.Model):
+        operations = ()
+
+    class Derived(keras.Model):
+        def __init__(self):
+            image = keras.Input((3,))
+            super().__init__(image, keras.layers.Dense(2)(image))
+
+    assert keras_private.is_functional(nested_model()) and keras_private.is_functional(Derived())
+    assert not keras_private.is_functional(Subclassed())
+    assert not keras_private.is_functional(keras.Sequential([keras.layers.Dense(1)]))
+
+
+def check_origin() -> None:
+    shared = keras.layers.Dense(2)
+    first, second = keras.Input((3,)), keras.Input((3,))
+    outputs = [shared(first), shared(second)]
+    for given, output in zip((first, second), outputs, strict=True):
+        operation, inputs = keras_private.origin(output)
+        assert operation is shared and len(inputs) == 1 and inputs[0] is given
+    operation, inputs = keras_private.origin(outputs[0] + outputs[1])
+    assert [id(x) for x in inputs] == [id(x) for x in outputs]
+
+
+def check_loss_tracker() -> None:
+    """A train_step of one's own that updates it makes the history's "loss"."""
+
+    class Trained(keras.Model):
+        def train_step(self, data):
+            keras_private.loss_tracker(self).update_state(7.0)
+            return self.compute_metrics(*data, None)
+
+    image = keras.Input((3,))
+    model = Trained(image, keras.layers.Dense(2)(image))
+    model.compile("sgd", "mse")
+    history = model.fit(np.zeros((4, 3)), np.zeros((4, 2)), epochs=2, verbose=0).history
+    assert history == {"loss": [7.0, 7.0]}
+
+
+def multi_optimizer() -> tuple[keras.optimizers.MultiOptimizer, list[keras.Variable]]:
+    groups = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.5, name="rest"))
+    groups[".*head.*"] = keras.optimizers.SGD(0.1, name="head")
+    optimizer = keras.optimizers.MultiOptimizer(groups)
+    variables = [keras.Variable([1.0], name=x) for x in ("body", "head")]
+    optimizer.build(variables)
+    return optimizer, variables
+
+
+def check_built_variables() -> None:
+    optimizer, variables = multi_optimizer()
+    found = keras_private.built_variables(optimizer)
+    assert [id(x) for x in found] == [id(x) for x in variables]
+
+
+def check_inner_optimizer() -> None:
+    optimizer, variables = multi_optimizer()
+    inner = [keras_private.inner_optimizer(optimizer, x) for x in variables]
+    assert [x.name for x in inner] == ["rest", "head"]
+    inner[1].apply([np.array([2.0], np.float32)], [variables[1]])
+    np.testing.assert_allclose(variables[1].numpy(), [0.8])
+    with pytest.raises(KeyError):
+        keras_private.inner_optimizer(optimizer, keras.Variable([1.0]))
+
+
+# Function of keras_private -> the private names of Keras it uses, and what they have to do.
+CHECKS: dict[str, tuple[str, Callable[[], None]]] = {
+    "flatten_layers": ("Layer._flatten_layers", check_flatten_layers),
+    "is_functional": ("Functional._nodes_by_depth", check_is_functional),
+    "origin": ("KerasTensor._keras_history or Operation._inbound_nodes", check_origin),
+    "loss_tracker": ("Model._loss_tracker", check_loss_tracker),
+    "built_variables": ("Optimizer._trainable_variables", check_built_variables),
+    "inner_optimizer": (
+        "MultiOptimizer._var_to_optimizer_idx or Optimizer._var_key",
+        check_inner_optimizer,
+    ),
+}
+
+
+def check(function: str) -> None:
+    private, works = CHECKS[function]
+    try:
+        works()
+    except Exception as error:
+        raise AssertionError(
+            f"Keras {keras.__version__} has changed {private}: adapt the function {function} in "
+            f"spml_tf/system/keras_private.py ({type(error).__name__}: {error})"
+        ) from error
+
+
+@pytest.mark.parametrize("function", CHECKS)
+def test_keras_still_has_what_the_package_uses(function):
+    check(function)
+
+
+def test_a_change_of_keras_is_told_in_one_sentence(monkeypatch):
+    monkeypatch.delattr(keras.layers.Layer, "_flatten_layers")
+    with pytest.raises(AssertionError) as failure:
+        check("flatten_layers")
+    assert "has changed Layer._flatten_layers: adapt the function flatten_layers in" in str(
+        failure.value
+    )
+
+
+def private_attributes(path: Path) -> set[str]:
+    """The names _x of what a module takes from objects, its own `self` and `cls` left out."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+    }
+
+
+def test_no_other_module_uses_private_attributes():
+    """Of Keras, TensorFlow or anything else; of `self`, none of Keras' that are known here."""
+    of_others = {"_replace", "_asdict", "_fields", "_exit"}  # of named tuples and os, documented
+    keras_module = Path(keras_private.__file__)
+    known = private_attributes(keras_module)
+    assert known == {
+        "_flatten_layers", "_keras_history", "_inbound_nodes", "_loss_tracker",
+        "_trainable_variables", "_var_to_optimizer_idx", "_var_key",
+    }  # fmt: skip
+    for path in PACKAGE.rglob("*.py"):
+        if path != keras_module:
+            found = private_attributes(path) - of_others
+            text = path.read_text("utf-8")
+            found |= {name for name in known if f"self.{name}" in text}
+            assert not found, f"{path}: move {found} to spml_tf/system/keras_private.py"
+
+
+def test_every_function_is_checked():
+    tree = ast.parse(Path(keras_private.__file__).read_text("utf-8"))
+    assert {x.name for x in tree.body if isinstance(x, ast.FunctionDef)} == set(CHECKS)
