@@ -196,17 +196,6 @@ def _words(options: type, stray: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def check_given(options: Any, *names: str) -> None:
-    """Refuses options that lack a flag which has no default.
-
-    Raises:
-        UserError: naming the first one.
-    """
-    for name in names:
-        if not getattr(options, name):
-            raise UserError(f"--{name} is missing; see --help")
-
-
 def check_least(options: Any, **lows: int) -> None:
     """Refuses numbers that are too small.
 
