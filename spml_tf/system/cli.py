@@ -166,8 +166,10 @@ def parse(
 
 
 def _with_plugins(
-    argv: Sequence[str], options: type[Any], extend: Callable[[type[Any]], type[Any]] | None
-) -> type[Any]:
+    argv: Sequence[str],
+    options: type[_Options],
+    extend: Callable[[type[Any]], type[Any]] | None,
+) -> type[_Options]:
     """Loads what --plugins names; the options with the flags that it brings."""
     if all(field.name != "plugins" for field in _flag_fields(options)):
         return options
