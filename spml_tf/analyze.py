@@ -23,9 +23,9 @@ data set, classes and images."""
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dirs: str | None = cli.flag_field(None, "Comma-separated folders of finished runs.")
-    output_dir: str | None = cli.flag_field(
-        None, "Folder for the figures; an earlier analysis there is replaced."
+    run_dirs: str = cli.flag_field(None, "Comma-separated folders of finished runs.", required=True)
+    output_dir: str = cli.flag_field(
+        None, "Folder for the figures; an earlier analysis there is replaced.", required=True
     )
     names: str | None = cli.flag_field(
         None,
@@ -53,10 +53,10 @@ def analyze(options: _Options) -> None:
     """
     from spml_tf.figures import analysis, compared_runs
 
-    target = Path(options.output_dir or "").absolute()
+    target = Path(options.output_dir).absolute()
     analysis.check_target(target)
     found = compared_runs.read(
-        _words(options.run_dirs or ""),
+        _words(options.run_dirs),
         None if options.names is None else _words(options.names),
         options.data_dir,
         options.experiment_csv,
@@ -82,7 +82,6 @@ def _command(options: _Options) -> str:
 
 
 def _action(options: _Options) -> None:
-    cli.check_given(options, "run_dirs", "output_dir")
     cli.check_least(options, batch_size=1)
     cli.import_tensorflow()
     analyze(options)

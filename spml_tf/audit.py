@@ -25,8 +25,8 @@ the page saves, or missing.csv or wrong.csv with 1 (present) or 0 (absent) in th
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dir: str | None = cli.flag_field(None, "Folder of the finished run.")
-    output_dir: str | None = cli.flag_field(None, "Folder for the files.")
+    run_dir: str = cli.flag_field(None, "Folder of the finished run.", required=True)
+    output_dir: str = cli.flag_field(None, "Folder for the files.", required=True)
     reviewed: str | None = cli.flag_field(None, "Comma-separated files of reviewed labels.")
     data_dir: str | None = cli.flag_field(
         None, "Folder of the data set, where it is not the run's own."
@@ -43,8 +43,8 @@ def _list(options: _Options) -> None:
     from spml_tf.runs.run_folder import RunFolder
 
     facts = audit_run(
-        RunFolder(options.run_dir or ""),
-        options.output_dir or "",
+        RunFolder(options.run_dir),
+        options.output_dir,
         options.data_dir,
         options.limit,
         options.shown,
@@ -54,14 +54,14 @@ def _list(options: _Options) -> None:
         print(f"precision of the first {count}: {value:.1f}% (the full labels are known)")
 
 
-def _apply_reviewed(options: _Options) -> None:
+def _apply_reviewed(options: _Options, reviewed: str) -> None:
     """Adds reviewed labels to those the run was trained on."""
     from spml_tf.runs import reviewed_labels
     from spml_tf.runs.run_folder import RunFolder
 
-    paths = [path.strip() for path in (options.reviewed or "").split(",")]
-    folder = Path(options.output_dir or "")
-    run = RunFolder(options.run_dir or "")
+    paths = [path.strip() for path in reviewed.split(",")]
+    folder = Path(options.output_dir)
+    run = RunFolder(options.run_dir)
     counts = reviewed_labels.apply(run, paths, folder, options.data_dir)
     print(
         f"{counts['positive']} labels became positive, {counts['negative']} negative, "
@@ -70,10 +70,12 @@ def _apply_reviewed(options: _Options) -> None:
 
 
 def _action(options: _Options) -> None:
-    cli.check_given(options, "run_dir", "output_dir")
     cli.check_least(options, limit=1, shown=0, batch_size=1)
     cli.import_tensorflow()
-    (_apply_reviewed if options.reviewed else _list)(options)
+    if options.reviewed:
+        _apply_reviewed(options, options.reviewed)
+    else:
+        _list(options)
     print(f"results in {options.output_dir}")
 
 

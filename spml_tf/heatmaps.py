@@ -25,9 +25,9 @@ such as one without and one with SCL."""
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dir: str | None = cli.flag_field(None, "Folder of the run.")
-    output_dir: str | None = cli.flag_field(
-        None, "Folder for the figures; those of the same names there are replaced."
+    run_dir: str = cli.flag_field(None, "Folder of the run.", required=True)
+    output_dir: str = cli.flag_field(
+        None, "Folder for the figures; those of the same names there are replaced.", required=True
     )
     other_run_dir: str | None = cli.flag_field(
         None, "Folder of a run on the same data, to draw beside the first."
@@ -59,15 +59,14 @@ def draw(options: _Options) -> list[str]:
     """
     from spml_tf.figures import run_heatmaps
 
-    runs = run_heatmaps.read_runs(options.run_dir or "", options.other_run_dir)
+    runs = run_heatmaps.read_runs(options.run_dir, options.other_run_dir)
     found = run_heatmaps.figures(runs, options.images, options.top, options.data_dir)
     with naming_unwritable(f"--output_dir={options.output_dir}"):
-        run_heatmaps.write(found, Path(options.output_dir or ""))
+        run_heatmaps.write(found, Path(options.output_dir))
     return list(found)
 
 
 def _action(options: _Options) -> None:
-    cli.check_given(options, "run_dir", "output_dir")
     cli.check_least(options, top=1)
     cli.import_tensorflow()
     print(f"{', '.join(draw(options))} in {options.output_dir}")

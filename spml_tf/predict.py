@@ -9,11 +9,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import write_csv
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _USAGE = """Writes a CSV with each image's probabilities and decisions.
 
@@ -27,9 +31,11 @@ and the heatmap of each class decided for (of the likeliest class where there is
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    model_dir: str | None = cli.flag_field(None, "Folder written by spml_tf.export.")
-    images: str | None = cli.flag_field(
-        None, "Quoted pattern of image files; ** crosses folders, as in 'photos/**/*.jpg'."
+    model_dir: str = cli.flag_field(None, "Folder written by spml_tf.export.", required=True)
+    images: str = cli.flag_field(
+        None,
+        "Quoted pattern of image files; ** crosses folders, as in 'photos/**/*.jpg'.",
+        required=True,
     )
     output: str = cli.flag_field("predictions.csv", "The CSV to write.")
     overlays: str | None = cli.flag_field(
@@ -66,17 +72,21 @@ class Predictor:
             reason = " ".join(str(error).split())
             raise UserError(f"--model_dir={model_dir}: no spml_tf export ({reason})") from None
 
-    def from_files(self, contents: Sequence[bytes]) -> Any:
+    def from_files(self, contents: Sequence[bytes]) -> NDArray[np.float32]:
         """Probabilities [B, L] float32 of B image files' contents."""
         import tensorflow as tf
 
-        return self._model.serve_bytes(tf.constant(list(contents)))["probabilities"].numpy()
+        served = self._model.serve_bytes(tf.constant(list(contents)))
+        probabilities: NDArray[np.float32] = served["probabilities"].numpy()
+        return probabilities
 
-    def heatmaps(self, image: Any) -> Any:
+    def heatmaps(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Heatmaps [G, G, L] float32 in [0, 1], sigmoid(F), of one uint8 image [H, W, 3]."""
         import tensorflow as tf
 
-        return tf.sigmoid(self._model.cams(tf.cast(image[None], tf.float32))["cams"])[0].numpy()
+        maps = self._model.cams(tf.cast(image[None], tf.float32))["cams"]
+        found: NDArray[np.float32] = tf.sigmoid(maps)[0].numpy()
+        return found
 
 
 def _find(pattern: str) -> list[str]:
@@ -102,7 +112,9 @@ def _read(path: str) -> bytes | None:
         return None
 
 
-def _rows(options: _Options, predictor: Predictor, paths: list[str]) -> Any:
+def _rows(
+    options: _Options, predictor: Predictor, paths: list[str]
+) -> Iterator[tuple[str, bytes, NDArray[np.float32]]]:
     """Yields (path, contents, probabilities) of every image that can be read."""
     for start in range(0, len(paths), options.batch_size):
         batch = [(path, _read(path)) for path in paths[start : start + options.batch_size]]
@@ -131,7 +143,7 @@ def _picture_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _overlay(
-    options: _Options, predictor: Predictor, name: str, contents: bytes, scores: Any
+    path: Path, limit: int, predictor: Predictor, contents: bytes, scores: NDArray[np.float32]
 ) -> None:
     """Draws the classes decided for, or the likeliest one where there is none."""
     import numpy as np
@@ -142,19 +154,18 @@ def _overlay(
 
     ranked = np.argsort(-scores, kind="stable")
     chosen = [i for i in ranked if scores[i] >= predictor.thresholds[i]] or [ranked[0]]
-    chosen = chosen[: options.overlay_classes]
+    chosen = chosen[:limit]
     image = decode_image(tf.constant(contents)).numpy()
     draw_overlays(
-        Path(options.overlays or "") / name,
+        path,
         image,
         predictor.heatmaps(image)[..., chosen],
         [predictor.class_names[i] for i in chosen],
-        scores[chosen],
+        scores[chosen].tolist(),
     )
 
 
 def _check(options: _Options) -> None:
-    cli.check_given(options, "model_dir", "images")
     cli.check_least(options, batch_size=1, overlay_classes=1)
     if os.path.isdir(options.output):
         raise UserError(f"--output={options.output}: is a folder; name the CSV to write")
@@ -164,8 +175,9 @@ def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
     """Writes the CSV, and the pictures asked for; returns the number of images in it."""
     output = Path(options.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    if options.overlays:
-        Path(options.overlays).mkdir(parents=True, exist_ok=True)
+    overlays = Path(options.overlays) if options.overlays else None
+    if overlays is not None:
+        overlays.mkdir(parents=True, exist_ok=True)
     pictures = _picture_names(paths)
     header = [x for name in predictor.class_names for x in (name, f"{name}_decision")]
 
@@ -174,8 +186,9 @@ def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
             decisions = (scores >= predictor.thresholds).astype(int)
             cells = zip((f"{x:.6f}" for x in scores), decisions, strict=True)
             yield [path, *(x for pair in cells for x in pair)]
-            if options.overlays:
-                _overlay(options, predictor, pictures[path], contents, scores)
+            if overlays is not None:
+                picture, limit = overlays / pictures[path], options.overlay_classes
+                _overlay(picture, limit, predictor, contents, scores)
 
     # File names need not be UTF-8: their bytes pass through as they are.
     return write_csv(output, ["image", *header], lines(), "\r\n", errors="surrogateescape")
@@ -183,8 +196,8 @@ def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
 
 def _action(options: _Options) -> None:
     _check(options)
-    paths = _find(options.images or "")
-    predictor = Predictor(options.model_dir or "")
+    paths = _find(options.images)
+    predictor = Predictor(options.model_dir)
     try:
         written = _write(options, predictor, paths)
     except OSError as error:

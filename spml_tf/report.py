@@ -23,7 +23,7 @@ _LARGEST_PAGE = 20_000_000  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dir: str | None = cli.flag_field(None, "Folder of the finished run.")
+    run_dir: str = cli.flag_field(None, "Folder of the finished run.", required=True)
     compare: str | None = cli.flag_field(
         None, "Comma-separated folders of other finished runs on the same data."
     )
@@ -54,7 +54,7 @@ def report(options: _Options) -> str:
 
     others = options.compare.split(",") if options.compare else []
     content = pages_report.build(
-        options.run_dir or "",
+        options.run_dir,
         [path.strip() for path in others],
         options.data_dir,
         options.images,
@@ -67,14 +67,13 @@ def report(options: _Options) -> str:
             f"--images={options.images} and --candidates={options.candidates}: the page would have "
             f"{size / 1e6:.0f} MB; give fewer"
         )
-    path = RunFolder(options.run_dir or "").path / "report.html"
+    path = RunFolder(options.run_dir).path / "report.html"
     with naming_unwritable(str(path)):
         write_text(path, content)
     return str(path)
 
 
 def _action(options: _Options) -> None:
-    cli.check_given(options, "run_dir")
     cli.check_least(options, images=0, candidates=0, batch_size=1)
     cli.import_tensorflow()
     print(report(options))

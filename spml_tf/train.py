@@ -59,8 +59,9 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
     run = run_folder.RunFolder(output_dir)
     with run.locked():
         data = splits.load_splits(settings)
-        if settings.positives_per_image is not None:
-            data = dataclasses.replace(data, positives_per_image=settings.positives_per_image)
+        if settings.option("positives_per_image") is not None:
+            known = settings.option("positives_per_image")
+            data = dataclasses.replace(data, positives_per_image=known)
         facts = {
             "data_fingerprint": data.fingerprint(),
             "positives_per_image": data.positives_per_image,
@@ -114,7 +115,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         )
     of_method.pop("positives_per_image", None)
     if "selection_budget" in of_method:
-        of_method["selection_budget"] = data.selection_budget(settings.selection_budget)
+        of_method["selection_budget"] = data.selection_budget(of_method["selection_budget"])
     network = _network(settings, data.train.class_names)
     try:
         model = SPMLModel(
@@ -133,7 +134,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         optimizer=_optimizer(settings, len(data.train), model), metrics=[MeanAveragePrecision()]
     )
     if settings.initial_banks:
-        _load_banks(model, settings, data)
+        _load_banks(model, settings.initial_banks, data)
     model.set_labels(data.observed)
     return model
 
@@ -182,16 +183,16 @@ def _optimizer(settings: Settings, num_images: int, model: SPMLModel) -> keras.o
 
     own = [weight for part in model.parts for weight in part.trainable_variables]
     return optimizers.head_and_backbone(
-        adam(settings.learning_rate, settings.epochs - settings.warmup_epochs),
+        adam(settings.learning_rate, settings.epochs - settings.option("warmup_epochs")),
         adam(settings.head_learning_rate, settings.epochs),
         {adam(settings.estimates_learning_rate, settings.epochs): own} if own else {},
     )
 
 
-def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
+def _load_banks(model: SPMLModel, folder: str, data: Splits) -> None:
     from spml_tf.runs import run_folder
 
-    earlier = run_folder.RunFolder(settings.initial_banks)
+    earlier = run_folder.RunFolder(folder)
     if earlier.read_record()["data_fingerprint"] != data.fingerprint():
         raise UserError(
             f"--initial_banks={earlier.path}: that run has other images or labels; banks can only "

@@ -102,6 +102,8 @@ def test_a_class_that_goes_is_forgotten():
         "flip": tf.constant([False]),
         "codes": codes,
     }
+    with pytest.raises(ValueError, match="chooses them by scores"):
+        bank.update(tf.zeros((1, 1, 1, 3)), scores=None, **visit)
     found = []
     for maps, scores in (
         ([0.4, 0.9, 0.1], [0.0, 0.8, 0.2]),

@@ -270,7 +270,8 @@ def test_export(tmp_path):
     found = compiled("en+scl")
     found.fit(x(), LABELS, epochs=2, verbose=0)
     found.export(str(tmp_path / "saved"), verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "saved")).serve(tf.constant(IMAGES))
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    served = loaded.serve(tf.constant(IMAGES))
     np.testing.assert_allclose(served, found.predict(IMAGES, verbose=0), atol=1e-5)
     size = sum(path.stat().st_size for path in (tmp_path / "saved").rglob("variables*/*"))
     assert size < 4 * sum(np.prod(w.shape) for w in found.network.weights) + 20_000  # no bank

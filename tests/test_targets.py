@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf.training import selection
+from spml_tf.banks import ema_bank
+from spml_tf.training import label_store, selection
+from spml_tf.training.options import BUDGETS
 
 # 6 images, 2 classes; annotated positives: 2 of class 0, 1 of class 1 (shares 2/3, 1/3).
 LABELS = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1], [-1, 0], [-1, -1]], np.int8)
@@ -41,7 +44,7 @@ def test_selection_over_unannotated_images_by_hand():
 @settings(max_examples=50, deadline=None)
 @given(
     st.integers(1, 12), st.integers(1, 4), st.floats(0.1, 6.0), st.integers(0, 999),
-    st.sampled_from([*selection.BUDGETS, "shares"]),
+    st.sampled_from([*BUDGETS, "shares"]),
 )  # fmt: skip
 def test_laws(images, classes, mean, seed, budget):
     """Only unknown labels are chosen, as many as the budget allows, and the best ones."""
@@ -105,3 +108,15 @@ def test_bad_arguments_are_named():
             selection.expected_positives(SCORES, LABELS, 1.0, shares)
     with pytest.raises(ValueError, match="must have one shape"):
         selection.expected_positives(SCORES[:3], LABELS, 1.0)
+
+
+def test_only_a_store_made_to_select_selects():
+    scores = ema_bank.score_bank(6, 2)
+    scores.write(tf.range(6, dtype=tf.int64), tf.constant(SCORES, tf.float32))
+    with pytest.raises(ValueError, match="selects=True"):
+        label_store.LabelStore(6, 2).select(scores, 1.0, "all")
+    store = label_store.LabelStore(6, 2, selects=True)
+    store.codes.assign(LABELS)
+    store.select(scores, 1.0, "all")  # K N = 6 positives, 4 and 2: images 0, 4, 2, 3 and 3, 0 or 5
+    assert store.codes.numpy().tolist() == [[1, 2], [1, -1], [2, 1], [2, 2], [2, 0], [-1, -1]]
+    assert store.epochs_selected.numpy().sum() == 5

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs spml_tf with its tests' needs into a virtual environment, builds the documentation with
-# warnings as errors, and runs lint and tests.
+# warnings as errors, and runs lint, types and tests.
 # Arguments go to pytest, for instance `-m slow`. VENV names the environment's folder (.venv).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,6 +8,7 @@ python="${VENV:=.venv}/bin/python"
 [ -x "$python" ] || python3 -m venv "$VENV"
 "$python" -m pip install --quiet --editable '.[test]'
 "$python" -m ruff check .
+"$python" -m mypy
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
 # Not with --quiet, which hides the warnings from --strict too.

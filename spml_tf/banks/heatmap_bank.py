@@ -67,7 +67,7 @@ class HeatmapBank(EMABank):
             index: [B] int64, as for `consistency`.
             box: [B, 4] float32, as for `consistency`.
             flip: [B] bool, as for `consistency`.
-            scores: [B, L] float32, the images' average scores s^t.
+            scores: [B, L] float32, the images' average scores s^t, or None.
             codes: [B, L] int8, their labels in {1, 0, -1, 2}. Scores and labels matter to a bank
                 that keeps some of the classes only.
         """
@@ -150,7 +150,13 @@ class CompactHeatmapBank(HeatmapBank):
         scores: tf.Tensor | None,
         codes: tf.Tensor,
     ) -> None:
-        """Chooses the classes to keep and moves their maps; arguments as in `HeatmapBank`."""
+        """Chooses the classes to keep and moves their maps; arguments as in `HeatmapBank`.
+
+        Raises:
+            ValueError: without scores.
+        """
+        if scores is None:
+            raise ValueError("a bank of some of the classes chooses them by scores; found None")
         rank = scores + 2.0 * tf.cast(codes == POSITIVE, scores.dtype)
         classes = tf.math.top_k(rank, self.kept).indices
         new, inside = warping.to_image_frame(_of_classes(maps, classes), box, flip, self.grid)

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.evaluation import metrics
 from spml_tf.evaluation.image_batches import Batch, Images, batches
@@ -165,8 +165,8 @@ def _outputs(
 
 
 def score_report(
-    labels: np.ndarray,
-    scores: np.ndarray,
+    labels: ArrayLike,
+    scores: ArrayLike,
     class_names: tuple[str, ...],
     absent_classes: str = "skip",
 ) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf.banks.compilation import inside_compiled_function
 from spml_tf.banks.replicas import from_all_replicas
@@ -47,7 +48,7 @@ class ScoreStore:
             # Each replica keeps all of it, and so the first one's copy is whole.
             self._append(*from_all_replicas(labels, scores))
 
-    def contents(self) -> tuple[np.ndarray, np.ndarray]:
+    def contents(self) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         """Labels [N, L] int8 and scores [N, L] float32 of all rows; to be called eagerly."""
         if self._pending_count.numpy():
             self._move_pending()

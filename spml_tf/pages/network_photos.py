@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from spml_tf.datasets import encoded_images
@@ -56,7 +57,7 @@ def photos(
     return found
 
 
-def _kept(labels: np.ndarray, scores: np.ndarray) -> list[int]:
+def _kept(labels: NDArray[np.int8], scores: NDArray[np.float32]) -> list[int]:
     if len(scores) <= _ALL_CLASSES:
         return list(range(len(scores)))
     highest = np.argsort(-scores, kind="stable")[:_HIGHEST]
@@ -67,8 +68,8 @@ def _photo(
     reader: encoded_images.Reader,
     examples: Examples,
     row: int,
-    scores: np.ndarray,
-    maps: np.ndarray,
+    scores: NDArray[np.float32],
+    maps: NDArray[np.float32],
     kept: Sequence[int],
 ) -> Photo:
     image = reduced(reader.pixels(row), _SIDE)

@@ -20,8 +20,9 @@ _IMAGE_SIZES = {"resnet50": 448, "small_residual": 64}
 
 def _declared() -> dict[str, tuple[Option, type[Options], str]]:
     """What model and parts can be told, by flag: the option, its class and its name there."""
-    found = {}
-    for options in (ModelOptions, *(part.options for part in recipes.all_parts())):
+    found: dict[str, tuple[Option, type[Options], str]] = {}
+    classes: list[type[Options]] = [ModelOptions, *(x.options for x in recipes.all_parts())]
+    for options in classes:
         for flag, name in options.flags().items():
             found.setdefault(flag, (options.declared()[name], options, name))
     return found
@@ -55,20 +56,21 @@ def with_options_of_parts(settings: type) -> type:
 @dataclasses.dataclass(frozen=True)
 @with_options_of_parts
 class Settings(DataSettings):
-    """The flags of a training run, those about data among them. None means: derived, see `resolve`.
+    """The flags of a training run, those about data among them, None where not given.
 
-    The options of the model and of the parts of methods are fields too, by the names of their
-    flags. Attributes are described by their flags: `python -m spml_tf.train --help`.
+    Those that `resolve` fills have the type that they have then. The options of the model and of
+    the parts of methods are fields too, by the names of their flags. Attributes are described by
+    their flags: `python -m spml_tf.train --help`.
     """
 
     group: ClassVar[str] = "Network and training"
 
-    network: str | None = flag_field(
+    network: str = flag_field(
         None,
         "resnet50, efficientnet_lite0, small_residual, or applications:NAME for any network of "
         "keras.applications. Default: small_residual for digits, resnet50 otherwise.",
     )
-    weights: str | None = flag_field(
+    weights: str = flag_field(
         None,
         "imagenet, none (train from scratch), or a weights file. Default: none for small_residual, "
         "imagenet otherwise.",
@@ -79,7 +81,7 @@ class Settings(DataSettings):
         "its order, as --dataset=imagenet has.",
         bool,
     )
-    image_size: int | None = flag_field(
+    image_size: int = flag_field(
         None, "Input side in pixels. Default: 64 small_residual, 448 resnet50, 224 others.", int
     )
     method: str = flag_field(
@@ -88,7 +90,7 @@ class Settings(DataSettings):
         f"{' or '.join(f'+{name}' for name in recipes.ADDITIONS)}.",
     )
     plugins: str | None = plugins_field()
-    epochs: int | None = flag_field(
+    epochs: int = flag_field(
         None, "All epochs, warm-up included. Default: 50 from scratch, 15 otherwise.", int
     )
     record_heatmaps: str | None = flag_field(
@@ -98,17 +100,17 @@ class Settings(DataSettings):
         "they are the network's own, not running averages.",
     )
     crop_area: str = flag_field("0.25,1", "LOW,HIGH: interval of the crops' area, in (0, 1].")
-    horizontal_flip: bool | None = flag_field(
+    horizontal_flip: bool = flag_field(
         None, "Mirror half of the crops. Default: off for digits, on otherwise.", bool
     )
-    batch_size: int | None = flag_field(None, "Default: 32 from scratch, 16 otherwise.", int)
-    learning_rate: float | None = flag_field(
+    batch_size: int = flag_field(None, "Default: 32 from scratch, 16 otherwise.", int)
+    learning_rate: float = flag_field(
         None, "Adam's, of the backbone. Default: 2e-3 from scratch, 5e-5 otherwise.", float
     )
-    head_learning_rate: float | None = flag_field(
+    head_learning_rate: float = flag_field(
         None, "Adam's, of the head. Default: --learning_rate from scratch, 1e-3 otherwise.", float
     )
-    estimates_learning_rate: float | None = flag_field(
+    estimates_learning_rate: float = flag_field(
         None,
         "Adam's, of ROLE's label estimates and what else a method's parts train. Default: 10 times "
         "--learning_rate.",
@@ -131,13 +133,17 @@ class Settings(DataSettings):
     seed: int = flag_field(0, "Seed of weights, order and crops.", int)
     threads: int = flag_field(0, "CPU threads of TensorFlow; 0: all.", int)
 
+    def option(self, flag: str) -> Any:
+        """An option of the model or of a part by the name of its flag."""
+        return getattr(self, flag)
+
     def of_method(self) -> dict[str, Any]:
         """The options of the method's parts by the names of their flags."""
-        return {flag: getattr(self, flag) for flag in recipes.flags_of(self.method)}
+        return {flag: self.option(flag) for flag in recipes.flags_of(self.method)}
 
     def of_model(self) -> dict[str, Any]:
         """The options of the model."""
-        return {flag: getattr(self, flag) for flag in ModelOptions.flags()}
+        return {flag: self.option(flag) for flag in ModelOptions.flags()}
 
     @property
     def crop_interval(self) -> tuple[float, float]:
@@ -146,7 +152,7 @@ class Settings(DataSettings):
         return float(low), float(high)
 
 
-def settings_class(base: type = Settings) -> type:
+def settings_class(base: type[Settings] = Settings) -> type[Settings]:
     """`Settings`, or a class that inherits from it, with the flags of parts of plugins.
 
     Args:
@@ -156,7 +162,9 @@ def settings_class(base: type = Settings) -> type:
     new = [(f, Any, _flag(*found)) for f, found in _declared().items() if f not in known]
     if not new:
         return base
-    return dataclasses.make_dataclass(base.__name__, new, bases=(base,), frozen=True)
+    extended: type[Settings]
+    extended = dataclasses.make_dataclass(base.__name__, new, bases=(base,), frozen=True)
+    return extended
 
 
 def resolve(given: Settings) -> Settings:
@@ -227,10 +235,10 @@ def _check(settings: Settings) -> None:
     ):  # fmt: skip
         check_range(name, getattr(settings, name), low, high)
     for flag, (declared, *_) in _declared().items():
-        low = -math.inf if declared.low is None else declared.low
-        high = math.inf if declared.high is None else declared.high
         if declared.low is not None or declared.high is not None:
-            check_range(flag, getattr(settings, flag), low, high)
+            lowest = -math.inf if declared.low is None else declared.low
+            highest = math.inf if declared.high is None else declared.high
+            check_range(flag, settings.option(flag), lowest, highest)
 
 
 def _check_crop_area(text: str) -> None:

@@ -166,8 +166,10 @@ def parse(
 
 
 def _with_plugins(
-    argv: Sequence[str], options: type[Any], extend: Callable[[type[Any]], type[Any]] | None
-) -> type[Any]:
+    argv: Sequence[str],
+    options: type[_Options],
+    extend: Callable[[type[Any]], type[Any]] | None,
+) -> type[_Options]:
     """Loads what --plugins names; the options with the flags that it brings."""
     if all(field.name != "plugins" for field in _flag_fields(options)):
         return options
@@ -194,17 +196,6 @@ def _words(options: type, stray: Sequence[str]) -> dict[str, str]:
     if stray:
         raise UserError(f"{stray[0]!r} is not a flag; flags are written --name=value")
     return {}
-
-
-def check_given(options: Any, *names: str) -> None:
-    """Refuses options that lack a flag which has no default.
-
-    Raises:
-        UserError: naming the first one.
-    """
-    for name in names:
-        if not getattr(options, name):
-            raise UserError(f"--{name} is missing; see --help")
 
 
 def check_least(options: Any, **lows: int) -> None:

@@ -38,8 +38,8 @@ class _KerasFinder:
         others = (x.find_spec(name, path, target) for x in sys.meta_path if x is not self)
         spec = next(filter(None, others), None)
         if spec is not None and spec.loader is not None:
-            execute = functools.partial(_import, spec.loader.exec_module)
-            spec.loader.exec_module = execute  # type: ignore[method-assign]
+            loader: Any = spec.loader  # an object of this spec's own
+            loader.exec_module = functools.partial(_import, loader.exec_module)
         return spec
 
 

@@ -100,7 +100,6 @@ def option(
     return Option(default, help, low, high, texts, flag, in_runs, scales, check)
 
 
-@typing.dataclass_transform(kw_only_default=True, field_specifiers=(option,))
 class Options:
     """A class whose options are declared by `option`.
 

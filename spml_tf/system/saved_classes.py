@@ -42,7 +42,9 @@ class _StandIn:
     @property
     def from_config(self) -> Any:
         """The class's own, whose module is imported now (and registers the class itself)."""
-        return getattr(importlib.import_module(self._module), self._name).from_config
+        own = getattr(importlib.import_module(self._module), self._name)
+        restore: Callable[..., Any] = own.from_config
+        return restore
 
 
 def add_stand_ins(keras: Any) -> None:

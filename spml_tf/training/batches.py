@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf.banks import warping
 
@@ -33,7 +34,7 @@ def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def label_weights(
-    sample_weight: Any, class_factors: np.ndarray | None, labels: tf.Tensor
+    sample_weight: Any, class_factors: NDArray[np.float32] | None, labels: tf.Tensor
 ) -> tf.Tensor | None:
     """Factors of the terms of each label.
 
@@ -54,7 +55,7 @@ def label_weights(
     return weight if class_factors is None else weight * class_factors
 
 
-def class_factors(class_weight: Any, num_classes: int) -> np.ndarray | None:
+def class_factors(class_weight: Any, num_classes: int) -> NDArray[np.float32] | None:
     """The `class_weight` of `fit` as an array.
 
     Args:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf.labels import UNKNOWN
 from spml_tf.training.batches import missing_inputs
@@ -114,7 +115,7 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
         _note_known(labels, model.method)
 
 
-def _check_index(index: np.ndarray, num_images: int) -> None:
+def _check_index(index: NDArray[Any], num_images: int) -> None:
     if index.dtype.kind not in "iu":
         raise ValueError(f"index must be integers [B]. Received: {index.dtype} {index.shape}")
     if index.ndim != 1:
@@ -133,7 +134,7 @@ def _check_index(index: np.ndarray, num_images: int) -> None:
         )
 
 
-def _check_labels(labels: np.ndarray, num_classes: int, what: str) -> None:
+def _check_labels(labels: NDArray[Any], num_classes: int, what: str) -> None:
     if labels.ndim != 2 or labels.shape[1] != num_classes:
         raise ValueError(
             f"{what} must be of shape [B, {num_classes}], a column per class. "
@@ -148,7 +149,7 @@ def _check_labels(labels: np.ndarray, num_classes: int, what: str) -> None:
         )
 
 
-def _check_weight(weight: np.ndarray, shape: tuple[int, ...]) -> None:
+def _check_weight(weight: NDArray[Any], shape: tuple[int, ...]) -> None:
     if weight.shape not in ((shape[0],), (shape[0], 1), shape):
         raise ValueError(
             f"sample_weight must be of shape [{shape[0]}] or {list(shape)}. "
@@ -167,7 +168,7 @@ def _note_images(images: Any) -> None:
         )
 
 
-def _note_known(labels: np.ndarray, method: Any) -> None:
+def _note_known(labels: NDArray[Any], method: Any) -> None:
     if (labels != UNKNOWN).all():
         warnings.warn(
             f"no label is unknown (-1): the method {method!r} has nothing to mark; write -1 for "

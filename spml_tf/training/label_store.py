@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf.banks import ema_bank
 from spml_tf.banks.replicas import from_all_replicas
@@ -76,7 +77,12 @@ class LabelStore(keras.layers.Layer):
             scores: the score bank.
             positives_per_image: K.
             budget: as for `selection.expected_positives`.
+
+        Raises:
+            ValueError: the store was made without `selects`.
         """
+        if self.epochs_selected is None:
+            raise ValueError("the store was not made to select: LabelStore(..., selects=True)")
         codes, averages = np.array(self.codes.numpy()), scores.values.numpy()
         codes[codes == EXPECTED] = UNKNOWN
         seen = np.flatnonzero(scores.visited.numpy())
@@ -125,7 +131,7 @@ class LabelEstimates(keras.layers.Layer):
         self.built = True
         self.start(np.full((num_images, num_classes), UNKNOWN, np.int8))
 
-    def start(self, labels: np.ndarray) -> None:
+    def start(self, labels: NDArray[np.int8]) -> None:
         """Sets the first estimates from the labels, [N, L] int8 in {1, 0, -1}."""
         noise = np.random.RandomState(self.seed).uniform(-1, 1, labels.shape)
         self.values.assign(role_estimates(labels, tf.constant(noise, tf.float32)))

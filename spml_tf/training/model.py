@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf.banks import ema_bank
 from spml_tf.labels import POSITIVE
@@ -100,7 +101,7 @@ class SPMLModel(keras.Model, ModelOptions):
             shape=(), dtype="int64", initializer="zeros", name="epoch", trainable=False,
             autocast=False,
         )  # fmt: skip
-        self._class_weight: np.ndarray | None = None
+        self._class_weight: NDArray[np.float32] | None = None
         self._evaluating = False
         self.built = True
 
@@ -193,7 +194,7 @@ class SPMLModel(keras.Model, ModelOptions):
         values = {term: value for term, value in values.items() if value is not None}
         loss = _total([term.weight * x for term, x in values.items()], self.losses)
         self._track(tf.shape(y)[0], loss, values)
-        return self.compute_metrics(x, _positives(y), tf.sigmoid(logits), sample_weight)
+        return self._results(x, _positives(y), tf.sigmoid(logits), sample_weight)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -226,7 +227,11 @@ class SPMLModel(keras.Model, ModelOptions):
         y, scores = _positives(y), step.scores
         if not self.train_metrics:
             y, scores, sample_weight = y[:0], scores[:0], None  # Keras wants every metric called
-        return self.compute_metrics(x, y, scores, sample_weight)
+        return self._results(x, y, scores, sample_weight)
+
+    def _results(self, x: Any, y: Any, scores: tf.Tensor, sample_weight: Any) -> dict[str, Any]:
+        results: dict[str, Any] = self.compute_metrics(x, y, scores, sample_weight)
+        return results
 
     def _averages(self, index: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor | None]:
         return (None, None) if self.ema_scores is None else self.ema_scores.read(index)
@@ -288,7 +293,11 @@ class SPMLModel(keras.Model, ModelOptions):
     def _set_class_weight(self, class_weight: Mapping[int, float] | None) -> None:
         factors = batches.class_factors(class_weight, self.num_classes)
         before, self._class_weight = self._class_weight, factors
-        if not np.array_equal(before, factors):
+        if before is None or factors is None:
+            same = before is factors
+        else:
+            same = np.array_equal(before, factors)
+        if not same:
             self.train_function = None  # it holds the former factors
 
     def begin_epoch(self, epoch: int) -> None:
@@ -308,7 +317,7 @@ class SPMLModel(keras.Model, ModelOptions):
         if self._backbone.turn(trainable) and self.train_function is not None:
             self.make_train_function(force=True)
 
-    def set_labels(self, labels: np.ndarray) -> None:
+    def set_labels(self, labels: NDArray[np.int8]) -> None:
         """Tells the parts all training labels at once, [N, L] in {1, 0, -1}.
 
         Without it labels enter as batches come: then banks of an earlier run cannot select in the
@@ -317,7 +326,7 @@ class SPMLModel(keras.Model, ModelOptions):
         for part in self.parts:
             part.start(labels)
 
-    def marked_labels(self, observed: np.ndarray) -> np.ndarray:
+    def marked_labels(self, observed: NDArray[np.int8]) -> NDArray[np.int8]:
         """The training labels with the marks that stay, [N, L] int8 in {1, 0, -1, 2}.
 
         Args:

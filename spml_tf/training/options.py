@@ -27,16 +27,16 @@ def check_budget(name: str, budget: Budget) -> None:
 
 def _selection_start(flags: Mapping[str, Any]) -> int:
     if flags["from_scratch"]:
-        return max(2, flags["epochs"] // 4 + 1)
-    return max(2, flags["warmup_epochs"] + 1)
+        return max(2, int(flags["epochs"]) // 4 + 1)
+    return max(2, int(flags["warmup_epochs"]) + 1)
 
 
 def _consistency_start(flags: Mapping[str, Any]) -> int:
-    return flags.get("selection_start_epoch") or _selection_start(flags)
+    return int(flags.get("selection_start_epoch") or _selection_start(flags))
 
 
 def _warmup(flags: Mapping[str, Any]) -> int:
-    return 0 if flags["from_scratch"] else flags["epochs"] // 3
+    return 0 if flags["from_scratch"] else int(flags["epochs"]) // 3
 
 
 class ModelOptions(Options):
@@ -180,5 +180,5 @@ class RoleOptions(TermOptions, PositivesPerImageOptions):
 
     group: ClassVar[str] = "ROLE (role)"
 
-    weight: ClassVar[float] = 1.0
-    start_epoch: ClassVar[int] = 1
+    weight: float = 1.0
+    start_epoch: int = 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf.banks.replicas import from_all_replicas
 from spml_tf.system.options import Options
@@ -94,7 +95,7 @@ class Part(keras.layers.Layer, Options):
     def prepare(self, facts: Facts) -> None:
         """Creates the weights, once N and L are known. There are none by default."""
 
-    def start(self, labels: np.ndarray) -> None:
+    def start(self, labels: NDArray[np.int8]) -> None:
         """Takes note of all training labels, [N, L] int8 in {1, 0, -1}, before the first epoch."""
 
     def on_epoch(self, model: SPMLModel, epoch: int) -> None:

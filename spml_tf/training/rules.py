@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, UNKNOWN
@@ -43,7 +44,7 @@ class StoringRule(Rule):
     def labels(self) -> Any:
         return self.store.codes
 
-    def start(self, labels: np.ndarray) -> None:
+    def start(self, labels: NDArray[np.int8]) -> None:
         self.store.codes.assign(labels.astype(np.int8))
 
     def mark(self, step: Step) -> tf.Tensor:
@@ -86,9 +87,11 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         super().prepare(facts)
 
     def on_epoch(self, model: SPMLModel, epoch: int) -> None:
-        filled = epoch == 1 and model.ema_scores.visited.numpy().any()
+        scores = model.ema_scores
+        assert scores is not None  # since `needs_scores`
+        filled = epoch == 1 and scores.visited.numpy().any()
         if filled or epoch >= self.start_epoch:
-            self.select(model.ema_scores)
+            self.select(scores)
 
     def select(self, scores: EMABank) -> None:
         """Chooses the expected positives from the score bank, see `LabelStore.select`."""
@@ -128,7 +131,7 @@ class LargeLoss(Rule, LargeLossOptions):
     def labels(self) -> Any:
         return None if self.store is None else self.store.codes
 
-    def start(self, labels: np.ndarray) -> None:
+    def start(self, labels: NDArray[np.int8]) -> None:
         if self.store is not None:
             self.store.codes.assign(labels.astype(np.int8))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
 from spml_tf.training.options import Budget, check_budget
@@ -11,7 +12,7 @@ from spml_tf.training.options import Budget, check_budget
 _COLUMNS = 64
 
 
-def class_budgets(labels: np.ndarray, positives_per_image: float) -> np.ndarray:
+def class_budgets(labels: NDArray[np.int8], positives_per_image: float) -> NDArray[np.float64]:
     """Number of expected positives of each class, p_i of eq. 3.
 
     p_i = K * N * (share of the annotated positives that are of class i). K must be the mean number
@@ -31,15 +32,17 @@ def class_budgets(labels: np.ndarray, positives_per_image: float) -> np.ndarray:
     [4.0, 2.0]
     """
     annotated = np.sum(labels == POSITIVE, axis=0, dtype=np.float64)
-    return positives_per_image * len(labels) * annotated / max(annotated.sum(), 1.0)
+    budgets: NDArray[np.float64]
+    budgets = positives_per_image * len(labels) * annotated / max(annotated.sum(), 1.0)
+    return budgets
 
 
 def expected_positives(
-    scores: np.ndarray,
-    labels: np.ndarray,
+    scores: NDArray[np.floating],
+    labels: NDArray[np.int8],
     positives_per_image: float,
     budget: Budget = "all",
-) -> np.ndarray:
+) -> NDArray[np.bool_]:
     """Marks the unannotated labels that are expected to be positive (zhat = 1).
 
     For each class the p_i images of highest score are expected positive. Known negatives never
@@ -97,8 +100,8 @@ def expected_positives(
 
 
 def _highest(
-    scores: np.ndarray, labels: np.ndarray, count: float, among_annotated: bool
-) -> np.ndarray:
+    scores: NDArray[np.floating], labels: NDArray[np.int8], count: float, among_annotated: bool
+) -> NDArray[np.intp]:
     """Images of a class's expected positives; scores and labels [N] of the class."""
     positive, unknown = labels == POSITIVE, (labels == UNKNOWN) | (labels == EXPECTED)
     if not among_annotated:
@@ -106,12 +109,13 @@ def _highest(
     candidates = np.flatnonzero(unknown | positive if among_annotated else unknown)
     order = np.argsort(-scores[candidates].astype(np.float32), kind="stable")
     chosen = candidates[order[: int(max(np.rint(count), 0))]]
-    return chosen[unknown[chosen]]
+    expected: NDArray[np.intp] = chosen[unknown[chosen]]
+    return expected
 
 
 def _highest_of_all(
-    scores: np.ndarray, labels: np.ndarray, positives_per_image: float
-) -> np.ndarray:
+    scores: NDArray[np.floating], labels: NDArray[np.int8], positives_per_image: float
+) -> NDArray[np.bool_]:
     """The budget "global"."""
     unknown = (labels == UNKNOWN) | (labels == EXPECTED)
     missing = positives_per_image * len(labels) - np.sum(labels == POSITIVE)

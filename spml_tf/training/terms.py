@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf import losses
 from spml_tf.banks.heatmap_bank import HeatmapBank, heatmap_bank
@@ -21,7 +22,7 @@ from spml_tf.training.parts import Facts, Step, Term
 
 def replicas() -> int:
     """Number of replicas whose gradients are summed; 1 without a `tf.distribute` strategy."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -94,7 +95,7 @@ class Role(RoleOptions, Term):
             facts.num_images, facts.num_classes, facts.bank["seed"], name="label_estimates"
         )
 
-    def start(self, labels: np.ndarray) -> None:
+    def start(self, labels: NDArray[np.int8]) -> None:
         self.estimates.start(labels)
 
     def compute(self, step: Step) -> tf.Tensor:
@@ -149,6 +150,7 @@ class SpatialConsistency(SpatialConsistencyOptions, Term):
 
     reported_as: ClassVar[str] = "consistency"
 
+    # Others set an attribute; here it follows from an option, and nobody sets it.
     @property
     def needs_scores(self) -> bool:  # type: ignore[override]
         return self.heatmap_classes is not None
