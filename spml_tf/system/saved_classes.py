@@ -9,6 +9,7 @@ being loaded asks for the class.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 # Module of spml_tf -> its classes that are registered as "spml_tf>NAME". The names stand in saved
