@@ -53,7 +53,7 @@ def test_a_run_of_own_parts_says_what_it_did(whole):
     with h5py.File(whole / "checkpoint" / "state.weights.h5") as file:
         file.visititems(lambda name, item: found.append(name) if "steady" in name else None)
         high = file[next(name for name in found if name.endswith("vars/0"))][...]
-    assert high.shape == (24, 3) and 0 < high.max() <= 3
+    assert high.shape == (19, 3) and 0 < high.max() <= 3  # a fifth of 24 is held out
 
 
 def test_it_goes_on_bit_for_bit_after_kill_9(words, whole, tmp_path):
