@@ -142,7 +142,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
 def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
     from spml_tf import networks
     from spml_tf.runs import run_folder
-    from spml_tf.system import keras_private
+    from spml_tf.system import private_api
 
     if not settings.init_from:
         return networks.build(
@@ -160,7 +160,7 @@ def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
             f"{record['flags']['image_size']}, this run has {settings.image_size}; make them equal"
         )
     network = networks.load_network(earlier.network)
-    for layer in keras_private.flatten_layers(network):
+    for layer in private_api.flatten_layers(network):
         layer.trainable = True  # the earlier run may have frozen some
     return networks.replace_head(
         network, len(class_names), record["class_names"], list(class_names)

@@ -9,9 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
-from tensorflow.python.framework.func_graph import FuncGraph
 
-from spml_tf.banks.compilation import inside_compiled_function
 from spml_tf.evaluation import metrics, score_store
 
 
@@ -172,20 +170,6 @@ class TestCompiledFunctions:
             with pytest.raises(error, match=message):
                 update(tf.zeros([size, 2000]), tf.zeros([size, 2000]))
                 metric.result()
-
-    def test_tensorflow_still_has_what_this_needs(self):
-        capture = getattr(FuncGraph, "_experimental_capture_side_input_by_ref", None)
-        assert capture is not None, (
-            "this TensorFlow has no FuncGraph._experimental_capture_side_input_by_ref: "
-            "evaluation/score_store.py needs another way to run code before a compiled function"
-        )
-        inside = []
-        tf.function(lambda: inside.append(inside_compiled_function()))()
-        tf.function(lambda: inside.append(inside_compiled_function()), jit_compile=True)()
-        assert inside == [False, True], (
-            "this TensorFlow does not tell that a function is compiled by XLA: see "
-            "banks/compilation.py"
-        )
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

@@ -14,7 +14,7 @@ import spml_tf
 from spml_tf import networks
 from spml_tf.banks import warping
 from spml_tf.evaluation import metrics
-from spml_tf.system.keras_private import flatten_layers
+from spml_tf.system.private_api import flatten_layers
 from spml_tf.training import optimizers, recipes, selection
 
 N, L, SIZE = 12, 3, 32

@@ -16,7 +16,7 @@ from spml_tf import networks
 from spml_tf.networks import CAM_LAYER, FusedBatchNormalization, ImagePreprocessing
 from spml_tf.networks.resnet50 import APPLICATIONS
 from spml_tf.system.errors import UserError
-from spml_tf.system.keras_private import flatten_layers
+from spml_tf.system.private_api import flatten_layers
 
 # Keras 3.15 saves variables through NumPy's old __array__ protocol; nothing here can change that.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -42,7 +42,8 @@ def saved(tmp_path_factory) -> Path:
     network = tiny_cam(3, image_size=32)
     model = spml_tf.SPMLModel(network, 4, "en+scl", 1.0)
     adam = keras.optimizers.Adam
-    model.compile(optimizers.head_and_backbone(adam(1e-3), adam(1e-2)), [MeanAveragePrecision()])
+    optimizer = optimizers.head_and_backbone(adam(1e-3), adam(1e-2))
+    model.compile(optimizer, metrics=[MeanAveragePrecision()])
     labels = np.where(np.eye(4, 3, dtype=bool), 1, -1).astype(np.int8)
     model.fit({"image": images, "index": np.arange(4)}, labels, epochs=2, verbose=0)
     np.save(folder / "images.npy", images)
@@ -104,12 +105,12 @@ def test_every_registered_class_has_a_stand_in():
     for module in registering_modules():
         importlib.import_module(module)
     registered = {
-        (name, found.__module__)
+        (name, found)
         for name, found in keras.saving.get_custom_objects().items()
         if name.startswith("spml_tf>") and isinstance(found, type)
     }
     listed = {
-        (f"spml_tf>{name}", f"spml_tf.{module}")
+        (f"spml_tf>{name}", getattr(importlib.import_module(f"spml_tf.{module}"), name))
         for module, names in saved_classes.CLASSES.items()
         for name in names.split()
     }

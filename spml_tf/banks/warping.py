@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from spml_tf.banks.compilation import inside_compiled_function
+from spml_tf.system.private_api import inside_compiled_function
 
 
 def whole_image_boxes(batch_size: tf.Tensor | int) -> tf.Tensor:

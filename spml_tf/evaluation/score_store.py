@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.banks.compilation import inside_compiled_function
 from spml_tf.banks.replicas import from_all_replicas
+from spml_tf.system.private_api import before_each_call, inside_compiled_function
 
 # Entries and rows of what one call of a compiled function may add; 8 bytes an entry.
 _PENDING_ENTRIES, _PENDING_ROWS = 2**20, 1024
@@ -107,7 +107,7 @@ class ScoreStore:
             return tf.constant(0)
 
         with graph.as_default():
-            graph._experimental_capture_side_input_by_ref(self, before_call)
+            before_each_call(graph, self, before_call)
         begin, size = self._pending_count.read_value(), tf.shape(scores, tf.int64)[0]
         # What lies beyond the last row is dropped; `_move_pending` sees that by the count.
         batch = tf.concat([tf.cast(labels, tf.float32), scores], axis=1)

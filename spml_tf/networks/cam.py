@@ -21,7 +21,7 @@ import numpy as np
 from spml_tf.networks.batch_norm import clone_with
 from spml_tf.networks.preprocessing import ImagePreprocessing
 from spml_tf.system.errors import UserError
-from spml_tf.system.keras_private import flatten_layers, is_functional, origin
+from spml_tf.system.private_api import flatten_layers, is_functional, origin
 
 CAM_LAYER = "cam_logits"
 # What layers raise whose configuration does not make them again, or not for these images.

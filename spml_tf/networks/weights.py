@@ -11,7 +11,7 @@ import keras
 
 from spml_tf.networks.cam import CAM_LAYER
 from spml_tf.system.errors import UserError
-from spml_tf.system.keras_private import flatten_layers, is_functional
+from spml_tf.system.private_api import flatten_layers, is_functional
 
 
 def load_network(path: str | os.PathLike[str]) -> keras.Model:

@@ -17,7 +17,7 @@ from spml_tf.banks import ema_bank
 from spml_tf.labels import POSITIVE
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.scores import scores_network
-from spml_tf.system.keras_private import loss_tracker
+from spml_tf.system.private_api import loss_tracker
 from spml_tf.training import batches, keras_checks
 from spml_tf.training.epoch_start import with_epoch_start
 from spml_tf.training.options import ModelOptions

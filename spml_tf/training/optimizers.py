@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from spml_tf.system.keras_private import built_variables, inner_optimizer
+from spml_tf.system.private_api import built_variables, inner_optimizer
 
 
 @keras.saving.register_keras_serializable("spml_tf")

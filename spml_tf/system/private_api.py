@@ -1,15 +1,16 @@
-"""Every private attribute of Keras that the package uses, each in a function with its reason.
+"""Every private name of Keras and TensorFlow that the package uses, in a function with its reason.
 
-A release of Keras may change them without notice. `tests/test_keras_private.py` says which one has
-changed, and checks that no other module uses any.
+A release may change them without notice. `tests/test_private_api.py` says which one has changed,
+and checks that no other module uses any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 
 def flatten_layers(layer: keras.layers.Layer, include_self: bool = True) -> list[Any]:
@@ -67,3 +68,25 @@ def inner_optimizer(
     """
     which = optimizer._var_to_optimizer_idx[optimizer._var_key(variable)]
     return optimizer.optimizers[which]
+
+
+def inside_compiled_function() -> bool:
+    """Whether a function with jit_compile=True is being traced, where some operations cannot be."""
+    from tensorflow.python.ops import control_flow_util
+
+    graph: Any = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    return graph is not None and bool(control_flow_util.GraphOrParentsInXlaContext(graph))
+
+
+def before_each_call(graph: Any, owner: Hashable, function: Callable[[], tf.Tensor]) -> None:
+    """Runs Python before every call of a function that is being traced, and outside of it.
+
+    What is in a function with jit_compile=True is compiled, and there is no public way around it.
+
+    Args:
+        graph: the graph of the function.
+        owner: what the function does this once for.
+        function: what to run where the traced one is called, eagerly or in an outer graph, and
+            once in its own graph while it is being traced; returns a tensor.
+    """
+    graph._experimental_capture_side_input_by_ref(owner, function)

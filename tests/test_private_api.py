@@ -1,4 +1,4 @@
-"""Keras' private attributes: what the package needs of them, and that it needs no others."""
+"""Private names of Keras and TensorFlow: what the package needs, and that it needs no others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import spml_tf
-from spml_tf.system import keras_private
+from spml_tf.system import private_api
 
 PACKAGE = Path(spml_tf.__file__).parent
 
@@ -28,10 +29,10 @@ def nested_model() -> keras.Model:
 
 def check_flatten_layers() -> None:
     model = nested_model()
-    found = keras_private.flatten_layers(model)
+    found = private_api.flatten_layers(model)
     assert found[0] is model and {"inner", "deep", "holder", "held"} <= {x.name for x in found}
     assert len({id(x) for x in found}) == len(found)
-    assert model not in keras_private.flatten_layers(model, include_self=False)
+    assert model not in private_api.flatten_layers(model, include_self=False)
 
 
 def check_is_functional() -> None:
@@ -43,9 +44,9 @@ def check_is_functional() -> None:
             image = keras.Input((3,))
             super().__init__(image, keras.layers.Dense(2)(image))
 
-    assert keras_private.is_functional(nested_model()) and keras_private.is_functional(Derived())
-    assert not keras_private.is_functional(Subclassed())
-    assert not keras_private.is_functional(keras.Sequential([keras.layers.Dense(1)]))
+    assert private_api.is_functional(nested_model()) and private_api.is_functional(Derived())
+    assert not private_api.is_functional(Subclassed())
+    assert not private_api.is_functional(keras.Sequential([keras.layers.Dense(1)]))
 
 
 def check_origin() -> None:
@@ -53,9 +54,9 @@ def check_origin() -> None:
     first, second = keras.Input((3,)), keras.Input((3,))
     outputs = [shared(first), shared(second)]
     for given, output in zip((first, second), outputs, strict=True):
-        operation, inputs = keras_private.origin(output)
+        operation, inputs = private_api.origin(output)
         assert operation is shared and len(inputs) == 1 and inputs[0] is given
-    operation, inputs = keras_private.origin(outputs[0] + outputs[1])
+    operation, inputs = private_api.origin(outputs[0] + outputs[1])
     assert [id(x) for x in inputs] == [id(x) for x in outputs]
 
 
@@ -64,7 +65,7 @@ def check_loss_tracker() -> None:
 
     class Trained(keras.Model):
         def train_step(self, data):
-            keras_private.loss_tracker(self).update_state(7.0)
+            private_api.loss_tracker(self).update_state(7.0)
             return self.compute_metrics(*data, None)
 
     image = keras.Input((3,))
@@ -85,21 +86,48 @@ def multi_optimizer() -> tuple[keras.optimizers.MultiOptimizer, list[keras.Varia
 
 def check_built_variables() -> None:
     optimizer, variables = multi_optimizer()
-    found = keras_private.built_variables(optimizer)
+    found = private_api.built_variables(optimizer)
     assert [id(x) for x in found] == [id(x) for x in variables]
 
 
 def check_inner_optimizer() -> None:
     optimizer, variables = multi_optimizer()
-    inner = [keras_private.inner_optimizer(optimizer, x) for x in variables]
+    inner = [private_api.inner_optimizer(optimizer, x) for x in variables]
     assert [x.name for x in inner] == ["rest", "head"]
     inner[1].apply([np.array([2.0], np.float32)], [variables[1]])
     np.testing.assert_allclose(variables[1].numpy(), [0.8])
     with pytest.raises(KeyError):
-        keras_private.inner_optimizer(optimizer, keras.Variable([1.0]))
+        private_api.inner_optimizer(optimizer, keras.Variable([1.0]))
 
 
-# Function of keras_private -> the private names of Keras it uses, and what they have to do.
+def check_inside_compiled_function() -> None:
+    inside = [private_api.inside_compiled_function()]
+    for compiled in (False, True):
+        tf.function(
+            lambda: inside.append(private_api.inside_compiled_function()), jit_compile=compiled
+        )()
+    assert inside == [False, False, True]
+
+
+def check_before_each_call() -> None:
+    calls = []
+
+    def count() -> tf.Tensor:
+        calls.append(tf.executing_eagerly())
+        return tf.constant(0)
+
+    @tf.function(jit_compile=True)
+    def compiled() -> tf.Tensor:
+        graph = tf.compat.v1.get_default_graph()
+        private_api.before_each_call(graph, "owner", count)
+        return tf.constant(0)
+
+    for expected in (1, 2, 3):
+        compiled()
+        assert calls.count(True) == expected
+
+
+# Function of private_api -> the private names it uses, and what they have to do.
 CHECKS: dict[str, tuple[str, Callable[[], None]]] = {
     "flatten_layers": ("Layer._flatten_layers", check_flatten_layers),
     "is_functional": ("Functional._nodes_by_depth", check_is_functional),
@@ -110,6 +138,14 @@ CHECKS: dict[str, tuple[str, Callable[[], None]]] = {
         "MultiOptimizer._var_to_optimizer_idx or Optimizer._var_key",
         check_inner_optimizer,
     ),
+    "inside_compiled_function": (
+        "tensorflow.python.ops.control_flow_util",
+        check_inside_compiled_function,
+    ),
+    "before_each_call": (
+        "FuncGraph._experimental_capture_side_input_by_ref",
+        check_before_each_call,
+    ),
 }
 
 
@@ -119,17 +155,18 @@ def check(function: str) -> None:
         works()
     except Exception as error:
         raise AssertionError(
-            f"Keras {keras.__version__} has changed {private}: adapt the function {function} in "
-            f"spml_tf/system/keras_private.py ({type(error).__name__}: {error})"
+            f"Keras {keras.__version__} with TensorFlow {tf.__version__} has changed {private}: "
+            f"adapt the function {function} in spml_tf/system/private_api.py "
+            f"({type(error).__name__}: {error})"
         ) from error
 
 
 @pytest.mark.parametrize("function", CHECKS)
-def test_keras_still_has_what_the_package_uses(function):
+def test_the_releases_still_have_what_the_package_uses(function):
     check(function)
 
 
-def test_a_change_of_keras_is_told_in_one_sentence(monkeypatch):
+def test_a_change_is_told_in_one_sentence(monkeypatch):
     monkeypatch.delattr(keras.layers.Layer, "_flatten_layers")
     with pytest.raises(AssertionError) as failure:
         check("flatten_layers")
@@ -151,22 +188,24 @@ def private_attributes(path: Path) -> set[str]:
 
 
 def test_no_other_module_uses_private_attributes():
-    """Of Keras, TensorFlow or anything else; of `self`, none of Keras' that are known here."""
+    """Of Keras, TensorFlow or anything else; of `self`, none of those that are known here."""
     of_others = {"_replace", "_asdict", "_fields", "_exit"}  # of named tuples and os, documented
-    keras_module = Path(keras_private.__file__)
-    known = private_attributes(keras_module)
+    private_module = Path(private_api.__file__)
+    known = private_attributes(private_module)
     assert known == {
-        "_flatten_layers", "_keras_history", "_inbound_nodes", "_loss_tracker",
-        "_trainable_variables", "_var_to_optimizer_idx", "_var_key",
+        "_experimental_capture_side_input_by_ref", "_flatten_layers", "_inbound_nodes",
+        "_keras_history", "_loss_tracker", "_trainable_variables", "_var_key",
+        "_var_to_optimizer_idx",
     }  # fmt: skip
     for path in PACKAGE.rglob("*.py"):
-        if path != keras_module:
+        if path != private_module:
             found = private_attributes(path) - of_others
             text = path.read_text("utf-8")
             found |= {name for name in known if f"self.{name}" in text}
-            assert not found, f"{path}: move {found} to spml_tf/system/keras_private.py"
+            found |= {name for name in ("keras.src", "tensorflow.python") if name in text}
+            assert not found, f"{path}: move {found} to spml_tf/system/private_api.py"
 
 
 def test_every_function_is_checked():
-    tree = ast.parse(Path(keras_private.__file__).read_text("utf-8"))
+    tree = ast.parse(Path(private_api.__file__).read_text("utf-8"))
     assert {x.name for x in tree.body if isinstance(x, ast.FunctionDef)} == set(CHECKS)
