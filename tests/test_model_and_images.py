@@ -139,7 +139,7 @@ def test_a_shuffled_dataset_that_carries_indices():
 def test_the_running_averages_of_a_model_that_was_trained():
     """One step at learning rate 0 fills rows 5, 0, 2 with the first three photos' scores; a second
     with black ones moves them to 0.8 s + 0.2 LOW. The fourth photo, row 1, was never seen."""
-    model = SPMLModel(network(), num_images=6, method="an", ema_momentum=0.8)
+    model = SPMLModel(network(), num_images=6, method="an", keep_scores=True, ema_momentum=0.8)
     model.compile(optimizer=keras.optimizers.SGD(0.0))
     rows = np.array([5, 0, 2, 1])
     for images in (photos()[:3], np.zeros((3, 4, 4, 3))):
@@ -154,6 +154,19 @@ def test_the_running_averages_of_a_model_that_was_trained():
     found = find_missing_labels(model, photos(), LABELS)
     assert [(x.image, x.label) for x in found[:2]] == [(0, 0), (3, 1)]
     np.testing.assert_allclose(predictions.predict_scores(model, photos()), SCORES, rtol=1e-5)
+
+
+def test_how_often_a_label_was_an_expected_positive():
+    """K = 1 of 4 images; two of the three annotated positives are red: p is 8/3 and 4/3, rounded 3
+    and 1. Of red a, d (annotated) and, of those that tie, b; of green d: in epochs 2 and 3."""
+    model = SPMLModel(network(), num_images=4, method="en", positives_per_image=1.0)
+    model.compile(optimizer=keras.optimizers.SGD(0.0))
+    x = {"image": photos().astype(np.float32), "index": np.arange(4)}
+    model.fit(x, LABELS, batch_size=4, shuffle=False, epochs=3, verbose=0)
+    found = find_missing_labels(model, None, LABELS, index=np.arange(4))
+    assert [(x.image, x.label, x.epochs_selected) for x in found] == [
+        (0, 0, 2), (3, 1, 2), (1, 0, 2), (0, 1, 0), (2, 1, 0),
+    ]  # fmt: skip
 
 
 def shuffled(index) -> tf.data.Dataset:
@@ -187,11 +200,13 @@ def test_models_that_do_not_fit():
     flat = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match=r"expected a network of CAM logits .* \(None, 48\)"):
         predictions.predict_scores(flat, photos())
-    with pytest.raises(ValueError, match="the model has no score bank; leave index out"):
-        find_missing_labels(network(), photos(), LABELS, index=np.arange(4))
+    with pytest.raises(
+        ValueError, match="the model has no score bank; train with keep_scores=True"
+    ):
+        find_missing_labels(SPMLModel(network(), 4, "an"), photos(), LABELS, index=np.arange(4))
     with pytest.raises(ValueError, match="image_size is missing: the network takes"):
         predictions.predict_scores(network(None), examples())
-    model = SPMLModel(network(), num_images=4, method="an")
+    model = SPMLModel(network(), num_images=4, method="an", keep_scores=True)
     for index, message in (
         ([0, 1, 2, 4], r"must lie in 0\.\.3"),
         ([0, 1, 2], "expected 4 integers"),
@@ -285,7 +300,7 @@ def test_an_audit_of_a_network_and_photos(tmp_path):
 
 
 def test_an_audit_of_running_averages(tmp_path):
-    model = SPMLModel(network(), num_images=4, method="an")
+    model = SPMLModel(network(), num_images=4, method="an", keep_scores=True)
     model.compile(optimizer=keras.optimizers.SGD(0.0))
     x = {"image": photos().astype(np.float32), "index": np.arange(4)}
     model.fit(x, LABELS, batch_size=4, shuffle=False, verbose=0)

@@ -320,7 +320,7 @@ class TestWriting:
         words = voc_words(voc, tmp_path / "out", "--format=tfrecord", "--threads=1")
         program = (
             "import os, signal, spml_tf.system.cli as c; c.import_tensorflow()\n"
-            "from spml_tf import data, image_writers as w\n"
+            "from spml_tf import data; from spml_tf.datasets import image_writers as w\n"
             "w._SHARD_BYTES = 4000; first = w._write_shard\n"
             "def shard(path, records):\n"
             "    if path.name.endswith('1.tfrecord'):\n"

@@ -105,7 +105,8 @@ def find_missing_labels(
     """
     known = _checked(labels, names, class_names)
     scores = label_scores(model, images, known.shape, index, image_size, batch_size)
-    return _named(rank_missing(scores, known, limit=most), names, class_names)
+    times = epochs_selected(model, index)
+    return _named(rank_missing(scores, known, times, most), names, class_names)
 
 
 def find_wrong_labels(
@@ -179,11 +180,30 @@ def label_scores(
 def _running_averages(model: keras.Model, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     bank = getattr(model, "ema_scores", None)
     if bank is None:
-        raise ValueError("index: the model has no score bank; leave index out and give images")
+        raise ValueError(
+            "index: the model has no score bank; train with keep_scores=True, or leave index out "
+            "and give images"
+        )
     if rows.max() >= bank.num_images or rows.min() < 0:
         raise ValueError(f"index: must lie in 0..{bank.num_images - 1}, the score bank's images")
     averages, visited = bank.read(rows)
     return np.where(np.asarray(visited)[:, None], np.asarray(averages), np.float32("nan"))
+
+
+def epochs_selected(model: keras.Model, index: ArrayLike | None) -> NDArray[np.uint8] | None:
+    """For how many epochs labels were expected positives, as far as a model counts that.
+
+    Args:
+        model, index: as for `find_missing_labels`.
+
+    Returns:
+        [N, L] uint8, or None without `index` or where nothing was counted.
+    """
+    counted = getattr(getattr(model, "label_store", None), "epochs_selected", None)
+    if index is None or counted is None:
+        return None
+    found: NDArray[np.uint8] = np.asarray(counted)[np.asarray(index)]
+    return found
 
 
 def _checked_rows(index: ArrayLike, count: int) -> NDArray[np.int64]:

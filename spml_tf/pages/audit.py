@@ -119,7 +119,8 @@ def audit_labels(
     scores = missing_labels.label_scores(
         model, examples, known.shape, index, image_size, batch_size
     )
-    audited = _Audited(model, examples, known, scores, None, image_size, batch_size)
+    times = missing_labels.epochs_selected(model, index)
+    audited = _Audited(model, examples, known, scores, times, image_size, batch_size)
     about = {
         "scores": "network" if index is None else "running averages",
         "data_fingerprint": examples.fingerprint(),
