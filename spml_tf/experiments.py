@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import resolve
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import write_json, write_table, write_text
+from spml_tf.system.files import locked, write_json, write_table, write_text
 
 _USAGE = """Trains the runs of a plan, one process each, and writes their table.
 
@@ -245,11 +244,7 @@ def _commit() -> str:
 def _locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"--output_dir={folder}: another process works here") from None
+        with locked(folder / ".lock", f"--output_dir={folder}: another process works here"):
             yield
     except OSError as error:
         raise UserError(f"--output_dir={folder}: cannot be used ({error})") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import os
@@ -24,6 +23,7 @@ from PIL import Image
 from spml_tf import experiments
 from spml_tf.plans import training_queue
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.system.files import locked
 
 SEARCHED = """
 [search]
@@ -194,8 +194,7 @@ def test_a_changed_plan_is_refused(whole, voc, tmp_path, capsys, old, new, diffe
 
 def test_two_commands_in_one_folder_are_refused(whole, voc, capsys):
     before = contents(whole / "out")
-    with open(whole / "out" / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(whole / "out" / ".lock", "cannot happen"):
         assert main(*words(whole / "tiny.toml", whole / "out", voc)) == 1
     error = f"error: --output_dir={whole / 'out'}: another process works here\n"
     assert capsys.readouterr().err == error

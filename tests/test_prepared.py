@@ -332,7 +332,7 @@ class TestWriting:
         done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
         assert done.returncode == -signal.SIGKILL
         work = tmp_path / ".unfinished-out"
-        assert [x.name for x in tmp_path.iterdir()] == [work.name]
+        assert sorted(x.name for x in tmp_path.iterdir()) == [work.name, f"{work.name}.lock"]
         kept = (work / "train-00000.tfrecord").stat()
         assert data.main(words) == 0
         assert [x.name for x in tmp_path.iterdir()] == ["out"]
@@ -407,12 +407,7 @@ class TestWriting:
         assert "holds the data that are read" in capsys.readouterr().err
 
     def test_two_at_once(self, voc, tmp_path, capsys):
-        import fcntl
-
-        work = tmp_path / ".unfinished-out"
-        work.mkdir()
-        with open(work / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with files.locked(tmp_path / ".unfinished-out.lock", "cannot happen"):
             assert data.main(voc_words(voc, tmp_path / "out")) == 1
         assert "another process writes it" in capsys.readouterr().err
 

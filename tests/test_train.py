@@ -24,7 +24,7 @@ import spml_tf
 from spml_tf.datasets import splits
 from spml_tf.runs import run_folder
 from spml_tf.runs.settings import Settings, resolve
-from spml_tf.system import cli
+from spml_tf.system import cli, files
 from spml_tf.system.errors import UserError
 
 
@@ -258,6 +258,15 @@ def test_a_folder_with_other_files_is_left_alone(voc, tmp_path):
     assert done.returncode == 1 and "not empty and holds no run" in done.stderr
     assert "Traceback" not in done.stderr
     assert [p.name for p in tmp_path.glob("[!.]*")] == ["thesis.txt"]
+
+
+def test_a_second_process_is_refused(voc, tmp_path):
+    """While one holds the folder's lock no other touches it, and no line of it is drowned."""
+    with files.locked(tmp_path / ".lock", "cannot happen"):
+        done = run(*flags(voc), f"--output_dir={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr == f"error: --output_dir={tmp_path}: another process trains here\n"
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_broken_photo_is_named(voc, tmp_path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import platform
@@ -27,10 +26,16 @@ from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import digest
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import check_output_folder, naming_unwritable, publish_folder, write_json
+from spml_tf.system.files import (
+    check_output_folder,
+    locked,
+    naming_unwritable,
+    publish_folder,
+    write_json,
+)
 
 _WRITTEN_BY = "python -m spml_tf.data prepare"
-_LOCK, _PARAMETERS = ".lock", "parameters.json"
+_PARAMETERS = "parameters.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,25 +185,17 @@ def _work_folder(target: Path, parameters: dict[str, Any]) -> Iterator[Path]:
     After an error or a kill it stays, and serves the next command with the same parameters.
     """
     work = target.with_name(f".unfinished-{target.name}")
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / _LOCK, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"--output_dir={target}: another process writes it") from None
+    lock = target.with_name(f".unfinished-{target.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with locked(lock, f"--output_dir={target}: another process writes it"):
         record = work / _PARAMETERS
         if _read_json(record) != parameters:
-            _empty(work)
+            if work.exists():
+                shutil.rmtree(work)
+            work.mkdir()
             write_json(record, parameters)
         yield work
         record.unlink()
-        (work / _LOCK).unlink()
         publish_folder(work, target)
-
-
-def _empty(work: Path) -> None:
-    for path in work.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != _LOCK:
-            path.unlink()
+        with contextlib.suppress(PermissionError):  # Windows removes no file that is open
+            lock.unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ from typing import Any
 
 from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import write_json, write_table, write_text
+from spml_tf.system.files import locked, write_json, write_table, write_text
 
 # These may change between start and resumption: they do not change the results.
 _FREE = ("threads",)
@@ -156,11 +155,8 @@ class RunFolder:
             UserError: where another process does already.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"--output_dir={self.path}: another process trains here") from None
+        refusal = f"--output_dir={self.path}: another process trains here"
+        with locked(self.path / ".lock", refusal):
             yield
 
     def read_history(self, epochs: int) -> list[dict[str, str]]:

@@ -120,6 +120,30 @@ def publish_folder(finished: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Holds a lock file, which is free again when the process ends in whatever way.
+
+    Args:
+        path: the file, which is made if it is missing and stays.
+        refusal: what is said where another process holds it.
+
+    Raises:
+        UserError: `refusal`.
+    """
+    import filelock  # takes a while, and --help needs none
+
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0.2)  # twice: without flock the first finds that a holder is gone
+    except filelock.Timeout:
+        raise UserError(refusal) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def check_output_folder(
     folder: Path, place: str, is_ours: bool, refusal: str, kept: str = ""
 ) -> None:
