@@ -84,7 +84,8 @@ def test_it_is_evaluated_and_exported_where_the_code_is_trusted(whole, tmp_path)
     assert done.returncode == 0, done.stderr
     images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
     maps = networks.load_network(whole / "network.keras")(images).numpy().astype(np.float64)
-    served = tf.saved_model.load(str(target)).serve(tf.constant(images))["probabilities"]
+    loaded = tf.saved_model.load(str(target))
+    served = loaded.serve(tf.constant(images))["probabilities"]
     np.testing.assert_allclose(served, 1 / (1 + np.exp(-maps.mean(axis=(1, 2)))), atol=1e-5)
 
 

@@ -103,7 +103,8 @@ def with_index(
 
     Args:
         data: images, [N, H, W, 3] in 0..255; or a `tf.data.Dataset` of batches (images, labels), as
-            `keras.utils.image_dataset_from_directory(..., shuffle=False)` returns.
+            `keras.utils.image_dataset_from_directory(..., shuffle=False)` returns. Others are read
+            once here, to count them.
         labels: of arrays. [N, L] in {1, 0, -1}, or [N] integers: one class an image, the others
             unknown. A dataset brings its own, of either kind.
         image_size: side S of the network's input in pixels.
@@ -166,7 +167,16 @@ def _indexed(data: tf.data.Dataset, num_classes: int | None, zeros: str) -> tf.d
             label = tf.where(label == 0, tf.cast(UNKNOWN, label.dtype), label)
         return index, image, tf.cast(label, tf.int8)
 
-    return data.unbatch().enumerate().map(element)
+    elements = data.unbatch().enumerate().map(element)
+    return elements.apply(tf.data.experimental.assert_cardinality(_count(data)))
+
+
+def _count(data: tf.data.Dataset) -> int:
+    """Number of images; Keras warns of a dataset that does not tell its length."""
+    paths = getattr(data, "file_paths", None)  # where Keras made it of a folder
+    if paths is not None:
+        return len(paths)
+    return int(data.reduce(0, lambda count, batch: count + tf.shape(batch[1])[0]))
 
 
 def _check_order(data: tf.data.Dataset) -> None:
