@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "SPMLModel": "training.model", "load_network": "networks", "UserError": "system.errors",
-    "MeanAveragePrecision": "evaluation.metrics", "register": "registration",
+    "MeanAveragePrecision": "evaluation.average_precision", "register": "registration",
     "option": "system.options", "from_paths": "datasets.tensors", "with_index": "datasets.tensors",
 }  # fmt: skip
 _MODULES = (

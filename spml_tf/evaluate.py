@@ -87,7 +87,7 @@ def evaluate(
     Args:
         run_dir: the run's folder; None with a network.
         split: "val" or "test", as the run used them, or another split of its data set.
-        absent_classes: "skip" or "zero", see `metrics.mean_average_precision`.
+        absent_classes: "skip" or "zero", see `average_precision.mean_average_precision`.
         batch_size: images at a time.
         **others: the command's other flags: dataset, data_dir, network, weights, image_size,
             probabilities.

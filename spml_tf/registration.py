@@ -41,14 +41,14 @@ def register(name: str) -> Callable[[_T], _T]:
         'positives_only'
     """
     from spml_tf import networks
-    from spml_tf.training import recipes
+    from spml_tf.training import methods
 
     if not _NAME.fullmatch(name):
         raise ValueError(
             "a registered name holds lower-case letters, digits and underscores. "
             f"Received: {name!r}"
         )
-    taken = {**recipes.METHODS, **recipes.ADDITIONS, **networks.NETWORKS}
+    taken = {**methods.METHODS, **methods.ADDITIONS, **networks.NETWORKS}
 
     def add(item: _T) -> _T:
         if name in taken and not _again(name, item):
@@ -62,9 +62,9 @@ def register(name: str) -> Callable[[_T], _T]:
 def _again(name: str, item: Any) -> bool:
     """Whether the same definition is registered anew, as by a notebook's cell."""
     from spml_tf import networks
-    from spml_tf.training import recipes
+    from spml_tf.training import methods
 
-    parts = [*recipes.METHODS.get(name, ()), recipes.ADDITIONS.get(name)]
+    parts = [*methods.METHODS.get(name, ()), methods.ADDITIONS.get(name)]
     before = [x.part for x in parts if x is not None] + [networks.NETWORKS.get(name)]
     return any(_place(x) == _place(item) for x in before)
 
@@ -78,7 +78,7 @@ def _add(name: str, item: Any) -> None:
 
     from spml_tf import networks
     from spml_tf.system.options import Options
-    from spml_tf.training import recipes
+    from spml_tf.training import methods
     from spml_tf.training.parts import Rule, Term
 
     if not isinstance(item, type):
@@ -94,10 +94,10 @@ def _add(name: str, item: Any) -> None:
         keras.saving.register_keras_serializable(package)(item)
     if issubclass(item, Options) and not item.prefix:
         item.prefix = name
-    part = recipes.PartOf(item, item if issubclass(item, Options) else Options)
+    part = methods.PartOf(item, item if issubclass(item, Options) else Options)
     if issubclass(item, Term) and not item.reported_as:
         item.reported_as = name
     if issubclass(item, keras.losses.Loss) or (issubclass(item, Term) and item.trains_labels):
-        recipes.METHODS[name] = (part,)
+        methods.METHODS[name] = (part,)
     if issubclass(item, Rule | Term):
-        recipes.ADDITIONS[name] = part
+        methods.ADDITIONS[name] = part

@@ -100,15 +100,15 @@ def _prepare_tensorflow(settings: Settings) -> None:
 
 
 def _build(settings: Settings, data: Splits) -> SPMLModel:
-    from spml_tf.evaluation.metrics import MeanAveragePrecision
-    from spml_tf.training import recipes
+    from spml_tf.evaluation.average_precision import MeanAveragePrecision
+    from spml_tf.training import methods
     from spml_tf.training.model import SPMLModel
 
     try:
         of_method = settings.of_method()
     except ValueError as error:
         raise UserError(f"--method={settings.method}: {error}") from None
-    if recipes.needs_k(settings.method) and data.positives_per_image is None:
+    if methods.needs_k(settings.method) and data.positives_per_image is None:
         raise UserError(
             "--positives_per_image is missing and no validation image is fully labelled: count "
             "the classes that truly appear in 50 training photos and give their mean"

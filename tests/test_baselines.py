@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_tf import SPMLModel, losses, networks
-from spml_tf.training import optimizers, parts, recipes, rules
+from spml_tf.training import methods, optimizers, parts, rules
 
 K, ALPHA = 1.7, 0.2
 
@@ -244,10 +244,10 @@ def test_confident_labels_are_marked_from_the_second_epoch():
         assert found.numpy().tolist() == [expected]
 
 
-@pytest.mark.parametrize("name", [name for name in recipes.METHODS if name != "role"])
+@pytest.mark.parametrize("name", [name for name in methods.METHODS if name != "role"])
 def test_classes_serialise_and_stay_finite(name):
     values = {"positives_per_image": 1.5, "entropy_weight": 0.3}
-    loss = parts.recipe_of(name, {x: values[x] for x in recipes.flags_of(name) if x in values})
+    loss = parts.recipe_of(name, {x: values[x] for x in methods.flags_of(name) if x in values})
     loss = loss.terms[0].loss
     assert loss.from_logits
     copy = keras.losses.deserialize(keras.losses.serialize(loss))
@@ -268,7 +268,7 @@ def small_model(method: str, **options) -> tuple[SPMLModel, tf.data.Dataset, np.
     images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype(np.float32)
     labels = np.where(np.arange(4) == np.arange(8)[:, None] % 4, 1, -1).astype(np.int8)
     network = networks.small_residual_cam(4, image_size=32, width=16)
-    own = {name: x for name, x in options.items() if name in recipes.flags_of(method)}
+    own = {name: x for name, x in options.items() if name in methods.flags_of(method)}
     model = SPMLModel(network, 8, method, 2.0, **own)
     adam = keras.optimizers.Adam
     estimates = {adam(0.1): [weight for x in model.parts for weight in x.trainable_variables]}
@@ -279,7 +279,7 @@ def small_model(method: str, **options) -> tuple[SPMLModel, tf.data.Dataset, np.
     return model, data.batch(4), labels
 
 
-@pytest.mark.parametrize("name", recipes.METHODS)
+@pytest.mark.parametrize("name", methods.METHODS)
 def test_every_method_trains(name):
     model, data, labels = small_model(f"{name}+cl", large_loss_rate=6.25)
     history = model.fit(data, epochs=3, verbose=0).history

@@ -11,7 +11,7 @@ from reference import moved_heatmap, numpy_warp
 import spml_tf
 from spml_tf import losses, networks
 from spml_tf.banks import ema_bank, heatmap_bank
-from spml_tf.evaluation import metrics
+from spml_tf.evaluation import average_precision
 
 N, L, W, G, KEPT = 5, 6, 5, 4, 3
 
@@ -167,7 +167,7 @@ def trained(kept: int | None, **settings) -> spml_tf.SPMLModel:
     model = spml_tf.SPMLModel(
         network, 12, "en+scl", 1.5, heatmap_size=6, heatmap_classes=kept, **settings
     )
-    model.compile(keras.optimizers.SGD(0.1), metrics=[metrics.MeanAveragePrecision()])
+    model.compile(keras.optimizers.SGD(0.1), metrics=[average_precision.MeanAveragePrecision()])
     model.history_ = model.fit(data(), epochs=4, verbose=0).history
     return model
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import spml_tf
-from spml_tf.training import recipes
+from spml_tf.training import methods
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -127,7 +127,7 @@ def test_own_code_runs(tmp_path, monkeypatch):
 
 def test_every_method_is_in_the_table_of_methods():
     table = (ROOT / "docs" / "method.md").read_text().partition("\n## Methods\n")[2]
-    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.M)) == sorted(recipes.METHODS)
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.M)) == sorted(methods.METHODS)
 
 
 def test_the_pages_about_commands_show_every_flag_once(site):

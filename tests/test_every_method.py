@@ -26,9 +26,9 @@ from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system import cli
-from spml_tf.training import recipes
+from spml_tf.training import methods
 
-NAMES = (*recipes.METHODS, "en+cl", "en+scl")
+NAMES = (*methods.METHODS, "en+cl", "en+scl")
 # The networks of all are alike; the slow part exports every one.
 EXPORTED = ("an", "role", "en+scl")
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"

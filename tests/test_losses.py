@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_tf import losses
-from spml_tf.training import parts, recipes
+from spml_tf.training import methods, parts
 
 LN2 = np.log(2.0)
 LN4 = np.log(4.0)
@@ -35,7 +35,7 @@ FUNCTIONS = {
 def loss_of(name: str) -> keras.losses.Loss:
     """The loss of a method, as it is trained with: on logits."""
     known = {"positives_per_image": 2.0}
-    values = {flag: known[flag] for flag in recipes.flags_of(name) if flag in known}
+    values = {flag: known[flag] for flag in methods.flags_of(name) if flag in known}
     return parts.recipe_of(name, values).terms[0].loss
 
 
@@ -154,7 +154,7 @@ def test_targets_carry_no_gradient():
 
 
 def test_method_names():
-    names = {name: [part.part for part in recipes.parts_of(name)] for name in ("bce", "en+scl")}
+    names = {name: [part.part for part in methods.parts_of(name)] for name in ("bce", "en+scl")}
     assert names == {
         "bce": ["spml_tf.losses:KnownBinaryCrossentropy"],
         "en+scl": [
@@ -165,6 +165,6 @@ def test_method_names():
     }
     for wrong in ("", "xx", "en+", "en+xx", "en+scl+scl", "+scl", "scl"):
         with pytest.raises(ValueError, match="must be one of bce, an, an_ls, .*, asl, alone or"):
-            recipes.parts_of(wrong)
+            methods.parts_of(wrong)
     with pytest.raises(ValueError, match="two terms of a recipe report their value"):
         parts.recipe_of("an+scl+cl", {})

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from spml_tf.evaluation import metrics, score_store
+from spml_tf.evaluation import average_precision, score_store
 
 
 def test_by_hand():
@@ -18,8 +18,10 @@ def test_by_hand():
     one threshold, precision 2/4."""
     labels = np.array([[1, 1], [0, 1], [1, 0], [0, -1]])
     scores = np.array([[0.9, 0.5], [0.8, 0.5], [0.7, 0.5], [0.1, 0.5]])
-    np.testing.assert_allclose(metrics.average_precision(labels, scores), [5 / 6, 0.5])
-    assert metrics.mean_average_precision(labels, scores) == pytest.approx((5 / 6 + 0.5) / 2)
+    np.testing.assert_allclose(average_precision.average_precision(labels, scores), [5 / 6, 0.5])
+    assert average_precision.mean_average_precision(labels, scores) == pytest.approx(
+        (5 / 6 + 0.5) / 2
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -28,7 +30,7 @@ def test_equals_scikit_learn_ties_included(images, classes, levels, seed):
     rng = np.random.default_rng(seed)
     labels = (rng.random((images, classes)) < 0.3).astype(int)
     scores = rng.integers(0, levels, (images, classes)) / levels
-    found = metrics.average_precision(labels, scores)
+    found = average_precision.average_precision(labels, scores)
     for column in range(classes):
         if labels[:, column].any():
             expected = average_precision_score(labels[:, column], scores[:, column])
@@ -39,9 +41,9 @@ def test_equals_scikit_learn_ties_included(images, classes, levels, seed):
 
 def test_classes_without_positives():
     labels, scores = np.array([[1, 0], [0, 0]]), np.array([[0.9, 0.5], [0.1, 0.5]])
-    assert metrics.mean_average_precision(labels, scores) == 1.0
-    assert metrics.mean_average_precision(labels, scores, "zero") == 0.5
-    assert np.isnan(metrics.mean_average_precision(labels * 0, scores))
+    assert average_precision.mean_average_precision(labels, scores) == 1.0
+    assert average_precision.mean_average_precision(labels, scores, "zero") == 0.5
+    assert np.isnan(average_precision.mean_average_precision(labels * 0, scores))
 
 
 @settings(max_examples=15, deadline=None)
@@ -50,14 +52,14 @@ def test_streaming_equals_exact_for_any_batches(sizes, seed):
     rng = np.random.default_rng(seed)
     labels = rng.choice([1, 0, -1], (sum(sizes), 3)).astype(np.int8)
     scores = rng.random(labels.shape).astype(np.float32)
-    metric = metrics.MeanAveragePrecision()
+    metric = average_precision.MeanAveragePrecision()
     for _ in range(2):
         metric.reset_state()
         start = 0
         for size in sizes:
             metric.update_state(labels[start : start + size], scores[start : start + size])
             start += size
-        expected = metrics.mean_average_precision(labels, scores)
+        expected = average_precision.mean_average_precision(labels, scores)
         np.testing.assert_equal(float(metric.result()), expected)
 
 
@@ -65,7 +67,7 @@ def users_model(classes=3, **compiled):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(classes, activation="sigmoid")(inputs))
     model.compile(
-        "sgd", "binary_crossentropy", metrics=[metrics.MeanAveragePrecision()], **compiled
+        "sgd", "binary_crossentropy", metrics=[average_precision.MeanAveragePrecision()], **compiled
     )
     return model
 
@@ -88,7 +90,7 @@ def test_in_a_users_keras_model(compiled):
     model = users_model(**compiled)
     assert model.jit_compile is compiled.get("jit_compile", False)
     history = model.fit(x, y, batch_size=7, epochs=2, validation_data=(x, y), verbose=0).history
-    expected = metrics.mean_average_precision(y, model.predict(x, verbose=0))
+    expected = average_precision.mean_average_precision(y, model.predict(x, verbose=0))
     assert history["val_map"][-1] == pytest.approx(expected, abs=1e-12)
     assert all(0.0 < value < 1.0 for value in history["map"])
     found = model.evaluate(x, y, batch_size=11, return_dict=True, verbose=0)["map"]
@@ -101,7 +103,7 @@ def test_compiled_training_reports_what_it_saw():
     model = users_model(jit_compile=True)
     model.optimizer.learning_rate = 0.0
     history = model.fit(x, y, batch_size=7, epochs=2, verbose=0).history
-    expected = metrics.mean_average_precision(y, model.predict(x, verbose=0))
+    expected = average_precision.mean_average_precision(y, model.predict(x, verbose=0))
     np.testing.assert_allclose(history["map"], [expected, expected], atol=1e-12)
 
 
@@ -113,7 +115,9 @@ def test_single_batches_after_evaluate_with_jit():
     for begin in (0, 7, 14):
         few = slice(begin, begin + 7)
         model.test_on_batch(x[few], y[few])
-        expected = metrics.mean_average_precision(y[few], model.predict(x[few], verbose=0))
+        expected = average_precision.mean_average_precision(
+            y[few], model.predict(x[few], verbose=0)
+        )
         assert float(model.get_metrics_result()["map"]) == pytest.approx(expected, abs=1e-12)
 
 
@@ -122,7 +126,7 @@ def test_jit_under_a_strategy_of_one_device():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = users_model(jit_compile=True)
     found = model.evaluate(x, y, batch_size=11, return_dict=True, verbose=0)["map"]
-    expected = metrics.mean_average_precision(y, model.predict(x, verbose=0))
+    expected = average_precision.mean_average_precision(y, model.predict(x, verbose=0))
     assert float(found) == pytest.approx(expected, abs=1e-12)
 
 
@@ -132,7 +136,7 @@ class TestCompiledFunctions:
     def test_several_updates_in_one_call(self):
         """In a loop and after it; the last batch is a part of one."""
         x, y = users_data(images=8)
-        metric = metrics.MeanAveragePrecision()
+        metric = average_precision.MeanAveragePrecision()
 
         @tf.function(jit_compile=True)
         def three_and_a_half(labels, scores):
@@ -144,19 +148,19 @@ class TestCompiledFunctions:
             three_and_a_half(y, x[:, :3])
         metric.update_state(y[:1], x[:1, :3])  # eagerly, in between
         order = np.r_[[*range(8)] * 3, 0:4, [*range(8)] * 3, 0:4, 0:1]
-        expected = metrics.mean_average_precision(y[order], x[order, :3])
+        expected = average_precision.mean_average_precision(y[order], x[order, :3])
         assert float(metric.result()) == pytest.approx(expected, abs=1e-12)
 
     def test_a_batch_of_known_size_may_be_of_any_size(self):
         labels = np.arange(5000)[:, None] % 2 * np.ones((1, 400), np.int64)
         scores = np.random.default_rng(0).random(labels.shape).astype(np.float32)
-        metric = metrics.MeanAveragePrecision()
+        metric = average_precision.MeanAveragePrecision()
         tf.function(metric.update_state, jit_compile=True)(labels, scores)
-        expected = metrics.mean_average_precision(labels, scores)
+        expected = average_precision.mean_average_precision(labels, scores)
         assert float(metric.result()) == pytest.approx(expected, abs=1e-12)
 
     def test_what_cannot_be_had_is_said(self):
-        metric = metrics.MeanAveragePrecision()
+        metric = average_precision.MeanAveragePrecision()
         with pytest.raises(ValueError, match="reset_state .* call it before that function"):
             tf.function(metric.reset_state, jit_compile=True)()
         for shape, size, error, message in (
@@ -185,17 +189,17 @@ def test_memory(jit_compile):
 
 
 def test_config_survives():
-    metric = metrics.MeanAveragePrecision("zero", name="m")
+    metric = average_precision.MeanAveragePrecision("zero", name="m")
     again = keras.metrics.deserialize(keras.metrics.serialize(metric))
     assert (again.absent_classes, again.name) == ("zero", "m")
 
 
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="one \\[N, L\\]"):
-        metrics.average_precision(np.zeros((2, 3)), np.zeros((2, 2)))
+        average_precision.average_precision(np.zeros((2, 3)), np.zeros((2, 2)))
     with pytest.raises(ValueError, match="diverged"):
-        metrics.average_precision(np.zeros((1, 1)), np.array([[np.nan]]))
+        average_precision.average_precision(np.zeros((1, 1)), np.array([[np.nan]]))
     with pytest.raises(ValueError, match="skip"):
-        metrics.MeanAveragePrecision("none")
+        average_precision.MeanAveragePrecision("none")
     with pytest.raises(ValueError, match="sample weights.*metrics=.*not weighted_metrics="):
-        metrics.MeanAveragePrecision().update_state([[1]], [[0.5]], sample_weight=[1])
+        average_precision.MeanAveragePrecision().update_state([[1]], [[0.5]], sample_weight=[1])

@@ -13,9 +13,9 @@ from reference import moved_heatmap, numpy_warp
 import spml_tf
 from spml_tf import networks
 from spml_tf.banks import warping
-from spml_tf.evaluation import metrics
+from spml_tf.evaluation import average_precision
 from spml_tf.system.private_api import flatten_layers
-from spml_tf.training import optimizers, recipes, selection
+from spml_tf.training import methods, optimizers, selection
 
 N, L, SIZE = 12, 3, 32
 
@@ -41,9 +41,9 @@ def dataset(batch_size: int = 4, seed: int = 0, crops: bool = True) -> tf.data.D
 
 def compiled(method: str = "en+scl", **kwargs) -> spml_tf.SPMLModel:
     known = {"positives_per_image": 1.5, "heatmap_size": 6}
-    kwargs = {**{x: known[x] for x in known if x in recipes.flags_of(method)}, **kwargs}
+    kwargs = {**{x: known[x] for x in known if x in methods.flags_of(method)}, **kwargs}
     model = spml_tf.SPMLModel(small_network(), N, method, **kwargs)
-    model.compile(keras.optimizers.Adam(1e-3), metrics=[metrics.MeanAveragePrecision()])
+    model.compile(keras.optimizers.Adam(1e-3), metrics=[average_precision.MeanAveragePrecision()])
     return model
 
 

@@ -17,7 +17,7 @@ from spml_tf.plans.plan import Search, runs, search_runs, selected_rows
 from spml_tf.plans.plan_files import read_plan
 from spml_tf.runs.settings import resolve
 from spml_tf.system.errors import UserError
-from spml_tf.training import recipes
+from spml_tf.training import methods
 
 PLANS = Path(__file__).parent.parent / "experiments"
 TOP = 'title = "t"\nseeds = [0]\n'
@@ -179,7 +179,7 @@ def test_the_plans_here(path, voc):
     for run in [*runs(plan), *search_runs(plan)]:
         banks = None if run.after is None else run.after
         settings = resolve(run.settings(data_dir=str(voc), initial_banks=banks))
-        recipes.parts_of(settings.method)
+        methods.parts_of(settings.method)
         assert settings.warmup_epochs < settings.epochs
     assert f"--plan=experiments/{path.name} " in path.read_text()
     assert f"`{path.name}`" in (PLANS / "README.md").read_text()

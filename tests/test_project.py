@@ -13,7 +13,7 @@ import tensorflow as tf
 import spml_tf
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli
-from spml_tf.training import recipes
+from spml_tf.training import methods
 
 ROOT = Path(__file__).parent.parent
 # What each folder may import of the others; commands, at the top level, may import all.
@@ -109,7 +109,7 @@ def test_flagfiles_are_whole(path):
     assert re.match(r"# .+\n# python -m spml_tf.train --flagfile=experiments/", text)
     assert str(path.relative_to(ROOT)) in text
     settings = cli.parse([f"--flagfile={path}", "--data_dir=x"], Settings, "")
-    recipes.parts_of(settings.method)
+    methods.parts_of(settings.method)
     assert resolve(settings).epochs > 1
 
 

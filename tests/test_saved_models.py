@@ -13,7 +13,7 @@ import pytest
 from tiny_network import tiny_cam
 
 import spml_tf
-from spml_tf.evaluation.metrics import MeanAveragePrecision
+from spml_tf.evaluation.average_precision import MeanAveragePrecision
 from spml_tf.system import saved_classes
 from spml_tf.training import optimizers
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from spml_tf import SPMLModel, networks
-from spml_tf.training import recipes
+from spml_tf.training import methods
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "writing_parts.md"
@@ -24,7 +24,7 @@ def blocks() -> list[str]:
 
 @pytest.fixture
 def example(monkeypatch):
-    monkeypatch.setattr(recipes, "METHODS", dict(recipes.METHODS))
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
     assert len(blocks()) == 2
     names: dict[str, object] = {}
     exec("\n".join(blocks()), names)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.evaluation.metrics import average_precision
+from spml_tf.evaluation.average_precision import average_precision
 from spml_tf.labels import POSITIVE, UNKNOWN
 
 

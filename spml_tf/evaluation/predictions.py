@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.evaluation import metrics
+from spml_tf.evaluation import average_precision
 from spml_tf.evaluation.image_batches import Batch, Images, batches
 
 
@@ -176,14 +176,14 @@ def score_report(
         labels: [N, L]; 1 is a positive, every other value a negative.
         scores: [N, L] float.
         class_names: L names.
-        absent_classes: "skip" or "zero", see `metrics.mean_average_precision`.
+        absent_classes: "skip" or "zero", see `average_precision.mean_average_precision`.
 
     Returns:
         {"map": float or None, "ap": {class: float or None}, "absent_classes": [names]}; None
         stands for a class without positives.
     """
-    precisions = 100.0 * metrics.average_precision(labels, scores)
-    mean = 100.0 * metrics.mean_average_precision(labels, scores, absent_classes)
+    precisions = 100.0 * average_precision.average_precision(labels, scores)
+    mean = 100.0 * average_precision.mean_average_precision(labels, scores, absent_classes)
     named = dict(zip(class_names, (_number(x) for x in precisions), strict=True))
     absent = [name for name, value in named.items() if value is None]
     return {"map": _number(mean), "ap": named, "absent_classes": absent}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.evaluation.metrics import average_precision
+from spml_tf.evaluation.average_precision import average_precision
 from spml_tf.labels import POSITIVE
 
 # Classes ranked at a time: a column of 50,000 images takes a few MB while it is ranked.
@@ -69,7 +69,7 @@ def images_by_count(labels: ArrayLike) -> dict[str, NDArray[np.int64]]:
 def _average_precision(
     labels: NDArray[np.integer], scores: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """`metrics.average_precision`, a block of classes at a time: it makes copies."""
+    """`average_precision.average_precision`, a block of classes at a time: it makes copies."""
     blocks = range(0, labels.shape[1], _BLOCK)
     return np.concatenate(
         [average_precision(labels[:, x : x + _BLOCK], scores[:, x : x + _BLOCK]) for x in blocks]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spml_tf.drawing.figure_files import Row, spread
 from spml_tf.evaluation import bootstrap, measures
-from spml_tf.evaluation.metrics import average_precision, mean_average_precision
+from spml_tf.evaluation.average_precision import average_precision, mean_average_precision
 from spml_tf.figures.compared_runs import Analysis, UnavailableError
 from spml_tf.labels import POSITIVE, UNKNOWN
 

@@ -12,7 +12,7 @@ from typing import Any
 from spml_tf.runs.settings import Settings, declared_options, settings_class
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.training import recipes
+from spml_tf.training import methods
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +198,7 @@ def search_runs(plan: Plan) -> list[Run]:
 def _shortened(flags: Mapping[str, str], epochs: int) -> dict[str, str]:
     ratio = epochs / int(flags["epochs"])
     found = {**flags, "epochs": str(epochs)}
-    own = recipes.flags_of(flags["method"])
+    own = methods.flags_of(flags["method"])
     for name, option in declared_options().items():
         if option.scales in ("epoch", "epochs") and name in flags:
             value, none = int(flags[name]), 1 if option.scales == "epoch" else 0

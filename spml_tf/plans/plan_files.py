@@ -19,7 +19,7 @@ from spml_tf.runs.settings import settings_class
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
-from spml_tf.training import recipes
+from spml_tf.training import methods
 
 # Flags that a plan says in another way.
 _ELSEWHERE = {
@@ -125,7 +125,7 @@ class _RowReader:
         filed = _flagfile(f"{place}.flagfile", self.folder, _get(place, table, "flagfile", str, ""))
         method = _get(place, table, "method", str, filed.pop("method", _REQUIRED))
         try:
-            recipes.parts_of(method)
+            methods.parts_of(method)
         except ValueError as error:
             raise UserError(f"{place}.method: {error}") from None
         own = _flags(f"{place}.flags", _get(place, table, "flags", dict, {}))

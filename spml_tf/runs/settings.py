@@ -12,7 +12,7 @@ from spml_tf.system import plugins
 from spml_tf.system.cli import flag_field, plugins_field
 from spml_tf.system.errors import UserError
 from spml_tf.system.options import Option, Options
-from spml_tf.training import recipes
+from spml_tf.training import methods
 from spml_tf.training.options import ModelOptions
 
 _IMAGE_SIZES = {"resnet50": 448, "small_residual": 64}
@@ -21,7 +21,7 @@ _IMAGE_SIZES = {"resnet50": 448, "small_residual": 64}
 def _declared() -> dict[str, tuple[Option, type[Options], str]]:
     """What model and parts can be told, by flag: the option, its class and its name there."""
     found: dict[str, tuple[Option, type[Options], str]] = {}
-    classes: list[type[Options]] = [ModelOptions, *(x.options for x in recipes.all_parts())]
+    classes: list[type[Options]] = [ModelOptions, *(x.options for x in methods.all_parts())]
     for options in classes:
         for flag, name in options.flags().items():
             found.setdefault(flag, (options.declared()[name], options, name))
@@ -86,8 +86,8 @@ class Settings(DataSettings):
     )
     method: str = flag_field(
         "en+scl",
-        f"{', '.join(recipes.METHODS)}, alone or followed by "
-        f"{' or '.join(f'+{name}' for name in recipes.ADDITIONS)}.",
+        f"{', '.join(methods.METHODS)}, alone or followed by "
+        f"{' or '.join(f'+{name}' for name in methods.ADDITIONS)}.",
     )
     plugins: str | None = plugins_field()
     epochs: int = flag_field(
@@ -139,7 +139,7 @@ class Settings(DataSettings):
 
     def of_method(self) -> dict[str, Any]:
         """The options of the method's parts by the names of their flags."""
-        return {flag: self.option(flag) for flag in recipes.flags_of(self.method)}
+        return {flag: self.option(flag) for flag in methods.flags_of(self.method)}
 
     def of_model(self) -> dict[str, Any]:
         """The options of the model."""

@@ -17,7 +17,7 @@ from typing import Any
 CLASSES = {
     "banks.ema_bank": "EMABank",
     "banks.heatmap_bank": "HeatmapBank CompactHeatmapBank",
-    "evaluation.metrics": "MeanAveragePrecision",
+    "evaluation.average_precision": "MeanAveragePrecision",
     "networks.batch_norm": "FusedBatchNormalization",
     "networks.preprocessing": "ImagePreprocessing",
     "training.label_store": "LabelStore LabelEstimates",

@@ -1,6 +1,6 @@
 """The Keras model that trains a network, and the parts that methods are made of.
 
-A file is imported when one of its names is first used: `options` and `recipes` need no TensorFlow.
+A file is imported when one of its names is first used: `options` and `methods` need no TensorFlow.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class SPMLModel(keras.Model, ModelOptions):
         network: functional keras.Model, images -> CAM logits [B, G, G, L] float32, whose head is
             the layer "cam_logits" (see `spml_tf.networks`).
         num_images: N, number of training images.
-        method: a name such as "en+scl" (see `recipes.METHODS`), a loss of `spml_tf.losses`, or a
+        method: a name such as "en+scl" (see `methods.METHODS`), a loss of `spml_tf.losses`, or a
             `parts.Recipe`.
         positives_per_image: K of eq. 3; needed by methods that select, by EPR and by ROLE.
         options: of the model (see `options.ModelOptions`: warmup_epochs, freeze_batch_norm,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spml_tf.banks.replicas import from_all_replicas
 from spml_tf.system.options import Options
-from spml_tf.training import recipes
+from spml_tf.training import methods
 from spml_tf.training.options import TermOptions
 
 if TYPE_CHECKING:
@@ -262,10 +262,10 @@ def recipe_of(
             not stand, or an object of another kind.
     """
     if isinstance(method, str):
-        if recipes.needs_k(method) and positives_per_image is not None:
+        if methods.needs_k(method) and positives_per_image is not None:
             values = {**values, "positives_per_image": positives_per_image}
         _check_options(method, values)
-        made = [part.make(values) for part in recipes.parts_of(method)]
+        made = [part.make(values) for part in methods.parts_of(method)]
         rules = tuple(x for x in made if isinstance(x, Rule))
         return Recipe(tuple(x for x in made if not isinstance(x, Rule)), rules)
     if values or positives_per_image is not None:
@@ -285,7 +285,7 @@ def recipe_of(
 
 
 def _check_options(method: str, values: Mapping[str, Any]) -> None:
-    known = recipes.flags_of(method)
+    known = methods.flags_of(method)
     for flag, declared in known.items():
         if declared.required and values.get(flag) is None:
             if flag == "positives_per_image":
