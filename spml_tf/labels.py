@@ -34,13 +34,12 @@ def validate_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.int8]
     Raises:
         ValueError: another number of dimensions, or another value.
 
-    Example:
-
-    >>> validate_labels([[1.0, 0.0, -1.0]])
-    array([[ 1,  0, -1]], dtype=int8)
-    >>> validate_labels([[1, 2]], name="y")
-    Traceback (most recent call last):
-    ValueError: y: expected 1 (positive), 0 (negative) or -1 (unknown), found 2 in row 0, column 1
+    Examples:
+        >>> validate_labels([[1.0, 0.0, -1.0]])
+        array([[ 1,  0, -1]], dtype=int8)
+        >>> validate_labels([[1, 2]])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: labels: expected 1 (positive), 0 (negative) or -1 ... found 2 in row 0, column 1
     """
     array = np.asarray(labels)
     if array.ndim != 2:
@@ -87,12 +86,11 @@ def draw_observed(
     Raises:
         ValueError: invalid labels or a negative count.
 
-    Example:
-
-    >>> draw_observed([[1, 0, 1, 0], [0, 1, 1, 1]]).tolist()  # one positive of each row
-    [[1, -1, -1, -1], [-1, -1, 1, -1]]
-    >>> draw_observed([[1, 0, 1, 0]], num_positives=2, num_negatives=1).tolist()
-    [[1, 0, 1, -1]]
+    Examples:
+        >>> draw_observed([[1, 0, 1, 0], [0, 1, 1, 1]]).tolist()  # one positive of each row
+        [[1, -1, -1, -1], [-1, -1, 1, -1]]
+        >>> draw_observed([[1, 0, 1, 0]], num_positives=2, num_negatives=1).tolist()
+        [[1, 0, 1, -1]]
     """
     matrix = validate_labels(labels)
     if num_positives < 0 or num_negatives < 0:
@@ -123,11 +121,10 @@ def split_indices(
     Raises:
         ValueError: a negative n or a share outside [0, 1).
 
-    Example:
-
-    >>> train, val = split_indices(5, val_fraction=0.4)
-    >>> train.tolist(), val.tolist()
-    ([0, 2, 4], [1, 3])
+    Examples:
+        >>> train, val = split_indices(5, val_fraction=0.4)
+        >>> train.tolist(), val.tolist()
+        ([0, 2, 4], [1, 3])
     """
     if n < 0:
         raise ValueError(f"n must be at least 0, found {n}")
@@ -150,10 +147,9 @@ def positives_per_image(labels: ArrayLike) -> float:
     Raises:
         ValueError: invalid labels, or no row that is fully labelled.
 
-    Example:
-
-    >>> positives_per_image([[1, 1, 0], [1, 0, 0], [1, -1, -1]])  # the last row is not complete
-    1.5
+    Examples:
+        >>> positives_per_image([[1, 1, 0], [1, 0, 0], [1, -1, -1]])  # the last row is incomplete
+        1.5
     """
     return float((_complete(labels) == POSITIVE).sum(axis=1).mean())
 
@@ -170,10 +166,9 @@ def class_shares(labels: ArrayLike) -> NDArray[np.float64]:
     Raises:
         ValueError: invalid labels, or no row that is fully labelled.
 
-    Example:
-
-    >>> class_shares([[1, 1, 0], [1, 0, 0], [1, -1, -1]]).tolist()  # the last row is not complete
-    [1.0, 0.5, 0.0]
+    Examples:
+        >>> class_shares([[1, 1, 0], [1, 0, 0], [1, -1, -1]]).tolist()  # the last row is incomplete
+        [1.0, 0.5, 0.0]
     """
     shares: NDArray[np.float64] = (_complete(labels) == POSITIVE).mean(axis=0)
     return shares
@@ -200,10 +195,9 @@ def from_cole(array: ArrayLike, name: str = "labels") -> NDArray[np.int8]:
     Raises:
         ValueError: as `validate_labels`.
 
-    Example:
-
-    >>> from_cole([[1, 0, -1]]).tolist()
-    [[1, -1, 0]]
+    Examples:
+        >>> from_cole([[1, 0, -1]]).tolist()
+        [[1, -1, 0]]
     """
     labels = validate_labels(array, name)
     return np.where(labels == 1, POSITIVE, -1 - labels).astype(np.int8)
@@ -212,9 +206,8 @@ def from_cole(array: ArrayLike, name: str = "labels") -> NDArray[np.int8]:
 def digest(labels: ArrayLike) -> str:
     """SHA-256 in hexadecimal of a label matrix: of its int8 bytes, row by row.
 
-    Example:
-
-    >>> digest([[1, 0, -1]])[:12]
-    'b7ae7729555e'
+    Examples:
+        >>> digest([[1, 0, -1]])[:12]
+        'b7ae7729555e'
     """
     return hashlib.sha256(np.ascontiguousarray(validate_labels(labels)).tobytes()).hexdigest()

@@ -29,7 +29,7 @@ def register(name: str) -> Callable[[_T], _T]:
     Raises:
         ValueError: the name is taken or is no such name, or the object is of another kind.
 
-    Example:
+    Examples:
         >>> @spml_tf.register("positives_only")
         ... class PositivesOnly(spml_tf.losses.LabelLoss):
         ...     @staticmethod

@@ -225,7 +225,7 @@ def test_a_graph_checks_no_values():
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="positives_per_image is missing: K, the mean number"):
+    with pytest.raises(ValueError, match="positives_per_image is missing: K: mean number"):
         losses.ExpectedPositiveRegularization()
     with pytest.raises(ValueError, match="positives_per_image=0: must be from 1e-06 to 1e"):
         losses.ExpectedPositiveRegularization(positives_per_image=0)

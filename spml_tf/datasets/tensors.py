@@ -65,7 +65,7 @@ def from_paths(
     Raises:
         ValueError: no images, labels that do not fit, or numbers out of range.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = f"{tempfile.mkdtemp()}/a.png"
         >>> tf.io.write_file(path, tf.io.encode_png(np.full([40, 60, 3], 7, np.uint8)))
@@ -124,7 +124,7 @@ def with_index(
     Raises:
         ValueError: labels that do not fit, or a dataset whose order changes.
 
-    Example:
+    Examples:
         >>> batches = with_index(np.zeros([3, 8, 8, 3]), [1, 0, 1], num_classes=2, image_size=8)
         >>> inputs, labels = next(iter(batches))
         >>> order = np.argsort(inputs["index"])

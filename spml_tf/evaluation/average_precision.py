@@ -84,7 +84,7 @@ class MeanAveragePrecision(keras.metrics.Metric):
     own with `jit_compile=True` call `update_state` in that function itself, not in another
     `tf.function` that it calls.
 
-    Example:
+    Examples:
         Ranked by score the image with the label comes second: its precision is 1/2.
 
         >>> metric = MeanAveragePrecision()

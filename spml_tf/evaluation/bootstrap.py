@@ -40,11 +40,10 @@ def difference_interval(
     Raises:
         ValueError: no label is positive.
 
-    Example:
-
-    >>> labels = [[1], [0]]  # both drawn: 1 against 1/2; the positive alone: 1 against 1
-    >>> difference_interval(labels, [([[0.9], [0.1]], [[0.1], [0.9]])])
-    (0.0, 0.5)
+    Examples:
+        >>> labels = [[1], [0]]  # both drawn: 1 against 1/2; the positive alone: 1 against 1
+        >>> difference_interval(labels, [([[0.9], [0.1]], [[0.1], [0.9]])])
+        (0.0, 0.5)
     """
     positive = np.asarray(labels) == POSITIVE
     if not positive.any():

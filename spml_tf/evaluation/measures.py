@@ -43,10 +43,9 @@ def top_scores(scores: ArrayLike, count: int = 4) -> NDArray[np.floating]:
     Returns:
         [N, min(count, L)], the highest first, in the scores' type.
 
-    Example:
-
-    >>> top_scores([[0.1, 0.9, 0.5]], count=2).tolist()
-    [[0.9, 0.5]]
+    Examples:
+        >>> top_scores([[0.1, 0.9, 0.5]], count=2).tolist()
+        [[0.9, 0.5]]
     """
     return -np.sort(-np.asarray(scores), axis=1)[:, :count]
 
@@ -62,11 +61,10 @@ def histogram(values: ArrayLike, bins: int = 20) -> tuple[NDArray[np.float64], N
         (edges [bins + 1], shares [bins], which sum to 1); a bin holds its lower edge, the last one
         both.
 
-    Example:
-
-    >>> edges, shares = histogram([0.1, 0.3, 0.4, 1.0], bins=2)
-    >>> edges.tolist(), shares.tolist()
-    ([0.0, 0.5, 1.0], [0.75, 0.25])
+    Examples:
+        >>> edges, shares = histogram([0.1, 0.3, 0.4, 1.0], bins=2)
+        >>> edges.tolist(), shares.tolist()
+        ([0.0, 0.5, 1.0], [0.75, 0.25])
     """
     counts, edges = np.histogram(np.asarray(values, np.float64), bins=bins, range=(0.0, 1.0))
     return edges, counts / np.size(values)
@@ -85,11 +83,10 @@ def largest_objects(
     Returns:
         [N, L] in [0, 1], NaN where the image has no object of the class.
 
-    Example:
-
-    >>> boxes = np.array([[1, 0.0, 0.0, 0.5, 0.5], [1, 0.0, 0.5, 0.5, 0.75]])  # both of class 1
-    >>> largest_objects([boxes], [np.array([0.25, 0.125])], num_classes=2).tolist()
-    [[nan, 0.25]]
+    Examples:
+        >>> boxes = np.array([[1, 0.0, 0.0, 0.5, 0.5], [1, 0.0, 0.5, 0.5, 0.75]])  # both of class 1
+        >>> largest_objects([boxes], [np.array([0.25, 0.125])], num_classes=2).tolist()
+        [[nan, 0.25]]
     """
     sizes = np.full((len(boxes), num_classes), np.nan)
     for row, objects, parts in zip(sizes, boxes, areas, strict=True):
@@ -112,10 +109,9 @@ def size_edges(sizes: ArrayLike, bins: int = 5) -> NDArray[np.float64]:
     Raises:
         ValueError: no size.
 
-    Example:
-
-    >>> size_edges([0.1, 0.2, 0.3, 0.4, 0.5, np.nan], bins=2).tolist()
-    [0.1, 0.3, 0.5]
+    Examples:
+        >>> size_edges([0.1, 0.2, 0.3, 0.4, 0.5, np.nan], bins=2).tolist()
+        [0.1, 0.3, 0.5]
     """
     known = np.asarray(sizes, np.float64)
     known = known[~np.isnan(known)]
@@ -136,10 +132,9 @@ def bin_of_size(sizes: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.int6
     Returns:
         int64 of the sizes' shape in 0..B-1, -1 for NaN and sizes outside the edges.
 
-    Example:
-
-    >>> bin_of_size([0.1, 0.3, 0.5, 0.7, np.nan], np.array([0.1, 0.3, 0.5])).tolist()
-    [0, 1, 1, -1, -1]
+    Examples:
+        >>> bin_of_size([0.1, 0.3, 0.5, 0.7, np.nan], np.array([0.1, 0.3, 0.5])).tolist()
+        [0, 1, 1, -1, -1]
     """
     sizes, last = np.asarray(sizes, np.float64), len(edges) - 2
     found = np.minimum(np.searchsorted(edges, sizes, side="right") - 1, last)
@@ -164,12 +159,11 @@ def average_precision_by_size(
     Returns:
         [B, L] in [0, 1], NaN where a class has no positive in the bin.
 
-    Example:
-
-    >>> labels, scores = [[1], [0], [1]], [[0.9], [0.8], [0.7]]
-    >>> sizes = [[0.5], [np.nan], [0.1]]  # the small one is ranked below the negative
-    >>> average_precision_by_size(labels, scores, sizes, np.array([0.0, 0.3, 1.0])).tolist()
-    [[0.5], [1.0]]
+    Examples:
+        >>> labels, scores = [[1], [0], [1]], [[0.9], [0.8], [0.7]]
+        >>> sizes = [[0.5], [np.nan], [0.1]]  # the small one is ranked below the negative
+        >>> average_precision_by_size(labels, scores, sizes, np.array([0.0, 0.3, 1.0])).tolist()
+        [[0.5], [1.0]]
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     positive, bins = labels == POSITIVE, bin_of_size(sizes, edges)
@@ -193,10 +187,9 @@ def relative_gain(values: ArrayLike, baseline: ArrayLike) -> NDArray[np.float64]
     Returns:
         float64 of that shape, NaN where the baseline is 0 or either is NaN.
 
-    Example:
-
-    >>> relative_gain([0.75, 0.5], [0.5, 0.0]).tolist()
-    [50.0, nan]
+    Examples:
+        >>> relative_gain([0.75, 0.5], [0.5, 0.0]).tolist()
+        [50.0, nan]
     """
     values, baseline = np.asarray(values, np.float64), np.asarray(baseline, np.float64)
     gain = np.full(np.broadcast_shapes(values.shape, baseline.shape), np.nan)
@@ -220,12 +213,11 @@ def pointing_hits(
     Returns:
         (hits, pairs), each int64 [L].
 
-    Example:
-
-    >>> boxes = np.array([[0, 0.0, 0.0, 0.5, 0.5], [1, 0.0, 0.0, 0.5, 0.5]])
-    >>> hits, pairs = pointing_hits([[(0.2, 0.2), (0.9, 0.9)]], [boxes], num_classes=2)
-    >>> hits.tolist(), pairs.tolist()
-    ([1, 0], [1, 1])
+    Examples:
+        >>> boxes = np.array([[0, 0.0, 0.0, 0.5, 0.5], [1, 0.0, 0.0, 0.5, 0.5]])
+        >>> hits, pairs = pointing_hits([[(0.2, 0.2), (0.9, 0.9)]], [boxes], num_classes=2)
+        >>> hits.tolist(), pairs.tolist()
+        ([1, 0], [1, 1])
     """
     peaks = np.asarray(peaks)
     hits, pairs = np.zeros((2, num_classes), np.int64)
@@ -256,13 +248,12 @@ def reliability(labels: ArrayLike, scores: ArrayLike, bins: int = 10) -> Reliabi
     Raises:
         ValueError: no label is known.
 
-    Example:
-
-    >>> bins = reliability([[1, 0], [1, -1]], [[0.9, 0.1], [0.6, 0.5]], bins=2)
-    >>> bins.counts.tolist(), bins.positives.tolist()
-    ([1, 2], [0.0, 1.0])
-    >>> round(bins.error, 4)  # (|0.1 - 0| + 2 |0.75 - 1|) / 3
-    0.2
+    Examples:
+        >>> bins = reliability([[1, 0], [1, -1]], [[0.9, 0.1], [0.6, 0.5]], bins=2)
+        >>> bins.counts.tolist(), bins.positives.tolist()
+        ([1, 2], [0.0, 1.0])
+        >>> round(bins.error, 4)  # (|0.1 - 0| + 2 |0.75 - 1|) / 3
+        0.2
     """
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     known = labels != UNKNOWN

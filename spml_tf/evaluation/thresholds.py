@@ -22,10 +22,9 @@ def best_f1_thresholds(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float
     Returns:
         [L] float64.
 
-    Example:
-
-    >>> best_f1_thresholds([[1], [1], [0]], [[0.75], [0.5], [0.25]]).tolist()  # halfway to 0.25
-    [0.375]
+    Examples:
+        >>> best_f1_thresholds([[1], [1], [0]], [[0.75], [0.5], [0.25]]).tolist()  # halfway to 0.25
+        [0.375]
     """
     columns = zip(np.asarray(labels).T == 1, np.asarray(scores, np.float64).T, strict=True)
     return np.array([_best(positive, column) for positive, column in columns])

@@ -28,12 +28,11 @@ def assume_negative(
     Returns:
         [B] float, the sum over classes divided by L.
 
-    Example:
-
-    >>> labels = tf.constant([[1, -1, -1]])
-    >>> logits = tf.math.log([[3.0, 1.0, 1.0]])  # f = 3/4, 1/2, 1/2
-    >>> round(float(assume_negative(labels, logits)[0]), 4)  # (ln 4/3 + 2 ln 2) / 3
-    0.558
+    Examples:
+        >>> labels = tf.constant([[1, -1, -1]])
+        >>> logits = tf.math.log([[3.0, 1.0, 1.0]])  # f = 3/4, 1/2, 1/2
+        >>> round(float(assume_negative(labels, logits)[0]), 4)  # (ln 4/3 + 2 ln 2) / 3
+        0.558
     """
     return masked_cross_entropy(logits, labels == POSITIVE, labels != POSITIVE, weights)
 
@@ -42,14 +41,13 @@ def assume_negative(
 class AssumeNegative(LabelLoss):
     """`assume_negative` (AN, eq. 2) as a Keras loss. Arguments as for `LabelLoss`.
 
-    Example:
-
-    >>> loss = AssumeNegative()
-    >>> round(float(loss([[1, -1, -1]], [[0.75, 0.5, 0.5]])), 4)  # (ln 4/3 + 2 ln 2) / 3
-    0.558
-    >>> weights = [[1.0, 0.0, 0.0]]
-    >>> round(float(loss([[1, -1, -1]], [[0.75, 0.5, 0.5]], weights)), 4)  # (ln 4/3) / 3
-    0.0959
+    Examples:
+        >>> loss = AssumeNegative()
+        >>> round(float(loss([[1, -1, -1]], [[0.75, 0.5, 0.5]])), 4)  # (ln 4/3 + 2 ln 2) / 3
+        0.558
+        >>> weights = [[1.0, 0.0, 0.0]]
+        >>> round(float(loss([[1, -1, -1]], [[0.75, 0.5, 0.5]], weights)), 4)  # (ln 4/3) / 3
+        0.0959
     """
 
     function = staticmethod(assume_negative)
@@ -72,13 +70,12 @@ def smoothed_assume_negative(
     Returns:
         [B] float, the sum over classes divided by L.
 
-    Example:
-
-    >>> labels = tf.constant([[1, -1]])
-    >>> logits = tf.math.log([[3.0, 1.0]])  # f = 3/4, 1/2
-    >>> value = smoothed_assume_negative(labels, logits)[0]
-    >>> round(float(value), 4)  # (0.9 ln 4/3 + 0.1 ln 4 + ln 2) / 2
-    0.5453
+    Examples:
+        >>> labels = tf.constant([[1, -1]])
+        >>> logits = tf.math.log([[3.0, 1.0]])  # f = 3/4, 1/2
+        >>> value = smoothed_assume_negative(labels, logits)[0]
+        >>> round(float(value), 4)  # (0.9 ln 4/3 + 0.1 ln 4 + ln 2) / 2
+        0.5453
     """
     positive = tf.cast(labels == POSITIVE, logits.dtype)
     target = SMOOTHING + (1 - 2 * SMOOTHING) * positive
@@ -89,12 +86,11 @@ def smoothed_assume_negative(
 class SmoothedAssumeNegative(LabelLoss):
     """`smoothed_assume_negative` as a Keras loss. Arguments as for `LabelLoss`.
 
-    Example:
-
-    >>> loss = SmoothedAssumeNegative()
-    >>> value = loss([[1, -1]], [[0.75, 0.5]])
-    >>> round(float(value), 4)  # (0.9 ln 4/3 + 0.1 ln 4 + ln 2) / 2
-    0.5453
+    Examples:
+        >>> loss = SmoothedAssumeNegative()
+        >>> value = loss([[1, -1]], [[0.75, 0.5]])
+        >>> round(float(value), 4)  # (0.9 ln 4/3 + 0.1 ln 4 + ln 2) / 2
+        0.5453
     """
 
     function = staticmethod(smoothed_assume_negative)
@@ -117,11 +113,10 @@ def weak_assume_negative(
     Returns:
         [B] float, the sum over classes divided by L.
 
-    Example:
-
-    >>> labels = tf.constant([[1, 0, -1]])
-    >>> round(float(weak_assume_negative(labels, tf.zeros([1, 3]))[0]), 4)  # 2.5 ln 2 / 3
-    0.5776
+    Examples:
+        >>> labels = tf.constant([[1, 0, -1]])
+        >>> round(float(weak_assume_negative(labels, tf.zeros([1, 3]))[0]), 4)  # 2.5 ln 2 / 3
+        0.5776
     """
     weak = tf.constant(1.0 / max(int(logits.shape[-1]) - 1, 1), logits.dtype)
     weight = tf.where(labels == NEGATIVE, tf.ones_like(weak), weak)
@@ -134,11 +129,10 @@ def weak_assume_negative(
 class WeakAssumeNegative(LabelLoss):
     """`weak_assume_negative` (WAN) as a Keras loss. Arguments as for `LabelLoss`.
 
-    Example:
-
-    >>> loss = WeakAssumeNegative()
-    >>> round(float(loss([[1, 0, -1]], [[0.5, 0.5, 0.5]])), 4)  # 2.5 ln 2 / 3
-    0.5776
+    Examples:
+        >>> loss = WeakAssumeNegative()
+        >>> round(float(loss([[1, 0, -1]], [[0.5, 0.5, 0.5]])), 4)  # 2.5 ln 2 / 3
+        0.5776
     """
 
     function = staticmethod(weak_assume_negative)

@@ -27,11 +27,12 @@ def score_consistency(
     Returns:
         scalar float, 0 where no image counts.
 
-    Example:
-
-    >>> scores, targets = tf.constant([[0.5, 0.5], [0.9, 0.9]]), tf.constant([[0.25, 1.0], [0, 0]])
-    >>> float(score_consistency(scores, targets, tf.constant([True, False])))  # (0.25 + 0.5) / 2
-    0.375
+    Examples:
+        >>> scores = tf.constant([[0.5, 0.5], [0.9, 0.9]])
+        >>> targets = tf.constant([[0.25, 1.0], [0.0, 0.0]])
+        >>> counts = tf.constant([True, False])
+        >>> float(score_consistency(scores, targets, counts))  # (0.25 + 0.5) / 2
+        0.375
     """
     return _masked_l1(scores, targets, counts, weights)
 
@@ -54,12 +55,11 @@ def spatial_consistency(
     Returns:
         scalar float, 0 where no sample counts.
 
-    Example:
-
-    >>> maps = tf.constant([0.25, 0.5, 0.75, 1.0], shape=(1, 2, 2, 1))
-    >>> counts = tf.constant([True, True, True, False], shape=(1, 2, 2))
-    >>> float(spatial_consistency(maps, tf.zeros_like(maps), counts))  # (0.25 + 0.5 + 0.75) / 3
-    0.5
+    Examples:
+        >>> maps = tf.constant([0.25, 0.5, 0.75, 1.0], shape=(1, 2, 2, 1))
+        >>> counts = tf.constant([True, True, True, False], shape=(1, 2, 2))
+        >>> float(spatial_consistency(maps, tf.zeros_like(maps), counts))  # (0.25 + 0.5 + 0.75) / 3
+        0.5
     """
     return _masked_l1(maps, targets, counts, _of_samples(weights))
 
@@ -84,12 +84,12 @@ def sparse_spatial_consistency(
         scalar float, the mean over samples with an entry that counts, 0 where none does; with all
         classes in every entry equal to `spatial_consistency`.
 
-    Example:
-
-    >>> maps = tf.constant([0.25, 0.75, 1.0, 1.0], shape=(1, 1, 2, 2))  # the second sample: none
-    >>> counts = tf.constant([True, True, False, False], shape=(1, 1, 2, 2))
-    >>> float(sparse_spatial_consistency(maps, tf.zeros_like(maps), counts, 4))  # (0.25 + 0.75) / 4
-    0.25
+    Examples:
+        >>> maps = tf.constant([0.25, 0.75, 1.0, 1.0], shape=(1, 1, 2, 2))
+        >>> counts = tf.constant([True, True, False, False], shape=(1, 1, 2, 2))
+        >>> value = sparse_spatial_consistency(maps, tf.zeros_like(maps), counts, num_classes=4)
+        >>> float(value)  # (0.25 + 0.75) / 4 of the one sample that counts
+        0.25
     """
     distances = tf.abs(maps - tf.stop_gradient(targets)) * tf.cast(counts, maps.dtype)
     if weights is not None:

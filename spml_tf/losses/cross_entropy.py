@@ -25,11 +25,12 @@ def known_binary_crossentropy(
     Returns:
         [B] float, the sum over classes divided by L.
 
-    Example:
+    Examples:
+        At logit 0 both -log f and -log(1 - f) are ln 2 = 0.6931.
 
-    >>> labels = tf.constant([[1, 0, -1, -1]])  # at logit 0, -log f = -log(1 - f) = ln 2 = 0.6931
-    >>> round(float(known_binary_crossentropy(labels, tf.zeros([1, 4]))[0]), 4)  # 2 ln 2 / 4
-    0.3466
+        >>> labels = tf.constant([[1, 0, -1, -1]])
+        >>> round(float(known_binary_crossentropy(labels, tf.zeros([1, 4]))[0]), 4)  # 2 ln 2 / 4
+        0.3466
     """
     known = (labels == POSITIVE) | (labels == NEGATIVE)
     target = tf.cast(labels == POSITIVE, logits.dtype)
@@ -41,11 +42,11 @@ def known_binary_crossentropy(
 class KnownBinaryCrossentropy(LabelLoss):
     """`known_binary_crossentropy` (eq. 1) as a Keras loss. Arguments as for `LabelLoss`.
 
-    Example:
-
-    >>> loss = KnownBinaryCrossentropy()  # -log 0.5 and -log 0.8 of two known labels, over L = 4
-    >>> round(float(loss([[1, 0, -1, -1]], [[0.5, 0.2, 0.9, 0.9]])), 4)
-    0.2291
+    Examples:
+        >>> loss = KnownBinaryCrossentropy()
+        >>> value = loss([[1, 0, -1, -1]], [[0.5, 0.2, 0.9, 0.9]])
+        >>> round(float(value), 4)  # (-log 0.5 - log 0.8) / 4
+        0.2291
     """
 
     function = staticmethod(known_binary_crossentropy)

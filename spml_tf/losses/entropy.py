@@ -33,12 +33,11 @@ def entropy_maximization(
     Returns:
         [B] float, the sum over classes divided by L; may be negative.
 
-    Example:
-
-    >>> labels = tf.constant([[1, -1]])  # H(1/2) = ln 2
-    >>> value = entropy_maximization(labels, tf.zeros([1, 2]), entropy_weight=0.1)[0]
-    >>> round(float(value), 4)  # (1 - 0.1) ln 2 / 2
-    0.3119
+    Examples:
+        >>> labels = tf.constant([[1, -1]])  # H(1/2) = ln 2
+        >>> value = entropy_maximization(labels, tf.zeros([1, 2]), entropy_weight=0.1)[0]
+        >>> round(float(value), 4)  # (1 - 0.1) ln 2 / 2
+        0.3119
     """
     unknown = tf.cast((labels == UNKNOWN) | (labels == EXPECTED), logits.dtype)
     entropy = soft_cross_entropy(tf.sigmoid(logits), logits)
@@ -54,11 +53,10 @@ class EntropyMaximization(LabelLoss, EntropyMaximizationOptions):
         entropy_weight: alpha, in [0, 1000].
         kwargs: as for `LabelLoss`.
 
-    Example:
-
-    >>> loss = EntropyMaximization(entropy_weight=0.1)
-    >>> round(float(loss([[1, -1]], [[0.5, 0.5]])), 4)  # (1 - 0.1) ln 2 / 2
-    0.3119
+    Examples:
+        >>> loss = EntropyMaximization(entropy_weight=0.1)
+        >>> round(float(loss([[1, -1]], [[0.5, 0.5]])), 4)  # (1 - 0.1) ln 2 / 2
+        0.3119
     """
 
     function = staticmethod(entropy_maximization)

@@ -27,12 +27,11 @@ def expected_negative(
     Returns:
         [B] float, the sum over classes divided by L.
 
-    Example:
-
-    >>> labels = tf.constant([[1, -1, 2]])
-    >>> logits = tf.math.log([[3.0, 1.0, 3.0]])  # f = 3/4, 1/2, 3/4
-    >>> round(float(expected_negative(labels, logits)[0]), 4)  # (ln 4/3 + ln 2) / 3
-    0.3269
+    Examples:
+        >>> labels = tf.constant([[1, -1, 2]])
+        >>> logits = tf.math.log([[3.0, 1.0, 3.0]])  # f = 3/4, 1/2, 3/4
+        >>> round(float(expected_negative(labels, logits)[0]), 4)  # (ln 4/3 + ln 2) / 3
+        0.3269
     """
     ignored = (labels == POSITIVE) | (labels == EXPECTED)
     return masked_cross_entropy(logits, labels == POSITIVE, ~ignored, weights)
@@ -42,11 +41,10 @@ def expected_negative(
 class ExpectedNegative(LabelLoss):
     """`expected_negative` (EN, eq. 5) as a Keras loss. Arguments as for `LabelLoss`.
 
-    Example:
-
-    >>> loss = ExpectedNegative()
-    >>> round(float(loss([[1, -1, 2]], [[0.75, 0.5, 0.75]])), 4)  # (ln 4/3 + ln 2) / 3
-    0.3269
+    Examples:
+        >>> loss = ExpectedNegative()
+        >>> round(float(loss([[1, -1, 2]], [[0.75, 0.5, 0.75]])), 4)  # (ln 4/3 + ln 2) / 3
+        0.3269
     """
 
     function = staticmethod(expected_negative)
@@ -68,12 +66,11 @@ def expected_positive(
     Returns:
         [B] float, the sum over classes divided by L.
 
-    Example:
-
-    >>> labels = tf.constant([[1, -1, 2]])
-    >>> logits = tf.math.log([[3.0, 1.0, 3.0]])  # f = 3/4, 1/2, 3/4
-    >>> round(float(expected_positive(labels, logits)[0]), 4)  # (2 ln 4/3 + ln 2) / 3
-    0.4228
+    Examples:
+        >>> labels = tf.constant([[1, -1, 2]])
+        >>> logits = tf.math.log([[3.0, 1.0, 3.0]])  # f = 3/4, 1/2, 3/4
+        >>> round(float(expected_positive(labels, logits)[0]), 4)  # (2 ln 4/3 + ln 2) / 3
+        0.4228
     """
     positive = (labels == POSITIVE) | (labels == EXPECTED)
     return masked_cross_entropy(logits, positive, ~positive, weights)
@@ -83,11 +80,10 @@ def expected_positive(
 class ExpectedPositive(LabelLoss):
     """`expected_positive` (Table 2, EP) as a Keras loss. Arguments as for `LabelLoss`.
 
-    Example:
-
-    >>> loss = ExpectedPositive()
-    >>> round(float(loss([[1, -1, 2]], [[0.75, 0.5, 0.75]])), 4)  # (2 ln 4/3 + ln 2) / 3
-    0.4228
+    Examples:
+        >>> loss = ExpectedPositive()
+        >>> round(float(loss([[1, -1, 2]], [[0.75, 0.5, 0.75]])), 4)  # (2 ln 4/3 + ln 2) / 3
+        0.4228
     """
 
     function = staticmethod(expected_positive)

@@ -30,12 +30,11 @@ def hill(labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None = None)
     Returns:
         [B] float, the sum over classes divided by L.
 
-    Example:
-
-    >>> labels = tf.constant([[1, -1]])
-    >>> logits = tf.constant([[1.0, 0.0]])  # g = 1/2 of the first, f = 1/2 of the second
-    >>> round(float(hill(labels, logits)[0]), 4)  # (ln 2 / 4 + 1 / 4) / 2
-    0.2116
+    Examples:
+        >>> labels = tf.constant([[1, -1]])
+        >>> logits = tf.constant([[1.0, 0.0]])  # g = 1/2 of the first, f = 1/2 of the second
+        >>> round(float(hill(labels, logits)[0]), 4)  # (ln 2 / 4 + 1 / 4) / 2
+        0.2116
     """
     scores, shifted = tf.sigmoid(logits), logits - MARGIN
     positive = tf.square(tf.sigmoid(-shifted)) * tf.nn.softplus(-shifted)
@@ -48,11 +47,10 @@ def hill(labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None = None)
 class Hill(LabelLoss):
     """`hill` as a Keras loss. Arguments as for `LabelLoss`.
 
-    Example:
-
-    >>> loss = Hill(from_logits=True)
-    >>> round(float(loss([[1, -1]], [[1.0, 0.0]])), 4)  # (ln 2 / 4 + 1 / 4) / 2
-    0.2116
+    Examples:
+        >>> loss = Hill(from_logits=True)
+        >>> round(float(loss([[1, -1]], [[1.0, 0.0]])), 4)  # (ln 2 / 4 + 1 / 4) / 2
+        0.2116
     """
 
     function = staticmethod(hill)
@@ -74,11 +72,10 @@ def asymmetric(labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None =
     Returns:
         [B] float, the sum over classes divided by L.
 
-    Example:
-
-    >>> value = asymmetric(tf.constant([[1, -1]]), tf.zeros([1, 2]))[0]  # p = 0.45
-    >>> round(float(value), 4)  # (ln 2 - 0.45^4 ln 0.55) / 2
-    0.3588
+    Examples:
+        >>> value = asymmetric(tf.constant([[1, -1]]), tf.zeros([1, 2]))[0]  # p = 0.45
+        >>> round(float(value), 4)  # (ln 2 - 0.45^4 ln 0.55) / 2
+        0.3588
     """
     shifted = tf.maximum(tf.sigmoid(logits) - ASL_SHIFT, 0.0)
     weight = tf.stop_gradient(shifted**ASL_FOCUS)
@@ -91,11 +88,10 @@ def asymmetric(labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None =
 class Asymmetric(LabelLoss):
     """`asymmetric` (ASL) as a Keras loss. Arguments as for `LabelLoss`.
 
-    Example:
-
-    >>> loss = Asymmetric()
-    >>> round(float(loss([[1, -1]], [[0.5, 0.5]])), 4)  # (ln 2 - 0.45^4 ln 0.55) / 2
-    0.3588
+    Examples:
+        >>> loss = Asymmetric()
+        >>> round(float(loss([[1, -1]], [[0.5, 0.5]])), 4)  # (ln 2 - 0.45^4 ln 0.55) / 2
+        0.3588
     """
 
     function = staticmethod(asymmetric)

@@ -46,18 +46,17 @@ class LabelLoss(keras.losses.Loss, Options):
     Attributes:
         function: (labels, logits, **options, weights=None) -> [B], one value an image.
 
-    Example:
-
-    >>> class HalfNegative(LabelLoss):  # at logit 0, -log f = -log(1 - f) = ln 2 = 0.6931
-    ...     @staticmethod
-    ...     def function(labels, logits, weights=None):
-    ...         weight = tf.where(labels == -1, 0.5, 1.0)
-    ...         negative = weight * tf.nn.softplus(logits)
-    ...         terms = tf.where(labels == 1, tf.nn.softplus(-logits), negative)
-    ...         return mean_over_classes(terms, weights)
-    >>> loss = HalfNegative(from_logits=True)
-    >>> round(float(loss([[1, -1]], [[0.0, 0.0]])), 4)  # (1 + 0.5) ln 2 / 2
-    0.5199
+    Examples:
+        >>> class HalfNegative(LabelLoss):  # at logit 0, -log f = -log(1 - f) = ln 2 = 0.6931
+        ...     @staticmethod
+        ...     def function(labels, logits, weights=None):
+        ...         weight = tf.where(labels == -1, 0.5, 1.0)
+        ...         negative = weight * tf.nn.softplus(logits)
+        ...         terms = tf.where(labels == 1, tf.nn.softplus(-logits), negative)
+        ...         return mean_over_classes(terms, weights)
+        >>> loss = HalfNegative(from_logits=True)
+        >>> round(float(loss([[1, -1]], [[0.0, 0.0]])), 4)  # (1 + 0.5) ln 2 / 2
+        0.5199
     """
 
     function: ClassVar[Callable[..., tf.Tensor]]
@@ -165,12 +164,11 @@ def mean_over_classes(terms: tf.Tensor, weights: tf.Tensor | None = None) -> tf.
     Returns:
         [B] float.
 
-    Example:
-
-    >>> mean_over_classes(tf.constant([[1.0, 3.0]])).numpy().tolist()
-    [2.0]
-    >>> mean_over_classes(tf.constant([[1.0, 3.0]]), tf.constant([[1.0, 0.0]])).numpy().tolist()
-    [0.5]
+    Examples:
+        >>> mean_over_classes(tf.constant([[1.0, 3.0]])).numpy().tolist()
+        [2.0]
+        >>> mean_over_classes(tf.constant([[1.0, 3.0]]), tf.constant([[1.0, 0.0]])).numpy().tolist()
+        [0.5]
     """
     if weights is not None:
         terms = terms * weights

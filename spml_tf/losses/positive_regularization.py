@@ -39,12 +39,11 @@ def expected_positive_regularization(
     Returns:
         [B] float.
 
-    Example:
-
-    >>> labels = tf.constant([[1, -1, -1, -1]])  # two positives are predicted, 4 times 1/2
-    >>> value = expected_positive_regularization(labels, tf.zeros([1, 4]), 1.0)[0]
-    >>> round(float(value), 4)  # ln 2 / 4 + (2 - 1)^2 / 16
-    0.2358
+    Examples:
+        >>> labels = tf.constant([[1, -1, -1, -1]])  # two positives are predicted, 4 times 1/2
+        >>> value = expected_positive_regularization(labels, tf.zeros([1, 4]), 1.0)[0]
+        >>> round(float(value), 4)  # ln 2 / 4 + (2 - 1)^2 / 16
+        0.2358
     """
     known = known_binary_crossentropy(labels, logits, weights)
     return known + _regularizer(tf.sigmoid(logits), positives_per_image, weights)
@@ -58,12 +57,11 @@ class ExpectedPositiveRegularization(LabelLoss, PositivesPerImageOptions):
         positives_per_image: K, mean number of true positives per image, in [1e-6, 1e6].
         kwargs: as for `LabelLoss`.
 
-    Example:
-
-    >>> loss = ExpectedPositiveRegularization(positives_per_image=1.0)
-    >>> value = loss([[1, -1, -1, -1]], [[0.5, 0.5, 0.5, 0.5]])
-    >>> round(float(value), 4)  # ln 2 / 4 + (2 - 1)^2 / 16
-    0.2358
+    Examples:
+        >>> loss = ExpectedPositiveRegularization(positives_per_image=1.0)
+        >>> value = loss([[1, -1, -1, -1]], [[0.5, 0.5, 0.5, 0.5]])
+        >>> round(float(value), 4)  # ln 2 / 4 + (2 - 1)^2 / 16
+        0.2358
     """
 
     function = staticmethod(expected_positive_regularization)
@@ -92,11 +90,10 @@ def role(
     Returns:
         [B] float.
 
-    Example:
-
-    >>> zeros = tf.zeros([1, 4])  # EPR is 0.2358 for both, as there, and each CE is ln 2
-    >>> round(float(role(tf.constant([[1, -1, -1, -1]]), zeros, zeros, 1.0)[0]), 4)
-    0.9289
+    Examples:
+        >>> zeros = tf.zeros([1, 4])  # EPR is 0.2358 for both, as there, and each CE is ln 2
+        >>> round(float(role(tf.constant([[1, -1, -1, -1]]), zeros, zeros, 1.0)[0]), 4)
+        0.9289
     """
     scores, estimated = tf.sigmoid(logits), tf.sigmoid(estimates)
     agreement = soft_cross_entropy(tf.stop_gradient(estimated), logits)
@@ -119,11 +116,10 @@ def role_estimates(labels: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
         [N, L] float: logit(0.995) for positives, logit(0.005) for negatives, logit(0.6) times the
         noise for unknown labels.
 
-    Example:
-
-    >>> logits = role_estimates(tf.constant([[1, 0, -1]]), tf.ones([1, 3]))
-    >>> [round(float(x), 3) for x in tf.sigmoid(logits)[0]]
-    [0.995, 0.005, 0.6]
+    Examples:
+        >>> logits = role_estimates(tf.constant([[1, 0, -1]]), tf.ones([1, 3]))
+        >>> [round(float(x), 3) for x in tf.sigmoid(logits)[0]]
+        [0.995, 0.005, 0.6]
     """
     logits = [math.log(p / (1 - p)) for p in (ROLE_POSITIVE, ROLE_NEGATIVE, ROLE_UNKNOWN)]
     known = tf.where(labels == POSITIVE, logits[0], logits[1])

@@ -95,7 +95,7 @@ def cam_from_backbone(
     Raises:
         UserError: if the backbone is not such a model.
 
-    Example:
+    Examples:
         >>> image = keras.Input((32, 32, 3))
         >>> patches = keras.layers.Conv2D(8, kernel_size=4, strides=4)(image)
         >>> tokens = keras.layers.Reshape((64, 8))(patches)

@@ -68,7 +68,7 @@ def class_factors(class_weight: Any, num_classes: int) -> NDArray[np.float32] | 
     Raises:
         ValueError: for what is no such dict.
 
-    Example:
+    Examples:
         >>> class_factors({1: 2.5}, 3).tolist()
         [1.0, 2.5, 1.0]
     """

@@ -59,7 +59,7 @@ class SPMLModel(keras.Model, ModelOptions):
         ValueError: for an unknown method, an option that it does not have or that may not stand, a
             missing K or a network without the CAM head.
 
-    Example:
+    Examples:
         >>> network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16)
         >>> model = spml_tf.SPMLModel(network, num_images=8, method="an+scl")
         >>> model.compile("adam")

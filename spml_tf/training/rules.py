@@ -66,7 +66,7 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         budget: "all", "unannotated", "global" or each class's share of the images.
         kwargs: name, as Keras has it.
 
-    Example:
+    Examples:
         >>> rule = ExpectedPositives(positives_per_image=1.5, budget="unannotated")
         >>> rule.positives_per_image, rule.start_epoch, rule.budget
         (1.5, 2, 'unannotated')
@@ -113,7 +113,7 @@ class LargeLoss(Rule, LargeLossOptions):
         lasting: whether a mark stays for the rest of the training (LL-Cp).
         kwargs: name, as Keras has it.
 
-    Example:
+    Examples:
         >>> rule = LargeLoss(rate=25.0)
         >>> labels = tf.constant([[1, -1], [-1, -1]], tf.int8)
         >>> logits = tf.constant([[0.0, 2.0], [1.0, 3.0]])
@@ -182,7 +182,7 @@ class Confident(Rule, ConfidentOptions):
         start_epoch: first epoch in which labels are marked.
         kwargs: name, as Keras has it.
 
-    Example:
+    Examples:
         >>> rule = Confident(threshold=0.5)
         >>> labels = tf.constant([[1, -1, -1, 0]], tf.int8)
         >>> logits = tf.constant([[3.0, 0.1, -0.1, 3.0]])

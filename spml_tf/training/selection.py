@@ -25,11 +25,10 @@ def class_budgets(labels: NDArray[np.int8], positives_per_image: float) -> NDArr
     Returns:
         [L] float64, not rounded; zeros where nothing is annotated positive.
 
-    Example:
-
-    >>> labels = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1]])
-    >>> class_budgets(labels, 1.5).tolist()  # 1.5 * 4 = 6 positives, 2/3 and 1/3 of them
-    [4.0, 2.0]
+    Examples:
+        >>> labels = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1]])
+        >>> class_budgets(labels, 1.5).tolist()  # 1.5 * 4 = 6 positives, 2/3 and 1/3 of them
+        [4.0, 2.0]
     """
     annotated = np.sum(labels == POSITIVE, axis=0, dtype=np.float64)
     budgets: NDArray[np.float64]
@@ -66,14 +65,13 @@ def expected_positives(
     Raises:
         ValueError: for an unknown budget or shapes that differ.
 
-    Example:
-
-    >>> labels = np.array([[1, -1], [-1, -1], [-1, 1], [-1, -1]])
-    >>> scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.9], [0.1, 0.3]])
-    >>> expected_positives(scores, labels, 1.0).astype(int).tolist()  # p_i = 2 of each class
-    [[0, 0], [1, 0], [0, 0], [0, 1]]
-    >>> expected_positives(scores, labels, 1.0, [0.75, 0.25]).astype(int).tolist()  # 3 and 1
-    [[0, 0], [1, 0], [1, 0], [0, 0]]
+    Examples:
+        >>> labels = np.array([[1, -1], [-1, -1], [-1, 1], [-1, -1]])
+        >>> scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.9], [0.1, 0.3]])
+        >>> expected_positives(scores, labels, 1.0).astype(int).tolist()  # p_i = 2 of each class
+        [[0, 0], [1, 0], [0, 0], [0, 1]]
+        >>> expected_positives(scores, labels, 1.0, [0.75, 0.25]).astype(int).tolist()  # 3 and 1
+        [[0, 0], [1, 0], [1, 0], [0, 0]]
     """
     check_budget("budget", budget)
     if not isinstance(budget, str) and len(budget) != labels.shape[1]:

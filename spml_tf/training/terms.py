@@ -35,7 +35,7 @@ class LabelTerm(Term):
             given logits, whatever it says.
         kwargs: weight, start_epoch and name, as for `Term`.
 
-    Example:
+    Examples:
         >>> term = LabelTerm(loss=losses.AssumeNegative())
         >>> labels, logits = tf.constant([[1, -1]], tf.int8), tf.zeros([1, 2])
         >>> round(float(term.evaluate(labels, logits, None)), 4)  # ln 2
