@@ -200,7 +200,7 @@ class TestDigits:
 
     def test_same_in_another_process_and_order(self, scenes):
         code = (
-            "from spml_tf.readers import digits\n"
+            "from spml_tf.datasets.readers import digits\n"
             "print(digits.load(None, 'test', 7).fingerprint())\n"
             "print(digits.load(None, 'val', 7).fingerprint())"
         )

@@ -256,8 +256,9 @@ def _real_labels(path: Path, photos: _Photos) -> NDArray[np.int8]:
 
 
 def _parsed(path: Path) -> Any:
+    text = read_text(path, _REAL_SOURCE)
     try:
-        return json.loads(read_text(path, _REAL_SOURCE))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}); {_REAL_SOURCE}") from error
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number of 5,000 digits

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.datasets.readers.examples import Examples, SplitNames
+from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.split_names import SplitNames
 from spml_tf.datasets.readers.voc import DIFFICULT_RULES
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
@@ -35,7 +36,7 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def load(
-    dataset: str, data_dir: str | os.PathLike[str], split: str, difficult: str = "negative"
+    data_dir: str | os.PathLike[str], split: str, dataset: str, difficult: str = "negative"
 ) -> Examples:
     """Reads one split that TensorFlow Datasets has prepared.
 
@@ -44,9 +45,9 @@ def load(
     "label" (one class an image; all others are unknown).
 
     Args:
-        dataset: its name there, such as "voc/2012" or "coco/2014", perhaps with ":VERSION".
         data_dir: the folder given to tfds, above the data set's.
         split: "train", "validation" or another split it has.
+        dataset: its name there, such as "voc/2012" or "coco/2014", perhaps with ":VERSION".
         difficult: with "labels_no_difficult", how a class counts that only "labels" lists:
             "negative", "positive" or "unknown".
 
@@ -94,11 +95,12 @@ def load(
     )
 
 
-def splits(dataset: str, data_dir: str | os.PathLike[str]) -> SplitNames:
+def splits(data_dir: str | os.PathLike[str], dataset: str) -> SplitNames:
     """Trains on "train" and reports on "validation", else on "test", where they are there."""
     path = _folder(dataset, data_dir) / "dataset_info.json"
+    text = read_text(path)
     try:
-        names = {split["name"] for split in json.loads(read_text(path))["splits"]}
+        names = {split["name"] for split in json.loads(text)["splits"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not tfds' own ({error}); prepare the data set again") from error
     test = next((name for name in ("validation", "test") if name in names), "none")
