@@ -1,29 +1,30 @@
-"""Data sets: a table of readers, each returning `Examples`. Needs no TensorFlow."""
+"""Data sets: a table of readers, each returning `Examples`. Needs no TensorFlow.
+
+A reader's module is imported when it is used, so that `--help` can list the data sets at once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from spml_tf.datasets.readers import (
-    arrays,
-    coco,
-    cub,
-    digits,
-    folder,
-    imagenet,
-    nuswide,
-    prepared,
-    tfds,
-    voc,
-)
-from spml_tf.datasets.readers.examples import Examples, SplitNames
+from spml_tf.datasets.readers.split_names import SplitNames
 from spml_tf.system.errors import UserError
 
+if TYPE_CHECKING:
+    from spml_tf.datasets.readers.examples import Examples
+
 __all__ = ["READERS", "Examples", "Reader", "SplitNames", "find", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Examples":
+        return importlib.import_module("spml_tf.datasets.readers.examples").Examples
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,26 +32,32 @@ class Reader:
     """A data set the command line knows by name.
 
     Attributes:
-        load: (data_dir, split, **options) -> Examples; its keyword parameters are the options it
-            takes, flags of the same names, and perhaps `seed`, for data that are made.
-        splits: the splits' names, or a function (data_dir, **options) that looks them up.
+        module: the module of this folder whose load(data_dir, split, **options) returns Examples;
+            its other parameters are the options it takes, flags of the same names, and perhaps
+            `seed`, for data that are made.
+        splits: the splits' names; None where splits(data_dir, **options) of the module looks them
+            up.
         train_labels: what --train_labels is unless given: "single" where the labels are full,
             "full" where they are what an annotator gave, "stored" where both are there.
         needs_data_dir: whether a folder must be given.
+        chosen: parameters that the data set's name sets; they are no options.
         sizes: how many images a split has in the protocol of Cole et al. (CVPR 2021).
     """
 
-    load: Callable[..., Examples]
-    splits: SplitNames | Callable[..., SplitNames]
+    module: str
+    splits: SplitNames | None = None
     train_labels: str = "single"
     needs_data_dir: bool = True
+    chosen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def split_names(self, data_dir: str | None, options: Mapping[str, Any]) -> SplitNames:
         """The names of the splits in this folder, with the options the reader takes."""
-        if isinstance(self.splits, SplitNames):
+        if self.splits is not None:
             return self.splits
-        return self.splits(data_dir, **_taken(self.splits, options))
+        look_up = self._function("splits")
+        names: SplitNames = look_up(data_dir, **_taken(look_up, options))
+        return names
 
     def read(
         self, data_dir: str | None, split: str, seed: int, options: Mapping[str, Any]
@@ -60,51 +67,54 @@ class Reader:
         Raises:
             UserError: an option that this reader does not take, or as `load`.
         """
-        known = _parameters(self.load)
+        read = self._function("load")
+        known = _parameters(read)
         for name, value in options.items():
             if value is not None and name not in known:
                 raise UserError(f"--{name}: this data set does not take it; leave it out")
-        return self.load(data_dir, split, **_taken(self.load, {**options, "seed": seed}))
+        examples: Examples = read(data_dir, split, **_taken(read, {**options, "seed": seed}))
+        return examples
+
+    def _function(self, name: str) -> functools.partial[Any]:
+        module = importlib.import_module(f"{__name__}.{self.module}")
+        return functools.partial(getattr(module, name), **self.chosen)
 
 
-def _taken(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _taken(function: functools.partial[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options given that a function takes."""
     known = _parameters(function)
     return {name: x for name, x in options.items() if x is not None and name in known}
 
 
-def _parameters(function: Callable[..., Any]) -> set[str]:
+def _parameters(function: functools.partial[Any]) -> set[str]:
     """Names of the parameters that can be given; those a partial has set are not options."""
-    chosen = function.keywords if isinstance(function, functools.partial) else {}
-    return set(inspect.signature(function).parameters).difference(chosen)
+    return set(inspect.signature(function).parameters).difference(function.keywords)
 
 
 READERS: dict[str, Reader] = {
-    "digits": Reader(digits.load, SplitNames("train", "val", "test"), needs_data_dir=False),
-    "folder": Reader(folder.load, folder.splits, train_labels="full"),
+    "digits": Reader("digits", SplitNames("train", "val", "test"), needs_data_dir=False),
+    "folder": Reader("folder", train_labels="full"),
     "voc": Reader(
-        functools.partial(voc.load, year=2012),
+        "voc",
         SplitNames("train", "none", "val"),
+        chosen={"year": 2012},
         sizes={"train": 5717, "val": 5823},
     ),
-    "voc2007": Reader(
-        functools.partial(voc.load, year=2007), SplitNames("trainval", "none", "test")
-    ),
+    "voc2007": Reader("voc", SplitNames("trainval", "none", "test"), chosen={"year": 2007}),
     "coco": Reader(
-        functools.partial(coco.load, year=2014),
+        "coco",
         SplitNames("train", "none", "val"),
+        chosen={"year": 2014},
         sizes={"train": 82081, "val": 40137},
     ),
-    "coco2017": Reader(functools.partial(coco.load, year=2017), SplitNames("train", "none", "val")),
+    "coco2017": Reader("coco", SplitNames("train", "none", "val"), chosen={"year": 2017}),
     "nuswide": Reader(
-        nuswide.load, SplitNames("train", "none", "test"), sizes={"train": 150000, "test": 60260}
+        "nuswide", SplitNames("train", "none", "test"), sizes={"train": 150000, "test": 60260}
     ),
-    "cub": Reader(
-        cub.load, SplitNames("train", "none", "test"), sizes={"train": 5994, "test": 5794}
-    ),
-    "imagenet": Reader(imagenet.load, SplitNames("train", "none", "real"), train_labels="full"),
-    "arrays": Reader(arrays.load, SplitNames("train", "none", "val"), train_labels="stored"),
-    "prepared": Reader(prepared.load, prepared.splits, train_labels="stored"),
+    "cub": Reader("cub", SplitNames("train", "none", "test"), sizes={"train": 5994, "test": 5794}),
+    "imagenet": Reader("imagenet", SplitNames("train", "none", "real"), train_labels="full"),
+    "arrays": Reader("arrays", SplitNames("train", "none", "val"), train_labels="stored"),
+    "prepared": Reader("prepared", train_labels="stored"),
 }
 
 
@@ -118,9 +128,7 @@ def find(dataset: str) -> Reader:
         UserError: unknown data set.
     """
     if dataset.startswith("tfds:"):
-        name = dataset.removeprefix("tfds:")
-        load = functools.partial(tfds.load, name)
-        return Reader(load, functools.partial(tfds.splits, name))
+        return Reader("tfds", chosen={"dataset": dataset.removeprefix("tfds:")})
     if dataset not in READERS:
         known = ", ".join(READERS)
         raise UserError(f"--dataset={dataset}: unknown; the data sets are {known}, tfds:NAME")

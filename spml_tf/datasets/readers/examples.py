@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,20 +16,6 @@ from spml_tf.system.errors import UserError
 
 # What an image may have, beside its name and labels.
 _PARTS = ("paths", "images", "offsets", "boxes", "areas", "observed")
-
-
-class SplitNames(NamedTuple):
-    """Names of a data set's splits.
-
-    Attributes:
-        train: the split trained on unless another is asked for.
-        val: the validation split, or "none" to hold out a part of the training split.
-        test: the split the results are reported on, or "none".
-    """
-
-    train: str
-    val: str
-    test: str
 
 
 @dataclasses.dataclass(frozen=True)

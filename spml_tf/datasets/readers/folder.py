@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from spml_tf.datasets.readers.class_folders import SUFFIXES, class_folders, collect, strangers
-from spml_tf.datasets.readers.examples import Examples, SplitNames
+from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import find_photos
+from spml_tf.datasets.readers.split_names import SplitNames
 from spml_tf.datasets.readers.tables import quoted, read_table
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError

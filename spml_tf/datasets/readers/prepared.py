@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.datasets.readers.examples import Examples, SplitNames
+from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
+from spml_tf.datasets.readers.split_names import SplitNames
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced
 
