@@ -8,6 +8,8 @@ import textwrap
 
 import pytest
 
+from spml_tf.__main__ import COMMANDS
+
 # Modules that Windows lacks.
 ONLY_POSIX = ("fcntl", "grp", "pwd", "resource", "termios")
 WITHOUT_POSIX = f"import sys; sys.modules.update(dict.fromkeys({ONLY_POSIX}))\n"
@@ -19,6 +21,28 @@ def printed(code: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def loaded(code: str) -> set[str]:
+    """The modules that a Python program has loaded at its end."""
+    return set(printed(f"import sys\n{code}\nprint(*sys.modules)").split())
+
+
+def test_the_package_alone_is_light():
+    heavy = {"tensorflow", "keras", "numpy", "scipy", "h5py", "absl"}
+    assert not heavy & loaded("import spml_tf")
+
+
+@pytest.mark.parametrize("module", ["spml_tf.training", "spml_tf.training.model"])
+def test_training_needs_no_reader_no_run_and_no_command(module):
+    modules = loaded(f"import {module}")
+    ours = {name for name in modules if name.split(".")[0] == "spml_tf"}
+    print(f"import {module} loads {len(ours)} modules of spml_tf")
+    assert module in ours
+    folders = {"datasets", "evaluation", "runs", "plans", "figures", "pages", "drawing"}
+    assert not {name for name in ours if name.split(".")[1:2] and name.split(".")[1] in folders}
+    assert not {f"spml_tf.{name}" for name in (*COMMANDS, "__main__", "system.cli")} & ours
+    assert not {"tensorflow_datasets", "filelock"} & modules  # Keras itself loads matplotlib
 
 
 def test_every_module_imports_without_what_only_posix_has():

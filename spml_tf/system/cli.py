@@ -13,11 +13,15 @@ from typing import Any, TypeVar
 
 from absl import flags
 
+import spml_tf
 from spml_tf.system import plugins
 from spml_tf.system.errors import UserError
 from spml_tf.system.keras_import import BackendError, require_tensorflow_backend
 
 _Options = TypeVar("_Options")
+
+HELP = ("-h", "--help", "-help", "--helpfull", "--helpshort")
+VERSION = "--version"
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
@@ -119,7 +123,13 @@ def _help(options: type, usage: str) -> str:
             lines += _flag_help(field)
         if not heading:
             lines += ["  --flagfile", "      File with one flag a line; # begins a comment."]
+            lines += [f"  {VERSION}", "      Print the version."]
     return "\n".join(lines)
+
+
+def version() -> str:
+    """What --version prints."""
+    return f"spml_tf {spml_tf.__version__}"
 
 
 def parse(
@@ -143,12 +153,15 @@ def parse(
     Raises:
         UserError: for a flag that does not exist, a value that does not fit, stray words, or a word
             or flag that is missing.
-        SystemExit: after --help.
+        SystemExit: after --help and --version.
     """
+    if VERSION in argv:
+        print(version())
+        raise SystemExit(0)
     options = _with_plugins(argv, options, extend)
     values = flags.FlagValues()
     _define(values, options)
-    if any(word in ("-h", "--help", "-help", "--helpfull", "--helpshort") for word in argv):
+    if any(word in HELP for word in argv):
         print(_help(options, usage))
         raise SystemExit(0)
     try:

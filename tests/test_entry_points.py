@@ -1,0 +1,81 @@
+"""The commands as processes: their list, their version, their help and what it loads."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import spml_tf
+from spml_tf.__main__ import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+# What a help that answers at once does not wait for.
+HEAVY = {"tensorflow", "keras", "numpy", "scipy", "h5py", "matplotlib", "sklearn", "PIL"}
+# Runs a command's module as `python -m` does, then says what is loaded.
+AS_MAIN = """
+import runpy, sys
+name, sys.argv[1:] = sys.argv[1], sys.argv[2:]
+try:
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+
+def python(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
+
+
+def test_the_package_lists_its_commands():
+    """Ten lines, each the command's name and what its own help begins with."""
+    done = python("-m", "spml_tf")
+    assert done.returncode == 0 and not done.stderr
+    rows = dict(re.findall(r"^  (\w+) +(\S.+\.)$", done.stdout, re.M))
+    assert tuple(rows) == COMMANDS and len(COMMANDS) == 10
+    for name, text in rows.items():
+        assert importlib.import_module(f"spml_tf.{name}")._USAGE.startswith(f"{text}\n")
+    assert "python -m spml_tf.COMMAND --help" in done.stdout
+    assert python("-m", "spml_tf", "--help").stdout == done.stdout
+
+
+def test_every_command_is_installed():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", "utf-8")
+    lines = config["options.entry_points"]["console_scripts"].split("\n")
+    assert lines[1:] == [f"spml-tf-{name} = spml_tf.{name}:main" for name in COMMANDS]
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [("traim", "'traim' is no command; the commands are train, evaluate, "),
+     ("--hlep", "'--hlep' is no command"),
+     ("train", "train: write python -m spml_tf.train")],
+)  # fmt: skip
+def test_a_word_that_is_no_command(word, says):
+    done = python("-m", "spml_tf", word)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(f"error: {says}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["spml_tf", *(f"spml_tf.{name}" for name in COMMANDS)])
+def test_the_version(module):
+    done = python("-m", module, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"spml_tf {spml_tf.__version__}\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize("module", ["spml_tf.__main__", *(f"spml_tf.{name}" for name in COMMANDS)])
+def test_help_loads_nothing_heavy(module):
+    done = python("-c", AS_MAIN, module, "--help")
+    assert done.returncode == 0 and "python -m spml_tf" in done.stdout
+    modules = set(done.stderr.split())
+    assert "spml_tf.system.cli" in modules and not HEAVY & modules
