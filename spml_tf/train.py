@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spml_tf.runs.settings import Settings, resolve, settings_class
+from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
 from spml_tf.system import cli, plugins
 from spml_tf.system.errors import UserError
 
@@ -77,6 +77,11 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
             recorders = heatmap_recorder.recorders(run, settings, data, bank)
         resumed = run.start(settings, facts)
         if model is not None:
+            for flag, value in unused_flags(settings).items():
+                print(
+                    f"note: --{flag}={value} has no effect with --method={settings.method}",
+                    file=sys.stderr,
+                )
             model.optimizer.build(model.trainable_variables)
             if resumed:
                 model.load_weights(run.checkpoint)

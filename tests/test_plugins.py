@@ -161,3 +161,15 @@ def test_names_are_checked():
         spml_tf.register("Half negative")
     with pytest.raises(ValueError, match="'scl' is registered already"):
         spml_tf.register("scl")(lambda num_classes: None)
+
+
+def test_options_of_other_methods_are_noted(voc, tmp_path):
+    """What the method's parts do not have is told, and kept with the run; defaults are not told."""
+    given = flags(voc, method="an", epochs=1, consistency_weight=3, large_loss_rate=0.2)
+    done = run(*given, f"--output_dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    notes = {line for line in done.stderr.splitlines() if "has no effect" in line}
+    assert notes == {
+        "note: --consistency_weight=3.0 has no effect with --method=an",
+        "note: --heatmap_size=6 has no effect with --method=an",
+    }

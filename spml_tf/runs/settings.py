@@ -206,6 +206,25 @@ def resolve(given: Settings) -> Settings:
     return settings
 
 
+def unused_flags(settings: Settings) -> dict[str, Any]:
+    """What was asked of parts that the method does not have, by flag.
+
+    Args:
+        settings: resolved. Defaults do not count, whether given or not.
+    """
+    own = {**methods.flags_of(settings.method), **ModelOptions.flags()}
+    scratch = settings.weights == "none" and not settings.init_from
+    values = {**dataclasses.asdict(settings), "from_scratch": scratch}
+    found = {}
+    for flag, declared in declared_options().items():
+        default = None if declared.required else declared.default
+        if declared.in_runs is not None:
+            default = declared.in_runs(values)
+        if flag not in own and values[flag] not in (None, default):
+            found[flag] = values[flag]
+    return found
+
+
 def _derived(settings: Settings, scratch: bool) -> dict[str, Any]:
     """The options of model and parts that follow from the run's other flags."""
     values = {**dataclasses.asdict(settings), "from_scratch": scratch}
