@@ -22,6 +22,7 @@ from spml_tf.runs.settings import resolve
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import locked, write_json, write_table, write_text
+from spml_tf.system.keras_import import require_tensorflow_backend
 
 _USAGE = """Trains the runs of a plan, one process each, and writes their table.
 
@@ -253,6 +254,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _action(options: _Options) -> None:
     check_range("processes", options.processes, 1, 1024)
     check_range("threads", options.threads, 0, 1024)
+    require_tensorflow_backend()  # else every run would tell of it
     experiment = _Experiment(options)
     with _locked(experiment.folder):
         experiment.check()
