@@ -43,8 +43,8 @@ def written(finished, tmp_path_factory) -> Path:
 
 def test_lists_unknown_labels_by_their_running_average(written, finished):
     """Against the checkpoint: every unknown label in order of its score, most probable first."""
-    saved = checkpoint_contents.read_checkpoint(RunFolder(finished).checkpoint)
     data = run_data.load_of_run(RunFolder(finished))
+    saved = checkpoint_contents.read_checkpoint(RunFolder(finished).checkpoint, data.observed)
     unknown = np.sort(saved.scores[data.observed == -1])[::-1]
     found = rows(written / "missing.csv")
     np.testing.assert_allclose([float(x["score"]) for x in found], unknown[:20], atol=1e-6)

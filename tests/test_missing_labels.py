@@ -16,6 +16,7 @@ from spml_tf.system.errors import UserError
 
 SCORES = np.array([[0.9, 0.2, 0.6], [0.6, 0.8, np.nan], [0.1, 0.6, 0.7]], np.float32)
 OBSERVED = np.array([[1, -1, -1], [-1, 1, -1], [0, -1, 1]], np.int8)
+GIVEN = np.array([[1, -1], [-1, 0]], np.int8)
 
 
 def cells(found: list[Candidate]) -> list[tuple[int, int]]:
@@ -81,7 +82,7 @@ class TestCheckpoint:
     def test_reads_any_storage(self, tmp_path, values):
         """51 of 255 is 0.2; the second image was never visited."""
         self.write(tmp_path / "c.h5", values, np.array([[0, 3], [0, 0]], np.uint8))
-        saved = read_checkpoint(tmp_path / "c.h5")
+        saved = read_checkpoint(tmp_path / "c.h5", GIVEN)
         assert saved.scores.dtype == np.float32
         np.testing.assert_allclose(saved.scores, [[0.2, 1.0], [np.nan, np.nan]], rtol=1e-6)
         assert saved.codes.tolist() == [[1, 2], [-1, 0]]
@@ -89,15 +90,26 @@ class TestCheckpoint:
 
     def test_selection_may_not_be_counted(self, tmp_path):
         self.write(tmp_path / "c.h5", np.zeros((2, 2), "f4"))
-        assert read_checkpoint(tmp_path / "c.h5").epochs_selected is None
+        assert read_checkpoint(tmp_path / "c.h5", GIVEN).epochs_selected is None
+
+    def test_without_marks_the_observed_labels_stand(self, tmp_path):
+        self.write(tmp_path / "c.h5", np.zeros((2, 2), "f4"))
+        with h5py.File(tmp_path / "c.h5", "a") as file:
+            del file["label_store"]
+        saved = read_checkpoint(tmp_path / "c.h5", GIVEN)
+        assert saved.codes.tolist() == GIVEN.tolist() and saved.epochs_selected is None
 
     def test_mistakes(self, tmp_path):
         with pytest.raises(UserError, match=r"c\.h5: missing"):
-            read_checkpoint(tmp_path / "c.h5")
+            read_checkpoint(tmp_path / "c.h5", GIVEN)
         with h5py.File(tmp_path / "c.h5", "w") as file:
             file["label_store/vars/0"] = np.zeros((2, 2), np.int8)
-        with pytest.raises(UserError, match=r"c\.h5: cannot be read .*ema_scores"):
-            read_checkpoint(tmp_path / "c.h5")
+        with pytest.raises(UserError, match=r"c\.h5: holds no running averages.*--keep_scores"):
+            read_checkpoint(tmp_path / "c.h5", GIVEN)
+        with h5py.File(tmp_path / "c.h5", "a") as file:
+            file.create_group("ema_scores")
+        with pytest.raises(UserError, match=r"c\.h5: cannot be read .*vars"):
+            read_checkpoint(tmp_path / "c.h5", GIVEN)
         (tmp_path / "c.h5").write_bytes(b"no HDF5")
         with pytest.raises(UserError, match=r"c\.h5: cannot be read .*; train this run again"):
-            read_checkpoint(tmp_path / "c.h5")
+            read_checkpoint(tmp_path / "c.h5", GIVEN)
