@@ -15,7 +15,7 @@ import tensorflow as tf
 import spml_tf
 from spml_tf import labels, losses, networks
 from spml_tf.evaluation import bootstrap, measures, thresholds
-from spml_tf.training import recipes, selection
+from spml_tf.training import methods, selection
 
 ROOT = Path(__file__).parent.parent
 WITH_EXAMPLES = sorted(
@@ -32,7 +32,7 @@ IMPORTED = {"keras": keras, "np": np, "spml_tf": spml_tf, "tf": tf}
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_run(name, monkeypatch):
     """Each docstring alone, with the names that its module knows; what one registers goes again."""
-    for module, table in ((recipes, "METHODS"), (recipes, "ADDITIONS"), (networks, "NETWORKS")):
+    for module, table in ((methods, "METHODS"), (methods, "ADDITIONS"), (networks, "NETWORKS")):
         monkeypatch.setattr(module, table, dict(getattr(module, table)))
     finder = doctest.DocTestFinder()
     found = finder.find(importlib.import_module(name), extraglobs=IMPORTED)
