@@ -17,10 +17,9 @@ ADVICE = "set the environment variable KERAS_BACKEND=tensorflow"
 COMMANDS = {
     "train": ["--dataset=digits"],
     "evaluate": ["--run_dir=x"],
-    "export": ["--run_dir=x"],
-    "predict": ["--model_dir=x"],
+    "export": ["--run_dir=x", "--export_dir=y"],
+    "predict": ["--model_dir=x", "--images=*.jpg"],
     "data": ["check", "--dataset=voc", "--data_dir={voc}", "--classes=cat,cow,dog"],
-    "experiments": [f"--plan={ROOT}/experiments/table1_digits.toml", "--output_dir=x"],
     "analyze": ["--run_dirs=x", "--output_dir=y"],
     "heatmaps": ["--run_dir=x", "--output_dir=y"],
     "audit": ["--run_dir=x", "--output_dir=y"],
@@ -49,6 +48,20 @@ def test_every_command_says_so_in_one_line(command, voc, tmp_path):
     assert line.startswith("error: spml_tf needs Keras' TensorFlow backend, but found 'jax'")
     assert ADVICE in line and not done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_the_runs_of_a_plan_say_so(tmp_path):
+    """`experiments` needs no Keras itself; it passes on what its runs say."""
+    (tmp_path / "plan.toml").write_text(
+        'title = "t"\nseeds = [0]\n[flags]\ndataset = "digits"\n'
+        '[[rows]]\nname = "an"\nmethod = "an"\n'
+    )
+    words = ["-m", "spml_tf.experiments", "--plan=plan.toml", "--output_dir=x"]
+    done = run(tmp_path, words, {"KERAS_BACKEND": "jax"})
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    told, last = done.stderr.splitlines()
+    assert told.startswith("failed an_0: spml_tf needs Keras' TensorFlow backend, but found 'jax'")
+    assert last == "error: 1 runs failed; the same command tries them again"
 
 
 def test_help_needs_no_keras(tmp_path):
@@ -100,7 +113,7 @@ def test_every_module_imports_or_says_so(tmp_path):
         assert kind == "BackendError", line
         assert "found 'torch'" in message and ADVICE in message
         refused[name.removeprefix("spml_tf.")] = message
-    some = {"networks", "losses", "banks", "training.model", "evaluation.average_precision"}
+    some = {"networks", "losses.focal", "banks", "training.model", "evaluation.average_precision"}
     assert some <= set(refused)
     assert not {"spml_tf", "labels", "train", "system.cli", "runs.settings"} & set(refused)
 
@@ -111,7 +124,7 @@ def test_a_backend_that_is_installed_is_refused_too(tmp_path):
 import keras
 keras.config.backend = lambda: "jax"
 import spml_tf
-for get in (lambda: spml_tf.SPMLModel, lambda: spml_tf.losses, lambda: spml_tf.load_network):
+for get in (lambda: spml_tf.SPMLModel, lambda: spml_tf.losses.Hill, lambda: spml_tf.load_network):
     try:
         get()
     except ImportError as error:
