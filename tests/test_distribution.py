@@ -20,9 +20,10 @@ for replicas in (1, 2):
     with strategy.scope():
         network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16, seed=0)
         # Frozen statistics: otherwise each half is normalised by itself.
+        # No selection: a near tie may go another way there.
         model = spml_tf.SPMLModel(
-            network, 12, "an+scl", bank_dtype="BANK", freeze_batch_norm=True,
-            heatmap_classes=KEPT)
+            network, 12, "en+scl", 1.5, bank_dtype="BANK", freeze_batch_norm=True,
+            heatmap_classes=KEPT, selection_start_epoch=9)
         model.compile(keras.optimizers.SGD(0.1), metrics=[spml_tf.MeanAveragePrecision()])
     history = model.fit(data, epochs=3, verbose=0, validation_data=data).history
     state = [history["map"], history["val_map"]]

@@ -15,6 +15,8 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from conftest import run
+from PIL import Image
 
 import spml_tf
 from spml_tf.training import methods
@@ -89,7 +91,9 @@ def test_commands_have_the_flags_they_are_given(page, site):
     lines = "\n".join(blocks(page, "bash")).splitlines()
     for words in (shlex.split(line) for line in lines if "-m spml_tf." in line):
         name = next(word for word in words if word.startswith("spml_tf.")).partition(".")[2]
-        known = set(re.findall(r"^  --(\w+)", site.help_text(name), re.M))
+        plugins = [word for word in words if word.startswith("--plugins=docs/")]
+        shown = run(*plugins, "--help", module=name).stdout if plugins else site.help_text(name)
+        known = set(re.findall(r"^  --(\w+)", shown, re.M))
         for word in words:
             flag, _, value = word.removeprefix("--").partition("=")
             if word.startswith("--"):
@@ -115,8 +119,14 @@ def test_own_code_runs(tmp_path, monkeypatch):
         code = code.replace(large, small)
     images = np.random.default_rng(0).uniform(0, 255, (8, 64, 64, 3)).astype(np.float32)
     labels = np.where(np.arange(20) == np.arange(8)[:, None], 1, -1).astype(np.int8)
-    names = {"images": images, "labels": labels}
+    paths = [str(tmp_path / "photos" / "ab"[x % 2] / f"{x}.png") for x in range(8)]
+    for path, image in zip(paths, images.astype(np.uint8), strict=True):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    names = {"images": images, "labels": labels, "paths": paths}
     exec(code, names)
+    batch, rows = next(iter(names["train_dataset"]))  # of the folders
+    assert batch["image"].shape == (8, 448, 448, 3) and rows.shape == (8, 2)
     assert names["scores"].shape == (8, 20) and names["maps"].shape == (8, 8, 8, 20)
     np.testing.assert_allclose(
         names["served"].predict(images, verbose=0), names["maps"], rtol=1e-5, atol=1e-5
