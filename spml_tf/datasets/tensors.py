@@ -199,7 +199,8 @@ def _first_batch(data: tf.data.Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
                 "the dataset comes in another order each time, so that its images have no numbers; "
                 "give shuffle=False, they are shuffled here"
             )
-    return passes[0]
+    images, labels = passes[0]
+    return images, labels
 
 
 def _rows(labels: NDArray[Any], num_classes: int | None, zeros: str) -> NDArray[np.int8]:

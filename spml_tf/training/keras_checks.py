@@ -73,25 +73,22 @@ def check_data(model: SPMLModel, given: dict[str, Any]) -> None:
     if given.get("validation_data") is not None:
         data = given["validation_data"]
         several = data if isinstance(data, tuple | list) else (data,)
-        check_labelled(model, *(*several, None, None)[:3], what="validation labels")
+        names = ("x", "y", "sample_weight")
+        check_evaluated(model, dict(zip(names, several, strict=False)), "validation labels")
 
 
-def check_labelled(
-    model: SPMLModel, x: Any, y: Any = None, weight: Any = None, what: str = "labels"
-) -> None:
+def check_evaluated(model: SPMLModel, given: Mapping[str, Any], what: str = "labels") -> None:
     """Looks at labels and weights of images that are not trained on.
 
     Args:
         model: that is to be evaluated.
-        x: images, or a dataset.
-        y: labels, where x is no dataset.
-        weight: sample weights, or None.
+        given: arguments of `evaluate` by name.
         what: messages call the labels.
 
     Raises:
         ValueError: labels are none of 1, 0, -1 or of another shape; weights are of another shape.
     """
-    _, y, weight = _first(x, y, weight)
+    _, y, weight = _first(given.get("x"), given.get("y"), given.get("sample_weight"))
     if y is not None:
         labels = np.asarray(y)
         _check_labels(labels, model.num_classes, what)

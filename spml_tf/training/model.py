@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 import inspect
-import numbers
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -85,7 +84,7 @@ class SPMLModel(keras.Model, ModelOptions):
         own = {name: options.pop(name) for name in self.declared() if name in options}
         keras_own = {name: options.pop(name) for name in ("name", "dtype") if name in options}
         super().__init__(**keras_own)
-        if not isinstance(num_images, numbers.Integral) or num_images < 1:
+        if not isinstance(num_images, int | np.integer) or num_images < 1:
             raise ValueError(f"num_images must be a whole number from 1. Received: {num_images!r}")
         self.take_options(own)
         self.network, self.num_images, self.method = network, num_images, method
@@ -290,14 +289,14 @@ class SPMLModel(keras.Model, ModelOptions):
         """
         given = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
         if "kwargs" not in given:  # else `fit` calls, which has looked at them
-            keras_checks.check_labelled(self, *map(given.get, ("x", "y", "sample_weight")))
+            keras_checks.check_evaluated(self, given)
         with self._without_training_images():
             return super().evaluate(*args, **kwargs)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.test_on_batch`, as `evaluate`."""
         given = inspect.signature(super().test_on_batch).bind(*args, **kwargs).arguments
-        keras_checks.check_labelled(self, *map(given.get, ("x", "y", "sample_weight")))
+        keras_checks.check_evaluated(self, given)
         with self._without_training_images():
             return super().test_on_batch(*args, **kwargs)
 
