@@ -81,21 +81,23 @@ def _add(name: str, item: Any) -> None:
     from spml_tf.training import methods
     from spml_tf.training.parts import Rule, Term
 
-    if not isinstance(item, type):
+    made = isinstance(item, keras.losses.Loss | keras.layers.Layer)
+    if callable(item) and not made and not isinstance(item, type):
         networks.NETWORKS[name] = item
         return
-    if not issubclass(item, Rule | Term | keras.losses.Loss):
+    if made or not isinstance(item, type) or not issubclass(item, Rule | Term | keras.losses.Loss):
         raise ValueError(
-            "only losses, rules, terms and functions that make networks are registered. "
-            f"Received: {item.__name__}, a {item.__mro__[1].__name__}"
+            "only losses, rules, terms and functions that make networks are registered, the first "
+            f"three as classes. Received: {item!r}"
         )
     package = item.__module__.partition(".")[0]
     if keras.saving.get_registered_name(item) == item.__name__:
         keras.saving.register_keras_serializable(package)(item)
-    if issubclass(item, Options) and not item.prefix:
+    # What a class inherits is its base's; of two names in one method each needs its own.
+    if issubclass(item, Options) and "prefix" not in vars(item):
         item.prefix = name
     part = methods.PartOf(item, item if issubclass(item, Options) else Options)
-    if issubclass(item, Term) and not item.reported_as:
+    if issubclass(item, Term) and "reported_as" not in vars(item):
         item.reported_as = name
     if issubclass(item, keras.losses.Loss) or (issubclass(item, Term) and item.trains_labels):
         methods.METHODS[name] = (part,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -151,6 +152,12 @@ def test_compile_with_a_loss():
         compiled("role", loss=losses.Hill())
 
 
+def test_compile_without_a_loss_puts_the_methods_back():
+    found = compiled("an", loss=losses.Hill())
+    found.compile(keras.optimizers.SGD(0.05))
+    assert first_loss(found)["loss"] == pytest.approx(first_loss(compiled("an"))["loss"])
+
+
 def test_compile_with_loss_weights_is_refused():
     with pytest.raises(ValueError, match="loss_weights: SPMLModel's terms have weights"):
         compiled(loss_weights=[2.0])
@@ -159,6 +166,46 @@ def test_compile_with_loss_weights_is_refused():
 def test_a_loss_as_method():
     given = compiled(losses.AssumeNegative())
     assert first_loss(given)["loss"] == pytest.approx(first_loss(compiled("an"))["loss"])
+
+
+def test_keras_own_losses_are_refused():
+    with pytest.raises(ValueError, match=r"BinaryCrossentropy would compute with -1 \(unknown\)"):
+        model(keras.losses.BinaryCrossentropy())
+
+
+def test_a_recipe_serves_one_model():
+    """What its parts remember is of one model's images."""
+    recipe = spml_tf.training.Recipe((losses.Hill(), spml_tf.training.SpatialConsistency()))
+    model(recipe)
+    with pytest.raises(ValueError, match="is a part of a model already"):
+        spml_tf.SPMLModel(network(), N + 1, recipe)
+
+
+def test_options_of_another_type_are_refused():
+    for options, reason in (
+        ({"freeze_batch_norm": "False"}, "freeze_batch_norm='False': must be True or False"),
+        ({"warmup_epochs": 2.5}, "warmup_epochs=2.5: must be a whole number"),
+        ({"heatmap_classes": True}, "heatmap_classes=True: must be a whole number"),
+        ({"consistency_weight": "1"}, "consistency_weight|weight='1': must be a number"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            model("an+scl", **options)
+    for number in (0, 2.5, "8"):
+        with pytest.raises(ValueError, match="num_images must be a whole number from 1"):
+            spml_tf.SPMLModel(network(), number, "an")
+
+
+def test_numbers_of_numpy_are_numbers():
+    budget = np.array([0.25, 0.5, 0.5], np.float32)
+    found = spml_tf.SPMLModel(
+        network(), np.int64(N), "en", np.float32(1.5), selection_budget=budget
+    )
+    config = json.loads(json.dumps(found.get_config()))
+    for _ in range(2):  # reading it leaves it as it is
+        read = spml_tf.SPMLModel.from_config(config)
+        assert read.rules[0].options() == found.rules[0].options()
+    assert found.rules[0].options()["budget"] == [0.25, 0.5, 0.5]
+    assert found.rules[0].positives_per_image == 1.5 and read.num_images == N
 
 
 def test_kernel_regularizer():
@@ -206,6 +253,19 @@ def test_other_label_values_are_refused(value):
         found.fit(dataset(), validation_data=(IMAGES, labels), verbose=0)
 
 
+def test_labels_of_evaluation_and_generators_are_looked_at():
+    found = compiled()
+    soft = np.full((N, L), 0.7)
+    for look in (
+        lambda: found.evaluate(IMAGES, soft, verbose=0),
+        lambda: found.evaluate(tf.data.Dataset.from_tensor_slices((IMAGES, soft)).batch(4)),
+        lambda: found.test_on_batch(IMAGES, soft),
+        lambda: found.fit((pair for pair in [(x(), soft)]), steps_per_epoch=1, verbose=0),
+    ):
+        with pytest.raises(ValueError, match="labels must be 1 .* in row 0, column 0"):
+            look()
+
+
 def test_labels_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"labels must be of shape \[B, 3\].*\(8,\)"):
         compiled().fit(x(), np.zeros(N), verbose=0)
@@ -234,14 +294,26 @@ def test_weights_of_another_shape_are_refused():
         compiled().fit(x(), LABELS, sample_weight=np.ones((N, 2)), verbose=0)
 
 
+def test_boxes_outside_of_the_image_are_refused():
+    for box in ([0, 0, 8, 8], [0, 0.5, 1, 0.5], [-0.1, 0, 1, 1]):
+        with pytest.raises(ValueError, match=r"box must be \(y1, x1, y2, x2\) in \[0, 1\]"):
+            compiled().fit({**x(), "box": np.tile(np.float32(box), (N, 1))}, LABELS, verbose=0)
+
+
+def test_other_inputs_are_noted():
+    with pytest.warns(UserWarning, match="hold boxes, which nothing looks at"):
+        compiled().fit({**x(), "boxes": np.zeros((N, 4))}, LABELS, verbose=0)
+
+
 def test_images_in_0_to_1_are_noted():
     with pytest.warns(UserWarning, match="images lie in 0..1.*multiply by 255"):
         compiled().fit({**x(), "image": np.ones_like(IMAGES)}, LABELS, verbose=0)
 
 
 def test_labels_without_unknown_ones_are_noted():
-    with pytest.warns(UserWarning, match=r"no label is unknown \(-1\).*'en\+scl'"):
-        compiled("en+scl").fit(x(), np.maximum(LABELS, 0), verbose=0)
+    for method in ("en+scl", "splc", "ll_r"):
+        with pytest.warns(UserWarning, match=rf"no label is unknown \(-1\).*{re.escape(method)}"):
+            compiled(method).fit(x(), np.maximum(LABELS, 0), verbose=0)
 
 
 def test_keras_metrics_on_training_batches():
@@ -461,7 +533,15 @@ def test_terms_of_training_images_are_no_part_of_evaluation():
     history = found.fit(dataset(), epochs=2, validation_data=dataset(), verbose=0).history
     assert "consistency_loss" in history and "val_consistency_loss" not in history
     assert "consistency_loss" not in found.evaluate(dataset(), verbose=0, return_dict=True)
+    assert "consistency_loss" not in found.test_on_batch(IMAGES, LABELS, return_dict=True)
     assert found.fit(dataset(), verbose=0).history.keys() >= {"consistency_loss"}
+
+
+def test_a_term_starts_in_evaluation_too():
+    later = spml_tf.training.LabelTerm(loss=losses.AssumeNegative(), start_epoch=2)
+    found = compiled(spml_tf.training.Recipe((later,)), optimizer=keras.optimizers.SGD(0.0))
+    history = found.fit(dataset(), epochs=2, validation_data=dataset(), verbose=0).history
+    assert history["val_loss"][0] == 0 and history["val_loss"][1] > 0.1
 
 
 def test_errors_are_value_errors():

@@ -17,6 +17,7 @@ from saved_runs import assert_equal_runs, history, kill_at
 import spml_tf
 from spml_tf import networks
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.training import methods
 
 FOLDER = Path(__file__).parent.parent / "docs" / "examples"
 FILES = ",".join(str(path) for path in sorted(FOLDER.glob("*.py")))
@@ -161,6 +162,33 @@ def test_names_are_checked():
         spml_tf.register("Half negative")
     with pytest.raises(ValueError, match="'scl' is registered already"):
         spml_tf.register("scl")(lambda num_classes: None)
+
+
+def test_what_is_no_class_and_no_function_is_refused():
+    for item in (spml_tf.losses.Hill(), 5):
+        with pytest.raises(ValueError, match="only losses, rules, terms and functions"):
+            spml_tf.register("something")(item)
+
+
+def test_a_part_that_inherits_from_another_has_its_own_flags_and_value(monkeypatch):
+    for place, name in ((methods, "METHODS"), (methods, "ADDITIONS")):
+        monkeypatch.setattr(place, name, dict(getattr(place, name)))
+
+    @spml_tf.register("bright")
+    class Bright(spml_tf.training.Term):
+        power: int = spml_tf.option(1, "Of each cell.", low=1, high=9)
+
+        def compute(self, step):
+            return tf.reduce_mean(step.maps**self.power)
+
+    @spml_tf.register("brighter")
+    class Brighter(Bright):
+        pass
+
+    network = networks.small_residual_cam(3, image_size=32, width=16)
+    model = spml_tf.SPMLModel(network, 6, "an+bright+brighter", bright_power=2, brighter_power=3)
+    assert [term.power for term in model.terms[1:]] == [2, 3]
+    assert [term.reported_as for term in model.terms[1:]] == ["bright", "brighter"]
 
 
 def test_options_of_other_methods_are_noted(voc, tmp_path):

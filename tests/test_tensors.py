@@ -115,3 +115,39 @@ def test_mistakes_are_named():
         given = dict(zip(("data", "labels", "num_classes"), arguments, strict=False))
         with pytest.raises(ValueError, match=message):
             spml_tf.with_index(**given, image_size=8)
+
+
+def of_zeros(labels: object) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((np.zeros([4, 8, 8, 3]), labels)).batch(2)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "reason"),
+    [
+        (of_zeros(np.full([4, 3], 0.7)), {}, "found 0.7 in row 0, column 0"),
+        (of_zeros(np.full([4, 3], 3)), {}, "found 3 in row 0, column 0"),
+        (of_zeros([3, 0, 1, 2]), {"num_classes": 3}, "must be classes 0 to 2"),
+        (of_zeros(np.ones([4, 3])), {"num_classes": 5}, "num_classes=5: the rows of labels have 3"),
+        (of_zeros(np.ones([4, 3])).repeat(), {}, "never ends"),
+        (of_zeros(np.ones([4, 3])).take(0), {}, "holds no images"),
+        (of_zeros(np.ones([4, 3])), {"crop_area": (0, 2)}, "crop_area"),
+        (of_zeros(np.ones([4, 3])), {"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_datasets_that_cannot_be_meant_are_refused(data, options, reason):
+    with pytest.raises(ValueError, match=reason):
+        spml_tf.with_index(data, image_size=8, **options)
+
+
+def test_a_class_beyond_the_last_is_refused_wherever_it_stands():
+    """A folder of classes comes class by class: the first batch holds the first ones."""
+    batches = spml_tf.with_index(of_zeros([0, 0, 1, 2]), image_size=8, num_classes=2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="num_classes is 2"):
+        list(batches)
+
+
+def test_boolean_rows_of_a_dataset():
+    rows = np.eye(4, 3) == 1
+    batches = spml_tf.with_index(of_zeros(rows), image_size=8, zeros="unknown", training=False)
+    found = np.concatenate([labels for _, labels in batches])
+    assert found.tolist() == np.where(rows, 1, -1).tolist()

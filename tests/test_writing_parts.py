@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from spml_tf import SPMLModel, networks
-from spml_tf.training import methods
+from spml_tf.training import methods, terms
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "writing_parts.md"
@@ -24,20 +24,39 @@ def blocks() -> list[str]:
 
 @pytest.fixture
 def example(monkeypatch):
-    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
-    assert len(blocks()) == 2
-    names: dict[str, object] = {}
-    exec("\n".join(blocks()), names)
+    for place, name in (
+        (methods, "METHODS"),
+        (methods, "ADDITIONS"),
+        (networks, "NETWORKS"),
+    ):
+        monkeypatch.setattr(place, name, dict(getattr(place, name)))
+    names: dict[str, object] = {"__name__": "writing_parts"}
+    for code in blocks():
+        exec(code, names)
     return names
+
+
+def test_the_page_shows_every_example():
+    shown = "".join(blocks())
+    files = sorted((ROOT / "docs" / "examples").glob("*.py"))
+    assert len(files) == 4 and all(file.read_text() in shown for file in files)
 
 
 def test_it_trains(example):
     images = np.random.default_rng(0).uniform(0, 255, (6, 32, 32, 3)).astype(np.float32)
     labels = np.where(np.arange(3) == np.arange(6)[:, None] % 3, 1, -1).astype(np.int8)
-    network = networks.small_residual_cam(3, image_size=32, width=16)
-    model = SPMLModel(network, 6, method="half_negative+scl")
-    model.compile("adam")
-    data = tf.data.Dataset.from_tensor_slices(({"image": images, "index": np.arange(6)}, labels))
-    losses = model.fit(data.batch(3), epochs=4, verbose=0).history["classification_loss"]
-    assert losses[-1] < losses[0]
-    assert isinstance(model.classification, example["HalfNegative"])
+    by_name = SPMLModel(
+        networks.small_residual_cam(3, image_size=32, width=16),
+        6,
+        method="half_negative+scl",
+    )
+    label_term = by_name.terms[0]
+    assert isinstance(label_term, terms.LabelTerm)
+    assert isinstance(label_term.loss, example["HalfNegative"])
+    for model in (by_name, example["model"]):
+        assert isinstance(model, SPMLModel)
+        model.compile("adam")
+        batches = ({"image": images, "index": np.arange(6)}, labels)
+        data = tf.data.Dataset.from_tensor_slices(batches).batch(3)
+        losses = model.fit(data, epochs=4, verbose=0).history["classification_loss"]
+        assert losses[-1] < losses[0]

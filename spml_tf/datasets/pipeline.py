@@ -67,7 +67,7 @@ def training_dataset(
         ValueError: no images, labels that do not fit, or numbers out of range.
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
-    _check_crop_area(crop_area)
+    check_crop_area(crop_area)
     if first_epoch < 1 or epochs < 0:
         raise ValueError("first_epoch must be at least 1 and epochs at least 0")
     epoch_batches = _epoch_batches(
@@ -99,7 +99,7 @@ def redrawn_dataset(
         Dataset of `steps_per_epoch(N, B)` batches, as `training_dataset` returns.
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
-    _check_crop_area(crop_area)
+    check_crop_area(crop_area)
     epoch_batches = _epoch_batches(
         _Source(examples, labels, image_size), len(examples), batch_size, crop_area, horizontal_flip
     )
@@ -135,7 +135,8 @@ def _epoch_batches(
     return epoch_batches
 
 
-def _check_crop_area(crop_area: tuple[float, float]) -> None:
+def check_crop_area(crop_area: tuple[float, float]) -> None:
+    """Raises ValueError for what is no interval in (0, 1]."""
     if not 0 < crop_area[0] <= crop_area[1] <= 1:
         raise ValueError(f"crop_area: expected 0 < low <= high <= 1, found {crop_area}")
 
@@ -336,6 +337,11 @@ def _checked_labels(
         raise ValueError("there are no images")
     if len(matrix) != len(examples):
         raise ValueError(f"{len(matrix)} rows of labels for {len(examples)} images")
+    check_sizes(image_size, batch_size)
+    return matrix
+
+
+def check_sizes(image_size: int, batch_size: int) -> None:
+    """Raises ValueError for sizes below 1."""
     if image_size < 1 or batch_size < 1:
         raise ValueError("image_size and batch_size must be at least 1")
-    return matrix

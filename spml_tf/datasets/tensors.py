@@ -122,7 +122,8 @@ def with_index(
         of `data`.
 
     Raises:
-        ValueError: labels that do not fit, or a dataset whose order changes.
+        ValueError: labels that do not fit (of a dataset, the first batch is looked at), numbers
+            out of range, or a dataset whose order changes or that never ends.
 
     Examples:
         >>> batches = with_index(np.zeros([3, 8, 8, 3]), [1, 0, 1], num_classes=2, image_size=8)
@@ -133,6 +134,8 @@ def with_index(
     """
     if zeros not in ("negative", "unknown"):
         raise ValueError(f'zeros must be "negative" or "unknown". Received: {zeros!r}')
+    pipeline.check_sizes(image_size, batch_size)
+    pipeline.check_crop_area(crop_area)
     wanted = _Wanted(image_size, batch_size, training, crop_area, horizontal_flip, seed)
     if isinstance(data, tf.data.Dataset):
         if labels is not None:
@@ -152,19 +155,25 @@ def with_index(
 
 def _indexed(data: tf.data.Dataset, num_classes: int | None, zeros: str) -> tf.data.Dataset:
     """Elements (index, image, row of labels) of a dataset of batches."""
-    _check_order(data)
     spec = data.element_spec
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise ValueError(f"the dataset must hold (images, labels). Received: {spec}")
+    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            "the dataset never ends, so that its images have no numbers; leave out "
+            "repeat(), `fit` begins it anew in each epoch"
+        )
+    _, labels = _first_batch(data)
+    _rows(labels, num_classes, zeros)  # raises ValueError for what cannot be meant
 
     def element(index: tf.Tensor, pair: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image, label = pair
+        label = tf.cast(label, tf.int32)
         if label.shape.rank == 0:
-            if num_classes is None:
-                raise ValueError("num_classes is missing: the labels are numbers of classes")
-            label = tf.where(tf.range(num_classes) == tf.cast(label, tf.int32), POSITIVE, UNKNOWN)
+            tf.debugging.assert_less(label, num_classes, f"labels: num_classes is {num_classes}")
+            label = tf.where(tf.range(num_classes) == label, POSITIVE, UNKNOWN)
         elif zeros == "unknown":
-            label = tf.where(label == 0, tf.cast(UNKNOWN, label.dtype), label)
+            label = tf.where(label == 0, UNKNOWN, label)
         return index, image, tf.cast(label, tf.int8)
 
     elements = data.unbatch().enumerate().map(element)
@@ -179,16 +188,19 @@ def _count(data: tf.data.Dataset) -> int:
     return int(data.reduce(0, lambda count, batch: count + tf.shape(batch[1])[0]))
 
 
-def _check_order(data: tf.data.Dataset) -> None:
-    """Raises ValueError where two passes begin differently."""
-    firsts = [next(iter(data), None) for _ in range(2)]
-    flat = [tf.nest.flatten(first) for first in firsts]
-    for one, other in zip(*flat, strict=True):
-        if not np.array_equal(one.numpy(), other.numpy()):
+def _first_batch(data: tf.data.Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Images and labels; raises ValueError where there are none or two passes begin differently."""
+    passes = [next(data.as_numpy_iterator(), None) for _ in range(2)]
+    if passes[0] is None:
+        raise ValueError("the dataset holds no images")
+    for one, other in zip(*passes, strict=True):
+        if not np.array_equal(one, other):
             raise ValueError(
                 "the dataset comes in another order each time, so that its images have no numbers; "
                 "give shuffle=False, they are shuffled here"
             )
+    images, labels = passes[0]
+    return images, labels
 
 
 def _rows(labels: NDArray[Any], num_classes: int | None, zeros: str) -> NDArray[np.int8]:
@@ -201,6 +213,8 @@ def _rows(labels: NDArray[Any], num_classes: int | None, zeros: str) -> NDArray[
         hits = labels[:, None] == np.arange(num_classes)
         return np.where(hits, POSITIVE, UNKNOWN).astype(np.int8)
     matrix = validate_labels(labels)
+    if num_classes not in (None, matrix.shape[1]):
+        raise ValueError(f"num_classes={num_classes}: the rows of labels have {matrix.shape[1]}")
     return np.where(matrix == 0, UNKNOWN, matrix).astype(np.int8) if zeros == "unknown" else matrix
 
 

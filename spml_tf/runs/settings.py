@@ -183,16 +183,16 @@ def resolve(given: Settings) -> Settings:
     network = given.network or ("small_residual" if given.dataset == "digits" else "resnet50")
     weights = given.weights or ("none" if network == "small_residual" else "imagenet")
     scratch = weights == "none" and not given.init_from
-    epochs = given.epochs or (50 if scratch else 15)
+    epochs = _default(given.epochs, 50 if scratch else 15)
     rate = _default(given.learning_rate, 2e-3 if scratch else 5e-5)
     values = {
         **resolved(given),
         "network": network,
         "weights": weights if weights in ("none", "imagenet") else _absolute(weights),
-        "image_size": given.image_size or _IMAGE_SIZES.get(network, 224),
+        "image_size": _default(given.image_size, _IMAGE_SIZES.get(network, 224)),
         "epochs": epochs,
         "horizontal_flip": _default(given.horizontal_flip, given.dataset != "digits"),
-        "batch_size": given.batch_size or (32 if scratch else 16),
+        "batch_size": _default(given.batch_size, 32 if scratch else 16),
         "learning_rate": rate,
         "head_learning_rate": _default(given.head_learning_rate, rate if scratch else 1e-3),
         "estimates_learning_rate": _default(given.estimates_learning_rate, 10 * rate),

@@ -11,13 +11,16 @@ An instance has the value under the same name, the constructor takes it by keywo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 _MISSING = object()
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +42,24 @@ class Option:
         """Whether a value must be given."""
         return self.default is _MISSING
 
-    def checked(self, name: str, value: Any) -> Any:
-        """The value, if it may stand.
+    def checked(self, name: str, value: Any, kind: type = object) -> Any:
+        """The value, if it may stand; of numbers and arrays of NumPy, Python's own.
 
         Args:
             name: what the message calls the option.
             value: None is allowed where it is the default.
+            kind: bool, int and float are checked.
 
         Raises:
-            ValueError: it is missing, out of bounds or none of the choices.
+            ValueError: it is missing, of another type, out of bounds or none of the choices.
         """
         if value is _MISSING or (value is None and self.required):
             raise ValueError(f"{name} is missing: {self.help}")
         if value is None and self.default is None:
             return None
+        value = plain(value)
+        if kind in _KINDS and not _is_a(kind, value):
+            raise ValueError(f"{name}={value!r}: must be {_KINDS[kind]}")
         if self.check is not None:
             self.check(name, value)
         elif self.choices is not None:
@@ -61,8 +68,7 @@ class Option:
         elif self.low is not None or self.high is not None:
             low = -float("inf") if self.low is None else self.low
             high = float("inf") if self.high is None else self.high
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
+            if not _is_a(float, value) or not low <= value <= high:
                 raise ValueError(f"{name}={value!r}: must be from {low:g} to {high:g}")
         return value
 
@@ -143,7 +149,8 @@ class Options:
             annotation = vars(base).get("__annotations__", {}).get(name)
             if annotation is not None:  # read by itself: others of the class may name anything
                 alone = {"__annotations__": {name: annotation}, "__module__": base.__module__}
-                hint = typing.get_type_hints(type(base.__name__, (), alone))[name]
+                with contextlib.suppress(NameError):  # imported for type checkers only
+                    hint = typing.get_type_hints(type(base.__name__, (), alone))[name]
                 break
         if isinstance(hint, types.UnionType):
             hint = next(x for x in typing.get_args(hint) if x is not type(None))
@@ -157,17 +164,24 @@ class Options:
         """
         for name, declared in self.declared().items():
             value = given.pop(name, declared.default)
-            setattr(self, name, declared.checked(f"{type(self).__name__}: {name}", value))
+            checked = declared.checked(f"{type(self).__name__}: {name}", value, self.kind(name))
+            setattr(self, name, checked)
 
     def options(self) -> dict[str, Any]:
         """The options' values by their names."""
-        return {name: _plain(getattr(self, name)) for name in self.declared()}
+        return {name: plain(getattr(self, name)) for name in self.declared()}
 
 
-def _plain(value: Any) -> Any:
-    """Lists and dicts as Python has them: Keras wraps those that layers hold."""
+def _is_a(kind: type, value: Any) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, numbers.Integral if kind is int else numbers.Real)
+
+
+def plain(value: Any) -> Any:
+    """Lists, dicts and numbers as Python has them: Keras wraps those that layers hold."""
     if isinstance(value, Mapping):
-        return {key: _plain(x) for key, x in value.items()}
+        return {key: plain(x) for key, x in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(x) for x in value]
-    return value
+        return [plain(x) for x in value]
+    return value.tolist() if hasattr(value, "tolist") else value  # of NumPy

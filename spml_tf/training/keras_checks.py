@@ -6,8 +6,9 @@ cannot be meant is refused with a ValueError; what may be meant is noted with a 
 
 from __future__ import annotations
 
+import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 from spml_tf.labels import UNKNOWN
 from spml_tf.training.batches import missing_inputs
+
+# How far a box may lie outside of its image: coordinates are rounded.
+_ROUNDED = 1e-3
 
 if TYPE_CHECKING:
     from spml_tf.training.model import SPMLModel
@@ -46,26 +50,50 @@ def check_jit(model: SPMLModel) -> None:
         )
 
 
-def check_data(model: SPMLModel, given: Mapping[str, Any]) -> None:
+def check_data(model: SPMLModel, given: dict[str, Any]) -> None:
     """Looks at the training data, and at the labels of the validation data.
 
     Args:
         model: that is to be trained.
-        given: arguments of `fit` by name.
+        given: arguments of `fit` by name; a generator whose first batch was taken is replaced.
 
     Raises:
         ValueError: for what cannot be meant, see `check_batch`.
     """
-    x, y, weight = _first(given.get("x"), given.get("y"), given.get("sample_weight"))
+    x, y, weight = given.get("x"), given.get("y"), given.get("sample_weight")
+    if isinstance(x, types.GeneratorType):
+        first = next(x, None)
+        given["x"] = _again(first, x)
+        x, y, weight = _unpacked(first)
+    else:
+        x, y, weight = _first(x, y, weight)
     if x is not None:
         whole = isinstance(given.get("x"), Mapping)
         check_batch(model, x, y, weight, whole=whole)
     if given.get("validation_data") is not None:
         data = given["validation_data"]
-        several = isinstance(data, tuple | list)
-        _, y, _ = _first(*(*data, None, None)[:3]) if several else _first(data, None, None)
-        if y is not None:
-            _check_labels(np.asarray(y), model.num_classes, "validation labels")
+        several = data if isinstance(data, tuple | list) else (data,)
+        names = ("x", "y", "sample_weight")
+        check_evaluated(model, dict(zip(names, several, strict=False)), "validation labels")
+
+
+def check_evaluated(model: SPMLModel, given: Mapping[str, Any], what: str = "labels") -> None:
+    """Looks at labels and weights of images that are not trained on.
+
+    Args:
+        model: that is to be evaluated.
+        given: arguments of `evaluate` by name.
+        what: messages call the labels.
+
+    Raises:
+        ValueError: labels are none of 1, 0, -1 or of another shape; weights are of another shape.
+    """
+    _, y, weight = _first(given.get("x"), given.get("y"), given.get("sample_weight"))
+    if y is not None:
+        labels = np.asarray(y)
+        _check_labels(labels, model.num_classes, what)
+        if weight is not None:
+            _check_weight(np.asarray(weight), labels.shape)
 
 
 def _first(x: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -78,6 +106,17 @@ def _first(x: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
         batch = None  # a batch that was taken would be lost
     else:
         return x, y, weight
+    return _unpacked(batch)
+
+
+def _again(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    """A generator, as Keras wants it, of what is left and what was taken of it."""
+    if first is not None:
+        yield first
+    yield from rest
+
+
+def _unpacked(batch: Any) -> tuple[Any, Any, Any]:
     if batch is None:
         return None, None, None
     found: tuple[Any, Any, Any] = keras.utils.unpack_x_y_sample_weight(batch)
@@ -96,12 +135,15 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
 
     Raises:
         ValueError: image or index is missing; the index is out of range or holds an image twice;
-            labels are none of 1, 0, -1 or of another shape; weights are of another shape.
+            a box is none in [0, 1]; labels are none of 1, 0, -1 or of another shape; weights are of
+            another shape.
     """
     reason = missing_inputs(x)
     if reason:
         raise ValueError(reason)
     _check_index(np.asarray(x["index"]), model.num_images)
+    if "box" in x:
+        _check_box(np.asarray(x["box"], np.float32), len(x["index"]))
     if y is None:
         raise ValueError("training batches hold no labels: give (x, y)")
     labels = np.asarray(y)
@@ -111,7 +153,8 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
     if weight is not None:
         _check_weight(np.asarray(weight), labels.shape)
     _note_images(x["image"])
-    if (whole or not model.epoch.numpy()) and model.label_store is not None:
+    _note_other_inputs(x)
+    if (whole or not model.epoch.numpy()) and model.rules:
         _note_known(labels, model.method)
 
 
@@ -131,6 +174,18 @@ def _check_index(index: NDArray[Any], num_images: int) -> None:
         raise ValueError(
             f"index holds {values[counts > 1][0]} {counts.max()} times: each image of the training "
             "set has a number of its own; spml_tf.with_index gives them out"
+        )
+
+
+def _check_box(box: NDArray[np.float32], size: int) -> None:
+    if box.shape != (size, 4):
+        raise ValueError(f"box must be of shape [{size}, 4]. Received: {box.shape}")
+    low, high = box[:, :2], box[:, 2:]
+    wrong = ~((low >= -_ROUNDED) & (low < high) & (high <= 1 + _ROUNDED)).all(axis=1)
+    if wrong.any():
+        raise ValueError(
+            "box must be (y1, x1, y2, x2) in [0, 1] of the whole image, y1 < y2 and x1 < x2. "
+            f"Received: {box[wrong][0].tolist()}"
         )
 
 
@@ -163,6 +218,17 @@ def _note_images(images: Any) -> None:
         warnings.warn(
             f"images lie in 0..{some.max():g}: the networks of spml_tf take 0..255; multiply by "
             "255, unless your network takes 0..1",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _note_other_inputs(x: Mapping[str, Any]) -> None:
+    others = sorted(set(x) - {"image", "index", "box", "flip"})
+    if others:
+        warnings.warn(
+            f"training batches hold {', '.join(others)}, which nothing looks at; a crop is told by "
+            '"box" and "flip"',
             UserWarning,
             stacklevel=4,
         )

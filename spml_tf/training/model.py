@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import functools
 import inspect
 import operator
@@ -17,6 +19,7 @@ from spml_tf.banks import ema_bank
 from spml_tf.labels import POSITIVE
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.scores import scores_network
+from spml_tf.system.options import plain
 from spml_tf.system.private_api import loss_tracker
 from spml_tf.training import batches, keras_checks
 from spml_tf.training.epoch_start import with_epoch_start
@@ -33,7 +36,7 @@ class SPMLModel(keras.Model, ModelOptions):
     RGB), "index" [B] int (the image's row in the banks), and, where the image is a crop, "box"
     [B, 4] float (y1, x1, y2, x2 in [0, 1] of the whole image) and "flip" [B] bool (mirrored after
     cropping); without these it is the whole image. `y` is [B, L] in {1, 0, -1 (unknown)}.
-    `batches.with_index` makes such batches. Evaluation and prediction need only the image, as a
+    `spml_tf.with_index` makes such batches. Evaluation and prediction need only the image, as a
     dict or as a tensor, and yield scores f = sigmoid(mean of F), [B, L] float32.
 
     Epochs count from 1. `sample_weight` is [B] or [B, L]; `class_weight` of `fit` is a dict from
@@ -46,7 +49,8 @@ class SPMLModel(keras.Model, ModelOptions):
         num_images: N, number of training images.
         method: a name such as "en+scl" (see `methods.METHODS`), a loss of `spml_tf.losses`, or a
             `parts.Recipe`.
-        positives_per_image: K of eq. 3; needed by methods that select, by EPR and by ROLE.
+        positives_per_image: K of eq. 3; needed by methods that select, by EPR and by ROLE. Other
+            methods do not look at it.
         options: of the model (see `options.ModelOptions`: warmup_epochs, freeze_batch_norm,
             ema_momentum, bank_dtype, keep_scores, seed, train_metrics), and, where `method` is a
             name, of its parts by the names of their flags (such as consistency_weight).
@@ -57,7 +61,7 @@ class SPMLModel(keras.Model, ModelOptions):
 
     Raises:
         ValueError: for an unknown method, an option that it does not have or that may not stand, a
-            missing K or a network without the CAM head.
+            missing K, a network without the CAM head, or parts that another model has.
 
     Examples:
         >>> network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16)
@@ -80,6 +84,8 @@ class SPMLModel(keras.Model, ModelOptions):
         own = {name: options.pop(name) for name in self.declared() if name in options}
         keras_own = {name: options.pop(name) for name in ("name", "dtype") if name in options}
         super().__init__(**keras_own)
+        if not isinstance(num_images, int | np.integer) or num_images < 1:
+            raise ValueError(f"num_images must be a whole number from 1. Received: {num_images!r}")
         self.take_options(own)
         self.network, self.num_images, self.method = network, num_images, method
         self.num_classes = network.output_shape[-1]
@@ -92,7 +98,13 @@ class SPMLModel(keras.Model, ModelOptions):
             self.ema_scores = ema_bank.score_bank(num_images, self.num_classes, **bank)
         facts = Facts(num_images, self.num_classes, network.output_shape[1], bank)
         for part in self.recipe.parts:
+            if part.in_use:
+                raise ValueError(
+                    f"{part.name} is a part of a model already; give each model a recipe of its "
+                    "own, in which a part stands once"
+                )
             part.prepare(facts)
+            part.in_use = True
         self.rules, self.terms = list(self.recipe.rules), list(self.recipe.terms)
         for term in self.terms:
             if term.reported_as:
@@ -102,6 +114,7 @@ class SPMLModel(keras.Model, ModelOptions):
             autocast=False,
         )  # fmt: skip
         self._class_weight: NDArray[np.float32] | None = None
+        self._method_loss: keras.losses.Loss | None = None
         self._evaluating = False
         self.built = True
 
@@ -156,8 +169,7 @@ class SPMLModel(keras.Model, ModelOptions):
                 "loss_weights: SPMLModel's terms have weights of their own; give "
                 "consistency_weight, or the weight of a term of your Recipe"
             )
-        if given.get("loss") is not None:
-            self._replace_loss(given["loss"])
+        self._set_loss(given.get("loss"))
         if given.get("jit_compile", "auto") == "auto":
             given["jit_compile"] = False
         elif given["jit_compile"]:
@@ -169,14 +181,20 @@ class SPMLModel(keras.Model, ModelOptions):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def _replace_loss(self, loss: Any) -> None:
+    def _set_loss(self, loss: Any) -> None:
+        """Replaces the method's loss; None puts it back."""
         own = [term for term in self.terms if isinstance(term, LabelTerm)]
+        if loss is None:
+            if self._method_loss is not None:
+                own[0].loss, self._method_loss = self._method_loss, None
+            return
         if not own:
             raise ValueError(
                 f"compile(loss=...): the method {self.method!r} has a loss of its own kind and "
                 "takes no other; leave loss out"
             )
         keras_checks.check_loss(loss)
+        self._method_loss = self._method_loss or own[0].loss
         own[0].loss = LabelTerm(loss=loss).loss
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
@@ -192,7 +210,7 @@ class SPMLModel(keras.Model, ModelOptions):
         weight = batches.label_weights(sample_weight, None, labels)
         values = {term: term.evaluate(labels, logits, weight) for term in self.terms}
         values = {term: value for term, value in values.items() if value is not None}
-        loss = _total([term.weight * x for term, x in values.items()], self.losses)
+        loss = _total([self._weighed(*pair) for pair in values.items()], self.losses)
         self._track(tf.shape(y)[0], loss, values)
         return self._results(x, _positives(y), tf.sigmoid(logits), sample_weight)
 
@@ -263,15 +281,35 @@ class SPMLModel(keras.Model, ModelOptions):
         return super().fit(**given)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """`keras.Model.evaluate`, without the terms that need training images."""
+        """`keras.Model.evaluate`, without the terms that need training images.
+
+        Raises:
+            ValueError: for labels or weights that cannot be meant; a dataset's first batch is
+                looked at.
+        """
+        given = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
+        if "kwargs" not in given:  # else `fit` calls, which has looked at them
+            keras_checks.check_evaluated(self, given)
+        with self._without_training_images():
+            return super().evaluate(*args, **kwargs)
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.test_on_batch`, as `evaluate`."""
+        given = inspect.signature(super().test_on_batch).bind(*args, **kwargs).arguments
+        keras_checks.check_evaluated(self, given)
+        with self._without_training_images():
+            return super().test_on_batch(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _without_training_images(self) -> Iterator[None]:
         self._evaluating = True
         try:
-            return super().evaluate(*args, **kwargs)
+            yield
         finally:
             self._evaluating = False
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """As for Keras; while `evaluate` runs, without the terms that have no value there."""
+        """As for Keras; in evaluation without the terms that have no value there."""
         found = super().get_metrics_result()
         without = [term for term in self.terms if type(term).evaluate is Term.evaluate]
         silent = {f"{term.reported_as}_loss" for term in without} if self._evaluating else set()
@@ -362,21 +400,22 @@ class SPMLModel(keras.Model, ModelOptions):
         serialize = keras.saving.serialize_keras_object
         return {
             **self.options(),
-            **self.part_options,
+            **plain(self.part_options),
             "network": serialize(self.network),
-            "num_images": self.num_images,
+            "num_images": int(self.num_images),
             "method": self.method if isinstance(self.method, str) else serialize(self.method),
-            "positives_per_image": self.positives_per_image,
+            "positives_per_image": plain(self.positives_per_image),
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> SPMLModel:
         deserialize = keras.saving.deserialize_keras_object
-        network = deserialize(config.pop("network"), custom_objects)
+        config = copy.deepcopy(config)  # Keras changes what it reads
+        config["network"] = deserialize(config["network"], custom_objects)
         if not isinstance(config["method"], str):
             config["method"] = deserialize(config["method"], custom_objects)
-        return cls(network, **config)
+        return cls(**config)
 
 
 def _tracker(term: Term) -> str:

@@ -21,7 +21,7 @@ def check_budget(name: str, budget: Budget) -> None:
     if isinstance(budget, str):
         if budget not in BUDGETS:
             raise ValueError(f"{name} must be one of {BUDGETS}. Received: {budget!r}")
-    elif not all(0 <= share <= 1 for share in budget):
+    elif not hasattr(budget, "__iter__") or not all(0 <= share <= 1 for share in budget):
         raise ValueError(f"{name} must be a rule or shares in [0, 1]. Received: {budget}")
 
 

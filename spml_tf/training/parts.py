@@ -82,6 +82,7 @@ class Part(keras.layers.Layer, Options):
 
     Attributes:
         needs_scores: whether it reads `Step.average` or the model's score bank.
+        in_use: whether a model has taken it; what it remembers is of that model's images.
     """
 
     needs_scores: bool = False
@@ -91,6 +92,7 @@ class Part(keras.layers.Layer, Options):
         super().__init__(**kwargs)
         self.take_options(options)
         self.built = True
+        self.in_use = False
 
     def prepare(self, facts: Facts) -> None:
         """Creates the weights, once N and L are known. There are none by default."""
@@ -203,6 +205,12 @@ class Recipe:
     def __post_init__(self) -> None:
         from spml_tf.training.terms import LabelTerm
 
+        for name in ("terms", "rules"):
+            if not isinstance(getattr(self, name), Sequence):
+                raise ValueError(
+                    f"a recipe's {name} must be several, such as ({name[:-1]},). "
+                    f"Received: {getattr(self, name)!r}"
+                )
         terms = tuple(
             LabelTerm(loss=x) if isinstance(x, keras.losses.Loss) else x for x in self.terms
         )

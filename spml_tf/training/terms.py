@@ -30,7 +30,7 @@ class LabelTerm(Term):
     """The mean of a Keras loss of labels and logits over the images of a batch.
 
     Args:
-        loss: a loss of `spml_tf.losses`, or any Keras loss that takes labels [B, L] in
+        loss: a loss of `spml_tf.losses`, or a Keras loss of your own that takes labels [B, L] in
             {1, 0, -1, 2} as y_true and logits [B, L] as y_pred. One that has `from_logits` is
             given logits, whatever it says.
         kwargs: weight, start_epoch and name, as for `Term`.
@@ -49,6 +49,11 @@ class LabelTerm(Term):
         super().__init__(**kwargs)
         if not isinstance(loss, keras.losses.Loss):
             raise ValueError(f"loss must be a Keras loss. Received: {loss!r}")
+        if type(loss).__module__.partition(".")[0] == "keras":
+            raise ValueError(
+                f"loss: Keras' own {type(loss).__name__} would compute with -1 (unknown); take a "
+                "loss of spml_tf.losses or write one"
+            )
         config = loss.get_config()
         if config.get("from_logits") is False:
             loss = type(loss).from_config({**config, "from_logits": True})
