@@ -17,8 +17,8 @@ ADVICE = "set the environment variable KERAS_BACKEND=tensorflow"
 COMMANDS = {
     "train": ["--dataset=digits"],
     "evaluate": ["--run_dir=x"],
-    "export": ["--run_dir=x"],
-    "predict": ["--model_dir=x"],
+    "export": ["--run_dir=x", "--export_dir=y"],
+    "predict": ["--model_dir=x", "--images=y"],
     "data": ["check", "--dataset=voc", "--data_dir={voc}", "--classes=cat,cow,dog"],
     "experiments": [f"--plan={ROOT}/experiments/table1_digits.toml", "--output_dir=x"],
     "analyze": ["--run_dirs=x", "--output_dir=y"],
