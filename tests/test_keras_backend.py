@@ -20,6 +20,7 @@ COMMANDS = {
     "export": ["--run_dir=x", "--export_dir=y"],
     "predict": ["--model_dir=x", "--images=*.jpg"],
     "data": ["check", "--dataset=voc", "--data_dir={voc}", "--classes=cat,cow,dog"],
+    "experiments": [f"--plan={ROOT / 'experiments' / 'table1_digits.toml'}", "--output_dir=x"],
     "analyze": ["--run_dirs=x", "--output_dir=y"],
     "heatmaps": ["--run_dir=x", "--output_dir=y"],
     "audit": ["--run_dir=x", "--output_dir=y"],
