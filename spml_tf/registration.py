@@ -90,6 +90,12 @@ def _add(name: str, item: Any) -> None:
             "only losses, rules, terms and functions that make networks are registered, the first "
             f"three as classes. Received: {item!r}"
         )
+    base = keras.losses.Loss if issubclass(item, keras.losses.Loss) else keras.layers.Layer
+    declared = item.declared() if issubclass(item, Options) else {}
+    for taken in (x for x in declared if hasattr(base, x)):
+        raise ValueError(
+            f"{item.__name__}: the option {taken!r} has a name of Keras' own; rename it"
+        )
     package = item.__module__.partition(".")[0]
     if keras.saving.get_registered_name(item) == item.__name__:
         keras.saving.register_keras_serializable(package)(item)

@@ -51,20 +51,6 @@ def test_every_command_says_so_in_one_line(command, voc, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_runs_of_a_plan_say_so(tmp_path):
-    """`experiments` needs no Keras itself; it passes on what its runs say."""
-    (tmp_path / "plan.toml").write_text(
-        'title = "t"\nseeds = [0]\n[flags]\ndataset = "digits"\n'
-        '[[rows]]\nname = "an"\nmethod = "an"\n'
-    )
-    words = ["-m", "spml_tf.experiments", "--plan=plan.toml", "--output_dir=x"]
-    done = run(tmp_path, words, {"KERAS_BACKEND": "jax"})
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    told, last = done.stderr.splitlines()
-    assert told.startswith("failed an_0: spml_tf needs Keras' TensorFlow backend, but found 'jax'")
-    assert last == "error: 1 runs failed; the same command tries them again"
-
-
 def test_help_needs_no_keras(tmp_path):
     done = run(tmp_path, ["-m", "spml_tf.train", "--help"], {"KERAS_BACKEND": "jax"})
     assert done.returncode == 0 and "--dataset" in done.stdout

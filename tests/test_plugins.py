@@ -105,6 +105,11 @@ def test_its_options_are_flags_with_help():
         ("x = 1\ny = nothing\n", "plugin.py, line 2: NameError: name 'nothing' is not defined"),
         ("def broken(:\n", "plugin.py, line 1: invalid syntax"),
         ("import spml_tf\n@spml_tf.register('an')\ndef f(): ...\n", "'an' is registered already"),
+        (
+            "import spml_tf\n@spml_tf.register('x')\nclass X(spml_tf.training.Rule):\n"
+            "    losses: int = spml_tf.option(1, '')\n",
+            "X: the option 'losses' has a name of Keras' own",
+        ),
         ("import spml_tf\nspml_tf.register('x')(int)\n", "only losses, rules, terms and functions"),
     ],
 )

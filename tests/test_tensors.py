@@ -115,6 +115,8 @@ def test_mistakes_are_named():
         given = dict(zip(("data", "labels", "num_classes"), arguments, strict=False))
         with pytest.raises(ValueError, match=message):
             spml_tf.with_index(**given, image_size=8)
+    with pytest.raises(ValueError, match="there is no file nowhere.png"):
+        spml_tf.from_paths(["nowhere.png"], [[1]], image_size=8)
 
 
 def of_zeros(labels: object) -> tf.data.Dataset:

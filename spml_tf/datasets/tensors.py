@@ -18,9 +18,6 @@ from spml_tf.datasets import pipeline
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
 
-# Images of a dataset that are in memory at a time, to be shuffled.
-_SHUFFLED = 1_000
-
 
 class _Wanted(NamedTuple):
     """How batches are made; see `from_paths`."""
@@ -31,6 +28,7 @@ class _Wanted(NamedTuple):
     crop_area: tuple[float, float]
     horizontal_flip: bool
     seed: int
+    shuffle_buffer: int
 
 
 def from_paths(
@@ -63,7 +61,8 @@ def from_paths(
         "index": int64 [B]}, labels: int8 [B, L]).
 
     Raises:
-        ValueError: no images, labels that do not fit, or numbers out of range.
+        ValueError: no images, a file that is missing, labels that do not fit, or numbers out of
+            range.
 
     Examples:
         >>> import tempfile
@@ -75,6 +74,9 @@ def from_paths(
     """
     matrix = validate_labels(labels)
     names = tuple(str(path) for path in paths)
+    missing = next((name for name in names if not tf.io.gfile.exists(name)), None)
+    if missing is not None:
+        raise ValueError(f"paths: there is no file {missing}")
     numbers = tuple(map(str, range(len(names))))
     classes = tuple(map(str, range(matrix.shape[1])))
     examples = Examples(numbers, matrix, classes, paths=names)
@@ -98,6 +100,7 @@ def with_index(
     crop_area: tuple[float, float] = (0.25, 1.0),
     horizontal_flip: bool = True,
     seed: int = 0,
+    shuffle_buffer: int = 1000,
 ) -> tf.data.Dataset:
     """Batches of arrays, or of a dataset that comes in the same order each time.
 
@@ -116,6 +119,9 @@ def with_index(
         crop_area: as for `from_paths`.
         horizontal_flip: as for `from_paths`.
         seed: as for `from_paths`.
+        shuffle_buffer: images that are in memory at a time, to be shuffled. A dataset made of a
+            folder comes class by class: take as many as a few classes have, or `from_paths`, which
+            shuffles names.
 
     Returns:
         Dataset as `from_paths` returns. The number of images, `num_images` of `SPMLModel`, is that
@@ -136,7 +142,9 @@ def with_index(
         raise ValueError(f'zeros must be "negative" or "unknown". Received: {zeros!r}')
     pipeline.check_sizes(image_size, batch_size)
     pipeline.check_crop_area(crop_area)
-    wanted = _Wanted(image_size, batch_size, training, crop_area, horizontal_flip, seed)
+    wanted = _Wanted(
+        image_size, batch_size, training, crop_area, horizontal_flip, seed, shuffle_buffer
+    )
     if isinstance(data, tf.data.Dataset):
         if labels is not None:
             raise ValueError("labels: a dataset brings its own; give (images, labels) batches")
@@ -238,7 +246,9 @@ def _from_dataset(indexed: tf.data.Dataset, wanted: _Wanted) -> tf.data.Dataset:
         elements = indexed.map(whole, num_parallel_calls=tf.data.AUTOTUNE)
     else:
         numbers = tf.data.Dataset.random(wanted.seed, rerandomize_each_iteration=True)
-        shuffled = indexed.shuffle(_SHUFFLED, wanted.seed, reshuffle_each_iteration=True)
+        shuffled = indexed.shuffle(
+            wanted.shuffle_buffer, wanted.seed, reshuffle_each_iteration=True
+        )
         pairs = tf.data.Dataset.zip((shuffled, numbers))
         elements = pairs.map(drawn, num_parallel_calls=tf.data.AUTOTUNE)
     return elements.batch(wanted.batch_size).prefetch(tf.data.AUTOTUNE)

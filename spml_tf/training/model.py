@@ -16,6 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.banks import ema_bank
+from spml_tf.banks.heatmap_bank import HeatmapBank
 from spml_tf.labels import POSITIVE
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.scores import scores_network
@@ -23,6 +24,7 @@ from spml_tf.system.options import plain
 from spml_tf.system.private_api import loss_tracker
 from spml_tf.training import batches, keras_checks
 from spml_tf.training.epoch_start import with_epoch_start
+from spml_tf.training.label_store import LabelEstimates, LabelStore
 from spml_tf.training.options import ModelOptions
 from spml_tf.training.parts import Facts, Part, Step, Term, recipe_of
 from spml_tf.training.terms import LabelTerm, replicas
@@ -39,7 +41,8 @@ class SPMLModel(keras.Model, ModelOptions):
     `spml_tf.with_index` makes such batches. Evaluation and prediction need only the image, as a
     dict or as a tensor, and yield scores f = sigmoid(mean of F), [B, L] float32.
 
-    Epochs count from 1. `sample_weight` is [B] or [B, L]; `class_weight` of `fit` is a dict from
+    Epochs count from 1; `fit` begins with the one after `initial_epoch`, so that a second `fit`
+    that should go on needs it. `sample_weight` is [B] or [B, L]; `class_weight` of `fit` is a dict from
     class to the factor of that class' terms in all images. Regularisation losses of the network are
     added to the loss. Metrics see 1 for positives and 0 for all other labels.
 
@@ -136,21 +139,21 @@ class SPMLModel(keras.Model, ModelOptions):
     @property
     def ema_heatmaps(self) -> Any:
         """The heatmap bank, None where no part has one."""
-        return self._state_of_parts("bank")
+        return self._state_of_parts(HeatmapBank, "bank")
 
     @property
     def label_store(self) -> Any:
         """Where a rule keeps its marks, None where no rule does."""
-        return self._state_of_parts("store")
+        return self._state_of_parts(LabelStore, "store")
 
     @property
     def label_estimates(self) -> Any:
         """ROLE's estimates of the labels, None for other methods."""
-        return self._state_of_parts("estimates")
+        return self._state_of_parts(LabelEstimates, "estimates")
 
-    def _state_of_parts(self, name: str) -> Any:
+    def _state_of_parts(self, kind: type, name: str) -> Any:
         found = (getattr(part, name, None) for part in self.parts)
-        return next((x for x in found if x is not None), None)
+        return next((x for x in found if isinstance(x, kind)), None)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.compile`, with the terms of the method as the loss.
