@@ -42,9 +42,9 @@ class SPMLModel(keras.Model, ModelOptions):
     dict or as a tensor, and yield scores f = sigmoid(mean of F), [B, L] float32.
 
     Epochs count from 1; `fit` begins with the one after `initial_epoch`, so that a second `fit`
-    that should go on needs it. `sample_weight` is [B] or [B, L]; `class_weight` of `fit` is a dict from
-    class to the factor of that class' terms in all images. Regularisation losses of the network are
-    added to the loss. Metrics see 1 for positives and 0 for all other labels.
+    that should go on needs it. `sample_weight` is [B] or [B, L]; `class_weight` of `fit` is a dict
+    from class to the factor of that class' terms in all images. Regularisation losses of the
+    network are added to the loss. Metrics see 1 for positives and 0 for all other labels.
 
     Args:
         network: functional keras.Model, images -> CAM logits [B, G, G, L] float32, whose head is
