@@ -88,20 +88,21 @@ def find_missing_labels(
             `predictions.predict_scores`.
         UserError: an image file cannot be decoded.
 
-    The network of `predictions.predict_scores`; nobody said that the first photo is red:
+    Examples:
+        The network of `predictions.predict_scores`; nobody said that the first photo is red:
 
-    >>> import keras, numpy as np
-    >>> from spml_tf.evaluation.missing_labels import find_missing_labels
-    >>> image = keras.Input((2, 2, 3))
-    >>> network = keras.Model(image, image[..., :2] / 51 - 2)
-    >>> photos = np.zeros((2, 2, 2, 3), np.uint8)
-    >>> photos[0, ..., 0], photos[1, ..., 1] = 255, 255
-    >>> labels = [[-1, -1], [-1, 1]]
-    >>> best, *others = find_missing_labels(network, photos, labels, ["red", "green"])
-    >>> best.image, best.class_name, round(best.score, 3)
-    (0, 'red', 0.953)
-    >>> [(x.image, x.class_name) for x in others]
-    [(0, 'green'), (1, 'red')]
+        >>> import keras, numpy as np
+        >>> from spml_tf.evaluation.missing_labels import find_missing_labels
+        >>> image = keras.Input((2, 2, 3))
+        >>> network = keras.Model(image, image[..., :2] / 51 - 2)
+        >>> photos = np.zeros((2, 2, 2, 3), np.uint8)
+        >>> photos[0, ..., 0], photos[1, ..., 1] = 255, 255
+        >>> labels = [[-1, -1], [-1, 1]]
+        >>> best, *others = find_missing_labels(network, photos, labels, ["red", "green"])
+        >>> best.image, best.class_name, round(best.score, 3)
+        (0, 'red', 0.953)
+        >>> [(x.image, x.class_name) for x in others]
+        [(0, 'green'), (1, 'red')]
     """
     known = _checked(labels, names, class_names)
     scores = label_scores(model, images, known.shape, index, image_size, batch_size)
@@ -125,14 +126,15 @@ def find_wrong_labels(
 
     Args and raises: as for `find_missing_labels`.
 
-    >>> import keras, numpy as np
-    >>> from spml_tf.evaluation.missing_labels import find_wrong_labels
-    >>> image = keras.Input((2, 2, 3))
-    >>> network = keras.Model(image, image[..., :2] / 51 - 2)
-    >>> black = np.zeros((1, 2, 2, 3), np.uint8)
-    >>> [(x.class_name, round(x.score, 3)) for x in find_wrong_labels(
-    ...     network, black, [[1, -1]], ["red", "green"])]
-    [('red', 0.119)]
+    Examples:
+        >>> import keras, numpy as np
+        >>> from spml_tf.evaluation.missing_labels import find_wrong_labels
+        >>> image = keras.Input((2, 2, 3))
+        >>> network = keras.Model(image, image[..., :2] / 51 - 2)
+        >>> black = np.zeros((1, 2, 2, 3), np.uint8)
+        >>> [(x.class_name, round(x.score, 3)) for x in find_wrong_labels(
+        ...     network, black, [[1, -1]], ["red", "green"])]
+        [('red', 0.119)]
     """
     known = _checked(labels, names, class_names)
     scores = label_scores(model, images, known.shape, index, image_size, batch_size)
@@ -150,11 +152,16 @@ def label_scores(
     """The scores that `find_missing_labels` ranks, [N, L] float32, NaN where there is none.
 
     Args:
-        model, images, index, image_size, batch_size: as there.
+        model: as there.
+        images: as there.
+        index: as there.
+        image_size: as there.
+        batch_size: as there.
         shape: (N, L).
 
     Raises:
-        ValueError, UserError: as there.
+        ValueError: as there.
+        UserError: as there.
     """
     count, classes = shape
     found = predictions.network_of(model).output_shape[-1]
@@ -194,7 +201,8 @@ def epochs_selected(model: keras.Model, index: ArrayLike | None) -> NDArray[np.u
     """For how many epochs labels were expected positives, as far as a model counts that.
 
     Args:
-        model, index: as for `find_missing_labels`.
+        model: as for `find_missing_labels`.
+        index: as for `find_missing_labels`.
 
     Returns:
         [N, L] uint8, or None without `index` or where nothing was counted.
@@ -331,14 +339,15 @@ def peak_regions(
 
     Args and raises: as for `find_missing_labels`.
 
-    >>> import keras, numpy as np
-    >>> from spml_tf.evaluation.missing_labels import Candidate, peak_regions
-    >>> image = keras.Input((2, 2, 3))
-    >>> network = keras.Model(image, image[..., :2] / 51 - 2)
-    >>> photos = np.zeros((1, 2, 2, 3), np.uint8)
-    >>> photos[0, 1, 0, 0] = 255  # red at the lower left
-    >>> peak_regions(network, photos, [Candidate(image=0, label=0, score=0.3)])
-    [((0.75, 0.25), (0.5, 0.0, 1.0, 0.5))]
+    Examples:
+        >>> import keras, numpy as np
+        >>> from spml_tf.evaluation.missing_labels import Candidate, peak_regions
+        >>> image = keras.Input((2, 2, 3))
+        >>> network = keras.Model(image, image[..., :2] / 51 - 2)
+        >>> photos = np.zeros((1, 2, 2, 3), np.uint8)
+        >>> photos[0, 1, 0, 0] = 255  # red at the lower left
+        >>> peak_regions(network, photos, [Candidate(image=0, label=0, score=0.3)])
+        [((0.75, 0.25), (0.5, 0.0, 1.0, 0.5))]
     """
     classes = labels_by_image(candidates)
     if not classes:

@@ -54,17 +54,18 @@ def predict_scores(
         ValueError: as `network_of` and `image_batches.batches`.
         UserError: an image file cannot be decoded.
 
-    A network whose logits are a pixel's red and green, of two photos of 2 x 2 pixels:
+    Examples:
+        A network whose logits are a pixel's red and green, of two photos of 2 x 2 pixels:
 
-    >>> import keras, numpy as np
-    >>> from spml_tf.evaluation import predictions
-    >>> image = keras.Input((2, 2, 3))
-    >>> network = keras.Model(image, image[..., :2] / 51 - 2)
-    >>> photos = np.zeros((2, 2, 2, 3), np.uint8)
-    >>> photos[0, ..., 0], photos[1, 0, 0, 1] = 255, 204
-    >>> predictions.predict_scores(network, photos).round(3)  # sigmoid of 3, -2, -2, -1
-    array([[0.953, 0.119],
-           [0.119, 0.269]], dtype=float32)
+        >>> import keras, numpy as np
+        >>> from spml_tf.evaluation import predictions
+        >>> image = keras.Input((2, 2, 3))
+        >>> network = keras.Model(image, image[..., :2] / 51 - 2)
+        >>> photos = np.zeros((2, 2, 2, 3), np.uint8)
+        >>> photos[0, ..., 0], photos[1, 0, 0, 1] = 255, 204
+        >>> predictions.predict_scores(network, photos).round(3)  # sigmoid of 3, -2, -2, -1
+        array([[0.953, 0.119],
+               [0.119, 0.269]], dtype=float32)
     """
     return score_rows(model, images, image_size, batch_size)[0]
 

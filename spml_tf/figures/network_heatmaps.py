@@ -63,17 +63,18 @@ def draw_heatmaps(
         ValueError: parts that do not fit together, or as `predictions.predict_scores`.
         UserError: an image file cannot be decoded.
 
-    A network whose logits are a pixel's red and green:
+    Examples:
+        A network whose logits are a pixel's red and green:
 
-    >>> import keras, numpy as np
-    >>> from spml_tf.figures.network_heatmaps import draw_heatmaps
-    >>> image = keras.Input((2, 2, 3))
-    >>> network = keras.Model(image, image[..., :2] / 51 - 2)
-    >>> photo = np.zeros((2, 2, 3), np.uint8)
-    >>> photo[..., 0] = 255
-    >>> figure = draw_heatmaps(network, [photo], ["red", "green"])
-    >>> [axis.get_title() for axis in figure.axes[:3]]
-    ['image 0', 'red: 0.95', 'green: 0.12']
+        >>> import keras, numpy as np
+        >>> from spml_tf.figures.network_heatmaps import draw_heatmaps
+        >>> image = keras.Input((2, 2, 3))
+        >>> network = keras.Model(image, image[..., :2] / 51 - 2)
+        >>> photo = np.zeros((2, 2, 3), np.uint8)
+        >>> photo[..., 0] = 255
+        >>> figure = draw_heatmaps(network, [photo], ["red", "green"])
+        >>> [axis.get_title() for axis in figure.axes[:3]]
+        ['image 0', 'red: 0.95', 'green: 0.12']
     """
     if top < 1:
         raise ValueError(f"top={top}: must be at least 1")
@@ -112,7 +113,8 @@ def pictures(
     Args:
         images: a few photos.
         classes: L.
-        names, labels: as for `draw_heatmaps`; labels are those trained on.
+        names: as for `draw_heatmaps`; labels are those trained on.
+        labels: as for `draw_heatmaps`; labels are those trained on.
 
     Raises:
         ValueError: names or labels that do not fit the photos.

@@ -98,18 +98,19 @@ def audit_labels(
         ValueError: every label is known, or as `missing_labels.find_missing_labels`.
         UserError: an image cannot be decoded, or the folder cannot be written.
 
-    >>> import keras, numpy as np, tempfile
-    >>> from spml_tf.datasets.readers import Examples
-    >>> from spml_tf.pages.audit import audit_labels
-    >>> image = keras.Input((2, 2, 3))
-    >>> network = keras.Model(image, image[..., :2] / 51 - 2)
-    >>> photos = np.zeros((2, 2, 2, 3), np.uint8)
-    >>> photos[0, ..., 0], photos[1, ..., 1] = 255, 255
-    >>> examples = Examples(("a", "b"), [[-1, -1], [-1, 1]], ("red", "green"), images=photos)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     found = audit_labels(network, examples, folder)
-    >>> found["unknown"], found["missing"], found["wrong"]
-    (3, 3, 1)
+    Examples:
+        >>> import keras, numpy as np, tempfile
+        >>> from spml_tf.datasets.readers import Examples
+        >>> from spml_tf.pages.audit import audit_labels
+        >>> image = keras.Input((2, 2, 3))
+        >>> network = keras.Model(image, image[..., :2] / 51 - 2)
+        >>> photos = np.zeros((2, 2, 2, 3), np.uint8)
+        >>> photos[0, ..., 0], photos[1, ..., 1] = 255, 255
+        >>> examples = Examples(("a", "b"), [[-1, -1], [-1, 1]], ("red", "green"), images=photos)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = audit_labels(network, examples, folder)
+        >>> found["unknown"], found["missing"], found["wrong"]
+        (3, 3, 1)
     """
     known = examples.labels if observed is None else validate_labels(observed, "observed")
     if known.shape != examples.labels.shape:
@@ -142,7 +143,9 @@ def audit_run(
         run: a finished run.
         output_dir: folder for the files.
         data_dir: folder of the data set, None for the run's own.
-        most, shown, batch_size: as for `audit_labels`.
+        most: as for `audit_labels`.
+        shown: as for `audit_labels`.
+        batch_size: as for `audit_labels`.
 
     Returns:
         What audit.json holds: as `audit_labels`, with "run_dir" and "method" for "scores".
