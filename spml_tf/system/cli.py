@@ -188,12 +188,14 @@ def _with_plugins(
         return options
     values = flags.FlagValues()
     flags.DEFINE_string("plugins", None, "", flag_values=values)
+    named = None
     with contextlib.suppress(flags.Error, OSError, UnicodeDecodeError):  # told of by `parse`
         values(["spml_tf", *argv], known_only=True)
-    if not values.plugins:
+        named = values.plugins
+    if not named:
         return options
     import_tensorflow()
-    plugins.load(values.plugins)
+    plugins.load(named)
     return options if extend is None else extend(options)
 
 
