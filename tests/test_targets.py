@@ -117,6 +117,8 @@ def test_only_a_store_made_to_select_selects():
         label_store.LabelStore(6, 2).select(scores, 1.0, "all")
     store = label_store.LabelStore(6, 2, selects=True)
     store.codes.assign(LABELS)
-    store.select(scores, 1.0, "all")  # K N = 6 positives, 4 and 2: images 0, 4, 2, 3 and 3, 0 or 5
+    # K N = 6: four of class 0, images 0 (annotated), 4, 2, 3; two of class 1, image 3 and, first of
+    # its tie, 0, since 4 is a known negative.
+    store.select(scores, 1.0, "all")
     assert store.codes.numpy().tolist() == [[1, 2], [1, -1], [2, 1], [2, 2], [2, 0], [-1, -1]]
     assert store.epochs_selected.numpy().sum() == 5
