@@ -19,7 +19,7 @@ def listing() -> str:
     width = max(map(len, COMMANDS))
     lines = ["Multi-label image classification from single positive labels.", ""]
     for name in COMMANDS:
-        usage: str = importlib.import_module(f"spml_tf.{name}")._USAGE
+        usage: str = importlib.import_module(f"spml_tf.{name}").USAGE
         lines.append(f"  {name:{width}}  {usage.partition(chr(10))[0]}")
     return "\n".join([*lines, "", "python -m spml_tf.COMMAND --help tells more of a command."])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from spml_tf.system import cli
 from spml_tf.system.files import naming_unwritable
 
-_USAGE = """Draws figures that compare runs, with the numbers behind them.
+USAGE = """Draws figures that compare runs, with the numbers behind them.
 
 usage: python -m spml_tf.analyze --run_dirs=A,B,... --output_dir=DIR [--data_dir=DIR]
            [--experiment_csv=FILE] [--names=NAME,...]
@@ -89,7 +89,7 @@ def _action(options: _Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    return cli.run(argv, _Options, _USAGE, _action, tensorflow=False)
+    return cli.run(argv, _Options, USAGE, _action, tensorflow=False)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spml_tf.system import cli
 
-_USAGE = """Lists the labels that a run's training images probably miss, and those that look wrong.
+USAGE = """Lists the labels that a run's training images probably miss, and those that look wrong.
 
 usage: python -m spml_tf.audit --run_dir=DIR --output_dir=DIR2
        python -m spml_tf.audit --run_dir=DIR --reviewed=reviewed.csv --output_dir=DIR3
@@ -81,7 +81,7 @@ def _action(options: _Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    return cli.run(argv, _Options, _USAGE, _action, tensorflow=False)
+    return cli.run(argv, _Options, USAGE, _action, tensorflow=False)
 
 
 if __name__ == "__main__":

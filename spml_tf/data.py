@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spml_tf.datasets.image_checks import Report
     from spml_tf.datasets.readers import Examples
 
-_USAGE = """Looks at the data a run would be trained on, or writes them anew.
+USAGE = """Looks at the data a run would be trained on, or writes them anew.
 
 usage: python -m spml_tf.data check|summary|prepare --dataset=NAME --data_dir=DIR [--flag=value ...]
 
@@ -148,7 +148,7 @@ def _action(given: _Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    return cli.run(argv, _Options, _USAGE, _action, tensorflow=False)
+    return cli.run(argv, _Options, USAGE, _action, tensorflow=False)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spml_tf.datasets.readers import Examples
     from spml_tf.runs.settings import Settings
 
-_USAGE = """Prints one JSON object: mean and per-class average precision of a run, in percent.
+USAGE = """Prints one JSON object: mean and per-class average precision of a run, in percent.
 
 usage: python -m spml_tf.evaluate --run_dir=DIR [--split=test]
        python -m spml_tf.evaluate --dataset=imagenet --run_dir=DIR
@@ -253,7 +253,7 @@ def _action(options: _Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    return cli.run(argv, _Options, _USAGE, _action)
+    return cli.run(argv, _Options, USAGE, _action)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import locked, write_json, write_table, write_text
 from spml_tf.system.keras_import import require_tensorflow_backend
 
-_USAGE = """Trains the runs of a plan, one process each, and writes their table.
+USAGE = """Trains the runs of a plan, one process each, and writes their table.
 
 usage: python -m spml_tf.experiments --plan=FILE --output_dir=DIR [--flag=value ...]
 
@@ -274,7 +274,7 @@ def _action(options: _Options) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the runs as Ctrl-C does
-    return cli.run(argv, _Options, _USAGE, _action, tensorflow=False)
+    return cli.run(argv, _Options, USAGE, _action, tensorflow=False)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-_USAGE = """Exports the best network of a finished run as a SavedModel.
+USAGE = """Exports the best network of a finished run as a SavedModel.
 
 usage: python -m spml_tf.export --run_dir=DIR --export_dir=DIR
 
@@ -219,7 +219,7 @@ def _action(options: _Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    return cli.run(argv, _Options, _USAGE, _action)
+    return cli.run(argv, _Options, USAGE, _action)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from spml_tf.system import cli
 from spml_tf.system.files import naming_unwritable
 
-_USAGE = """Draws the heatmaps of training images, as a PNG, an SVG and a CSV each.
+USAGE = """Draws the heatmaps of training images, as a PNG, an SVG and a CSV each.
 
 usage: python -m spml_tf.heatmaps --run_dir=DIR --output_dir=DIR [--other_run_dir=DIR2]
            [--images=NAME,NAME] [--top=4] [--data_dir=DIR]
@@ -74,7 +74,7 @@ def _action(options: _Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    return cli.run(argv, _Options, _USAGE, _action, tensorflow=False)
+    return cli.run(argv, _Options, USAGE, _action, tensorflow=False)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_USAGE = """Writes a CSV with each image's probabilities and decisions.
+USAGE = """Writes a CSV with each image's probabilities and decisions.
 
 usage: python -m spml_tf.predict --model_dir=EXPORT_DIR --images='photos/*.jpg' --output=FILE
 
@@ -209,7 +209,7 @@ def _action(options: _Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    return cli.run(argv, _Options, _USAGE, _action)
+    return cli.run(argv, _Options, USAGE, _action)
 
 
 if __name__ == "__main__":

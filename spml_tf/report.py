@@ -10,7 +10,7 @@ from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, write_text
 
-_USAGE = """Writes DIR/report.html, one file that any browser shows without a network.
+USAGE = """Writes DIR/report.html, one file that any browser shows without a network.
 
 usage: python -m spml_tf.report --run_dir=DIR [--compare=DIR2,DIR3] [--data_dir=DIR] [--images=24]
 
@@ -81,7 +81,7 @@ def _action(options: _Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    return cli.run(argv, _Options, _USAGE, _action, tensorflow=False)
+    return cli.run(argv, _Options, USAGE, _action, tensorflow=False)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
 _TRAIN_METRICS_UP_TO = 100_000_000
 
-_USAGE = """Trains a multi-label classifier from single positive or any partial labels.
+USAGE = """Trains a multi-label classifier from single positive or any partial labels.
 
 usage: python -m spml_tf.train [--flagfile=FILE] [--output_dir=DIR] [--flag=value ...]
 
@@ -304,7 +304,7 @@ def _text(value: float | None) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    return cli.run(argv, _Options, _USAGE, _action, extend=settings_class)
+    return cli.run(argv, _Options, USAGE, _action, extend=settings_class)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_the_package_lists_its_commands():
     rows = dict(re.findall(r"^  (\w+) +(\S.+\.)$", done.stdout, re.M))
     assert tuple(rows) == COMMANDS and len(COMMANDS) == 10
     for name, text in rows.items():
-        assert importlib.import_module(f"spml_tf.{name}")._USAGE.startswith(f"{text}\n")
+        assert importlib.import_module(f"spml_tf.{name}").USAGE.startswith(f"{text}\n")
     assert "python -m spml_tf.COMMAND --help" in done.stdout
     assert python("-m", "spml_tf", "--help").stdout == done.stdout
 
