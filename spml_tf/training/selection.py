@@ -75,7 +75,9 @@ def expected_positives(
     """
     check_budget("budget", budget)
     if not isinstance(budget, str) and len(budget) != labels.shape[1]:
-        raise ValueError(f"budget must hold {labels.shape[1]} shares. Received: {len(budget)}")
+        raise ValueError(
+            f"budget must be a rule or {labels.shape[1]} shares in [0, 1]. Received: {budget}"
+        )
     if scores.shape != labels.shape:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
     rule = budget if isinstance(budget, str) else "shares"
