@@ -16,13 +16,16 @@ BUDGETS = ("all", "unannotated", "global")
 Budget = str | Sequence[float]
 
 
-def check_budget(name: str, budget: Budget) -> None:
+def check_budget(name: str, budget: Budget, num_classes: int | None = None) -> None:
     """Raises ValueError for a budget that `selection.expected_positives` does not know."""
     if isinstance(budget, str):
         if budget not in BUDGETS:
             raise ValueError(f"{name} must be one of {BUDGETS}. Received: {budget!r}")
-    elif not hasattr(budget, "__iter__") or not all(0 <= share <= 1 for share in budget):
-        raise ValueError(f"{name} must be a rule or shares in [0, 1]. Received: {budget}")
+        return
+    several = hasattr(budget, "__len__") and num_classes in (None, len(budget))
+    if not several or not all(0 <= share <= 1 for share in budget):
+        count = "" if num_classes is None else f"{num_classes} "
+        raise ValueError(f"{name} must be a rule or {count}shares in [0, 1]. Received: {budget}")
 
 
 def _selection_start(flags: Mapping[str, Any]) -> int:

@@ -14,9 +14,11 @@ from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.training.label_store import LabelStore
 from spml_tf.training.options import (
+    Budget,
     ConfidentOptions,
     ExpectedPositivesOptions,
     LargeLossOptions,
+    check_budget,
 )
 from spml_tf.training.parts import Facts, Rule, Step
 
@@ -78,12 +80,7 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         return LabelStore(num_images, num_classes, selects=True, name="label_store")
 
     def prepare(self, facts: Facts) -> None:
-        shares = 0 if isinstance(self.budget, str) else len(self.budget)
-        if shares not in (0, facts.num_classes):
-            raise ValueError(
-                f"selection_budget must be a rule or {facts.num_classes} shares in [0, 1]. "
-                f"Received {shares} shares"
-            )
+        check_budget("selection_budget", self._given_budget(), facts.num_classes)
         super().prepare(facts)
 
     def on_epoch(self, model: SPMLModel, epoch: int) -> None:
@@ -95,8 +92,11 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     def select(self, scores: EMABank) -> None:
         """Chooses the expected positives from the score bank, see `LabelStore.select`."""
-        budget = self.budget if isinstance(self.budget, str) else list(self.budget)
-        self.store.select(scores, self.positives_per_image, budget)
+        self.store.select(scores, self.positives_per_image, self._given_budget())
+
+    def _given_budget(self) -> Budget:
+        """The budget as Python has it: Keras wraps lists that layers hold."""
+        return self.budget if isinstance(self.budget, str) else list(self.budget)
 
 
 @keras.saving.register_keras_serializable("spml_tf")

@@ -73,11 +73,7 @@ def expected_positives(
         >>> expected_positives(scores, labels, 1.0, [0.75, 0.25]).astype(int).tolist()  # 3 and 1
         [[0, 0], [1, 0], [1, 0], [0, 0]]
     """
-    check_budget("budget", budget)
-    if not isinstance(budget, str) and len(budget) != labels.shape[1]:
-        raise ValueError(
-            f"budget must be a rule or {labels.shape[1]} shares in [0, 1]. Received: {budget}"
-        )
+    check_budget("budget", budget, labels.shape[1])
     if scores.shape != labels.shape:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
     rule = budget if isinstance(budget, str) else "shares"
