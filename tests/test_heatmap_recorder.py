@@ -43,7 +43,7 @@ def recorded(
     folder: Path, model: SPMLModel, examples: Examples, images: list[int], epochs: int = 1
 ) -> heatmap_history.Snapshots:
     """What the callback writes in so many epochs, in which the model does not change."""
-    recorder = HeatmapRecorder(RunFolder(folder), examples, images)
+    recorder = HeatmapRecorder(RunFolder(folder), examples, images, LABELS)
     recorder.set_model(model)
     recorder.set_params({"epochs": epochs})
     recorder.on_train_begin()
@@ -53,7 +53,9 @@ def recorded(
 
 
 def model_with(method: str, **others: object) -> SPMLModel:
-    model = SPMLModel(tiny_cam(3, image_size=32), 4, method, 1.5, heatmap_size=2, **others)
+    if method.endswith("+scl"):
+        others["heatmap_size"] = 2
+    model = SPMLModel(tiny_cam(3, image_size=32), 4, method, 1.5, keep_scores=True, **others)
     model.set_labels(LABELS)
     return model
 
@@ -225,18 +227,14 @@ def test_scores_by_kind_of_label(monkeypatch):
     bank = ema_bank.score_bank(3, 2)
     bank.values.assign([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
     bank.visited.assign([True, True, False])
-    labels = tf.Variable(np.array([[1, 2], [0, -1], [1, 1]], np.int8))
-
-    class Labels:
-        shape, value = labels.shape, labels
-
-    found = recorder.scores_by_kind(bank, Labels)
+    labels = np.array([[1, 2], [0, -1], [1, 1]], np.int8)
+    found = recorder.scores_by_kind(bank, labels)
     assert {kind: x.tolist() for kind, x in found.items()} == {
         "annotated_positives": pytest.approx([0.1]), "expected_positives": pytest.approx([0.2]),
         "annotated_negatives": pytest.approx([0.3]), "other_unknown": pytest.approx([0.4]),
     }  # fmt: skip
     monkeypatch.setattr(recorder, "_COUNTED", 3)  # six labels: images 0 and 2
-    found = recorder.scores_by_kind(bank, Labels)
+    found = recorder.scores_by_kind(bank, labels)
     assert found.keys() == {"annotated_positives", "expected_positives"}
 
 
@@ -258,9 +256,9 @@ strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 for method in ("an+scl", "an"):
     with strategy.scope():
         network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16, seed=0)
-        model = spml_tf.SPMLModel(network, 8, method, bank_dtype="uint8")
+        model = spml_tf.SPMLModel(network, 8, method, bank_dtype="uint8", keep_scores=True)
         model.compile(keras.optimizers.SGD(0.1))
-    writer = HeatmapRecorder(RunFolder(sys.argv[1]), examples, [5, 2])
+    writer = HeatmapRecorder(RunFolder(sys.argv[1]), examples, [5, 2], labels)
     model.fit(data, epochs=2, verbose=0, callbacks=[writer])
     found = heatmap_history.read(sys.argv[1] + "/heatmaps.npz")
     assert found.epochs.tolist() == [1, 2] and not np.isnan(found.maps).any()
@@ -271,7 +269,7 @@ for method in ("an+scl", "an"):
     else:
         maps = 1 / (1 + np.exp(-network(images[[5, 2]].astype("float32")).numpy()))
     np.testing.assert_allclose(found.maps[-1], maps, atol=1e-3)
-    kinds = recorder.scores_by_kind(model.ema_scores, model.labels)
+    kinds = recorder.scores_by_kind(model.ema_scores, model.marked_labels(labels))
     assert {kind: len(x) for kind, x in kinds.items()} == {
         "annotated_positives": 8, "annotated_negatives": 16}
 """
