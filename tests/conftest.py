@@ -90,3 +90,11 @@ def chromium(downloads) -> Iterator[webdriver.Chrome]:
     browser = browsing.start(downloads)
     yield browser
     browser.quit()
+
+
+@pytest.fixture
+def without_determinism() -> None:
+    """Training in this process asks for deterministic operations, under which Keras has no jit."""
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()

@@ -16,6 +16,8 @@ import tensorflow as tf
 import spml_tf
 from spml_tf import losses, networks
 
+pytestmark = pytest.mark.usefixtures("without_determinism")
+
 N, L, SIZE = 8, 3, 8
 PAGE = Path(__file__).parent.parent / "docs" / "keras_features.md"
 RNG = np.random.default_rng(0)

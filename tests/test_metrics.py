@@ -12,6 +12,8 @@ from sklearn.metrics import average_precision_score
 
 from spml_tf.evaluation import average_precision, score_store
 
+pytestmark = pytest.mark.usefixtures("without_determinism")
+
 
 def test_by_hand():
     """Ranking + - + -: precisions at the positives 1/1 and 2/3, mean 5/6. With all four tied:
