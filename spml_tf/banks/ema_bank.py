@@ -10,7 +10,7 @@ import h5py
 import keras
 import tensorflow as tf
 
-from spml_tf.banks.replicas import from_all_replicas
+from spml_tf.system.replicas import from_all_replicas
 
 DTYPES = ("float32", "float16", "uint8")
 

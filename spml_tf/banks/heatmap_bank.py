@@ -15,7 +15,7 @@ import tensorflow as tf
 from spml_tf import losses
 from spml_tf.banks import warping
 from spml_tf.banks.ema_bank import EMABank
-from spml_tf.banks.replicas import from_all_replicas
+from spml_tf.system.replicas import from_all_replicas
 from spml_tf.labels import POSITIVE
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.banks.replicas import from_all_replicas
+from spml_tf.system.replicas import from_all_replicas
 from spml_tf.system.private_api import before_each_call, inside_compiled_function
 
 # Entries and rows of what one call of a compiled function may add; 8 bytes an entry.

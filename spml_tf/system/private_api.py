@@ -6,7 +6,8 @@ and checks that no other module uses any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -90,3 +91,25 @@ def before_each_call(graph: Any, owner: Hashable, function: Callable[[], tf.Tens
             once in its own graph while it is being traced; returns a tensor.
     """
     graph._experimental_capture_side_input_by_ref(owner, function)
+
+
+@contextlib.contextmanager
+def outside_strategy() -> Iterator[None]:
+    """As if no `tf.distribute` strategy were active; does nothing where none is.
+
+    Under a strategy every variable is made for all replicas. There is no public way to leave its
+    scope, nor a replica's context, for what a process keeps once.
+    """
+    from tensorflow.python.distribute import distribute_lib
+
+    if not tf.distribute.has_strategy():
+        yield
+        return
+    graph: Any = tf.compat.v1.get_default_graph()
+    distribute_lib._push_per_thread_mode(distribute_lib._get_default_replica_mode())
+    creators, graph._variable_creator_stack = graph._variable_creator_stack, []
+    try:
+        yield
+    finally:
+        graph._variable_creator_stack = creators
+        distribute_lib._pop_per_thread_mode()

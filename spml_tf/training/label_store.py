@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.banks import ema_bank
-from spml_tf.banks.replicas import from_all_replicas
+from spml_tf.system.replicas import from_all_replicas
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.losses import role_estimates
 from spml_tf.training import selection

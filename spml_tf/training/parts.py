@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.banks.replicas import from_all_replicas
+from spml_tf.system.replicas import from_all_replicas
 from spml_tf.system.options import Options
 from spml_tf.training import methods
 from spml_tf.training.options import TermOptions
