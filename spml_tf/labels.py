@@ -17,6 +17,9 @@ NEGATIVE = 0
 UNKNOWN = -1
 # Only inside the model, after selection: unknown, and expected to be positive.
 EXPECTED = 2
+# Only inside the model, of several devices: all labels of an image that stands in where a device
+# has none of a batch. It counts for nothing.
+STAND_IN = -2
 
 DEFAULT_SEED = 1200
 

@@ -10,7 +10,8 @@ import h5py
 import keras
 import tensorflow as tf
 
-from spml_tf.system.replicas import from_all_replicas
+from spml_tf.system.private_api import outside_strategy
+from spml_tf.system.replicas import once_a_process
 
 DTYPES = ("float32", "float16", "uint8")
 
@@ -78,7 +79,8 @@ class EMABank(keras.layers.Layer):
         self.writes = self._weight((), "int64", "writes")
 
     def _weight(self, shape: tuple[int, ...], dtype: str, name: str) -> keras.Variable:
-        return self.add_weight(
+        with outside_strategy():
+          return self.add_weight(
             shape=shape, dtype=dtype, name=name, initializer="zeros", trainable=False,
             autocast=False,
         )  # fmt: skip
@@ -109,7 +111,9 @@ class EMABank(keras.layers.Layer):
         """
         if inside is None:
             inside = tf.fill(tf.shape(new)[:-1], True)
-        index, new, inside = from_all_replicas(index, tf.cast(new, tf.float32), inside)
+        once_a_process(self._write,index, tf.cast(new, tf.float32), inside)
+
+    def _write(self, index, new, inside):
         stored, visited = tf.gather(self.values.value, index), self.read_visited(index)
         rows = self.moved(stored, visited[..., None], new, inside[..., None])
         self.scatter(index, rows, visited | inside)

@@ -15,8 +15,9 @@ import tensorflow as tf
 from spml_tf import losses
 from spml_tf.banks import warping
 from spml_tf.banks.ema_bank import EMABank
-from spml_tf.system.replicas import from_all_replicas
+from spml_tf.system.replicas import once_a_process
 from spml_tf.labels import POSITIVE
+from spml_tf.system.private_api import outside_strategy
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -120,6 +121,7 @@ class CompactHeatmapBank(HeatmapBank):
         cells = (self.grid, self.grid, self.kept)
         self.add_averages(cells, cells)
         with tf.device("CPU:0"):  # scatter has no int32 kernel on GPUs
+          with outside_strategy():
             self.classes = self.add_weight(
                 shape=(self.num_images, self.kept), dtype="int32", name="classes",
                 initializer=keras.initializers.Constant(-1), trainable=False, autocast=False,
@@ -160,7 +162,9 @@ class CompactHeatmapBank(HeatmapBank):
         rank = scores + 2.0 * tf.cast(codes == POSITIVE, scores.dtype)
         classes = tf.math.top_k(rank, self.kept).indices
         new, inside = warping.to_image_frame(_of_classes(maps, classes), box, flip, self.grid)
-        index, classes, new, inside = from_all_replicas(index, classes, new, inside)
+        once_a_process(self._keep, index, classes, new, inside)
+
+    def _keep(self, index, classes, new, inside):
         same = classes[:, :, None] == tf.gather(self.classes.value, index)[:, None, :]
         slot = tf.argmax(same, axis=2)  # where a class was kept so far
         was_kept = tf.reduce_any(same, axis=2)[:, None, None, :]

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets.images import crop, decode_crop, decode_image, resize
 from spml_tf.datasets.readers.examples import Examples
-from spml_tf.labels import validate_labels
+from spml_tf.labels import STAND_IN, validate_labels
 from spml_tf.system.errors import UserError
+from spml_tf.system.replicas import WHOLE, Shard
 
 # Distinguish the random numbers of one (seed, epoch, index).
 _CROP, _FLIP = 0, 1
@@ -25,6 +26,9 @@ _CROP, _FLIP = 0, 1
 _RECORD_BUFFER = 1 << 18
 # The first two bytes of the formats that can be decoded: JPEG, PNG, GIF, BMP.
 _KNOWN_STARTS = (b"\xff\xd8", b"\x89P", b"GI", b"BM")
+# Pieces of batches of several workers that are read at a time.
+_PIECES_AT_ONCE = 4
+
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -43,6 +47,9 @@ def training_dataset(
     epochs: int = 1,
     crop_area: tuple[float, float] = (0.25, 1.0),
     horizontal_flip: bool = True,
+    shuffle_groups: int = 1,
+    shard: Shard = WHOLE,
+    pieces: int = 1,
 ) -> tf.data.Dataset:
     """Shuffled batches of random crops for some epochs, one epoch after the other.
 
@@ -56,12 +63,18 @@ def training_dataset(
         epochs: how many epochs follow, this one included.
         crop_area: lowest and highest area of a crop, a part of the image's, in (0, 1].
         horizontal_flip: whether every second crop, on average, is mirrored.
+        shuffle_groups: S; of the groups of images with one index modulo S every batch holds equally
+            many, where B is a multiple of S. With a multiple of the workers all have as much to do.
+        shard: of one of several workers; order and crops do not depend on it.
+        pieces: in which that worker's images of a batch come, one a device.
 
     Returns:
         Dataset of `epochs * steps_per_epoch(N, B)` batches
         ({"image": float32 [B, S, S, 3] in 0..255, "box": float32 [B, 4] (y1, x1, y2, x2) of the
         crop in [0, 1] of the whole image, "flip": bool [B], "index": int64 [B] position in
-        examples}, labels: int8 [B, L]). No batch crosses epochs.
+        examples}, labels: int8 [B, L]). No batch crosses epochs. Of several workers each has
+        its own images of every batch, in `pieces` batches; where there is none an image stands in,
+        with STAND_IN as all its labels.
 
     Raises:
         ValueError: no images, labels that do not fit, or numbers out of range.
@@ -71,12 +84,13 @@ def training_dataset(
     if first_epoch < 1 or epochs < 0:
         raise ValueError("first_epoch must be at least 1 and epochs at least 0")
     epoch_batches = _epoch_batches(
-        _Source(examples, labels, image_size), len(examples), batch_size, crop_area, horizontal_flip
-    )
+        _Source(examples, labels, image_size), len(examples), batch_size, crop_area,
+        horizontal_flip, shuffle_groups, shard, pieces,
+    )  # fmt: skip
     dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(
         lambda epoch: epoch_batches(_fold_in(_base_seed(seed), epoch))
     )
-    steps = epochs * steps_per_epoch(len(examples), batch_size)
+    steps = epochs * steps_per_epoch(len(examples), batch_size) * pieces
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -116,6 +130,9 @@ def _epoch_batches(
     batch_size: int,
     crop_area: tuple[float, float],
     horizontal_flip: bool,
+    shuffle_groups: int = 1,
+    shard: Shard = WHOLE,
+    pieces: int = 1,
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """A function from an epoch's seed, int32 [2], to its batches."""
 
@@ -129,10 +146,59 @@ def _epoch_batches(
                 index, _fold_in(epoch_seed, index), crop_area, horizontal_flip
             )
 
-        dataset = tf.data.Dataset.from_tensor_slices(order)
-        return dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+        if shuffle_groups > 1:
+            order = _in_turns(order, shuffle_groups)
+        return _batches(order, example, batch_size, shard, pieces)
 
     return epoch_batches
+
+
+def _in_turns(order: tf.Tensor, groups: int) -> tf.Tensor:
+    """Images, int64 [N], so that those of each index modulo `groups` come in turns."""
+    group = order % groups
+    by_group = tf.argsort(group, stable=True)
+    first = tf.math.cumsum(tf.math.bincount(tf.cast(group, tf.int32), minlength=groups),
+                           exclusive=True)  # fmt: skip
+    turn = tf.range(tf.size(order)) - tf.gather(first, tf.gather(group, by_group))
+    place = tf.cast(turn, tf.int64) * groups + tf.gather(group, by_group)
+    return tf.gather(order, tf.gather(by_group, tf.argsort(place)))
+
+
+def _batches(
+    order: tf.Tensor,
+    example: Callable[[tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]],
+    batch_size: int,
+    shard: Shard,
+    pieces: int,
+) -> tf.data.Dataset:
+    """The images of an order, int64 [N], in batches, or a worker's pieces of these."""
+
+    def batched(index: tf.Tensor) -> tf.data.Dataset:
+        images = tf.data.Dataset.from_tensor_slices(index)
+        return images.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+
+    if shard.workers == 1:
+        return batched(order)
+
+    def piece(number: tf.Tensor) -> tf.data.Dataset:
+        begin = number // pieces * batch_size
+        index = order[begin : begin + batch_size]
+        index = tf.boolean_mask(index, index % shard.workers == shard.worker)
+        index = index[number % pieces :: pieces]
+        stand_in = batched(order[begin : begin + 1]).map(_standing_in)
+        return batched(index).concatenate(stand_in).take(1)
+
+    steps = -(-tf.size(order, tf.int64) // batch_size)
+    return tf.data.Dataset.range(steps * pieces).interleave(
+        piece, cycle_length=_PIECES_AT_ONCE, num_parallel_calls=_PIECES_AT_ONCE, deterministic=True
+    )
+
+
+def _standing_in(
+    inputs: dict[str, tf.Tensor], labels: tf.Tensor
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """A batch for a device that has none: all take as many steps, and networks want an image."""
+    return inputs, tf.fill(tf.shape(labels), tf.constant(STAND_IN, labels.dtype))
 
 
 def check_crop_area(crop_area: tuple[float, float]) -> None:
@@ -142,7 +208,13 @@ def check_crop_area(crop_area: tuple[float, float]) -> None:
 
 
 def evaluation_dataset(
-    examples: Examples, labels: ArrayLike, *, image_size: int, batch_size: int
+    examples: Examples,
+    labels: ArrayLike,
+    *,
+    image_size: int,
+    batch_size: int,
+    shard: Shard = WHOLE,
+    pieces: int = 1,
 ) -> tf.data.Dataset:
     """Every image once, whole and in order.
 
@@ -151,6 +223,8 @@ def evaluation_dataset(
         labels: [N, L] of {1, 0, -1}.
         image_size: side of the network's input in pixels.
         batch_size: images per batch; the last batch holds the remainder.
+        shard: of one of several workers.
+        pieces: as for `training_dataset`.
 
     Returns:
         Dataset of batches as in `training_dataset`, with the box (0, 0, 1, 1) and no flip.
@@ -160,9 +234,9 @@ def evaluation_dataset(
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
     source = _Source(examples, labels, image_size)
-    dataset = tf.data.Dataset.range(len(examples))
-    dataset = dataset.map(source.whole_image, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    order = tf.range(len(examples), dtype=tf.int64)
+    dataset = _batches(order, source.whole_image, batch_size, shard, pieces)
+    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def first_broken_image(examples: Examples) -> tuple[str, str] | None:

@@ -6,8 +6,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.system.replicas import from_all_replicas
-from spml_tf.system.private_api import before_each_call, inside_compiled_function
+from spml_tf.system.private_api import (
+    before_each_call,
+    inside_compiled_function,
+    outside_strategy,
+)
+from spml_tf.system.replicas import once_a_process
 
 # Entries and rows of what one call of a compiled function may add; 8 bytes an entry.
 _PENDING_ENTRIES, _PENDING_ROWS = 2**20, 1024
@@ -16,7 +20,7 @@ _PENDING_ENTRIES, _PENDING_ROWS = 2**20, 1024
 class ScoreStore:
     """Labels and scores, 5 to 10 bytes an entry, in buffers that double when they are full.
 
-    Every replica of a `tf.distribute` strategy keeps the rows of all.
+    Under a `tf.distribute` strategy each process keeps the rows of its own replicas.
 
     Inside of a function compiled by XLA no variable can change its shape. There a batch goes into a
     variable of fixed shape, and what it holds moves into the buffers outside of the compiled
@@ -45,8 +49,7 @@ class ScoreStore:
         if inside_compiled_function():
             self._append_compiled(labels, scores)
         else:
-            # Each replica keeps all of it, and so the first one's copy is whole.
-            self._append(*from_all_replicas(labels, scores))
+            once_a_process(self._append, labels, scores)
 
     def contents(self) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         """Labels [N, L] int8 and scores [N, L] float32 of all rows; to be called eagerly."""
@@ -149,5 +152,5 @@ def _state(name: str, value: tf.Tensor) -> tf.Variable:
 
 
 def _variable(name: str, value: tf.Tensor) -> tf.Variable:
-    with tf.init_scope():
+    with tf.init_scope(), outside_strategy():
         return tf.Variable(value, shape=[None] * value.shape.rank, name=name, trainable=False)

@@ -2,11 +2,15 @@
 
 Verelst et al., "Spatial Consistency Loss for Training Multi-Label Classifiers from Single-Label
 Annotations" (WACV 2023).
+
+Under a `tf.distribute` strategy the mean of their values over replicas is that of the whole batch.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
+
+from spml_tf.system.replicas import mean_over_replicas
 
 
 def score_consistency(
@@ -95,7 +99,7 @@ def sparse_spatial_consistency(
     if weights is not None:
         distances *= _of_samples(weights)
     samples = tf.reduce_sum(tf.cast(tf.reduce_any(counts, axis=-1), maps.dtype))
-    return tf.math.divide_no_nan(tf.reduce_sum(distances) / num_classes, samples)
+    return mean_over_replicas(tf.reduce_sum(distances) / num_classes, samples)
 
 
 def _masked_l1(
@@ -106,7 +110,7 @@ def _masked_l1(
         distances *= weights
     distances = tf.reduce_mean(distances, axis=-1)
     counted = tf.cast(counts, distances.dtype)
-    return tf.math.divide_no_nan(tf.reduce_sum(distances * counted), tf.reduce_sum(counted))
+    return mean_over_replicas(tf.reduce_sum(distances * counted), tf.reduce_sum(counted))
 
 
 def _of_samples(weights: tf.Tensor | None) -> tf.Tensor | None:

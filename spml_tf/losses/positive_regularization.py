@@ -11,6 +11,7 @@ from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.losses.cross_entropy import known_binary_crossentropy, soft_cross_entropy
 from spml_tf.losses.label_loss import LabelLoss, mean_over_classes
 from spml_tf.losses.options import PositivesPerImageOptions
+from spml_tf.system.replicas import mean_of_batch
 
 # Initial estimates of ROLE: of observed positives, of observed negatives, bound of the others.
 ROLE_POSITIVE, ROLE_NEGATIVE, ROLE_UNKNOWN = 0.995, 0.005, 0.6
@@ -130,6 +131,7 @@ def _regularizer(
     scores: tf.Tensor, positives_per_image: float, weights: tf.Tensor | None
 ) -> tf.Tensor:
     """R of EPR, a scalar, or [B] where images have weights."""
-    predicted = tf.reduce_mean(tf.reduce_sum(scores, axis=-1))
+    images = tf.cast(tf.shape(scores)[0], scores.dtype)
+    predicted = mean_of_batch(tf.reduce_mean(tf.reduce_sum(scores, axis=-1)), images)
     value = tf.square((predicted - positives_per_image) / int(scores.shape[-1]))
     return value if weights is None else value * tf.reduce_mean(weights, axis=-1)

@@ -71,6 +71,14 @@ def inner_optimizer(
     return optimizer.optimizers[which]
 
 
+def optimizer_for(
+    optimizer: keras.optimizers.MultiOptimizer, variable: keras.Variable
+) -> keras.optimizers.Optimizer:
+    """The one of a MultiOptimizer's optimizers that will update a variable, before it is built."""
+    found: keras.optimizers.Optimizer = optimizer._optimizer_map(variable)
+    return found
+
+
 def inside_compiled_function() -> bool:
     """Whether a function with jit_compile=True is being traced, where some operations cannot be."""
     from tensorflow.python.ops import control_flow_util
@@ -91,6 +99,25 @@ def before_each_call(graph: Any, owner: Hashable, function: Callable[[], tf.Tens
             once in its own graph while it is being traced; returns a tensor.
     """
     graph._experimental_capture_side_input_by_ref(owner, function)
+
+
+class BuildsMetrics:
+    """For a `keras.Model` with a train_step of its own whose layers are built when it is made.
+
+    Under a strategy `fit` builds by a look at the first batch, which is then lost to training, and
+    for which batches of several devices must be of one size.
+    """
+
+    num_classes: int
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        model: Any = self
+        metrics = model._compile_metrics
+        if tf.distribute.has_strategy() or model._distribute_strategy is not None:
+            if metrics is not None and not metrics.built:
+                with model.distribute_strategy.scope():
+                    rows = tf.zeros([1, self.num_classes])
+                    metrics.build(rows, rows)
 
 
 @contextlib.contextmanager

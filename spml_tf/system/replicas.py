@@ -7,6 +7,7 @@ rows of its own images, those whose index is its number modulo the workers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,20 +43,29 @@ class Shard(NamedTuple):
         return rows[self.worker :: self.workers]
 
 
+# That of a process alone.
+WHOLE = Shard()
+
+
 def this_shard() -> Shard:
     """That of this process under the current strategy."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     if resolver is None or not resolver.task_type:
-        return Shard()
+        return WHOLE
     jobs = resolver.cluster_spec().as_dict()
     chiefs, workers = (len(jobs.get(job, ())) for job in ("chief", "worker"))
     if chiefs + workers <= 1:
-        return Shard()
+        return WHOLE
     first = chiefs if resolver.task_type == "worker" else 0
     return Shard(first + int(resolver.task_id), chiefs + workers)
 
 
-def replicas() -> int:
+def devices() -> int:
+    """Number of replicas of this process."""
+    return count() // this_shard().workers
+
+
+def count() -> int:
     """Number of replicas whose gradients are summed; 1 without a strategy."""
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
@@ -115,62 +125,68 @@ def sum_of_replicas(value: tf.Tensor) -> tf.Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
 
-def share_of_replica(count: tf.Tensor) -> tf.Tensor:
-    """What a replica's mean must be multiplied by, so that the mean over replicas is the batch's.
+def mean_over_replicas(total: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
+    """A sum divided by a count, such that the mean over replicas is that of the whole batch.
 
     Args:
-        count: () float, what the mean of this replica was divided by.
+        total: () float, of this replica, with gradient.
+        counted: () float, what it is a sum over.
 
     Returns:
-        () float, count / (sum of counts / replicas); 1 without a strategy, and 0 where the sum is.
+        () float, total / counted without a strategy; 0 where nothing is counted.
     """
-    context = _context()
-    if context is None:
-        return tf.ones_like(count)
-    return tf.math.divide_no_nan(count * replicas(), sum_of_replicas(count))
+    if _context() is None:
+        return tf.math.divide_no_nan(total, counted)
+    return tf.math.divide_no_nan(total * count(), sum_of_replicas(counted))
 
 
-def mean_of_batch(mean: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+def mean_of_batch(mean: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
     """The mean over the whole batch, with the gradient of this replica's.
 
     Args:
         mean: of this replica's images, which may be none.
-        count: () float, their number.
+        images: () float, their number.
 
     Returns:
         As `mean`, the same on every replica.
     """
     if _context() is None:
         return mean
-    own = tf.where(count > 0, mean, tf.zeros_like(mean))
-    whole = sum_of_replicas(own * count) / sum_of_replicas(count)
+    own = tf.where(images > 0, mean, tf.zeros_like(mean))
+    whole = sum_of_replicas(own * images) / sum_of_replicas(images)
     return whole + own - tf.stop_gradient(own)
 
 
 def sum_of_workers(values: NDArray[Any]) -> NDArray[Any]:
-    """The sum of an array over all workers; to be called by each of them, eagerly.
+    """The sum of an array over all workers; to be called by each of them, eagerly, in its scope.
 
     Args:
-        values: of one shape and dtype on all workers, int64 or float32.
+        values: of one shape and dtype on all workers: int64, float32 or float64.
 
     Returns:
         The sum; with one worker the array itself.
     """
-    strategy = tf.distribute.get_strategy()
     if this_shard().workers == 1:
         return values
-    local = len(strategy.extended.worker_devices)
+    strategy = tf.distribute.get_strategy()
+    summed = strategy.experimental_local_results(_adder(strategy)(tf.constant(values)))
+    return np.asarray(summed[0].numpy())
 
-    @tf.function(reduce_retracing=True)
+
+@functools.cache
+def _adder(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], Any]:
+    with strategy.scope():
+        local = devices()
+
+    def one(value: tf.Tensor) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        first = context.replica_id_in_sync_group % local == 0  # each process counts once
+        value = tf.where(first, value, tf.zeros_like(value))
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+    @tf.function(autograph=False)
     def summed(value: tf.Tensor) -> Any:
-        def one(value: tf.Tensor) -> tf.Tensor:
-            context = tf.distribute.get_replica_context()
-            first = context.replica_id_in_sync_group % local == 0
-            value = tf.where(first, value, tf.zeros_like(value))
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
         return strategy.run(one, args=(value,))
 
-    found: NDArray[Any]
-    found = strategy.experimental_local_results(summed(tf.constant(values)))[0].numpy()
-    return np.asarray(found)
+    found: Callable[[tf.Tensor], Any] = summed
+    return found

@@ -10,8 +10,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.banks import ema_bank
-from spml_tf.system.replicas import from_all_replicas
+from spml_tf.system.replicas import once_a_process
 from spml_tf.labels import EXPECTED, UNKNOWN
+from spml_tf.system.private_api import outside_strategy
 from spml_tf.losses import role_estimates
 from spml_tf.training import selection
 from spml_tf.training.options import Budget
@@ -42,7 +43,7 @@ class LabelStore(keras.layers.Layer):
         self.built = True
 
     def _weight(self, dtype: str, value: int, name: str) -> keras.Variable:
-        return self.add_weight(
+        with outside_strategy(): return self.add_weight(
             shape=(self.num_images, self.num_classes), dtype=dtype, name=name, trainable=False,
             initializer=keras.initializers.Constant(value), autocast=False,
         )  # fmt: skip
@@ -65,8 +66,7 @@ class LabelStore(keras.layers.Layer):
 
     def write(self, index: tf.Tensor, codes: tf.Tensor) -> None:
         """Stores int8 codes [B, L] in the rows index [B]."""
-        every_index, every_code = from_all_replicas(index, codes)
-        self.codes.value.scatter_update(tf.IndexedSlices(every_code, every_index))
+        once_a_process(lambda i, c: self.codes.value.scatter_update(tf.IndexedSlices(c, i)), index, codes)
 
     def select(self, scores: ema_bank.EMABank, positives_per_image: float, budget: Budget) -> None:
         """Marks the expected positives anew (zhat of eq. 5).
@@ -125,7 +125,7 @@ class LabelEstimates(keras.layers.Layer):
     def __init__(self, num_images: int, num_classes: int, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_images, self.num_classes, self.seed = num_images, num_classes, seed
-        self.values = self.add_weight(
+        with outside_strategy(): self.values = self.add_weight(
             shape=(num_images, num_classes), name="values", autocast=False
         )
         self.built = True

@@ -21,17 +21,18 @@ from spml_tf.labels import POSITIVE
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.scores import scores_network
 from spml_tf.system.options import plain
-from spml_tf.system.private_api import loss_tracker
-from spml_tf.training import batches, keras_checks
+from spml_tf.system import replicas
+from spml_tf.system.private_api import BuildsMetrics, loss_tracker
+from spml_tf.training import batches, keras_checks, optimizers
 from spml_tf.training.epoch_start import with_epoch_start
 from spml_tf.training.label_store import LabelEstimates, LabelStore
 from spml_tf.training.options import ModelOptions
 from spml_tf.training.parts import Facts, Part, Step, Term, recipe_of
-from spml_tf.training.terms import LabelTerm, replicas
+from spml_tf.training.terms import LabelTerm
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class SPMLModel(keras.Model, ModelOptions):
+class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     """Trains a network of CAM logits from single positive or any partial labels.
 
     Batches are `(x, y)` or `(x, y, sample_weight)`. `x` is a dict of "image" [B, S, S, 3] (0..255,
@@ -91,6 +92,10 @@ class SPMLModel(keras.Model, ModelOptions):
             raise ValueError(f"num_images must be a whole number from 1. Received: {num_images!r}")
         self.take_options(own)
         self.network, self.num_images, self.method = network, num_images, method
+        self.shard = replicas.this_shard()
+        rows = self.shard.rows(num_images)
+        if not rows:
+            raise ValueError(f"num_images={num_images}: fewer than the {self.shard.workers} workers")
         self.num_classes = network.output_shape[-1]
         self.positives_per_image, self.part_options = positives_per_image, options
         self._backbone = BackboneSwitch(network, self.freeze_batch_norm)
@@ -98,8 +103,8 @@ class SPMLModel(keras.Model, ModelOptions):
         self.recipe = recipe_of(method, options, positives_per_image)
         self.ema_scores = None
         if self.keep_scores or any(part.needs_scores for part in self.recipe.parts):
-            self.ema_scores = ema_bank.score_bank(num_images, self.num_classes, **bank)
-        facts = Facts(num_images, self.num_classes, network.output_shape[1], bank)
+            self.ema_scores = ema_bank.score_bank(rows, self.num_classes, **bank)
+        facts = Facts(rows, self.num_classes, network.output_shape[1], bank)
         for part in self.recipe.parts:
             if part.in_use:
                 raise ValueError(
@@ -177,6 +182,9 @@ class SPMLModel(keras.Model, ModelOptions):
             given["jit_compile"] = False
         elif given["jit_compile"]:
             keras_checks.check_jit(self)
+        if given.get("optimizer") is not None:
+            own = [weight for part in self.parts for weight in part.trainable_variables]
+            given["optimizer"] = optimizers.with_tables(given["optimizer"], own)
         super().compile(**given)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -209,37 +217,43 @@ class SPMLModel(keras.Model, ModelOptions):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         image = x["image"] if isinstance(x, Mapping) else x
         logits = _pooled(self.network(image, training=False))
+        y, logits, sample_weight = batches.without_stand_ins(y, logits, sample_weight)
         labels = tf.cast(y, tf.int8)
         weight = batches.label_weights(sample_weight, None, labels)
-        values = {term: term.evaluate(labels, logits, weight) for term in self.terms}
-        values = {term: value for term, value in values.items() if value is not None}
+        found = {term: term.evaluate(labels, logits, weight) for term in self.terms}
+        present = {term: value for term, value in found.items() if value is not None}
+        values, size = self._of_whole_batch(present, tf.shape(y)[0])
         loss = _total([self._weighed(*pair) for pair in values.items()], self.losses)
-        self._track(tf.shape(y)[0], loss, values)
+        self._track(size, loss, values)
         return self._results(x, _positives(y), tf.sigmoid(logits), sample_weight)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        image, box, flip, index = batches.unpack(x)
+        image, *row = batches.unpack(x)
+        every_y = y
+        y, sample_weight, box, flip, index = batches.without_stand_ins(y, sample_weight, *row)
+        index = self._row(index)
         labels = tf.cast(y, tf.int8)
         weight = batches.label_weights(sample_weight, self._class_weight, labels)
         average, visited = self._averages(index)  # t-1: read before this step writes
         with tf.GradientTape() as tape:
             logits = self.network(image, training=True)
+            _, logits = batches.without_stand_ins(every_y, logits)
             step = Step(
                 index, box, flip, self.epoch.value, weight, labels, _pooled(logits),
                 tf.sigmoid(logits), average, visited,
             )  # fmt: skip
             for rule in self.rules:
                 step = step._replace(labels=rule.mark(step))
-            values = {term: term.compute(step) for term in self.terms}
+            found = {term: term.compute(step) for term in self.terms}
+            values, size = self._of_whole_batch(found, tf.shape(y)[0])
             loss = _total([self._weighed(*pair) for pair in values.items()], self.losses)  # eq. 8
             # Gradients are summed over replicas.
-            scaled = self.optimizer.scale_loss(loss / replicas())
-        self._track(tf.shape(y)[0], loss, values)
+            scaled = self.optimizer.scale_loss(loss / replicas.count())
+        self._track(size, loss, values)
         variables = self.trainable_variables
-        gradients = tape.gradient(scaled, variables)  # that of ROLE's estimates is sparse
-        dense = [None if x is None else tf.convert_to_tensor(x) for x in gradients]
-        self.optimizer.apply(dense, variables)
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply(optimizers.dense(gradients, variables), variables)
         if self.ema_scores is not None:
             self.ema_scores.write(index, step.scores)  # eq. 4
             average, _ = self._averages(index)
@@ -252,7 +266,41 @@ class SPMLModel(keras.Model, ModelOptions):
 
     def _results(self, x: Any, y: Any, scores: tf.Tensor, sample_weight: Any) -> dict[str, Any]:
         results: dict[str, Any] = self.compute_metrics(x, y, scores, sample_weight)
+        if self.shard.workers > 1:  # Keras takes the mean over their first axis
+            results = {name: tf.reshape(value, [1]) for name, value in results.items()}
         return results
+
+    def _row(self, index: tf.Tensor) -> tf.Tensor:
+        """The rows [B] of images in the tables of this process."""
+        worker, workers = self.shard
+        if workers == 1:
+            return index
+        own = tf.debugging.assert_equal(
+            index % workers, tf.constant(worker, index.dtype),
+            f"worker {worker} of {workers} trains the images whose index modulo {workers} is "
+            f"{worker}; fit deals datasets out like this, spml_tf.own_images does it by itself",
+        )  # fmt: skip
+        with tf.control_dependencies([own] if own is not None else []):
+            return index // workers
+
+    def _of_whole_batch(
+        self, values: Mapping[Term, tf.Tensor], size: tf.Tensor
+    ) -> tuple[dict[Term, tf.Tensor], tf.Tensor]:
+        """Values of this replica such that their mean over replicas is that of the whole batch.
+
+        Also the images of the whole batch a replica. A replica may have more of them than another,
+        or none.
+        """
+        if replicas.count() == 1:
+            return dict(values), size
+        images = tf.cast(size, tf.float32)
+        whole = replicas.sum_of_replicas(images) / replicas.count()
+        share = tf.math.divide_no_nan(images, whole)
+        found = {}
+        for term, value in values.items():
+            value = tf.where(images > 0, value, tf.zeros_like(value))
+            found[term] = value if term.of_whole_batch else value * share
+        return found, whole
 
     def _averages(self, index: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor | None]:
         return (None, None) if self.ema_scores is None else self.ema_scores.read(index)
@@ -281,7 +329,16 @@ class SPMLModel(keras.Model, ModelOptions):
         given["callbacks"] = with_epoch_start(given.get("callbacks"))
         if isinstance(given.get("x"), tf.data.Dataset):
             given.setdefault("shuffle", False)  # Keras would warn that it does not
+        for name in ("x", "validation_data"):
+            given[name] = self._dealt(given.get(name))
         return super().fit(**given)
+
+    def _dealt(self, data: Any) -> Any:
+        """A dataset, dealt out to the replicas of the model's strategy; anything else as it is."""
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync > 1 and isinstance(data, tf.data.Dataset):
+            return batches.dealt(data, strategy)
+        return data
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, without the terms that need training images.
@@ -293,8 +350,10 @@ class SPMLModel(keras.Model, ModelOptions):
         given = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
         if "kwargs" not in given:  # else `fit` calls, which has looked at them
             keras_checks.check_evaluated(self, given)
+        given["x"] = self._dealt(given.get("x"))
+        given.update(given.pop("kwargs", {}))
         with self._without_training_images():
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(**given)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.test_on_batch`, as `evaluate`."""
@@ -346,13 +405,14 @@ class SPMLModel(keras.Model, ModelOptions):
 
         `fit` calls it; a training loop of your own calls it at the start of each epoch.
         """
-        self.epoch.assign(epoch)
-        if not self.optimizer.built:
-            self._set_backbone_trainable(True)  # so that the optimizer knows every variable
-            self.optimizer.build(self.trainable_variables)
-        self._set_backbone_trainable(epoch > self.warmup_epochs)
-        for part in self.parts:
-            part.on_epoch(self, epoch)
+        with self.distribute_strategy.scope():
+            self.epoch.assign(epoch)
+            if not self.optimizer.built:
+                self._set_backbone_trainable(True)  # so that the optimizer knows every variable
+                self.optimizer.build(self.trainable_variables)
+            self._set_backbone_trainable(epoch > self.warmup_epochs)
+            for part in self.parts:
+                part.on_epoch(self, epoch)
 
     def _set_backbone_trainable(self, trainable: bool) -> None:
         if self._backbone.turn(trainable) and self.train_function is not None:
@@ -365,15 +425,17 @@ class SPMLModel(keras.Model, ModelOptions):
         first epoch, and ROLE's estimates start as if no label were known.
         """
         for part in self.parts:
-            part.start(labels)
+            part.start(self.shard.own(labels))
 
     def marked_labels(self, observed: NDArray[np.int8]) -> NDArray[np.int8]:
         """The training labels with the marks that stay, [N, L] int8 in {1, 0, -1, 2}.
 
+        Of several workers each returns those of its own images, `shard.own` of all.
+
         Args:
             observed: [N, L] int8 in {1, 0, -1}, the training labels.
         """
-        return observed if self.labels is None else self.labels.numpy()
+        return self.shard.own(observed) if self.labels is None else self.labels.numpy()
 
     def load_banks(self, path: str) -> None:
         """Starts the banks from those of an earlier run on the same images.

@@ -7,8 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from spml_tf.system.private_api import built_variables, inner_optimizer
+from spml_tf.system import replicas
+from spml_tf.system.private_api import (
+    built_variables,
+    inner_optimizer,
+    optimizer_for,
+    outside_strategy,
+)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -18,7 +25,23 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
     Keras' own class wants a gradient for every variable it was built on; while the backbone is
     frozen only the head has gradients. An optimizer whose variables are all frozen does not step,
     so its learning-rate schedule begins when they thaw.
+
+    Under a `tf.distribute` strategy tables that a process keeps once, such as ROLE's estimates, are
+    updated once a process, with the gradients of all its replicas. Their optimizer must have been
+    made by `outside_strategy`.
     """
+
+    def build(self, var_list: Sequence[Any]) -> None:
+        """Creates what the optimizers remember of variables."""
+        if self.built:
+            return
+        tables: dict[keras.optimizers.Optimizer, list[Any]] = {}
+        for variable in filter(kept_once, var_list):
+            tables.setdefault(optimizer_for(self, variable), []).append(variable)
+        with outside_strategy():
+            for optimizer, own in tables.items():
+                optimizer.build(own)
+        super().build(var_list)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """Applies gradients to those of the variables it was built on that are passed.
@@ -37,7 +60,11 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         for grad, variable in zip(grads, variables, strict=True):
             groups.setdefault(inner_optimizer(self, variable), []).append((grad, variable))
         for optimizer, pairs in groups.items():
-            optimizer.apply(*(list(part) for part in zip(*pairs, strict=True)))
+            given, changed = (list(part) for part in zip(*pairs, strict=True))
+            if kept_once(changed[0]):
+                _apply_once(optimizer, given, changed)
+            else:
+                optimizer.apply(given, changed)
         self.iterations.assign_add(1)
 
     def save_own_variables(self, store: Any) -> None:
@@ -47,6 +74,59 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
     def load_own_variables(self, store: Any) -> None:
         """Reads what `save_own_variables` wrote."""
         self.iterations.assign(store["0"])
+
+
+def kept_once(variable: Any) -> bool:
+    """Whether a variable is a process' own under a strategy, instead of every replica's."""
+    strategy = tf.distribute.has_strategy()
+    return strategy and not isinstance(variable.value, tf.distribute.DistributedValues)
+
+
+def dense(gradients: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
+    """Gradients as optimizers take them; those of a process' own tables stay sparse."""
+    return [
+        grad if grad is None or kept_once(variable) else tf.convert_to_tensor(grad)
+        for grad, variable in zip(gradients, variables, strict=True)
+    ]
+
+
+def _apply_once(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[Any], variables: Sequence[Any]
+) -> None:
+    """One update of tables with the gradients, `tf.IndexedSlices`, of all replicas of a process."""
+
+    def update(*slices: tf.Tensor) -> None:
+        pairs = zip(slices[::2], slices[1::2], variables, strict=True)
+        whole = [
+            tf.convert_to_tensor(
+                tf.IndexedSlices(rows, index, tf.constant(tuple(variable.shape), index.dtype))
+            )
+            for rows, index, variable in pairs
+        ]
+        optimizer.apply(whole, list(variables))
+
+    replicas.once_a_process(update, *(part for x in gradients for part in (x.values, x.indices)))
+
+
+def with_tables(optimizer: Any, tables: Sequence[keras.Variable]) -> Any:
+    """An optimizer that can train a process' own tables too.
+
+    Args:
+        optimizer: as `keras.Model.compile` takes it.
+        tables: variables of parts.
+
+    Returns:
+        The same, or under a strategy one that updates the tables with a copy of it.
+    """
+    own = [variable for variable in tables if kept_once(variable)]
+    if not own or isinstance(optimizer, GroupedOptimizer):
+        return optimizer
+    optimizer = keras.optimizers.get(optimizer)
+    with outside_strategy():
+        copy = type(optimizer).from_config(optimizer.get_config())
+    groups = keras.optimizers.OptimizerMap(optimizer)
+    groups["|".join(re.escape(variable.path) for variable in own)] = copy
+    return GroupedOptimizer(groups)
 
 
 def head_and_backbone(

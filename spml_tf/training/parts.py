@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.system.replicas import from_all_replicas
+from spml_tf.system.replicas import once_a_process
 from spml_tf.system.options import Options
 from spml_tf.training import methods
 from spml_tf.training.options import TermOptions
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 class Step(NamedTuple):
     """One training batch of B images and L classes, all that a part may see.
 
+    Under a `tf.distribute` strategy it is the part of the batch that a replica has, B may be 0, and
+    N the number of images whose rows this process keeps.
+
     Attributes:
-        index: [B] int64, the images' numbers in [0, N).
+        index: [B] int64, the images' rows in [0, N).
         box: [B, 4] float32, (y1, x1, y2, x2) of the crops in [0, 1] of the whole images.
         flip: [B] bool, crops that are mirrored.
         epoch: () int64, counted from 1.
@@ -62,7 +65,7 @@ class Facts(NamedTuple):
     """What a part may build its weights from.
 
     Attributes:
-        num_images: N.
+        num_images: N, of several workers the images whose rows this one keeps.
         num_classes: L.
         grid: G, cells per side of the network's maps.
         bank: momentum, storage and seed, as `banks.ema_bank.EMABank` takes them.
@@ -125,8 +128,7 @@ class Part(keras.layers.Layer, Options):
 
         Under a `tf.distribute` strategy every replica writes the rows of all.
         """
-        every_index, every_row = from_all_replicas(index, tf.cast(rows, state.dtype))
-        state.value.scatter_update(tf.IndexedSlices(every_row, every_index))
+        once_a_process(lambda i, r: state.value.scatter_update(tf.IndexedSlices(r, i)), index, tf.cast(rows, state.dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.options()}
@@ -158,10 +160,15 @@ class Term(Part, TermOptions):
         reported_as: its value stands in logs and in history.csv as this and "_loss".
         trains_labels: whether it trains the scores from the labels, so that a method can be made
             of it alone.
+        of_whole_batch: under a `tf.distribute` strategy, False: `compute` returns a mean over the
+            images of its replica, which the model weighs by their number; True: what it returns has
+            the value of the whole batch as its mean over replicas
+            (`spml_tf.system.replicas.mean_over_replicas`).
     """
 
     reported_as: ClassVar[str] = ""
     trains_labels: ClassVar[bool] = False
+    of_whole_batch: ClassVar[bool] = False
 
     def compute(self, step: Step) -> tf.Tensor:
         """The value of the term for a batch, scalar float32, before `weight`."""

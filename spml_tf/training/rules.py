@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, UNKNOWN
+from spml_tf.system import replicas
 from spml_tf.training.label_store import LabelStore
 from spml_tf.training.options import (
     Budget,
@@ -105,7 +106,8 @@ class LargeLoss(Rule, LargeLossOptions):
 
     Kim et al., "Large Loss Matters in Weakly Supervised Multi-Label Classification" (CVPR 2022).
     At epoch t, k = ceil(B L (t-1) rate / 100) of them where the share grows, else
-    ceil(B L rate / 100) from the second epoch on. Ties with the k-th are marked too.
+    ceil(B L rate / 100) from the second epoch on. Ties with the k-th are marked too. Under a
+    `tf.distribute` strategy the batch is that of all replicas.
 
     Args:
         rate: percent of the batch's labels, an epoch where the share grows.
@@ -158,13 +160,15 @@ class LargeLoss(Rule, LargeLossOptions):
         unknown = labels == UNKNOWN
         # The loss of a negative, log(1 + e^x), is largest where the logit is.
         losses = tf.where(unknown, logits, tf.constant(-math.inf, logits.dtype))
+        every_loss = replicas.from_all_replicas(losses)[0]
         epochs = tf.cast(epoch - 1, tf.float64)
         share = epochs if self.growing else tf.minimum(epochs, 1.0)
-        wanted = tf.cast(tf.size(labels), tf.float64) * share * self.rate / 100
+        wanted = tf.cast(tf.size(every_loss), tf.float64) * share * self.rate / 100
         # A product that is whole must not become the next number through rounding.
         count = tf.cast(tf.math.ceil(wanted - 1e-9), tf.int32)
-        count = tf.minimum(count, tf.reduce_sum(tf.cast(unknown, tf.int32)))
-        ranked = tf.sort(tf.reshape(losses, [-1]), direction="DESCENDING")
+        candidates = tf.cast(every_loss > -math.inf, tf.int32)
+        count = tf.minimum(count, tf.reduce_sum(candidates))
+        ranked = tf.sort(tf.reshape(every_loss, [-1]), direction="DESCENDING")
         smallest = tf.gather(ranked, tf.maximum(count - 1, 0))
         marked = unknown & (losses >= smallest) & (count > 0)
         return tf.where(marked, tf.constant(EXPECTED, labels.dtype), labels)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spml_tf import losses
 from spml_tf.banks.heatmap_bank import HeatmapBank, heatmap_bank
+from spml_tf.system import replicas
 from spml_tf.training.label_store import LabelEstimates
 from spml_tf.training.options import (
     ConsistencyOptions,
@@ -18,11 +19,6 @@ from spml_tf.training.options import (
     SpatialConsistencyOptions,
 )
 from spml_tf.training.parts import Facts, Step, Term
-
-
-def replicas() -> int:
-    """Number of replicas whose gradients are summed; 1 without a `tf.distribute` strategy."""
-    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -68,7 +64,7 @@ class LabelTerm(Term):
     def value(self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
         """The loss of a batch, scalar float32; arguments as for `evaluate`."""
         # A Keras loss has divided its mean by the number of replicas.
-        return self.loss(labels, logits, sample_weight=weight) * replicas()
+        return self.loss(labels, logits, sample_weight=weight) * replicas.count()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}
@@ -115,7 +111,7 @@ class Role(RoleOptions, Term):
         loss = losses.ExpectedPositiveRegularization(
             from_logits=True, positives_per_image=self.positives_per_image
         )
-        return loss(labels, logits, sample_weight=weight) * replicas()
+        return loss(labels, logits, sample_weight=weight) * replicas.count()
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -129,6 +125,7 @@ class ScoreConsistency(ConsistencyOptions, Term):
     """
 
     reported_as: ClassVar[str] = "consistency"
+    of_whole_batch: ClassVar[bool] = True
     needs_scores = True
 
     def compute(self, step: Step) -> tf.Tensor:
@@ -154,6 +151,7 @@ class SpatialConsistency(SpatialConsistencyOptions, Term):
     """
 
     reported_as: ClassVar[str] = "consistency"
+    of_whole_batch: ClassVar[bool] = True
 
     # Others set an attribute; here it follows from an option, and nobody sets it.
     @property
