@@ -23,7 +23,7 @@ Block = tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int8]]
 Total = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 # Unsigned keys of the labels of a block, and which of the labels count.
 _Keyed = tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.bool_]]
-# Labels of a block: what is made on the way takes about 32 bytes of each.
+# Labels of a block: what is made on the way takes less than 60 bytes of each.
 _BLOCK = 2**20
 _BYTES = 256
 _SCORES = ("uint8", "float16", "float32", "float64")
@@ -239,20 +239,20 @@ def thresholds(
 
     lowest, wanted, ties = _lowest_keys(by_score, num_bytes, wanted, total)
     end = np.where(wanted > 0, places, 0)
-    split = wanted < ties
-    if (split & (wanted > 0)).any():
+    split = (wanted > 0) & (wanted < ties)
+    if split.any():
 
         def by_place() -> Iterator[_Keyed]:
             for images, scores, labels in blocks():
                 keys = _keys(scores)
                 tied = (keys == lowest.astype(keys.dtype)) & split
-                # The first place has the highest key.
                 place = _places(images, shape[1], groups)
+                # The first place has the highest key.
                 yield (places - 1 - place).astype(np.uint64), candidates(labels) & tied
 
         num_bytes = (places.bit_length() + 7) // 8
         first, _, _ = _lowest_keys(by_place, num_bytes, wanted * split, total)
-        end = np.where(split & (wanted > 0), places - first.astype(np.int64), end)
+        end = np.where(split, places - first.astype(np.int64), end)
     return Thresholds(lowest, end)
 
 
