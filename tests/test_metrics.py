@@ -41,6 +41,22 @@ def test_equals_scikit_learn_ties_included(images, classes, levels, seed):
             assert np.isnan(found[column])
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 4), st.integers(0, 9999))
+def test_the_order_of_images_and_the_other_classes_do_not_matter(images, classes, seed):
+    """Not even to the last bit, with many ties."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((images, classes)) < 0.3).astype(int)
+    scores = rng.integers(0, 20, (images, classes)) / 20
+    expected = average_precision.average_precision(labels, scores)
+    order = rng.permutation(images)
+    found = [
+        average_precision.average_precision(labels[order, x : x + 1], scores[order, x : x + 1])[0]
+        for x in range(classes)
+    ]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_classes_without_positives():
     labels, scores = np.array([[1, 0], [0, 0]]), np.array([[0.9, 0.5], [0.1, 0.5]])
     assert average_precision.mean_average_precision(labels, scores) == 1.0

@@ -108,6 +108,8 @@ def test_bad_arguments_are_named():
             selection.expected_positives(SCORES, LABELS, 1.0, shares)
     with pytest.raises(ValueError, match="must have one shape"):
         selection.expected_positives(SCORES[:3], LABELS, 1.0)
+    with pytest.raises(ValueError, match="1 scores are NaN"):
+        selection.expected_positives(np.where(SCORES == 0.7, np.nan, SCORES), LABELS, 1.0)
 
 
 def test_only_a_store_made_to_select_selects():

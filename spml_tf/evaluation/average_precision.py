@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,6 +11,10 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.evaluation.score_store import ScoreStore
+from spml_tf.system.replicas import Shard
+
+# Scores of all workers together at a time, of as many classes as that are.
+_SHARED = 2_000_000
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
@@ -43,9 +48,60 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float6
     threshold = np.where(last_of_tie, ranks, len(labels) + 1)
     threshold = np.minimum.accumulate(threshold[::-1], axis=0)[::-1]
     true_positives = np.take_along_axis(np.cumsum(positive, axis=0), threshold - 1, axis=0)
-    gained = np.sum(positive * (true_positives / threshold), axis=0)
+    # One after the other, so that the order of equal scores does not matter, not even to rounding.
+    gained = np.cumsum(positive * (true_positives / threshold), axis=0)[-1]
     with np.errstate(invalid="ignore"):
         precisions: NDArray[np.float64] = gained / positive.sum(axis=0)
+    return precisions
+
+
+def average_precision_of_workers(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    shard: Shard,
+    total: Callable[[NDArray[Any]], NDArray[Any]],
+) -> NDArray[np.float64]:
+    """`average_precision` over the images of all workers, each of which holds only its own.
+
+    A few classes at a time every worker gets the labels and scores of all; to be called by each.
+
+    Args:
+        labels: [n, L], those of this worker; n may be 0 and differ.
+        scores: [n, L] float, of one type on all workers.
+        shard: which of the workers this is.
+        total: sums an array over the workers, which all call it equally often and in one order; of
+            int64 and, for float16 and float32 scores, of float32, otherwise of the scores' type.
+
+    Returns:
+        [L] float64, the same for all workers: to the last bit what `average_precision` gives for
+        the rows of all.
+
+    Raises:
+        ValueError: for shapes that differ or, on all workers, scores of one that are not finite.
+
+    Examples:
+        >>> labels, scores = [[0], [1], [0]], [[0.9], [0.8], [0.1]]
+        >>> average_precision_of_workers(labels, scores, Shard(), lambda own: own).tolist()
+        [0.5]
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if labels.shape != scores.shape or labels.ndim != 2:
+        raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be one [n, L]")
+    counts = np.zeros(shard.workers, np.int64)
+    counts[shard.worker] = len(labels)
+    counts = total(counts)
+    first, num_images = int(counts[: shard.worker].sum()), int(counts.sum())
+    own = slice(first, first + len(labels))
+    precisions = np.full(labels.shape[1], np.nan)
+    width = max(_SHARED // max(num_images, 1), 1)
+    for column in range(0, labels.shape[1], width):
+        block = slice(column, column + width)
+        # A number and zeros add up to the number. Labels travel with the scores, as 1 or 0.
+        shape = (2, num_images, labels[:, block].shape[1])
+        both = np.zeros(shape, np.result_type(scores.dtype, np.float32))
+        both[0, own], both[1, own] = labels[:, block] == 1, scores[:, block]
+        positive, whole = total(both)
+        precisions[block] = average_precision(positive, whole)
     return precisions
 
 

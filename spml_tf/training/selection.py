@@ -1,6 +1,15 @@
-"""Which images are expected to hold a class nobody annotated: eq. 3 and the choice by score."""
+"""Which images are expected to hold a class nobody annotated: eq. 3 and the choice by score.
+
+The choice is made in blocks of rows, which are read several times: first every class's threshold is
+found, then each block is compared with it. Nothing of the size of all labels is made on the way.
+Several workers that each hold some of the images find the thresholds of all by exchanging sums of
+small arrays.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +17,20 @@ from numpy.typing import NDArray
 from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
 from spml_tf.training.options import Budget, check_budget
 
-# Classes ranked at a time.
-_COLUMNS = 64
+# Some images: their numbers [n] int64, their scores [n, L] as stored, their labels [n, L] int8.
+Block = tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int8]]
+# The sum of an array over all workers.
+Total = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+# Unsigned keys of the labels of a block, and which of the labels count.
+_Keyed = tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.bool_]]
+# Labels of a block: what is made on the way takes less than 60 bytes of each.
+_BLOCK = 2**20
+_BYTES = 256
+_SCORES = ("uint8", "float16", "float32", "float64")
+
+
+def _of_one_worker(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    return values
 
 
 def class_budgets(labels: NDArray[np.int8], positives_per_image: float) -> NDArray[np.float64]:
@@ -30,14 +51,19 @@ def class_budgets(labels: NDArray[np.int8], positives_per_image: float) -> NDArr
         >>> class_budgets(labels, 1.5).tolist()  # 1.5 * 4 = 6 positives, 2/3 and 1/3 of them
         [4.0, 2.0]
     """
-    annotated = np.sum(labels == POSITIVE, axis=0, dtype=np.float64)
-    budgets: NDArray[np.float64]
-    budgets = positives_per_image * len(labels) * annotated / max(annotated.sum(), 1.0)
-    return budgets
+    return _budgets((labels == POSITIVE).sum(axis=0), len(labels), positives_per_image)
+
+
+def _budgets(
+    annotated: NDArray[np.int64], num_images: int, positives_per_image: float
+) -> NDArray[np.float64]:
+    """`class_budgets` from the annotated positives of each class, [L]."""
+    whole = positives_per_image * num_images * annotated.astype(np.float64)
+    return whole / max(float(annotated.sum()), 1.0)
 
 
 def expected_positives(
-    scores: NDArray[np.floating],
+    scores: NDArray[Any],
     labels: NDArray[np.int8],
     positives_per_image: float,
     budget: Budget = "all",
@@ -48,7 +74,7 @@ def expected_positives(
     enter the ranking. Ties are broken by image index, p_i is rounded and clipped.
 
     Args:
-        scores: [N, L] float, the score bank s.
+        scores: [N, L] uint8 or float, the score bank s.
         labels: [N, L] int8 in {1, 0, -1} (2 counts as unknown).
         positives_per_image: K of eq. 3 over these N images.
         budget: "all", the paper's: the annotated positives are ranked along with the others and
@@ -63,7 +89,7 @@ def expected_positives(
         [N, L] bool, True only where the label is unknown.
 
     Raises:
-        ValueError: for an unknown budget or shapes that differ.
+        ValueError: for an unknown budget, shapes that differ, or scores that are NaN.
 
     Examples:
         >>> labels = np.array([[1, -1], [-1, -1], [-1, 1], [-1, -1]])
@@ -73,51 +99,243 @@ def expected_positives(
         >>> expected_positives(scores, labels, 1.0, [0.75, 0.25]).astype(int).tolist()  # 3 and 1
         [[0, 0], [1, 0], [1, 0], [0, 0]]
     """
-    check_budget("budget", budget, labels.shape[1])
     if scores.shape != labels.shape:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
-    rule = budget if isinstance(budget, str) else "shares"
-    if rule == "global":
-        return _highest_of_all(scores, labels, positives_per_image)
-    if rule == "shares":
-        counts = np.asarray(budget, np.float64) * len(labels)
-    else:
-        counts = class_budgets(labels, positives_per_image)
+
+    def blocks() -> Iterator[Block]:
+        return row_blocks(scores, labels)
+
+    found = thresholds(blocks, labels.shape, positives_per_image, budget)
     selected = np.zeros(labels.shape, dtype=bool)
-    # ImageNet's arrays take gigabytes: nothing of their size is made on the way, and columns are
-    # copied together, since to read one takes as long as to read the whole lines of its entries.
-    for first in range(0, labels.shape[1], _COLUMNS):
-        block = slice(first, first + _COLUMNS)
-        own, own_scores = (np.ascontiguousarray(x[:, block].T) for x in (labels, scores))
-        for column, (label, score) in enumerate(zip(own, own_scores, strict=True), first):
-            rows = _highest(score, label, counts[column], among_annotated=rule == "all")
-            selected[rows, column] = True
+    for images, *block in blocks():
+        selected[images] = found.chosen(images, *block)
     return selected
 
 
-def _highest(
-    scores: NDArray[np.floating], labels: NDArray[np.int8], count: float, among_annotated: bool
-) -> NDArray[np.intp]:
-    """Images of a class's expected positives; scores and labels [N] of the class."""
-    positive, unknown = labels == POSITIVE, (labels == UNKNOWN) | (labels == EXPECTED)
-    if not among_annotated:
-        count -= positive.sum()
-    candidates = np.flatnonzero(unknown | positive if among_annotated else unknown)
-    order = np.argsort(-scores[candidates].astype(np.float32), kind="stable")
-    chosen = candidates[order[: int(max(np.rint(count), 0))]]
-    expected: NDArray[np.intp] = chosen[unknown[chosen]]
-    return expected
+def row_blocks(
+    scores: NDArray[Any],
+    labels: NDArray[np.int8],
+    visited: NDArray[np.bool_] | None = None,
+    worker: int = 0,
+    workers: int = 1,
+) -> Iterator[Block]:
+    """A worker's rows in blocks small enough for `thresholds`.
+
+    Args:
+        scores: [n, L] uint8 or float, rows of the images whose number modulo `workers` is `worker`.
+        labels: [n, L] int8 in {1, 0, -1, 2}, of the same images.
+        visited: [n] bool, images that take part; None means all.
+        worker: number of the worker, in [0, workers).
+        workers: how many there are.
+
+    Yields:
+        (images, scores, labels) of the next images that take part: their numbers among those of all
+        workers, int64 [b] in ascending order, and their rows. Row r is image r * workers + worker.
+
+    Examples:
+        >>> scores, labels = np.array([[0.9], [0.8], [0.3]]), np.array([[1], [-1], [-1]])
+        >>> blocks = row_blocks(scores, labels, np.array([True, False, True]), 1, workers=2)
+        >>> [(images.tolist(), x.tolist()) for images, x, _ in blocks]
+        [([1, 5], [[0.9], [0.3]])]
+    """
+    size = max(_BLOCK // max(labels.shape[1], 1), 1)
+    for first in range(0, len(labels), size):
+        rows: Any = slice(first, first + size)
+        numbers = np.arange(first, min(first + size, len(labels)), dtype=np.int64)
+        if visited is not None and not visited[rows].all():
+            rows = numbers = numbers[visited[rows]]
+        yield numbers * workers + worker, scores[rows], labels[rows]
 
 
-def _highest_of_all(
-    scores: NDArray[np.floating], labels: NDArray[np.int8], positives_per_image: float
-) -> NDArray[np.bool_]:
-    """The budget "global"."""
-    unknown = (labels == UNKNOWN) | (labels == EXPECTED)
-    missing = positives_per_image * len(labels) - np.sum(labels == POSITIVE)
-    count = int(np.clip(np.rint(missing), 0, unknown.sum()))
-    # Image by image, so that ties go to the first image.
-    order = np.argsort(-np.where(unknown, scores, -np.inf), axis=None, kind="stable")
-    selected = np.zeros(labels.size, dtype=bool)
-    selected[order[:count]] = True
-    return selected.reshape(labels.shape)
+class Thresholds(NamedTuple):
+    """What tells the labels that are expected to be positive from the others, see `thresholds`.
+
+    Attributes:
+        lowest_key: uint64, [L] or, where all classes are ranked together, [1]: labels whose score
+            has a higher key are chosen.
+        places: int64, as long: of the labels whose score has that key those before this place are.
+    """
+
+    lowest_key: NDArray[np.uint64]
+    places: NDArray[np.int64]
+
+    def chosen(
+        self, images: NDArray[np.int64], scores: NDArray[Any], labels: NDArray[np.int8]
+    ) -> NDArray[np.bool_]:
+        """Marks the labels of a block that are expected to be positive.
+
+        Args:
+            images: [n] int64, their numbers among all.
+            scores: [n, L], the same as `thresholds` was given.
+            labels: [n, L] int8 in {1, 0, -1} (2 counts as unknown).
+
+        Returns:
+            [n, L] bool, True only where the label is unknown.
+        """
+        keys = _keys(scores)
+        lowest = self.lowest_key.astype(keys.dtype)
+        before = _places(images, labels.shape[1], len(lowest)) < self.places
+        found: NDArray[np.bool_]
+        found = ((keys > lowest) | ((keys == lowest) & before)) & _unknown(labels)
+        return found
+
+
+def thresholds(
+    blocks: Callable[[], Iterable[Block]],
+    shape: tuple[int, ...],
+    positives_per_image: float,
+    budget: Budget = "all",
+    total: Total = _of_one_worker,
+) -> Thresholds:
+    """Finds which labels `expected_positives` marks, over the images of all workers.
+
+    The thresholds are found byte by byte, from counts of the next byte among the labels that agree
+    in the bytes before: first those of the scores, then, if only some of the labels of the lowest
+    score are wanted, those of the images' numbers.
+
+    Args:
+        blocks: called several times, gives the blocks of this worker's images that take part. Those
+            of all workers make up N images, and N, K and the annotated positives of eq. 3 are
+            theirs.
+        shape: (images, L) of the tables of all workers; every image's number is below `images`.
+        positives_per_image: K of eq. 3.
+        budget: as for `expected_positives`.
+        total: sums an array over the workers, which all call it equally often and in one order.
+
+    Returns:
+        The thresholds, the same for all workers.
+
+    Raises:
+        ValueError: for an unknown budget, scores of another type or of several, or, on all
+            workers, scores that are NaN on one.
+
+    Examples:
+        >>> scores, labels = np.array([[0.9], [0.8], [0.3]]), np.array([[1], [-1], [-1]])
+        >>> blocks = [(np.arange(3), scores, labels)]
+        >>> found = thresholds(lambda: blocks, labels.shape, 2 / 3)  # two of the three images
+        >>> found.chosen(*blocks[0]).tolist()
+        [[False], [True], [False]]
+    """
+    check_budget("budget", budget, shape[1])
+    rule = budget if isinstance(budget, str) else "shares"
+    num_images, num_bytes, annotated = _counted(blocks, shape[1], total)
+    if rule == "global":
+        count = np.array([positives_per_image * num_images - annotated.sum()])
+    elif rule == "shares":
+        count = np.asarray(budget, np.float64) * num_images - annotated
+    else:
+        count = _budgets(annotated, num_images, positives_per_image)
+        count = count - annotated if rule == "unannotated" else count
+    groups, places = len(count), shape[0] * (shape[1] if rule == "global" else 1)
+    wanted = np.clip(np.rint(count), 0, num_images * shape[1]).astype(np.int64)
+
+    def candidates(labels: NDArray[np.int8]) -> NDArray[np.bool_]:
+        unknown = _unknown(labels)
+        return unknown | (labels == POSITIVE) if rule == "all" else unknown
+
+    def by_score() -> Iterator[_Keyed]:
+        for _, scores, labels in blocks():
+            yield _keys(scores), candidates(labels)
+
+    lowest, wanted, ties = _lowest_keys(by_score, num_bytes, wanted, total)
+    end = np.where(wanted > 0, places, 0)
+    split = (wanted > 0) & (wanted < ties)
+    if split.any():
+
+        def by_place() -> Iterator[_Keyed]:
+            for images, scores, labels in blocks():
+                keys = _keys(scores)
+                tied = (keys == lowest.astype(keys.dtype)) & split
+                place = _places(images, shape[1], groups)
+                # The first place has the highest key.
+                yield (places - 1 - place).astype(np.uint64), candidates(labels) & tied
+
+        num_bytes = (places.bit_length() + 7) // 8
+        first, _, _ = _lowest_keys(by_place, num_bytes, wanted * split, total)
+        end = np.where(split, places - first.astype(np.int64), end)
+    return Thresholds(lowest, end)
+
+
+def _counted(
+    blocks: Callable[[], Iterable[Block]], num_classes: int, total: Total
+) -> tuple[int, int, NDArray[np.int64]]:
+    """Over all workers: images, bytes of a score and annotated positives of each class."""
+    # What cannot be ranked, images by the bytes of their scores (some workers may have none), and
+    # the annotated positives.
+    counts = np.zeros(1 + 9 + num_classes, np.int64)
+    for images, scores, labels in blocks():
+        if scores.dtype not in _SCORES:
+            raise ValueError(f"scores must be uint8 or float. Received: {scores.dtype}")
+        counts[0] += np.isnan(scores).sum() if scores.dtype.kind == "f" else 0
+        counts[1 + scores.itemsize] += len(images)
+        counts[10:] += (labels == POSITIVE).sum(axis=0)
+    counts = total(counts)
+    if counts[0]:
+        raise ValueError(f"{counts[0]} scores are NaN: the network has diverged")
+    sizes = counts[1:10]
+    if np.count_nonzero(sizes) > 1:
+        raise ValueError("scores must be of one type on all workers")
+    return int(sizes.sum()), int(sizes.argmax()), counts[10:]
+
+
+def _lowest_keys(
+    keyed: Callable[[], Iterator[_Keyed]],
+    num_bytes: int,
+    wanted: NDArray[np.int64],
+    total: Total,
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+    """The key at which the wanted number of the highest keys is reached.
+
+    Args:
+        keyed: gives unsigned keys, [n, L] or [n, 1], and which labels count, bool [n, L].
+        num_bytes: of a key that count, the lowest ones.
+        wanted: [L], or [1] where the labels of all classes are ranked together.
+        total: as for `thresholds`.
+
+    Returns:
+        lowest: as `wanted`; the highest key of all where nothing is wanted.
+        missing: as `wanted`, how many labels of that key are wanted.
+        ties: as `wanted`, how many there are.
+    """
+    groups = np.arange(len(wanted))
+    lowest = np.zeros(len(wanted), np.uint64)
+    ties = np.zeros_like(wanted)
+    for shift in range(8 * (num_bytes - 1), -1, -8):
+        counts = np.zeros((len(wanted), _BYTES), np.int64)
+        for keys, within in keyed():
+            if shift < 8 * (num_bytes - 1):
+                within &= keys >> (shift + 8) == lowest.astype(keys.dtype)
+            found = np.broadcast_to((keys >> shift).astype(np.uint8), within.shape)[within]
+            cells = found + np.broadcast_to(groups * _BYTES, within.shape)[within]
+            counts += np.bincount(cells, minlength=counts.size).reshape(counts.shape)
+        from_above = total(counts)[:, ::-1].cumsum(axis=1)
+        # More than there are means all.
+        wanted = np.minimum(wanted, from_above[:, -1])
+        place = (from_above < wanted[:, None]).sum(axis=1)
+        higher = np.where(place > 0, from_above[groups, place - 1], 0)
+        wanted, ties = wanted - higher, from_above[groups, place] - higher
+        lowest = lowest << np.uint64(8) | (_BYTES - 1 - place).astype(np.uint64)
+    return lowest, wanted, ties
+
+
+def _keys(scores: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
+    """Unsigned integers of the same size and order as the scores, which are not NaN."""
+    if scores.dtype.kind == "u":
+        return scores
+    bits = np.ascontiguousarray(scores).view(f"u{scores.itemsize}")
+    sign = bits.dtype.type(1 << (8 * scores.itemsize - 1))
+    # Below zero the bits grow with the magnitude; both zeros get the same key.
+    keys: NDArray[np.unsignedinteger[Any]] = np.where(bits >= sign, -bits, bits | sign)
+    return keys
+
+
+def _unknown(labels: NDArray[np.int8]) -> NDArray[np.bool_]:
+    unknown: NDArray[np.bool_] = (labels == UNKNOWN) | (labels == EXPECTED)
+    return unknown
+
+
+def _places(images: NDArray[np.int64], num_classes: int, groups: int) -> NDArray[np.int64]:
+    """Ranks of equal scores: by image, [n, 1], or, in one group, image by image, [n, L]."""
+    if groups > 1:
+        return images[:, None]
+    return images[:, None] * num_classes + np.arange(num_classes)
