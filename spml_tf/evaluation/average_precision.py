@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.evaluation.score_store import ScoreStore
+from spml_tf.system import replicas
 from spml_tf.system.replicas import Shard
 
 # Scores of all workers together at a time, of as many classes as that are.
@@ -119,7 +120,10 @@ def mean_average_precision(
     Returns:
         float in [0, 1]; NaN where "skip" leaves no class.
     """
-    precisions = average_precision(labels, scores)
+    return _mean(average_precision(labels, scores), absent_classes)
+
+
+def _mean(precisions: NDArray[np.float64], absent_classes: str) -> float:
     if absent_classes == "zero":
         return float(np.nan_to_num(precisions).mean())
     present = precisions[~np.isnan(precisions)]
@@ -159,6 +163,7 @@ class MeanAveragePrecision(keras.metrics.Metric):
         if absent_classes not in ("skip", "zero"):
             raise ValueError(f'absent_classes must be "skip" or "zero". Got {absent_classes!r}')
         self.absent_classes = absent_classes
+        self._strategy = tf.distribute.get_strategy()
         self._latest = self.add_variable((), _nan, name="latest")
         self._seen = ScoreStore()
 
@@ -178,9 +183,18 @@ class MeanAveragePrecision(keras.metrics.Metric):
     def result(self) -> Any:
         if tf.inside_function():
             return self._latest.value
-        value = mean_average_precision(*self._seen.contents(), self.absent_classes)
+        value = self._exact()
         self._latest.assign(value)
         return np.float64(value)
+
+    def _exact(self) -> float:
+        with self._strategy.scope():
+            shard, seen = replicas.this_shard(), self._seen.contents()
+            if shard.workers == 1:
+                precisions = average_precision(*seen)
+            else:
+                precisions = average_precision_of_workers(*seen, shard, replicas.sum_of_workers)
+        return _mean(precisions, self.absent_classes)
 
     def reset_state(self) -> None:
         self._seen.clear()

@@ -10,6 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.banks import ema_bank
+from spml_tf.system import replicas
 from spml_tf.system.replicas import once_a_process
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.system.private_api import outside_strategy
@@ -83,18 +84,18 @@ class LabelStore(keras.layers.Layer):
         """
         if self.epochs_selected is None:
             raise ValueError("the store was not made to select: LabelStore(..., selects=True)")
-        codes, averages = np.array(self.codes.numpy()), scores.values.numpy()
+        shard = replicas.this_shard()
+        codes = np.array(self.codes.numpy())
         codes[codes == EXPECTED] = UNKNOWN
-        seen = np.flatnonzero(scores.visited.numpy())
-        if len(seen) == len(codes):  # as a rule: spare the copies
-            chosen = selection.expected_positives(averages, codes, positives_per_image, budget)
-            codes[chosen] = EXPECTED
-        else:
-            known = codes[seen]
-            known[
-                selection.expected_positives(averages[seen], known, positives_per_image, budget)
-            ] = EXPECTED
-            codes[seen] = known
+        averages, visited = scores.values.numpy(), scores.visited.numpy()
+        total = int(replicas.sum_of_workers(np.array([len(codes)], np.int64))[0])
+        def blocks(): return selection.row_blocks(averages, codes, visited, *shard)
+        found = selection.thresholds(blocks, (total, codes.shape[1]), positives_per_image, budget, replicas.sum_of_workers)
+        for block in blocks():
+            rows = block[0] // shard.workers
+            mask = found.chosen(*block)
+            new = codes[rows]; new[mask] = EXPECTED
+            codes[rows] = new
         self.codes.assign(codes)
         times = np.array(self.epochs_selected.numpy())
         times += (codes == EXPECTED) & (times < 255)
@@ -133,7 +134,9 @@ class LabelEstimates(keras.layers.Layer):
 
     def start(self, labels: NDArray[np.int8]) -> None:
         """Sets the first estimates from the labels, [N, L] int8 in {1, 0, -1}."""
-        noise = np.random.RandomState(self.seed).uniform(-1, 1, labels.shape)
+        shard = replicas.this_shard()
+        total = int(replicas.sum_of_workers(np.array([len(labels)], np.int64))[0])
+        noise = shard.own(np.random.RandomState(self.seed).uniform(-1, 1, (total, labels.shape[1])))
         self.values.assign(role_estimates(labels, tf.constant(noise, tf.float32)))
 
     def read(self, index: tf.Tensor) -> tf.Tensor:
