@@ -47,6 +47,9 @@ class _Options:
         None, "Comma-separated rows or methods: run these, and the rows they follow, only."
     )
     plugins: str | None = cli.plugins_field()
+    strategy: str = cli.strategy_field()
+    devices: int = cli.devices_field()
+    workers: int = cli.workers_field()
 
 
 class _Experiment:
@@ -67,9 +70,14 @@ class _Experiment:
         for run in found:
             after = RunFolder(self.folder / place / run.after) if run.after else None
             others = {x: getattr(self.options, x) for x in ("data_dir", "threads", "plugins")}
+            devices = {x: getattr(self.options, x) or None for x in ("devices", "workers")}
+            if self.options.strategy != "none":
+                devices["strategy"] = self.options.strategy
             try:
                 settings = resolve(
-                    run.settings(initial_banks=str(after.path) if after else None, **others)
+                    run.settings(
+                        initial_banks=str(after.path) if after else None, **others, **devices
+                    )
                 )
             except UserError as error:
                 raise UserError(f"{self.options.plan}: {run.name}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
-from spml_tf.system import cli, plugins
+from spml_tf.system import cli, launcher, plugins, strategies
 from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
 _TRAIN_METRICS_UP_TO = 100_000_000
+_TOGETHER = "start all workers again: they go on from the last checkpoint"
 
 USAGE = """Trains a multi-label classifier from single positive or any partial labels.
 
@@ -51,13 +53,25 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
     Raises:
         UserError: for settings, data or a folder that do not fit.
     """
-    from spml_tf.datasets import splits
-    from spml_tf.runs import heatmap_recorder, run_folder
+    from spml_tf.runs import run_folder
 
     settings = resolve(settings)
+    if settings.workers > 1:
+        raise UserError("--workers: starts processes; only the command does, see spml_tf.train")
     _prepare_tensorflow(settings)
-    run = run_folder.RunFolder(output_dir)
-    with run.locked():
+    strategy = strategies.strategy(settings.strategy, settings.devices)
+    with strategy.scope(), strategies.telling_lost_workers(_TOGETHER):
+        return _train(settings, run_folder.RunFolder(output_dir))
+
+
+def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
+    """Trains under the current strategy; of several workers only the first writes the folder."""
+    from spml_tf.datasets import splits
+    from spml_tf.runs import checkpoints, heatmap_recorder, run_folder
+    from spml_tf.system import replicas
+
+    first = replicas.this_shard().worker == 0
+    with run.locked() if first else contextlib.nullcontext():
         data = splits.load_splits(settings)
         if settings.option("positives_per_image") is not None:
             known = settings.option("positives_per_image")
@@ -71,23 +85,53 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
             "plugins": plugins.digests(settings.plugins or ""),
             **run_folder.machine(),
         }
+        _check_workers(run, data)
         model = None if run.metrics.exists() else _build(settings, data)
         if model is not None:
             bank = model.ema_heatmaps is not None
             recorders = heatmap_recorder.recorders(run, settings, data, bank)
-        resumed = run.start(settings, facts)
+        if first:
+            run.start(settings, facts)
+        replicas.wait_for_workers()
+        if not run.record.exists():
+            raise UserError(f"--output_dir={run.path}: not a folder that all workers share")
         if model is not None:
-            for flag, value in unused_flags(settings).items():
-                print(
-                    f"note: --{flag}={value} has no effect with --method={settings.method}",
-                    file=sys.stderr,
-                )
+            if first:
+                _note(settings, replicas.this_shard().workers)
             model.optimizer.build(model.trainable_variables)
-            if resumed:
-                model.load_weights(run.checkpoint)
+            if run.checkpoint.exists():
+                checkpoints.load(model, run.checkpoint)
+            replicas.wait_for_workers()
             _fit(model, settings, data, run, recorders)
             _report(settings, data, run)
+            replicas.wait_for_workers()
         return run.read_metrics()
+
+
+def _check_workers(run: RunFolder, data: Splits) -> None:
+    """Raises UserError where the workers read other data."""
+    import numpy as np
+
+    from spml_tf.system import replicas
+
+    number = np.array([int(data.fingerprint()[:12], 16)], np.int64)
+    if replicas.sum_of_workers(number)[0] != number[0] * replicas.this_shard().workers:
+        raise UserError("the workers read different data; give all of them the same files")
+
+
+def _note(settings: Settings, workers: int) -> None:
+    """Tells of flags that do nothing or should be others."""
+    notes = [
+        f"--{flag}={value} has no effect with --method={settings.method}"
+        for flag, value in unused_flags(settings).items()
+    ]
+    if workers > 1 and settings.shuffle_groups % workers:
+        notes.append(
+            f"a batch is split unevenly among the {workers} workers; --shuffle_groups={workers} "
+            "makes it even, in a run that begins with it"
+        )
+    for text in notes:
+        print(f"note: {text}", file=sys.stderr)
 
 
 def _prepare_tensorflow(settings: Settings) -> None:
@@ -106,6 +150,7 @@ def _prepare_tensorflow(settings: Settings) -> None:
 
 def _build(settings: Settings, data: Splits) -> SPMLModel:
     from spml_tf.evaluation.average_precision import MeanAveragePrecision
+    from spml_tf.networks.batch_norm import synchronize_batch_norm
     from spml_tf.training import methods
     from spml_tf.training.model import SPMLModel
 
@@ -122,6 +167,8 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
     if "selection_budget" in of_method:
         of_method["selection_budget"] = data.selection_budget(of_method["selection_budget"])
     network = _network(settings, data.train.class_names)
+    if settings.sync_batch_norm:
+        synchronize_batch_norm(network)
     try:
         model = SPMLModel(
             network,
@@ -177,6 +224,7 @@ def _optimizer(settings: Settings, num_images: int, model: SPMLModel) -> keras.o
     import keras
 
     from spml_tf.datasets import pipeline
+    from spml_tf.system.private_api import outside_strategy
     from spml_tf.training import optimizers
 
     steps = pipeline.steps_per_epoch(num_images, settings.batch_size)
@@ -187,10 +235,14 @@ def _optimizer(settings: Settings, num_images: int, model: SPMLModel) -> keras.o
         return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
 
     own = [weight for part in model.parts for weight in part.trainable_variables]
+    others = {}
+    if own:
+        with outside_strategy():
+            others = {adam(settings.estimates_learning_rate, settings.epochs): own}
     return optimizers.head_and_backbone(
         adam(settings.learning_rate, settings.epochs - settings.option("warmup_epochs")),
         adam(settings.head_learning_rate, settings.epochs),
-        {adam(settings.estimates_learning_rate, settings.epochs): own} if own else {},
+        others,
     )
 
 
@@ -214,10 +266,14 @@ def _load_banks(model: SPMLModel, folder: str, data: Splits) -> None:
 def _fit(
     model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, extra: list[HeatmapRecorder]
 ) -> None:
+    import tensorflow as tf
+
     from spml_tf.datasets import label_files, pipeline
     from spml_tf.runs.recorder import RunRecorder
+    from spml_tf.system import replicas
 
-    if settings.train_labels != "full" and not run.train_labels.exists():
+    shard = replicas.this_shard()
+    if shard.worker == 0 and settings.train_labels != "full" and not run.train_labels.exists():
         label_files.write_observed(
             run.train_labels,
             data.observed,
@@ -226,9 +282,12 @@ def _fit(
             data.held_out,
         )
     done = int(model.epoch.numpy())
-    if done:
+    if done and shard.worker == 0:
         print(f"resuming after epoch {done} of {settings.epochs}", file=sys.stderr)
-    common = {"image_size": settings.image_size, "batch_size": settings.batch_size}
+    common: dict[str, Any] = {
+        "image_size": settings.image_size, "batch_size": settings.batch_size, "shard": shard,
+        "pieces": replicas.devices(),
+    }  # fmt: skip
     batches = pipeline.training_dataset(
         data.train,
         data.observed,
@@ -237,8 +296,13 @@ def _fit(
         epochs=settings.epochs - done,
         crop_area=settings.crop_interval,
         horizontal_flip=settings.horizontal_flip,
+        shuffle_groups=settings.shuffle_groups,
         **common,
     )
+    validation = pipeline.evaluation_dataset(data.val, data.val.labels, **common)
+    if shard.workers > 1:  # each worker has made its own part of them
+        distribute = tf.distribute.get_strategy().distribute_datasets_from_function
+        batches, validation = (distribute(lambda _, x=x: x) for x in (batches, validation))
     try:
         with pipeline.naming_broken_images(data.train, data.val):
             model.fit(
@@ -246,9 +310,10 @@ def _fit(
                 initial_epoch=done,
                 epochs=settings.epochs,
                 steps_per_epoch=pipeline.steps_per_epoch(len(data.train), settings.batch_size),
-                validation_data=pipeline.evaluation_dataset(data.val, data.val.labels, **common),
+                validation_data=validation,
+                validation_steps=pipeline.steps_per_epoch(len(data.val), settings.batch_size),
                 callbacks=[*extra, RunRecorder(run, data.train.labels, data.observed, done)],
-                verbose=1 if sys.stdout.isatty() else 2,
+                verbose=0 if shard.worker else 1 if sys.stdout.isatty() else 2,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
@@ -263,8 +328,9 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
     from spml_tf import networks
     from spml_tf.datasets import pipeline
     from spml_tf.evaluation import predictions
-    from spml_tf.system import files
+    from spml_tf.system import files, replicas
 
+    shard = replicas.this_shard()
     network = networks.load_network(run.network)
     rows = run.read_history(settings.epochs)
     best = max(rows, key=lambda row: (float(row["val_map"] or "-inf"), -int(row["epoch"])))
@@ -273,7 +339,9 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
         if split == "train":
             continue
         with pipeline.naming_broken_images(part):
-            scores = predictions.predict_scores(network, part, settings.image_size)
+            scores = predictions.predict_scores_of_workers(network, part, settings.image_size)
+        if shard.worker:
+            continue
         with files.replaced(run.predictions(split)) as path:
             np.savez(
                 path,
@@ -283,16 +351,24 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
                 class_names=np.array(part.class_names),
             )
         results[split] = predictions.score_report(part.labels, scores, part.class_names)
-    files.write_json(run.metrics, results)
+    if not shard.worker:
+        files.write_json(run.metrics, results)
 
 
 def _action(options: _Options) -> None:
+    if options.workers > 1:
+        resolve(options)  # a mistake is told of once
+        given = cli.given_flags(options, "workers", "strategy")
+        launcher.launch("spml_tf.train", [*given, "--strategy=multi_worker"], options.workers)
+        return
     values = dataclasses.asdict(options)
     output_dir = values.pop("output_dir")
     settings = settings_class()(**values)
     if output_dir is None:
         output_dir = f"runs/{settings.dataset}_{settings.method}_{settings.seed}"
     results = train(settings, output_dir)
+    if settings.strategy == "multi_worker" and not strategies.is_first_worker():
+        return
     scores = [f"{x} {_text(results[x]['map'])}" for x in ("val", "test") if x in results]
     print(f"best epoch {results['best_epoch']}: mAP {', '.join(scores)}")
     print(f"results in {Path(output_dir) / 'metrics.json'}")

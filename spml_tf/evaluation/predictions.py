@@ -12,10 +12,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
+from spml_tf.datasets.readers.examples import Examples
 from spml_tf.evaluation import average_precision
 from spml_tf.evaluation.image_batches import Batch, Images, batches
+from spml_tf.system import replicas
 
 
 def network_of(model: keras.Model) -> keras.Model:
@@ -68,6 +71,26 @@ def predict_scores(
                [0.119, 0.269]], dtype=float32)
     """
     return score_rows(model, images, image_size, batch_size)[0]
+
+
+def predict_scores_of_workers(
+    model: keras.Model, images: Examples, image_size: int | None = None, batch_size: int = 32
+) -> NDArray[np.float32]:
+    """`predict_scores`, each of several workers predicting its own images; called by all of them.
+
+    Args and raises: as for `predict_scores`.
+
+    Returns:
+        [N, L] float32, of all images on every worker.
+    """
+    shard = replicas.this_shard()
+    if shard.workers == 1:
+        return predict_scores(model, images, image_size, batch_size)
+    own = shard.own(range(len(images)))
+    scores = np.zeros((0, network_of(model).output_shape[-1]), np.float32)
+    if len(own):
+        scores = predict_scores(model, images.subset(own), image_size, batch_size)
+    return replicas.rows_of_workers(scores, len(images))
 
 
 def score_rows(
@@ -161,8 +184,38 @@ def _outputs(
     if head is not None:
         inputs = keras.Input((size, size, 3))
         network = keras.Model(inputs, head(network(inputs)))
+    predict = _on_all_devices(network)
     for batch in batches(images, size, batch_size):
-        yield network.predict_on_batch(batch.image), batch
+        yield predict(batch.image), batch
+
+
+def _on_all_devices(network: keras.Model) -> Callable[[Any], NDArray[np.float32]]:
+    """A function from images [B, S, S, 3] to outputs that splits them over a process' devices."""
+    strategy = network.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        found: Callable[[Any], NDArray[np.float32]] = network.predict_on_batch
+        return found
+    with strategy.scope():
+        devices = replicas.devices()
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def run(pieces: Any) -> Any:
+        return strategy.run(lambda piece: network(piece, training=False), args=(pieces,))
+
+    def predict(images: Any) -> NDArray[np.float32]:
+        size = -(-len(images) // devices)
+        images = np.asarray(images)
+        # Every device has as many; the last image is repeated where there are too few.
+        rows = np.minimum(np.arange(size * devices), len(images) - 1).reshape(devices, size)
+        pieces = strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(
+                images[rows[context.replica_id_in_sync_group % devices]]
+            )
+        )
+        outputs = strategy.experimental_local_results(run(pieces))
+        return np.concatenate([output.numpy() for output in outputs])[: len(images)]
+
+    return predict
 
 
 def score_report(

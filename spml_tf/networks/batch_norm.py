@@ -11,6 +11,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from spml_tf.system.private_api import flatten_layers
+
 # The kernel silently raises any smaller epsilon to this one (a requirement of cuDNN).
 _SMALLEST_EPSILON = 1.001e-5
 _FUSED_DTYPES = ("float16", "bfloat16", "float32")
@@ -166,3 +168,16 @@ def fuse_batch_normalization(model: keras.Model) -> keras.Model:
         ValueError: for a subclassed model, whose graph cannot be cloned.
     """
     return clone_with(model, fuse=True)
+
+
+def synchronize_batch_norm(network: keras.Model) -> None:
+    """Makes batch normalisation use the statistics of all replicas of a `tf.distribute` strategy.
+
+    Without it every replica normalises by the statistics of its own images.
+
+    Args:
+        network: changed in place, before it is trained.
+    """
+    for layer in flatten_layers(network):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True

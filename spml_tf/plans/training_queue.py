@@ -1,26 +1,20 @@
-"""Runs training commands as processes, some at a time.
-
-As a program, `python -m spml_tf.plans.training_queue`, it is the training command that ends with
-its standard input: a run does not outlive the process that queued it, even where that was killed.
-"""
+"""Runs training commands as processes, some at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import runpy
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from spml_tf.runs.run_folder import RunFolder, flagfile
+from spml_tf.runs.run_folder import FREE, RunFolder, flagfile
 from spml_tf.runs.settings import Settings
+from spml_tf.system import child_process
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import write_text
 
@@ -50,7 +44,8 @@ class Job:
         """How the flags of the run in the folder differ from these; a flag it lacks does not."""
         if not self.folder.record.exists():
             return []
-        before = {**self.folder.read_record()["flags"], "threads": self.settings.threads}
+        free = {name: getattr(self.settings, name) for name in FREE}
+        before = {**self.folder.read_record()["flags"], **free}
         return [
             f"--{name} was {before[name]} and is {value}"
             for name, value in dataclasses.asdict(self.settings).items()
@@ -148,11 +143,11 @@ def _start(job: Job, number: str) -> _Process:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     flags = job.log.with_suffix(".flags")
     write_text(flags, flagfile(job.settings))
-    command = [sys.executable, "-m", "spml_tf.plans.training_queue", f"--flagfile={flags}"]
+    arguments = [f"--flagfile={flags}", f"--output_dir={job.folder.path}"]
     log = open(job.log, "ab")
     print(f"start  {job.name} ({number})", flush=True)
     process = subprocess.Popen(
-        [*command, f"--output_dir={job.folder.path}"],
+        child_process.command("spml_tf.train", arguments),
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -223,15 +218,3 @@ def check_folders(jobs: Sequence[Job]) -> None:
                 f"{job.folder.path}: holds a run with other flags than the plan's "
                 f"({'; '.join(changes)}); remove it, or choose another --output_dir"
             )
-
-
-def _end_with_input() -> None:
-    """Ends this process at once when nobody holds the other end of its standard input."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    runpy.run_module("spml_tf.train", run_name="__main__", alter_sys=True)

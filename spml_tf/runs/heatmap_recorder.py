@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from spml_tf.drawing import overlays
 from spml_tf.runs import heatmap_history
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
+from spml_tf.system import replicas
 
 # TensorBoard gets the maps of so many epochs, evenly spaced, and of so many classes an image.
 _SHOWN_EPOCHS, _SHOWN_CLASSES = 20, 3
@@ -53,7 +54,9 @@ class HeatmapRecorder(keras.callbacks.Callback):
             UserError: a heatmaps.npz is there and cannot be read.
         """
         self.inputs = self._read_images()
-        self.events = tf.summary.create_file_writer(str(self.run.tensorboard / "heatmaps"))
+        if self.model.shard.worker == 0:
+            folder = self.run.tensorboard / "heatmaps"
+            self.events = tf.summary.create_file_writer(str(folder))
         done = int(self.model.epoch.numpy())
         if done and self.run.heatmaps.exists():
             self.found = heatmap_history.read(self.run.heatmaps).until(done)
@@ -76,34 +79,57 @@ class HeatmapRecorder(keras.callbacks.Callback):
         return heatmap_history.empty(source, self.images, *names, grid)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        index = tf.constant(self.images, tf.int64)
-        scores, codes = self._scores(index), self.observed
-        if self.model.labels is not None:
-            codes = tf.gather(self.model.labels.value, index).numpy()
-        self.found = self.found.extended(epoch + 1, self._maps(index), scores, codes)
+        scores, codes, maps = self._scores(), self._codes(), self._maps()
+        self.found = self.found.extended(epoch + 1, maps, scores, codes)
+        if self.model.shard.worker:
+            return
         self.found.write(self.run.heatmaps)
         every = -(-self.params["epochs"] // _SHOWN_EPOCHS)
         if epoch == 0 or (epoch + 1) % every == 0:
             self._show(epoch + 1)
 
-    def _scores(self, index: tf.Tensor) -> NDArray[np.float32]:
+    def _scores(self) -> NDArray[np.float32]:
         """[I, L] float32, the running averages, or the network's own where there are none."""
-        if self.model.ema_scores is None:
-            scores = self.model(self.inputs, training=False)
-        else:
-            scores, _ = self.model.ema_scores.read(index)
-        found: NDArray[np.float32] = scores.numpy()
-        return found
-
-    def _maps(self, index: tf.Tensor) -> NDArray[np.float32]:
-        """[I, W, W, L] float32, NaN where there is none."""
-        if self.model.ema_heatmaps is None:
-            found: NDArray[np.float32] = tf.sigmoid(
-                self.model.network(self.inputs, training=False)
-            ).numpy()
+        bank = self.model.ema_scores
+        if bank is None:
+            found: NDArray[np.float32] = self._network(pooled=True)
             return found
-        maps, visited = self.model.ema_heatmaps.all_classes(index)
-        return np.where(visited.numpy(), maps.numpy(), np.nan)
+        return self._kept(lambda index: bank.read(index)[0].numpy())
+
+    def _codes(self) -> NDArray[np.int8]:
+        """[I, L] int8, the labels with their marks."""
+        labels = self.model.labels
+        if labels is None:
+            return self.observed
+        kept = self._kept(lambda index: tf.gather(labels.value, index).numpy().astype(np.int64))
+        return kept.astype(np.int8)
+
+    def _maps(self) -> NDArray[np.float32]:
+        """[I, W, W, L] float32, NaN where there is none."""
+        bank = self.model.ema_heatmaps
+        if bank is None:
+            return self._network(pooled=False)
+        maps = self._kept(lambda index: bank.all_classes(index)[0].numpy())
+        visited = self._kept(lambda index: bank.all_classes(index)[1].numpy().astype(np.int64))
+        return np.where(visited > 0, maps, np.nan).astype(np.float32)
+
+    def _network(self, pooled: bool) -> NDArray[np.float32]:
+        """What the network makes of the whole images: scores [I, L], or maps."""
+        outputs = self.model if pooled else self.model.network
+        found = outputs(self.inputs, training=False)
+        maps: NDArray[np.float32] = (found if pooled else tf.sigmoid(found)).numpy()
+        return maps
+
+    def _kept(self, read: Callable[[tf.Tensor], NDArray[Any]]) -> NDArray[Any]:
+        """What tables hold of the images, of whichever worker keeps them."""
+        worker, workers = self.model.shard
+        images = np.array(self.images)
+        own = images % workers == worker
+        rows = read(tf.constant(images[own] // workers, tf.int64))
+        whole = np.zeros((len(images), *rows.shape[1:]), rows.dtype)
+        whole[own] = rows
+        with self.model.distribute_strategy.scope():
+            return replicas.sum_of_workers(whole)
 
     def _show(self, epoch: int) -> None:
         """A strip for each image: the photo and the maps of its classes of highest score."""

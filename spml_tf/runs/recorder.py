@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
+from spml_tf.runs import checkpoints
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.system import replicas
 from spml_tf.system.files import replaced
 
 # Labels whose scores an epoch's histograms count; of more, those of evenly spaced images.
@@ -32,6 +34,9 @@ class RunRecorder(keras.callbacks.Callback):
     The checkpoint comes last and counts: whatever a killed process wrote after it is written
     again, with the same content, when the run resumes.
 
+    Of several workers only the first writes, but for its own part of the checkpoint; all of them
+    must have this callback.
+
     Args:
         run: the folder.
         labels: [N, L] int8, every label known of the training images, for the quality of the
@@ -48,10 +53,13 @@ class RunRecorder(keras.callbacks.Callback):
         first_epoch: int = 0,
     ) -> None:
         super().__init__()
-        self.run, self.truth, self.observed = run, labels, observed
+        self.run, self.shard = run, replicas.this_shard()
+        self.truth, self.observed = self.shard.own(labels), observed
         self.rows: list[dict[str, Any]] = list(run.read_history(first_epoch))
         self.best = max((float(row["val_map"] or "-inf") for row in self.rows), default=-np.inf)
-        self.events = tf.summary.create_file_writer(str(run.tensorboard))
+        self.events = None
+        if self.shard.worker == 0:
+            self.events = tf.summary.create_file_writer(str(run.tensorboard))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.started = time.perf_counter()
@@ -60,30 +68,34 @@ class RunRecorder(keras.callbacks.Callback):
         values = {k: float(v) for k, v in logs.items()}
         row = {"epoch": epoch + 1, **values, **self._selection_quality()}
         row["seconds"] = round(time.perf_counter() - self.started, 1)
-        if not self.rows or values["val_map"] > self.best:
-            self.best = max(self.best, values["val_map"])
-            with replaced(self.run.network) as path:
-                self.model.network.save(path)
+        better = not self.rows or values["val_map"] > self.best
+        self.best = max(self.best, values["val_map"])
         self.rows.append(row)
-        self.run.write_history(self.rows)
-        self._write_events(row)
-        with replaced(self.run.checkpoint) as path:
-            self.model.save_weights(path)
+        if self.shard.worker == 0:
+            if better:
+                with replaced(self.run.network) as path:
+                    self.model.network.save(path)
+            self.run.write_history(self.rows)
+            self._write_events(row)
+        checkpoints.save(self.model, self.run.checkpoint)
 
     def _selection_quality(self) -> dict[str, float]:
         """Share of the expected positives that are right, and of the missing ones found."""
         chosen = self.model.marked_labels(self.observed) == EXPECTED
-        if not chosen.any():
+        missing = (self.truth == POSITIVE) & (self.shard.own(self.observed) == UNKNOWN)
+        counts = np.array([chosen.sum(), missing.sum(), (chosen & missing).sum()], np.int64)
+        with self.model.distribute_strategy.scope():
+            selected, absent, right = map(int, replicas.sum_of_workers(counts))
+        if not selected:
             return {}
-        missing = (self.truth == POSITIVE) & (self.observed == UNKNOWN)
-        right = float((chosen & missing).sum())
         return {
-            "selected": int(chosen.sum()),
-            "selection_precision": right / float(chosen.sum()),
-            "selection_recall": right / max(float(missing.sum()), 1.0),
+            "selected": selected,
+            "selection_precision": right / selected,
+            "selection_recall": right / max(absent, 1),
         }
 
     def _write_events(self, row: dict[str, Any]) -> None:
+        assert self.events is not None  # of the first worker
         with self.events.as_default(step=row["epoch"]):
             for name, value in row.items():
                 if name != "epoch":
@@ -99,7 +111,7 @@ def scores_by_kind(bank: EMABank, labels: NDArray[np.int8]) -> dict[str, NDArray
     """The average scores s of eq. 4 by what is known of their labels.
 
     Args:
-        bank: the score bank of N images and L classes.
+        bank: the score bank of N images and L classes, of several workers one's own.
         labels: [N, L] int8 in {1, 0, -1, 2}.
 
     Returns:

@@ -17,7 +17,7 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import locked, write_json, write_table, write_text
 
 # These may change between start and resumption: they do not change the results.
-_FREE = ("threads",)
+FREE = ("threads", "strategy", "devices", "workers")
 
 
 class RunFolder:
@@ -131,10 +131,12 @@ class RunFolder:
     def _compare(self, settings: Settings, facts: dict[str, Any]) -> None:
         record = self.read_record()
         before, now = record["flags"], dataclasses.asdict(settings)
+        new = {field.name: field.default for field in dataclasses.fields(settings)}
+        before = {**new, **before}  # an older version did not know all flags
         changed = [
-            f"--{name} was {before.get(name)} and is {value}"
+            f"--{name} was {before[name]} and is {value}"
             for name, value in now.items()
-            if before.get(name) != value and name not in _FREE
+            if before[name] != value and name not in FREE
         ]
         if changed:
             raise UserError(

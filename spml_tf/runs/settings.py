@@ -9,7 +9,13 @@ from typing import Any, ClassVar
 
 from spml_tf.datasets.settings import DataSettings, check_range, resolved
 from spml_tf.system import plugins
-from spml_tf.system.cli import flag_field, plugins_field
+from spml_tf.system.cli import (
+    devices_field,
+    flag_field,
+    plugins_field,
+    strategy_field,
+    workers_field,
+)
 from spml_tf.system.errors import UserError
 from spml_tf.system.options import Option, Options
 from spml_tf.training import methods
@@ -132,6 +138,22 @@ class Settings(DataSettings):
     )
     seed: int = flag_field(0, "Seed of weights, order and crops.", int)
     threads: int = flag_field(0, "CPU threads of TensorFlow; 0: all.", int)
+    strategy: str = strategy_field()
+    devices: int = devices_field()
+    workers: int = workers_field()
+    shuffle_groups: int = flag_field(
+        1,
+        "Of the images of each number modulo this one every batch holds equally many. With as many "
+        "groups as workers, all have as much to do; the order does not depend on workers.",
+        int,
+        group="Several devices",
+    )
+    sync_batch_norm: bool = flag_field(
+        False,
+        "Batch normalisation by the statistics of the whole batch, instead of each device's part.",
+        bool,
+        group="Several devices",
+    )
 
     def option(self, flag: str) -> Any:
         """An option of the model or of a part by the name of its flag."""
@@ -244,6 +266,8 @@ def _absolute(path: str | None) -> str | None:
 
 def _check(settings: Settings) -> None:
     _check_crop_area(settings.crop_area)
+    if settings.workers > 1 and settings.strategy == "mirrored":
+        raise UserError("--workers: means --strategy=multi_worker, not mirrored; drop one")
     if settings.keep_head and (settings.init_from or settings.weights == "none"):
         other = "--init_from" if settings.init_from else "--weights=none"
         raise UserError(f"--keep_head: means the head of --weights, not with {other}; drop one")
@@ -251,6 +275,7 @@ def _check(settings: Settings) -> None:
         ("image_size", 8, 1e5), ("epochs", 1, 1e6), ("warmup_epochs", 0, settings.epochs),
         ("batch_size", 1, 1e6), ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
         ("estimates_learning_rate", 0, 1e4), ("threads", 0, 1e4), ("seed", 0, 2**31 - 1),
+        ("devices", 0, 1024), ("workers", 0, 1024), ("shuffle_groups", 1, settings.batch_size),
     ):  # fmt: skip
         check_range(name, getattr(settings, name), low, high)
     for flag, (declared, *_) in _declared().items():

@@ -17,6 +17,7 @@ import spml_tf
 from spml_tf.system import plugins
 from spml_tf.system.errors import UserError
 from spml_tf.system.keras_import import BackendError, require_tensorflow_backend
+from spml_tf.system.strategies import STRATEGIES
 
 _Options = TypeVar("_Options")
 
@@ -69,6 +70,58 @@ def plugins_field() -> Any:
         "FILE.py or MODULE,...: code of your own that registers losses, rules, terms or networks. "
         "It is RUN: name only files that you trust.",
     )
+
+
+_DEVICES = "Several devices"
+
+
+def strategy_field() -> Any:
+    """The dataclass field --strategy."""
+    return flag_field(
+        "none",
+        "none: one device; mirrored: all GPUs of this machine; multi_worker: those of all processes "
+        "that TF_CONFIG or Slurm tells of.",
+        str,
+        STRATEGIES,
+        _DEVICES,
+    )
+
+
+def devices_field() -> Any:
+    """The dataclass field --devices."""
+    return flag_field(
+        0,
+        "Devices of each process, with a strategy; 0: all GPUs. Without a GPU, logical CPUs.",
+        int,
+        group=_DEVICES,
+    )
+
+
+def workers_field() -> Any:
+    """The dataclass field --workers."""
+    return flag_field(
+        0,
+        "Start so many processes on this machine, with --strategy=multi_worker, and join what they "
+        "print. Its GPUs are dealt out to them.",
+        int,
+        group=_DEVICES,
+    )
+
+
+def given_flags(options: Any, *without: str) -> list[str]:
+    """The flags of a command line that gives these options.
+
+    Args:
+        options: dataclass of `flag_field`s.
+        without: names to leave out.
+    """
+    found = []
+    for field in _flag_fields(type(options)):
+        value = getattr(options, field.name)
+        if value != field.default and field.name not in without:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            found.append(f"--{field.name}={text}")
+    return found
 
 
 def word_field(choices: tuple[str, ...]) -> Any:

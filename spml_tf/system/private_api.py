@@ -140,3 +140,24 @@ def outside_strategy() -> Iterator[None]:
     finally:
         graph._variable_creator_stack = creators
         distribute_lib._pop_per_thread_mode()
+
+
+@contextlib.contextmanager
+def several_cpus_a_worker(devices: int) -> Iterator[None]:
+    """Lets a MultiWorkerMirroredStrategy made inside use several logical CPUs of each process.
+
+    Of CPUs it takes the first one only; several stand for GPUs where there are none.
+    """
+    from tensorflow.python.distribute import collective_all_reduce_strategy
+
+    extended: Any = collective_all_reduce_strategy.CollectiveAllReduceExtended
+    usual = extended._initialize_local_devices
+
+    def several(_: Any, resolver: Any, worker: str) -> tuple[tuple[str, ...], str]:
+        return tuple(f"{worker}/device:CPU:{number}" for number in range(devices)), "CPU"
+
+    extended._initialize_local_devices = several
+    try:
+        yield
+    finally:
+        extended._initialize_local_devices = usual

@@ -173,6 +173,29 @@ def sum_of_workers(values: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(summed[0].numpy())
 
 
+def wait_for_workers() -> None:
+    """Returns once every worker has called it."""
+    sum_of_workers(np.zeros(1, np.int64))
+
+
+def rows_of_workers(own: NDArray[Any], count: int) -> NDArray[Any]:
+    """The rows of all workers in their order, of an array of which each has its own.
+
+    Args:
+        own: [n, ...] float32 or int64, row r of worker w being row r * workers + w.
+        count: N, rows in all.
+
+    Returns:
+        [N, ...] on every worker.
+    """
+    shard = this_shard()
+    if shard.workers == 1:
+        return own
+    whole = np.zeros((count, *own.shape[1:]), own.dtype)
+    shard.own(whole)[...] = own
+    return sum_of_workers(whole)
+
+
 @functools.cache
 def _adder(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], Any]:
     with strategy.scope():

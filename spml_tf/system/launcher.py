@@ -1,0 +1,165 @@
+"""Starts the workers of a training on this machine, and joins what they print."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
+
+from spml_tf.system import child_process
+from spml_tf.system.errors import UserError
+
+# Seconds between two looks at the workers, and those left to the others when one has ended.
+_PAUSE, _PATIENCE = 0.1, 60.0
+
+
+def launch(module: str, arguments: Sequence[str], workers: int) -> None:
+    """Runs a command in several processes that know of each other by TF_CONFIG.
+
+    What the first worker prints is printed as it is; lines of the others begin with their number,
+    and an error line that the first one printed too is printed once. The GPUs are dealt out.
+
+    Args:
+        module: run as `python -m MODULE`.
+        arguments: of the command, the same for all.
+        workers: number of processes.
+
+    Raises:
+        UserError: one of them failed; the others are ended too.
+        KeyboardInterrupt: on Ctrl-C, once all have ended.
+    """
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
+    cards = _gpus(workers)
+    running: list[_Worker] = []
+    try:
+        for number in range(workers):
+            task = {"type": "worker", "index": number}
+            config = {"cluster": {"worker": addresses}, "task": task}
+            environment = {**os.environ, **cards[number], "TF_CONFIG": json.dumps(config)}
+            running.append(_Worker(number, module, arguments, environment))
+        _wait(running)
+    except KeyboardInterrupt:  # a terminal has told the workers too
+        for one in running:
+            one.stop(signal.SIGINT)
+        raise KeyboardInterrupt("the same command goes on") from None
+    finally:
+        for one in running:
+            one.stop(signal.SIGTERM)
+        told = {line for one in running[:1] for line in one.errors}
+        for one in running[1:]:
+            for line in one.errors:
+                if line not in told:
+                    print(f"worker {one.number}: {line}", file=sys.stderr)
+    failed = [one for one in running if one.code]
+    if failed:
+        first = min(failed, key=lambda one: one.ended)
+        raise UserError(f"worker {first.number} of {workers} {first.how()}; {_GOES_ON}")
+
+
+_GOES_ON = "the same command goes on from the last checkpoint"
+
+
+class _Worker:
+    """A process and the threads that read what it prints."""
+
+    def __init__(
+        self, number: int, module: str, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        self.number, self.errors, self.ended = number, list[str](), 0.0
+        self.process = subprocess.Popen(
+            child_process.command(module, arguments), env=dict(environment), text=True,
+            errors="replace", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        pairs = ((self.process.stdout, sys.stdout), (self.process.stderr, sys.stderr))
+        self.readers = [threading.Thread(target=self._join, args=pair) for pair in pairs]
+        for reader in self.readers:
+            reader.start()
+
+    @property
+    def code(self) -> int | None:
+        """Of the ended process, negative for a signal; None while it runs."""
+        found = self.process.poll()
+        if found is not None and not self.ended:
+            self.ended = time.monotonic()
+        return found
+
+    def _join(self, source: IO[str], target: IO[str]) -> None:
+        for line in source:
+            if target is sys.stderr and line.startswith("error: "):
+                self.errors.append(line.rstrip("\n"))
+                if self.number:
+                    continue
+            print(f"worker {self.number}: " * bool(self.number) + line, end="", file=target)
+            target.flush()
+
+    def how(self) -> str:
+        """How it ended."""
+        code = self.process.returncode
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return "failed, as said above" if self.errors else f"ended with code {code}"
+
+    def stop(self, number: signal.Signals) -> None:
+        """Ends the process, by a signal, then by force, and reads the rest of what it printed."""
+        if self.code is None:
+            with contextlib.suppress(OSError):
+                self.process.send_signal(number)
+            try:
+                self.process.wait(_PATIENCE)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a user may be less patient
+                self.process.kill()
+                self.process.wait()
+        for reader in self.readers:
+            reader.join()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+
+def _wait(running: Sequence[_Worker]) -> None:
+    """Until all have ended, or a while after the first that failed."""
+    until = None
+    while any(one.code is None for one in running):
+        if until is None and any(one.code for one in running):
+            until = time.monotonic() + _PATIENCE
+        if until is not None and time.monotonic() > until:
+            return
+        time.sleep(_PAUSE)
+
+
+@contextlib.contextmanager
+def _several(count: int) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(socket.socket()) for _ in range(count)]
+
+
+def _free_ports(count: int) -> list[int]:
+    with _several(count) as sockets:  # all at once, so that they differ
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _gpus(workers: int) -> list[dict[str, str]]:
+    """Which GPUs each worker sees, as variables of its environment."""
+    import tensorflow as tf
+
+    count = len(tf.config.list_physical_devices("GPU"))
+    if not count:
+        return [{}] * workers
+    if count % workers:
+        raise UserError(f"--workers={workers}: {count} GPUs cannot be dealt out evenly")
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards: list[Any] = named.split(",")[:count] if named else list(range(count))
+    share = count // workers
+    return [
+        {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards[first : first + share]))}
+        for first in range(0, count, share)
+    ]
