@@ -79,7 +79,7 @@ class HeatmapRecorder(keras.callbacks.Callback):
         index = tf.constant(self.images, tf.int64)
         scores, codes = self._scores(index), self.observed
         if self.model.labels is not None:
-            codes = tf.gather(self.model.labels.value, index).numpy()
+            codes = self.model.labels.gather(index).numpy()
         self.found = self.found.extended(epoch + 1, self._maps(index), scores, codes)
         self.found.write(self.run.heatmaps)
         every = -(-self.params["epochs"] // _SHOWN_EPOCHS)

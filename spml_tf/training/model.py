@@ -106,6 +106,7 @@ class SPMLModel(keras.Model, ModelOptions):
                     f"{part.name} is a part of a model already; give each model a recipe of its "
                     "own, in which a part stands once"
                 )
+            part.facts = facts
             part.prepare(facts)
             part.in_use = True
         self.rules, self.terms = list(self.recipe.rules), list(self.recipe.terms)
