@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from spml_tf.banks import ema_bank, heatmap_bank
+from spml_tf.system import tensor_memory
 
 
 def test_first_visit_sets_and_later_visits_average():
@@ -100,16 +101,26 @@ def test_saved_with_the_layer(storage, tmp_path):
 
 
 def test_written_in_place():
-    """The tensor behind the weight is the same before and after: nothing of size N is copied."""
-    bank = ema_bank.score_bank(10, 2)
-    before = bank.values.value
-    tf.function(bank.write)(tf.constant([1], tf.int64), tf.ones([1, 2]))
-    assert bank.values.value is before
-    graph = tf.function(bank.write).get_concrete_function(
-        tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2])
+    """The memory behind the weights is the same before and after: nothing of size N is copied."""
+    bank = heatmap_bank.heatmap_bank(10, 2, grid=2)
+    write = tf.function(bank.write)
+
+    def places() -> list[int]:
+        found = []
+        for table in bank.tables:
+            with table.view() as array:
+                found.append(tensor_memory.address(array))
+        return found
+
+    before = places()
+    for number in range(3):
+        write(tf.constant([number], tf.int64), tf.ones([1, 2, 2, 2]))
+        assert places() == before
+    graph = write.get_concrete_function(
+        tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2, 2, 2])
     )
     kinds = {op.type for op in graph.graph.get_operations()}
-    assert "ResourceScatterUpdate" in kinds and "ReadVariableOp" in kinds
+    assert "ResourceScatterUpdate" in kinds and "ReadVariableOp" not in kinds
 
 
 def test_config_and_errors():

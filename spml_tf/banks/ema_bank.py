@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,24 +9,29 @@ import h5py
 import keras
 import tensorflow as tf
 
+from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, load_rows
+from spml_tf.banks.rounding import noise
 from spml_tf.system.private_api import outside_strategy
-from spml_tf.system.replicas import once_a_process
+from spml_tf.system.replicas import Shard, once_a_process
 
 DTYPES = ("float32", "float16", "uint8")
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class EMABank(keras.layers.Layer):
+class EMABank(KeepsTables):
     """An exponential moving average of values in [0, 1] for each cell of each image.
 
     The first visit of a cell sets it, later ones follow value <- momentum * value +
     (1 - momentum) * new (eq. 4). Rows are written in place by scatter. Every cell has a saved mark
     that tells whether it was visited; what is stored in a cell never visited means nothing.
 
-    uint8 storage holds round(255 * value) with stochastic rounding, seeded by (seed, number of
-    writes so far): rounding to nearest would stall the average. A function compiled by XLA
-    (jit_compile=True) rounds with other random numbers than one that is not. It lives in host
-    memory, where it takes none of a GPU's.
+    uint8 storage holds round(255 * value) with stochastic rounding: rounding to nearest would stall
+    the average. Whether a cell is rounded up follows from the seed, the number of writes so far,
+    the image and the cell alone: not from the batch's order, the devices that share it, or whether
+    XLA compiles (jit_compile=True). It lives in host memory, where it takes none of a GPU's.
+
+    Under a `tf.distribute` strategy there is one bank a process, outside of the strategy, and its
+    images are those of the process.
 
     Args:
         num_images: N.
@@ -36,13 +40,21 @@ class EMABank(keras.layers.Layer):
         momentum: mu of eq. 4, in [0, 1).
         storage: "float32", "float16" or "uint8".
         seed: int, of the stochastic rounding.
+        device: where the values live, such as "CPU:0"; None: in host memory for uint8, else where
+            TensorFlow puts weights.
+        directory: a folder where tables of at least 16 MB in host memory live in unnamed files,
+            see `image_tables.ImageTable`; None for ordinary memory.
+        shard: which images of the data set these are: row r is image r * workers + worker. It
+            matters to the rounding only, and is no part of the configuration.
 
     Attributes:
         values: weight [N, (grid, grid,) L] of dtype `storage`.
-        visited: weight [N, (grid, grid)] bool.
+        visited: [N, (grid, grid)] bool, an `image_tables.ImageTable`, packed where there is a grid.
+        writes: weight () int64, how often `write` was called.
 
     Raises:
         ValueError: for a momentum outside [0, 1) or an unknown storage.
+        UserError: for a folder that cannot hold the tables.
     """
 
     def __init__(
@@ -53,6 +65,9 @@ class EMABank(keras.layers.Layer):
         momentum: float = 0.8,
         storage: str = "float32",
         seed: int = 0,
+        device: str | None = None,
+        directory: str | None = None,
+        shard: Shard = Shard(),  # noqa: B008 - it cannot be changed
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"trainable": False, **kwargs})
@@ -62,6 +77,7 @@ class EMABank(keras.layers.Layer):
             raise ValueError(f"storage must be one of {DTYPES}. Received: {storage!r}")
         self.num_images, self.num_classes, self.grid = num_images, num_classes, grid
         self.momentum, self.storage, self.seed = momentum, storage, seed
+        self.device, self.directory, self.shard = device, directory, tuple(shard)
         self.add_state()
         self.built = True
 
@@ -72,18 +88,26 @@ class EMABank(keras.layers.Layer):
 
     def add_averages(self, cells: tuple[int, ...], marks: tuple[int, ...]) -> None:
         """Creates averages [N, *cells] and marks [N, *marks]."""
-        with tf.device("CPU:0") if self.storage == "uint8" else contextlib.nullcontext():
-            self.values = self._weight((self.num_images, *cells), self.storage, "values")
-        with tf.device("CPU:0"):
-            self.visited = self._weight((self.num_images, *marks), "bool", "visited")
-        self.writes = self._weight((), "int64", "writes")
+        device = self.device or ("CPU:0" if self.storage == "uint8" else None)
+        shape = (self.num_images, *cells)
+        self.table = self.keep(
+            ImageTable(self, shape, self.storage, "values", 0, device, self.directory)
+        )
+        self.values = self.table.weight
+        self.visited = self.add_marks((self.num_images, *marks))
+        with outside_strategy(), tf.device("CPU:0"):
+            self.writes = self.add_weight(
+                shape=(), dtype="int64", name="writes", initializer="zeros", trainable=False,
+                autocast=False,
+            )  # fmt: skip
 
-    def _weight(self, shape: tuple[int, ...], dtype: str, name: str) -> keras.Variable:
-        with outside_strategy():
-          return self.add_weight(
-            shape=shape, dtype=dtype, name=name, initializer="zeros", trainable=False,
-            autocast=False,
-        )  # fmt: skip
+    def add_marks(self, shape: tuple[int, ...]) -> ImageTable:
+        """Creates the marks; those of single scores are not worth packing."""
+        if len(shape) == 1:
+            return self.keep(ImageTable(self, shape, "bool", "visited"))  # type: ignore[no-any-return]
+        return self.keep(  # type: ignore[no-any-return]
+            PackedTable(self, shape, "bool", "visited", directory=self.directory)
+        )
 
     def read(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The averages of some images, before this step's write.
@@ -95,11 +119,11 @@ class EMABank(keras.layers.Layer):
             values: [B, (grid, grid,) L] float32 in [0, 1].
             visited: [B, (grid, grid)] bool.
         """
-        return self._decode(tf.gather(self.values.value, index)), self.read_visited(index)
+        return self._decode(self.table.gather(index)), self.read_visited(index)
 
     def read_visited(self, index: tf.Tensor) -> tf.Tensor:
         """The marks of some images: [B, (grid, grid)] bool for index [B] int64."""
-        return tf.gather(self.visited.value, index)
+        return self.visited.gather(index)
 
     def write(self, index: tf.Tensor, new: tf.Tensor, inside: tf.Tensor | None = None) -> None:
         """Moves the averages of some images towards new values and marks the cells as visited.
@@ -111,19 +135,25 @@ class EMABank(keras.layers.Layer):
         """
         if inside is None:
             inside = tf.fill(tf.shape(new)[:-1], True)
-        once_a_process(self._write,index, tf.cast(new, tf.float32), inside)
+        once_a_process(self._write, index, tf.cast(new, tf.float32), inside)
 
-    def _write(self, index, new, inside):
-        stored, visited = tf.gather(self.values.value, index), self.read_visited(index)
-        rows = self.moved(stored, visited[..., None], new, inside[..., None])
+    def _write(self, index: tf.Tensor, new: tf.Tensor, inside: tf.Tensor) -> None:
+        stored, visited = self.table.gather(index), self.read_visited(index)
+        rows = self.moved(index, stored, visited[..., None], new, inside[..., None])
         self.scatter(index, rows, visited | inside)
 
     def moved(
-        self, stored: tf.Tensor, visited: tf.Tensor, new: tf.Tensor, inside: tf.Tensor
+        self,
+        index: tf.Tensor,
+        stored: tf.Tensor,
+        visited: tf.Tensor,
+        new: tf.Tensor,
+        inside: tf.Tensor,
     ) -> tf.Tensor:
-        """Stored values after a visit (eq. 4); all arguments of shapes that broadcast.
+        """Stored values after a visit (eq. 4); all but the first of shapes that broadcast.
 
         Args:
+            index: [B] int64, the images.
             stored: of the storage's dtype.
             visited: bool, cells that hold an average; the others take the new value.
             new: float32 in [0, 1].
@@ -133,13 +163,14 @@ class EMABank(keras.layers.Layer):
             The new values, of the storage's dtype.
         """
         average = self.momentum * self._decode(stored) + (1.0 - self.momentum) * new
-        return tf.where(inside, self._encode(tf.where(visited, average, new)), stored)
+        moved = self._encode(index, tf.where(visited, average, new))
+        return tf.where(inside, moved, stored)
 
     def scatter(self, index: tf.Tensor, rows: tf.Tensor, visited: tf.Tensor) -> None:
-        """Stores rows of values and marks, which are the same on every replica."""
-        self.values.value.scatter_update(tf.IndexedSlices(rows, index))
-        self.visited.value.scatter_update(tf.IndexedSlices(visited, index))
-        self.writes.assign_add(1)
+        """Stores rows of values and marks; to be called once a process and step."""
+        self.table.scatter(index, rows)
+        self.visited.scatter(index, visited)
+        self.writes.value.assign_add(1)
 
     def load_saved(self, saved: Mapping[str, Any], path: str) -> None:
         """Takes over the values and marks of another bank, but not its count of writes.
@@ -151,29 +182,29 @@ class EMABank(keras.layers.Layer):
         Raises:
             ValueError: where shape or storage differ.
         """
-        for number, weight in self.taken_over().items():
-            array = saved[number]
-            if array.shape != tuple(weight.shape) or array.dtype.name != weight.dtype:
+        for number, table in self.taken_over().items():
+            try:
+                load_rows(table, saved[number], self.name)
+            except ValueError as error:
                 raise ValueError(
-                    f"{path}: {self.name} holds {array.dtype} {array.shape}, this model's is "
-                    f"{weight.dtype} {tuple(weight.shape)}: use the same images, classes, "
-                    "heatmap_size, heatmap_classes and bank_dtype"
-                )
-            weight.assign(array[...])
+                    f"{path}: {error}: use the same images, classes, heatmap_size, "
+                    "heatmap_classes and bank_dtype"
+                ) from None
 
-    def taken_over(self) -> dict[str, keras.Variable]:
-        """The weights that another run's bank can fill, by the names Keras saves them under."""
-        return {"0": self.values, "1": self.visited}
+    def taken_over(self) -> dict[str, ImageTable]:
+        """The tables that another run's bank can fill, by the names Keras saves them under."""
+        return {"0": self.table, "1": self.visited}
 
     def _decode(self, stored: tf.Tensor) -> tf.Tensor:
         values = tf.cast(stored, tf.float32)
         return values / 255.0 if self.storage == "uint8" else values
 
-    def _encode(self, values: tf.Tensor) -> tf.Tensor:
+    def _encode(self, index: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         if self.storage == "uint8":
-            seed = tf.stack([tf.constant(self.seed, tf.int64), self.writes.value])
-            noise = tf.random.stateless_uniform(tf.shape(values), seed)
-            values = tf.clip_by_value(tf.floor(values * 255.0 + noise), 0.0, 255.0)
+            worker, workers = self.shard
+            images = tf.cast(index, tf.int64) * workers + worker
+            steps = noise(self.seed, self.writes.value, images, tf.shape(values)[1:])
+            values = tf.clip_by_value(tf.floor(values * 255.0 + steps), 0.0, 255.0)
         return tf.cast(values, self.storage)
 
     def get_config(self) -> dict[str, Any]:

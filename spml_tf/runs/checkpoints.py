@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import numpy as np
 
 from spml_tf.banks.image_tables import KeepsTables, rows_left_out, write_rows
 from spml_tf.system import replicas
@@ -40,7 +41,9 @@ def save(model: SPMLModel, path: Path) -> None:
     with replaced(_rows_file(path, epoch, shard)) as new, h5py.File(new, "w") as file:
         for layer in _with_tables(model):
             for name, table in layer.saved_tables().items():
-                write_rows(file, f"{layer.name}/{name}", table)
+                dtype = np.dtype(table.dtype)
+                dataset = file.create_dataset(f"{layer.name}/{name}", table.shape, dtype)
+                write_rows(dataset, table)
         for name, weight in _of_optimizer(model).items():
             file[name] = weight.numpy()
     with model.distribute_strategy.scope():
@@ -107,14 +110,15 @@ def _tables(file: h5py.File, model: SPMLModel) -> dict[str, str]:
 
 def _of_optimizer(model: SPMLModel) -> dict[str, Any]:
     """What the optimizer remembers of trained tables, by the names that Keras saves it under."""
-    tables = {tuple(x.shape) for part in model.parts for x in part.trainable_variables}
+    trained = [x for part in model.parts for x in part.trainable_variables]
+    tables = {x.path.replace("/", "_"): tuple(x.shape) for x in trained}
     found, named = {}, dict[str, int]()
     for optimizer in getattr(model.optimizer, "optimizers", ()) if tables else ():
         kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(optimizer).__name__).lower()
         number = named[kind] = named.get(kind, -1) + 1
         place = f"optimizer/optimizers/{kind}{f'_{number}' if number else ''}/vars"
         for index, weight in enumerate(optimizer.variables):
-            if tuple(weight.shape) in tables and "learning_rate" not in weight.path:
+            if any(x in weight.path and weight.shape == shape for x, shape in tables.items()):
                 found[f"{place}/{index}"] = weight
     return found
 

@@ -101,7 +101,7 @@ class HeatmapRecorder(keras.callbacks.Callback):
         labels = self.model.labels
         if labels is None:
             return self.observed
-        kept = self._kept(lambda index: tf.gather(labels.value, index).numpy().astype(np.int64))
+        kept = self._kept(lambda index: labels.gather(index).numpy().astype(np.int64))
         return kept.astype(np.int8)
 
     def _maps(self) -> NDArray[np.float32]:

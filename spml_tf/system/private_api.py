@@ -161,3 +161,22 @@ def several_cpus_a_worker(devices: int) -> Iterator[None]:
         yield
     finally:
         extended._initialize_local_devices = usual
+
+
+def h5_group(store: Any) -> Any:
+    """The h5py group that a layer's weights are written to or read from, to do so in parts.
+
+    What Keras hands to `save_own_variables` and `load_own_variables` takes and gives whole arrays,
+    each as a copy.
+
+    Args:
+        store: what Keras hands over, or a dict.
+
+    Returns:
+        h5py.Group; None where there is none, and where Keras spreads it over several files.
+    """
+    if not hasattr(store, "h5_file") or hasattr(store, "sharding_config"):
+        return None
+    if store.mode == "w" and not store._h5_entry_initialized:
+        store._create_h5_group(store._h5_entry_path)  # which Keras does at the first weight
+    return store._h5_entry_group

@@ -2,52 +2,128 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.banks import ema_bank
-from spml_tf.system import replicas
-from spml_tf.system.replicas import once_a_process
+from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, row_blocks
 from spml_tf.labels import EXPECTED, UNKNOWN
-from spml_tf.system.private_api import outside_strategy
 from spml_tf.losses import role_estimates
+from spml_tf.system import replicas
+from spml_tf.system.private_api import outside_strategy
+from spml_tf.system.replicas import Shard, once_a_process
 from spml_tf.training import selection
 from spml_tf.training.options import Budget
 
 
+class Counts:
+    """How often each label was chosen: those that ever were, in ordinary memory.
+
+    Args:
+        shape: (N, L).
+
+    Attributes:
+        shape: as given.
+        dtype: "uint8".
+    """
+
+    dtype = "uint8"
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self._places = np.zeros(0, np.int64)  # row * L + column, ascending
+        self._times = np.zeros(0, np.uint8)
+
+    def add(self, places: NDArray[np.int64]) -> None:
+        """Counts labels once more, up to 255.
+
+        Args:
+            places: [M], row * L + column, ascending.
+        """
+        found = np.searchsorted(self._places, places)
+        found[found == len(self._places)] = 0
+        old = self._places[found] == places if len(self._places) else np.zeros(len(places), bool)
+        known = found[old]
+        self._times[known] += self._times[known] < 255
+        where = np.searchsorted(self._places, places[~old])
+        self._places = np.insert(self._places, where, places[~old])
+        self._times = np.insert(self._times, where, np.uint8(1))
+
+    def blocks(self) -> Iterator[slice]:
+        """The rows in blocks of some megabytes."""
+        return row_blocks(self.shape[0], self.shape[1])
+
+    def read(self, rows: slice) -> NDArray[np.uint8]:
+        """Some rows as an array."""
+        width = self.shape[1]
+        first, last = np.searchsorted(self._places, (rows.start * width, rows.stop * width))
+        found = np.zeros((rows.stop - rows.start, width), np.uint8)
+        found.reshape(-1)[self._places[first:last] - rows.start * width] = self._times[first:last]
+        return found
+
+    def write(self, rows: slice, values: ArrayLike) -> None:
+        """Replaces some rows."""
+        width = self.shape[1]
+        array = np.asarray(values, np.uint8).reshape(-1)
+        new = np.flatnonzero(array)
+        first, last = np.searchsorted(self._places, (rows.start * width, rows.stop * width))
+        ends = slice(None, first), slice(last, None)
+        places, times = self._places, self._times
+        self._places = np.concatenate([places[ends[0]], new + rows.start * width, places[ends[1]]])
+        self._times = np.concatenate([times[ends[0]], array[new], times[ends[1]]])
+
+    def numpy(self) -> NDArray[np.uint8]:
+        """All of it, [N, L] uint8."""
+        return self.read(slice(0, self.shape[0]))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.numpy().astype(dtype or self.dtype, copy=False)
+
+    def assign(self, values: ArrayLike) -> None:
+        """Replaces all of it by [N, L] uint8."""
+        self.write(slice(0, self.shape[0]), values)
+
+
 @keras.saving.register_keras_serializable("spml_tf")
-class LabelStore(keras.layers.Layer):
+class LabelStore(KeepsTables):
     """The labels of all training images, filled as batches come or at once.
+
+    Under a `tf.distribute` strategy there is one a process, whose images are those of the process.
 
     Args:
         num_images: N.
         num_classes: L.
         selects: whether `select` will be called.
+        directory: a folder for the labels' memory, see `banks.image_tables.ImageTable`.
 
     Attributes:
-        codes: weight [N, L] int8 in {1, 0, -1 (unknown), 2 (unknown, marked)}, -1 at the start.
-        epochs_selected: weight [N, L] uint8, how often a label was chosen, up to 255; None where
-            nothing is selected.
+        codes: [N, L] int8 in {1, 0, -1 (unknown), 2 (unknown, marked)}, -1 at the start; a
+            `banks.image_tables.PackedTable` of two bits each, with `numpy()`, `assign(array)`,
+            `gather(index)`, and `read` and `write` for blocks of rows.
+        epochs_selected: [N, L] uint8, how often a label was chosen, up to 255, with `numpy()`,
+            `assign(array)`, and `read` and `write` for blocks of rows; None where nothing is
+            selected.
     """
 
     def __init__(
-        self, num_images: int, num_classes: int, selects: bool = False, **kwargs: Any
+        self,
+        num_images: int,
+        num_classes: int,
+        selects: bool = False,
+        directory: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**{"trainable": False, **kwargs})
         self.num_images, self.num_classes, self.selects = num_images, num_classes, selects
-        self.codes = self._weight("int8", UNKNOWN, "codes")
-        self.epochs_selected = self._weight("uint8", 0, "epochs_selected") if selects else None
+        shape = (num_images, num_classes)
+        self.codes = self.keep(PackedTable(self, shape, "int8", "codes", UNKNOWN, directory))
+        self.epochs_selected = Counts(shape) if selects else None
         self.built = True
-
-    def _weight(self, dtype: str, value: int, name: str) -> keras.Variable:
-        with outside_strategy(): return self.add_weight(
-            shape=(self.num_images, self.num_classes), dtype=dtype, name=name, trainable=False,
-            initializer=keras.initializers.Constant(value), autocast=False,
-        )  # fmt: skip
 
     def remember(self, index: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Stores a batch's labels, keeping the marks of unknown ones.
@@ -60,14 +136,14 @@ class LabelStore(keras.layers.Layer):
             int8 [B, L], the labels with their marks.
         """
         labels = tf.cast(labels, tf.int8)
-        marked = (tf.gather(self.codes.value, index) == EXPECTED) & (labels == UNKNOWN)
+        marked = (self.codes.gather(index) == EXPECTED) & (labels == UNKNOWN)
         codes = tf.where(marked, tf.constant(EXPECTED, tf.int8), labels)
         self.write(index, codes)
         return codes
 
     def write(self, index: tf.Tensor, codes: tf.Tensor) -> None:
         """Stores int8 codes [B, L] in the rows index [B]."""
-        once_a_process(lambda i, c: self.codes.value.scatter_update(tf.IndexedSlices(c, i)), index, codes)
+        once_a_process(self.codes.scatter, index, codes)
 
     def select(self, scores: ema_bank.EMABank, positives_per_image: float, budget: Budget) -> None:
         """Marks the expected positives anew (zhat of eq. 5).
@@ -84,22 +160,70 @@ class LabelStore(keras.layers.Layer):
         """
         if self.epochs_selected is None:
             raise ValueError("the store was not made to select: LabelStore(..., selects=True)")
-        shard = replicas.this_shard()
-        codes = np.array(self.codes.numpy())
-        codes[codes == EXPECTED] = UNKNOWN
-        averages, visited = scores.values.numpy(), scores.visited.numpy()
-        total = int(replicas.sum_of_workers(np.array([len(codes)], np.int64))[0])
-        def blocks(): return selection.row_blocks(averages, codes, visited, *shard)
-        found = selection.thresholds(blocks, (total, codes.shape[1]), positives_per_image, budget, replicas.sum_of_workers)
-        for block in blocks():
-            rows = block[0] // shard.workers
-            mask = found.chosen(*block)
-            new = codes[rows]; new[mask] = EXPECTED
-            codes[rows] = new
-        self.codes.assign(codes)
-        times = np.array(self.epochs_selected.numpy())
-        times += (codes == EXPECTED) & (times < 255)
-        self.epochs_selected.assign(times)
+        worker, workers = scores.shard
+        own = np.array([self.num_images], np.int64)
+        shape = (int(replicas.sum_of_workers(own)[0]), self.num_classes)
+
+        def images() -> Iterator[selection.Block]:
+            for rows, averages, codes in self.blocks(scores):
+                yield rows * workers + worker, averages, codes
+
+        found = selection.thresholds(
+            images, shape, positives_per_image, budget, replicas.sum_of_workers
+        )
+        self.replace_marks(
+            scores, lambda rows, *known: found.chosen(rows * workers + worker, *known)
+        )
+
+    def blocks(
+        self, scores: ema_bank.EMABank
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int8]]]:
+        """The visited images in blocks of rows.
+
+        Args:
+            scores: the score bank.
+
+        Yields:
+            rows: [M] int64, ascending.
+            averages: [M, L], as the bank stores them.
+            codes: [M, L] int8 in {1, 0, -1, 2}.
+        """
+        visited = scores.visited.numpy()
+        for block in self.codes.blocks():
+            seen = visited[block]
+            averages, codes = scores.table.read(block), self.codes.read(block)
+            if not seen.all():  # as a rule they are: spare the copies
+                averages, codes = averages[seen], codes[seen]
+            yield np.flatnonzero(seen) + block.start, averages, codes
+
+    def replace_marks(
+        self,
+        scores: ema_bank.EMABank,
+        chosen: Callable[[NDArray[np.int64], NDArray[Any], NDArray[np.int8]], NDArray[np.bool_]],
+    ) -> None:
+        """Takes all marks away, and marks and counts what is chosen.
+
+        Args:
+            scores: the score bank.
+            chosen: is called with each of `blocks` in their order, returns [M, L] bool, True only
+                where the label is unknown.
+        """
+        assert self.epochs_selected is not None
+        places = []
+        for block, (rows, averages, known) in zip(
+            self.codes.blocks(), self.blocks(scores), strict=True
+        ):
+            codes = self.codes.read(block)
+            codes[codes == EXPECTED] = UNKNOWN
+            image, column = np.nonzero(chosen(rows, averages, known))
+            codes[rows[image] - block.start, column] = EXPECTED
+            self.codes.write(block, codes)
+            places.append(rows[image] * self.num_classes + column)
+        self.epochs_selected.add(np.concatenate(places))
+
+    def saved(self) -> dict[str, Any]:
+        counts = {} if self.epochs_selected is None else {"1": self.epochs_selected}
+        return {**super().saved(), **counts}
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -111,32 +235,43 @@ class LabelStore(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class LabelEstimates(keras.layers.Layer):
+class LabelEstimates(KeepsTables):
     """ROLE's estimated labels, trained along with the network (Cole et al. 2021).
 
     Args:
         num_images: N.
         num_classes: L.
         seed: int, of the first estimates.
+        shard: which images of the data set these are, as for `banks.ema_bank.EMABank`.
 
     Attributes:
         values: trainable weight [N, L] float32, logits; as if no label were known at the start.
     """
 
-    def __init__(self, num_images: int, num_classes: int, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        num_classes: int,
+        seed: int = 0,
+        shard: Shard = Shard(),  # noqa: B008 - it cannot be changed
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_images, self.num_classes, self.seed = num_images, num_classes, seed
-        with outside_strategy(): self.values = self.add_weight(
-            shape=(num_images, num_classes), name="values", autocast=False
-        )
+        self.shard = tuple(shard)
+        table = ImageTable(self, (num_images, num_classes), "float32", "values", trainable=True)
+        self.values = self.keep(table).weight
         self.built = True
         self.start(np.full((num_images, num_classes), UNKNOWN, np.int8))
 
     def start(self, labels: NDArray[np.int8]) -> None:
         """Sets the first estimates from the labels, [N, L] int8 in {1, 0, -1}."""
-        shard = replicas.this_shard()
-        total = int(replicas.sum_of_workers(np.array([len(labels)], np.int64))[0])
-        noise = shard.own(np.random.RandomState(self.seed).uniform(-1, 1, (total, labels.shape[1])))
+        worker, workers = self.shard
+        draws = np.random.RandomState(self.seed)
+        # Those of all images in their order, of which these rows are some.
+        noise = np.stack([
+            draws.uniform(-1, 1, (workers, self.num_classes))[worker] for _ in range(len(labels))
+        ])  # fmt: skip
         self.values.assign(role_estimates(labels, tf.constant(noise, tf.float32)))
 
     def read(self, index: tf.Tensor) -> tf.Tensor:

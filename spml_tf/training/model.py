@@ -99,7 +99,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         self.num_classes = network.output_shape[-1]
         self.positives_per_image, self.part_options = positives_per_image, options
         self._backbone = BackboneSwitch(network, self.freeze_batch_norm)
-        bank = {"momentum": self.ema_momentum, "storage": self.bank_dtype, "seed": self.seed}
+        bank = {"momentum": self.ema_momentum, "storage": self.bank_dtype, "seed": self.seed,
+                "shard": self.shard}  # fmt: skip
         self.recipe = recipe_of(method, options, positives_per_image)
         self.ema_scores = None
         if self.keep_scores or any(part.needs_scores for part in self.recipe.parts):
@@ -111,6 +112,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
                     f"{part.name} is a part of a model already; give each model a recipe of its "
                     "own, in which a part stands once"
                 )
+            part.facts = facts
             part.prepare(facts)
             part.in_use = True
         self.rules, self.terms = list(self.recipe.rules), list(self.recipe.terms)

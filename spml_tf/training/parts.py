@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.system.replicas import once_a_process
+from spml_tf.banks.image_tables import ImageTable, KeepsTables
 from spml_tf.system.options import Options
+from spml_tf.system.replicas import once_a_process
 from spml_tf.training import methods
 from spml_tf.training.options import TermOptions
 
@@ -68,7 +69,7 @@ class Facts(NamedTuple):
         num_images: N, of several workers the images whose rows this one keeps.
         num_classes: L.
         grid: G, cells per side of the network's maps.
-        bank: momentum, storage and seed, as `banks.ema_bank.EMABank` takes them.
+        bank: momentum, storage, seed and more, as `banks.ema_bank.EMABank` takes them.
     """
 
     num_images: int
@@ -77,7 +78,7 @@ class Facts(NamedTuple):
     bank: Mapping[str, Any]
 
 
-class Part(keras.layers.Layer, Options):
+class Part(KeepsTables, Options):
     """A rule or a term. Options are declared as in `spml_tf.system.options`.
 
     Args:
@@ -86,6 +87,7 @@ class Part(keras.layers.Layer, Options):
     Attributes:
         needs_scores: whether it reads `Step.average` or the model's score bank.
         in_use: whether a model has taken it; what it remembers is of that model's images.
+        facts: what `prepare` is told; None before.
     """
 
     needs_scores: bool = False
@@ -96,6 +98,7 @@ class Part(keras.layers.Layer, Options):
         self.take_options(options)
         self.built = True
         self.in_use = False
+        self.facts: Facts | None = None
 
     def prepare(self, facts: Facts) -> None:
         """Creates the weights, once N and L are known. There are none by default."""
@@ -111,13 +114,18 @@ class Part(keras.layers.Layer, Options):
 
         Args:
             name: of the weight.
-            shape: of the weight.
+            shape: of the weight. One whose first number is that of the images has a row for each:
+                it is kept once a process, in host memory, and `write` changes it.
             dtype: of the weight, kept under mixed precision too.
             value: it starts with.
 
         Returns:
             A keras.Variable; only such ones are saved.
         """
+        if self.facts is not None and shape and shape[0] == self.facts.num_images:
+            directory = self.facts.bank.get("directory")
+            table = ImageTable(self, tuple(shape), dtype, name, value, directory=directory)
+            return self.keep(table).weight
         return self.add_weight(
             shape=tuple(shape), dtype=dtype, name=name, trainable=False, autocast=False,
             initializer=keras.initializers.Constant(value),
@@ -126,9 +134,13 @@ class Part(keras.layers.Layer, Options):
     def write(self, state: Any, index: tf.Tensor, rows: tf.Tensor) -> None:
         """Stores rows [B, ...] of a batch in a weight [N, ...] made by `state`, in place.
 
-        Under a `tf.distribute` strategy every replica writes the rows of all.
+        Under a `tf.distribute` strategy a process writes the rows of all its replicas.
         """
-        once_a_process(lambda i, r: state.value.scatter_update(tf.IndexedSlices(r, i)), index, tf.cast(rows, state.dtype))
+
+        def scatter(index: tf.Tensor, rows: tf.Tensor) -> None:
+            state.value.scatter_update(tf.IndexedSlices(rows, index))
+
+        once_a_process(scatter, index, tf.cast(rows, state.dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.options()}

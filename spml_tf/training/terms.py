@@ -93,8 +93,9 @@ class Role(RoleOptions, Term):
 
     def prepare(self, facts: Facts) -> None:
         self.estimates = LabelEstimates(
-            facts.num_images, facts.num_classes, facts.bank["seed"], name="label_estimates"
-        )
+            facts.num_images, facts.num_classes, facts.bank["seed"], facts.bank["shard"],
+            name="label_estimates",
+        )  # fmt: skip
 
     def start(self, labels: NDArray[np.int8]) -> None:
         self.estimates.start(labels)
