@@ -16,6 +16,7 @@ from spml_tf.runs import checkpoints
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system import replicas
 from spml_tf.system.files import replaced
+from spml_tf.system.private_api import outside_strategy
 
 # Labels whose scores an epoch's histograms count; of more, those of evenly spaced images.
 _COUNTED = 500_000
@@ -73,7 +74,7 @@ class RunRecorder(keras.callbacks.Callback):
         self.rows.append(row)
         if self.shard.worker == 0:
             if better:
-                with replaced(self.run.network) as path:
+                with replaced(self.run.network) as path, outside_strategy():
                     self.model.network.save(path)
             self.run.write_history(self.rows)
             self._write_events(row)

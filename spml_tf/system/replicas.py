@@ -169,8 +169,9 @@ def sum_of_workers(values: NDArray[Any]) -> NDArray[Any]:
     if this_shard().workers == 1:
         return values
     strategy = tf.distribute.get_strategy()
-    summed = strategy.experimental_local_results(_adder(strategy)(tf.constant(values)))
-    return np.asarray(summed[0].numpy())
+    flat = tf.constant(np.reshape(values, -1))
+    summed = strategy.experimental_local_results(_adder(strategy)(flat))[0].numpy()
+    return np.reshape(summed, values.shape)
 
 
 def wait_for_workers() -> None:
@@ -207,7 +208,7 @@ def _adder(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], Any]:
         value = tf.where(first, value, tf.zeros_like(value))
         return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, reduce_retracing=True)
     def summed(value: tf.Tensor) -> Any:
         return strategy.run(one, args=(value,))
 

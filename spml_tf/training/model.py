@@ -22,7 +22,7 @@ from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.scores import scores_network
 from spml_tf.system.options import plain
 from spml_tf.system import replicas
-from spml_tf.system.private_api import BuildsMetrics, loss_tracker
+from spml_tf.system.private_api import BuildsMetrics, loss_tracker, outside_strategy
 from spml_tf.training import batches, keras_checks, optimizers
 from spml_tf.training.epoch_start import with_epoch_start
 from spml_tf.training.label_store import LabelEstimates, LabelStore
@@ -329,7 +329,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         keras_checks.check_data(self, given)
         self._set_class_weight(given.pop("class_weight", None))
         given["callbacks"] = with_epoch_start(given.get("callbacks"))
-        if isinstance(given.get("x"), tf.data.Dataset):
+        if isinstance(given.get("x"), tf.data.Dataset | tf.distribute.DistributedDataset):
             given.setdefault("shuffle", False)  # Keras would warn that it does not
         for name in ("x", "validation_data"):
             given[name] = self._dealt(given.get(name))
@@ -453,6 +453,16 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         """
         banks = (self.ema_scores, self.ema_heatmaps)
         ema_bank.load_all(path, [bank for bank in banks if bank is not None])
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """`keras.Model.save`; one of several workers may call it alone."""
+        with outside_strategy():  # Keras makes variables on the way, which all workers must agree on
+            super().save(*args, **kwargs)
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """`keras.Model.save_weights`; one of several workers may call it alone."""
+        with outside_strategy():
+            super().save_weights(*args, **kwargs)
 
     def export(self, filepath: str, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.export` of the network with scores as its output; banks stay behind.
