@@ -42,7 +42,7 @@ class EMABank(KeepsTables):
         seed: int, of the stochastic rounding.
         device: where the values live, such as "CPU:0"; None: in host memory for uint8, else where
             TensorFlow puts weights.
-        directory: a folder where tables of at least 16 MB in host memory live in unnamed files,
+        directory: a folder where tables of at least 1 MB in host memory live in unnamed files,
             see `image_tables.ImageTable`; None for ordinary memory.
         shard: which images of the data set these are: row r is image r * workers + worker. It
             matters to the rounding only, and is no part of the configuration.

@@ -14,9 +14,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.system.errors import UserError
+from spml_tf.system.private_api import mapped_file
 
-# TensorFlow copies smaller constants than 10 MB while it folds them.
-SMALLEST_MAPPED = 2**24
+# Bytes from which a table is worth a file.
+SMALLEST_MAPPED = 2**20
 
 
 def array_of(tensor: tf.Tensor, writable: bool = False) -> NDArray[Any]:
@@ -54,7 +55,7 @@ def mapped_zeros(shape: tuple[int, ...], dtype: str, directory: str) -> tf.Tenso
     needs memory for others.
 
     Args:
-        shape: of at least `SMALLEST_MAPPED` bytes.
+        shape: of at least one number.
         dtype: of numbers or bool.
         directory: the folder.
 
@@ -70,10 +71,7 @@ def mapped_zeros(shape: tuple[int, ...], dtype: str, directory: str) -> tf.Tenso
         try:
             # Space that is missing only when a page is written would end the process.
             os.posix_fallocate(file, 0, size)
-            with tf.device("CPU:0"):
-                tensor = tf.raw_ops.ImmutableConst(
-                    dtype=dtype, shape=shape, memory_region_name=path
-                )
+            tensor = mapped_file(path, shape, dtype)
             _share(array_of(tensor), file, size)
         finally:
             os.unlink(path)

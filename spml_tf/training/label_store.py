@@ -201,9 +201,9 @@ class LabelStore(KeepsTables):
         for block, (rows, averages, known) in zip(
             self.codes.blocks(), self.blocks(scores), strict=True
         ):
-            codes = self.codes.read(block)
-            codes[codes == EXPECTED] = UNKNOWN
             image, column = np.nonzero(chosen(rows, averages, known))
+            codes = known if len(rows) == block.stop - block.start else self.codes.read(block)
+            np.putmask(codes, codes == EXPECTED, UNKNOWN)
             codes[rows[image] - block.start, column] = EXPECTED
             self.codes.write(block, codes)
             places.append(rows[image] * self.num_classes + column)
