@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -224,9 +223,7 @@ class PackedTable(ImageTable):
         self._row = math.prod(shape[1:])
         self._bytes = -(-self._row * self._bits // 8)
         first = 255 if value else 0
-        super().__init__(
-            layer, (shape[0], self._bytes), "uint8", name, first, directory=directory
-        )
+        super().__init__(layer, (shape[0], self._bytes), "uint8", name, first, directory=directory)
         self.shape, self.dtype = tuple(int(x) for x in shape), dtype
 
     def gather(self, index: tf.Tensor) -> tf.Tensor:

@@ -128,7 +128,6 @@ def mapped_file(path: str, shape: tuple[int, ...], dtype: str) -> tf.Tensor:
     """
     from tensorflow.core.framework import attr_value_pb2
 
-    @tf.function(autograph=False)
     def mapped() -> tf.Tensor:
         tensor = tf.raw_ops.ImmutableConst(dtype=dtype, shape=shape, memory_region_name=path)
         none = attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue())
@@ -136,7 +135,7 @@ def mapped_file(path: str, shape: tuple[int, ...], dtype: str) -> tf.Tensor:
         return tensor
 
     with tf.device("CPU:0"):
-        return mapped()
+        return tf.function(mapped, autograph=False)()
 
 
 def h5_group(store: Any) -> Any:
