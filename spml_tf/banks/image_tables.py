@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from spml_tf.system.private_api import h5_group, outside_strategy
 from spml_tf.system.tensor_memory import SMALLEST_MAPPED, address, array_of, mapped_zeros
 
-_BLOCK = 2**23  # bytes of a table that are handled at a time
+_BLOCK = 2**21  # bytes of a table that are handled at a time
 
 # The four codes of a byte of labels, the first in its lowest bits, as the bytes of one number.
 _CODES = np.array(
@@ -73,7 +73,8 @@ class ImageTable:
     ) -> None:
         self.shape, self.dtype = tuple(int(x) for x in shape), dtype
         size = math.prod(self.shape) * tf.as_dtype(dtype).size
-        self._directory = directory if device and size >= SMALLEST_MAPPED else None
+        on_host = device is not None and "CPU" in device
+        self._directory = directory if on_host and size >= SMALLEST_MAPPED else None
         self._address: int | None = None
         with outside_strategy(), tf.device(device) if device else contextlib.nullcontext():
             self.weight = layer.add_weight(
@@ -268,6 +269,9 @@ class PackedTable(ImageTable):
             weight[rows] = packed
 
 
+Table = TypeVar("Table", bound=ImageTable)
+
+
 class KeepsTables(keras.layers.Layer):
     """A layer whose tables of images are saved and loaded in blocks of rows.
 
@@ -276,7 +280,7 @@ class KeepsTables(keras.layers.Layer):
 
     tables: tuple[ImageTable, ...] = ()
 
-    def keep(self, table: Any) -> Any:
+    def keep(self, table: Table) -> Table:
         """Takes note of a table and returns it."""
         self.tables = (*self.tables, table)
         return table

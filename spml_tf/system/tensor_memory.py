@@ -6,6 +6,7 @@ import ctypes
 import math
 import mmap
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -63,8 +64,11 @@ def mapped_zeros(shape: tuple[int, ...], dtype: str, directory: str) -> tf.Tenso
         A tensor that a `tf.Variable` takes over without a copy, and changes in place.
 
     Raises:
-        UserError: the folder is missing, may not be written to, or has not enough space.
+        UserError: the folder is missing, may not be written to, or has not enough space; or the
+            system is not Linux.
     """
+    if not sys.platform.startswith("linux"):
+        raise UserError(f"bank_dir {directory}: memory in files needs Linux; leave bank_dir out")
     size = math.prod(shape) * tf.as_dtype(dtype).size
     try:
         file, path = tempfile.mkstemp(prefix="spml_tf-", dir=directory)

@@ -97,7 +97,8 @@ class LabelStore(KeepsTables):
         num_images: N.
         num_classes: L.
         selects: whether `select` will be called.
-        directory: a folder for the labels' memory, see `banks.image_tables.ImageTable`.
+        directory: a folder for the labels' memory, see `banks.image_tables.ImageTable`; no part of
+            the configuration.
 
     Attributes:
         codes: [N, L] int8 in {1, 0, -1 (unknown), 2 (unknown, marked)}, -1 at the start; a
