@@ -139,8 +139,8 @@ def test_config_and_errors():
 def test_inside_a_compiled_function(storage, kept):
     """Six steps with jit_compile=True and without: the loss, what the banks hold, their marks.
 
-    A last digit of the new values may differ, and a step of float16 where they are rounded; bytes
-    are rounded with other random numbers.
+    A last digit of the new values may differ, and a step of float16 or bytes where they are
+    rounded.
     """
     rng = np.random.default_rng(0)
     images, classes, grid, cells = 6, 5, 7, 5
@@ -163,7 +163,7 @@ def test_inside_a_compiled_function(storage, kept):
     plain, compiled = state(), state()
     run_plain = tf.function(step(*plain))
     run_compiled = tf.function(step(*compiled), jit_compile=True)
-    stored_step = {"float32": 1e-6, "float16": 2**-11, "uint8": 4 / 255}[storage]
+    stored_step = {"float32": 1e-6, "float16": 2**-11, "uint8": 1.001 / 255}[storage]
     losses = []
     for _ in range(6):
         corner = rng.uniform(0.0, 0.5, (3, 2))

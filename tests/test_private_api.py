@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import mmap
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import tensorflow as tf
 
 import spml_tf
 from spml_tf.system import private_api
+from spml_tf.system.tensor_memory import address, array_of
 
 PACKAGE = Path(spml_tf.__file__).parent
 
@@ -127,6 +131,52 @@ def check_before_each_call() -> None:
         assert calls.count(True) == expected
 
 
+def check_outside_strategy() -> None:
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        with private_api.outside_strategy():
+            assert not tf.distribute.has_strategy()
+            assert type(tf.Variable(1.0)).__name__ == "ResourceVariable"
+        assert tf.distribute.get_strategy() is strategy
+        assert type(tf.Variable(1.0)).__name__ != "ResourceVariable"
+    with private_api.outside_strategy():
+        assert not tf.distribute.has_strategy()
+
+
+def check_mapped_file() -> None:
+    """What is written to the file shows in the tensor, however small: nothing was copied."""
+    for size in (64, 2**22):
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(bytes(size))
+            file.flush()
+            tensor = private_api.mapped_file(file.name, (size,), "uint8")
+            os.pwrite(file.fileno(), b"\7", size - 1)
+            assert int(tensor[-1]) == 7 and int(tensor[0]) == 0
+            assert address(array_of(tensor)) % mmap.PAGESIZE == 0
+
+
+def check_h5_group() -> None:
+    class Sliced(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.weight = self.add_weight(shape=(3,), initializer="ones")
+            self.built = True
+
+        def save_own_variables(self, store):
+            private_api.h5_group(store).create_dataset("0", data=[1.0, 2.0, 3.0])
+
+        def load_own_variables(self, store):
+            self.weight.assign(private_api.h5_group(store)["0"][...] * 2)
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = keras.Sequential([Sliced()])
+        model.built = True
+        model.save_weights(f"{folder}/x.weights.h5")
+        model.load_weights(f"{folder}/x.weights.h5")
+        np.testing.assert_array_equal(model.layers[0].weight, [2.0, 4.0, 6.0])
+    assert private_api.h5_group({}) is None
+
+
 # Function of private_api -> the private names it uses, and what they have to do.
 CHECKS: dict[str, tuple[str, Callable[[], None]]] = {
     "flatten_layers": ("Layer._flatten_layers", check_flatten_layers),
@@ -145,6 +195,19 @@ CHECKS: dict[str, tuple[str, Callable[[], None]]] = {
     "before_each_call": (
         "FuncGraph._experimental_capture_side_input_by_ref",
         check_before_each_call,
+    ),
+    "outside_strategy": (
+        "distribute_lib._push_per_thread_mode, _pop_per_thread_mode, _get_default_replica_mode "
+        "or Graph._variable_creator_stack",
+        check_outside_strategy,
+    ),
+    "mapped_file": (
+        "the attribute _scoped_allocator or Operation._set_attr",
+        check_mapped_file,
+    ),
+    "h5_group": (
+        "H5IOStore._h5_entry_group, _h5_entry_path, _h5_entry_initialized or _create_h5_group",
+        check_h5_group,
     ),
 }
 
@@ -194,9 +257,11 @@ def test_no_other_module_uses_private_attributes():
     private_module = Path(private_api.__file__)
     known = private_attributes(private_module)
     assert known == {
-        "_experimental_capture_side_input_by_ref", "_flatten_layers", "_inbound_nodes",
-        "_keras_history", "_loss_tracker", "_trainable_variables", "_var_key",
-        "_var_to_optimizer_idx",
+        "_create_h5_group", "_experimental_capture_side_input_by_ref", "_flatten_layers",
+        "_get_default_replica_mode", "_h5_entry_group", "_h5_entry_initialized", "_h5_entry_path",
+        "_inbound_nodes", "_keras_history", "_loss_tracker", "_pop_per_thread_mode",
+        "_push_per_thread_mode", "_set_attr", "_trainable_variables", "_var_key",
+        "_var_to_optimizer_idx", "_variable_creator_stack",
     }  # fmt: skip
     for path in PACKAGE.rglob("*.py"):
         if path != private_module:

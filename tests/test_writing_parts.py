@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spml_tf import SPMLModel, networks
+from spml_tf import SPMLModel, networks, training
 from spml_tf.training import methods, terms
 
 ROOT = Path(__file__).parent.parent
@@ -60,3 +60,31 @@ def test_it_trains(example):
         data = tf.data.Dataset.from_tensor_slices(batches).batch(3)
         losses = model.fit(data, epochs=4, verbose=0).history["classification_loss"]
         assert losses[-1] < losses[0]
+
+
+def test_state_with_a_row_an_image_is_a_table():
+    """In host memory, written in place and saved in blocks; other weights stay Keras' own."""
+
+    class Counting(training.Rule):
+        def prepare(self, facts):
+            self.other = self.state("other", (2,), "float32", 3)
+            self.rows = self.state("rows", (facts.num_images, 2), "int64", -1)
+
+    def made() -> Counting:
+        rule = Counting()
+        rule.facts = training.Facts(5, 4, 2, {"directory": None})
+        rule.prepare(rule.facts)
+        return rule
+
+    rule, other = made(), made()
+    assert [x.name for x in rule.weights] == ["other", "rows"]
+    (table,) = rule.tables
+    assert table.weight is rule.rows and "CPU:0" in rule.rows.value.device
+    rule.write(rule.rows, tf.constant([4, 1], tf.int64), tf.constant([[1.0, 2.0], [3.0, 4.0]]))
+    rule.other.assign([5, 6])
+    stored = {}
+    rule.save_own_variables(stored)
+    assert stored["1"].tolist() == [[-1, -1], [3, 4], [-1, -1], [-1, -1], [1, 2]]
+    other.load_own_variables(stored)
+    for one, two in zip(rule.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())

@@ -40,12 +40,13 @@ class EMABank(KeepsTables):
         momentum: mu of eq. 4, in [0, 1).
         storage: "float32", "float16" or "uint8".
         seed: int, of the stochastic rounding.
-        device: where the values live, such as "CPU:0"; None: in host memory for uint8, else where
-            TensorFlow puts weights.
-        directory: a folder where tables of at least 16 MB in host memory live in unnamed files,
+        device: where the values live, such as "CPU:0"; None: in host memory for uint8 and with a
+            directory, else where TensorFlow puts weights.
+        directory: a folder where tables of at least 1 MB in host memory live in unnamed files,
             see `image_tables.ImageTable`; None for ordinary memory.
         shard: which images of the data set these are: row r is image r * workers + worker. It
-            matters to the rounding only, and is no part of the configuration.
+            matters to the rounding only. Like `device` and `directory` it is of this process, and
+            no part of the configuration.
 
     Attributes:
         values: weight [N, (grid, grid,) L] of dtype `storage`.
@@ -88,7 +89,8 @@ class EMABank(KeepsTables):
 
     def add_averages(self, cells: tuple[int, ...], marks: tuple[int, ...]) -> None:
         """Creates averages [N, *cells] and marks [N, *marks]."""
-        device = self.device or ("CPU:0" if self.storage == "uint8" else None)
+        on_host = self.storage == "uint8" or self.directory is not None
+        device = self.device or ("CPU:0" if on_host else None)
         shape = (self.num_images, *cells)
         self.table = self.keep(
             ImageTable(self, shape, self.storage, "values", 0, device, self.directory)
@@ -104,10 +106,8 @@ class EMABank(KeepsTables):
     def add_marks(self, shape: tuple[int, ...]) -> ImageTable:
         """Creates the marks; those of single scores are not worth packing."""
         if len(shape) == 1:
-            return self.keep(ImageTable(self, shape, "bool", "visited"))  # type: ignore[no-any-return]
-        return self.keep(  # type: ignore[no-any-return]
-            PackedTable(self, shape, "bool", "visited", directory=self.directory)
-        )
+            return self.keep(ImageTable(self, shape, "bool", "visited"))
+        return self.keep(PackedTable(self, shape, "bool", "visited", directory=self.directory))
 
     def read(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The averages of some images, before this step's write.

@@ -14,10 +14,9 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -26,7 +25,12 @@ from numpy.typing import ArrayLike, NDArray
 from spml_tf.system.private_api import h5_group, outside_strategy
 from spml_tf.system.tensor_memory import SMALLEST_MAPPED, address, array_of, mapped_zeros
 
-_BLOCK = 2**25  # bytes of a table that are handled at a time
+_BLOCK = 2**21  # bytes of a table that are handled at a time
+
+# The four codes of a byte of labels, the first in its lowest bits, as the bytes of one number.
+_CODES = np.array(
+    [[(0, 1, 2, -1)[byte >> shift & 3] for shift in (0, 2, 4, 6)] for byte in range(256)], np.int8
+).view("<u4")[:, 0]
 
 
 def row_blocks(rows: int, size: int) -> Iterator[slice]:
@@ -46,7 +50,7 @@ class ImageTable:
         name: of the weight.
         value: what it starts with.
         device: where it lives; None leaves the choice to TensorFlow, which takes a GPU.
-        directory: a folder where a table of at least 16 MB in host memory lives in a file that
+        directory: a folder where a table of at least 1 MB in host memory lives in a file that
             nobody sees; None for ordinary memory.
         trainable: whether gradients change it.
 
@@ -72,7 +76,8 @@ class ImageTable:
     ) -> None:
         self.shape, self.dtype = tuple(int(x) for x in shape), dtype
         size = math.prod(self.shape) * tf.as_dtype(dtype).size
-        self._directory = directory if device and size >= SMALLEST_MAPPED else None
+        on_host = device is not None and "CPU" in device
+        self._directory = directory if on_host and size >= SMALLEST_MAPPED else None
         self._address: int | None = None
         with outside_strategy(), tf.device(device) if device else contextlib.nullcontext():
             self.weight = layer.add_weight(
@@ -222,9 +227,7 @@ class PackedTable(ImageTable):
         self._row = math.prod(shape[1:])
         self._bytes = -(-self._row * self._bits // 8)
         first = 255 if value else 0
-        super().__init__(
-            layer, (shape[0], self._bytes), "uint8", name, first, directory=directory
-        )
+        super().__init__(layer, (shape[0], self._bytes), "uint8", name, first, directory=directory)
         self.shape, self.dtype = tuple(int(x) for x in shape), dtype
 
     def gather(self, index: tf.Tensor) -> tf.Tensor:
@@ -248,23 +251,28 @@ class PackedTable(ImageTable):
     def read(self, rows: slice) -> NDArray[Any]:
         """Some rows, unpacked."""
         with self.view() as array:
-            bits = np.unpackbits(array[rows], axis=1, bitorder="little")
+            packed = array[rows].copy()
         if self._bits == 1:
-            values = bits[:, : self._row].view(bool)
+            values = np.unpackbits(packed, axis=1, bitorder="little").view(bool)
         else:
-            values = (bits[:, ::2] + 2 * bits[:, 1::2])[:, : self._row].view(np.int8)
-            values[values == 3] = -1
-        return values.reshape(-1, *self.shape[1:])
+            values = _CODES[packed].view(np.int8)
+        return values[:, : self._row].reshape(-1, *self.shape[1:])
 
     def write(self, rows: slice, values: ArrayLike) -> None:
         """Packs and stores some rows, eagerly and once a process."""
-        array = np.asarray(values).reshape(-1, self._row)
-        if self._bits == 2:
-            codes = array.astype(np.int8).view(np.uint8)
-            array = np.stack([codes & 1, codes >> 1 & 1], axis=2).reshape(len(array), -1)
-        packed = np.packbits(array.astype(bool), axis=1, bitorder="little")
+        array = np.asarray(values, self.dtype).reshape(-1, self._row)
+        if self._bits == 1:
+            packed = np.packbits(array, axis=1, bitorder="little")
+        else:
+            missing = -self._row % 4
+            array = np.pad(array, [(0, 0), (0, missing)]) if missing else array
+            fours = np.ascontiguousarray(array).view("<u4") & 0x03030303
+            packed = (fours | fours >> 6 | fours >> 12 | fours >> 18).astype(np.uint8)
         with self._writable() as weight:
             weight[rows] = packed
+
+
+Table = TypeVar("Table", bound=ImageTable)
 
 
 class KeepsTables(keras.layers.Layer):
@@ -275,7 +283,7 @@ class KeepsTables(keras.layers.Layer):
 
     tables: tuple[ImageTable, ...] = ()
 
-    def keep(self, table: Any) -> Any:
+    def keep(self, table: Table) -> Table:
         """Takes note of a table and returns it."""
         self.tables = (*self.tables, table)
         return table

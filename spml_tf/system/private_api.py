@@ -163,6 +163,29 @@ def several_cpus_a_worker(devices: int) -> Iterator[None]:
         extended._initialize_local_devices = usual
 
 
+def mapped_file(path: str, shape: tuple[int, ...], dtype: str) -> tf.Tensor:
+    """A tensor whose memory is a file, mapped for reading.
+
+    `tf.raw_ops.ImmutableConst` by itself is computed once in advance, as all that has no inputs,
+    and its result copied; what has an allocator of its own is not.
+
+    Args:
+        path: a file of at least the tensor's size.
+        shape: of the tensor.
+        dtype: of the tensor.
+    """
+    from tensorflow.core.framework import attr_value_pb2
+
+    def mapped() -> tf.Tensor:
+        tensor = tf.raw_ops.ImmutableConst(dtype=dtype, shape=shape, memory_region_name=path)
+        none = attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue())
+        tensor.op._set_attr("_scoped_allocator", none)
+        return tensor
+
+    with tf.device("CPU:0"):
+        return tf.function(mapped, autograph=False)()
+
+
 def h5_group(store: Any) -> Any:
     """The h5py group that a layer's weights are written to or read from, to do so in parts.
 

@@ -6,6 +6,7 @@ import ctypes
 import math
 import mmap
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -14,9 +15,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.system.errors import UserError
+from spml_tf.system.private_api import mapped_file
 
-# TensorFlow copies smaller constants than 10 MB while it folds them.
-SMALLEST_MAPPED = 2**24
+# Bytes from which a table is worth a file.
+SMALLEST_MAPPED = 2**20
 
 
 def array_of(tensor: tf.Tensor, writable: bool = False) -> NDArray[Any]:
@@ -54,7 +56,7 @@ def mapped_zeros(shape: tuple[int, ...], dtype: str, directory: str) -> tf.Tenso
     needs memory for others.
 
     Args:
-        shape: of at least `SMALLEST_MAPPED` bytes.
+        shape: of at least one number.
         dtype: of numbers or bool.
         directory: the folder.
 
@@ -62,18 +64,18 @@ def mapped_zeros(shape: tuple[int, ...], dtype: str, directory: str) -> tf.Tenso
         A tensor that a `tf.Variable` takes over without a copy, and changes in place.
 
     Raises:
-        UserError: the folder is missing, may not be written to, or has not enough space.
+        UserError: the folder is missing, may not be written to, or has not enough space; or the
+            system is not Linux.
     """
+    if not sys.platform.startswith("linux"):
+        raise UserError(f"bank_dir {directory}: memory in files needs Linux; leave bank_dir out")
     size = math.prod(shape) * tf.as_dtype(dtype).size
     try:
         file, path = tempfile.mkstemp(prefix="spml_tf-", dir=directory)
         try:
             # Space that is missing only when a page is written would end the process.
             os.posix_fallocate(file, 0, size)
-            with tf.device("CPU:0"):
-                tensor = tf.raw_ops.ImmutableConst(
-                    dtype=dtype, shape=shape, memory_region_name=path
-                )
+            tensor = mapped_file(path, shape, dtype)
             _share(array_of(tensor), file, size)
         finally:
             os.unlink(path)

@@ -99,7 +99,8 @@ class LabelStore(KeepsTables):
         num_images: N.
         num_classes: L.
         selects: whether `select` will be called.
-        directory: a folder for the labels' memory, see `banks.image_tables.ImageTable`.
+        directory: a folder for the labels' memory, see `banks.image_tables.ImageTable`; no part of
+            the configuration.
 
     Attributes:
         codes: [N, L] int8 in {1, 0, -1 (unknown), 2 (unknown, marked)}, -1 at the start; a
@@ -213,9 +214,9 @@ class LabelStore(KeepsTables):
         for block, (rows, averages, known) in zip(
             self.codes.blocks(), self.blocks(scores), strict=True
         ):
-            codes = self.codes.read(block)
-            codes[codes == EXPECTED] = UNKNOWN
             image, column = np.nonzero(chosen(rows, averages, known))
+            codes = known if len(rows) == block.stop - block.start else self.codes.read(block)
+            np.putmask(codes, codes == EXPECTED, UNKNOWN)
             codes[rows[image] - block.start, column] = EXPECTED
             self.codes.write(block, codes)
             places.append(rows[image] * self.num_classes + column)
