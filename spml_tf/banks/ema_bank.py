@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import h5py
 import keras
 import tensorflow as tf
 
-from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, load_rows
+from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, load_rows, place
 from spml_tf.banks.rounding import noise
 from spml_tf.system.private_api import outside_strategy
 from spml_tf.system.replicas import Shard, once_a_process
@@ -40,8 +41,7 @@ class EMABank(KeepsTables):
         momentum: mu of eq. 4, in [0, 1).
         storage: "float32", "float16" or "uint8".
         seed: int, of the stochastic rounding.
-        device: where the values live, such as "CPU:0"; None: in host memory for uint8 and with a
-            directory, else where TensorFlow puts weights.
+        device: where the values live: "auto", "gpu" or "host", see `image_tables.place`.
         directory: a folder where tables of at least 1 MB in host memory live in unnamed files,
             see `image_tables.ImageTable`; None for ordinary memory.
         shard: which images of the data set these are: row r is image r * workers + worker. It
@@ -66,7 +66,7 @@ class EMABank(KeepsTables):
         momentum: float = 0.8,
         storage: str = "float32",
         seed: int = 0,
-        device: str | None = None,
+        device: str = "auto",
         directory: str | None = None,
         shard: Shard = Shard(),  # noqa: B008 - it cannot be changed
         **kwargs: Any,
@@ -89,9 +89,9 @@ class EMABank(KeepsTables):
 
     def add_averages(self, cells: tuple[int, ...], marks: tuple[int, ...]) -> None:
         """Creates averages [N, *cells] and marks [N, *marks]."""
-        on_host = self.storage == "uint8" or self.directory is not None
-        device = self.device or ("CPU:0" if on_host else None)
         shape = (self.num_images, *cells)
+        size = math.prod(shape) * tf.as_dtype(self.storage).size
+        device = place(self.device, size, self.directory)
         self.table = self.keep(
             ImageTable(self, shape, self.storage, "values", 0, device, self.directory)
         )
@@ -227,6 +227,8 @@ def score_bank(num_images: int, num_classes: int, **kwargs: Any) -> EMABank:
 def load_all(path: str, banks: Sequence[EMABank]) -> None:
     """Starts banks from those of the same names in a checkpoint; the others stay as they are.
 
+    Of several workers each takes the rows of its own images.
+
     Args:
         path: a .weights.h5 file.
         banks: the banks to fill.
@@ -237,4 +239,19 @@ def load_all(path: str, banks: Sequence[EMABank]) -> None:
     with h5py.File(path) as file:
         for bank in banks:
             if bank.name in file:
-                bank.load_saved(file[bank.name]["vars"], path)
+                saved = file[bank.name]["vars"]
+                shard = Shard(*bank.shard)
+                bank.load_saved({name: _OwnRows(saved[name], shard) for name in saved}, path)
+
+
+class _OwnRows:
+    """The rows of one shard in a dataset of all images."""
+
+    def __init__(self, dataset: h5py.Dataset, shard: Shard) -> None:
+        self._dataset, self._shard, self.dtype = dataset, shard, dataset.dtype
+        self.shape = (shard.rows(dataset.shape[0]), *dataset.shape[1:]) if dataset.shape else ()
+
+    def __getitem__(self, rows: slice) -> Any:
+        worker, workers = self._shard
+        first, last = rows.start * workers + worker, (rows.stop - 1) * workers + worker + 1
+        return self._dataset[first:last:workers]

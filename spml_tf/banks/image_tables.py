@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -31,6 +32,34 @@ _BLOCK = 2**21  # bytes of a table that are handled at a time
 _CODES = np.array(
     [[(0, 1, 2, -1)[byte >> shift & 3] for shift in (0, 2, 4, 6)] for byte in range(256)], np.int8
 ).view("<u4")[:, 0]
+
+
+# Bytes up to which a table may live in a GPU's memory.
+_ON_GPU_UP_TO = 2**31
+
+
+def place(choice: str, size: int, directory: str | None = None) -> str:
+    """The device of a table.
+
+    Args:
+        choice: "host"; "gpu", the GPU of this process; "auto", that GPU where it is the only one
+            and the table is small, else the host.
+        size: of the table in bytes.
+        directory: the folder of its file, which is in host memory; None where there is none.
+
+    Raises:
+        ValueError: "gpu" without a GPU, with several of them in the process, or with a directory.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if choice == "gpu":
+        if len(gpus) != 1 or directory is not None:
+            raise ValueError(
+                f"bank_device='gpu' needs one GPU in the process and no bank_dir; found "
+                f"{len(gpus)} GPUs and bank_dir={directory}: leave bank_device out"
+            )
+        return "GPU:0"
+    single = choice == "auto" and len(gpus) == 1 and directory is None
+    return "GPU:0" if single and size <= _ON_GPU_UP_TO else "CPU:0"
 
 
 def row_blocks(rows: int, size: int) -> Iterator[slice]:
@@ -49,7 +78,7 @@ class ImageTable:
         dtype: of the weight, kept under mixed precision too.
         name: of the weight.
         value: what it starts with.
-        device: where it lives; None leaves the choice to TensorFlow, which takes a GPU.
+        device: where it lives.
         directory: a folder where a table of at least 1 MB in host memory lives in a file that
             nobody sees; None for ordinary memory.
         trainable: whether gradients change it.
@@ -70,16 +99,16 @@ class ImageTable:
         dtype: str,
         name: str,
         value: float = 0,
-        device: str | None = "CPU:0",
+        device: str = "CPU:0",
         directory: str | None = None,
         trainable: bool = False,
     ) -> None:
         self.shape, self.dtype = tuple(int(x) for x in shape), dtype
         size = math.prod(self.shape) * tf.as_dtype(dtype).size
-        on_host = device is not None and "CPU" in device
+        on_host = "CPU" in device
         self._directory = directory if on_host and size >= SMALLEST_MAPPED else None
         self._address: int | None = None
-        with outside_strategy(), tf.device(device) if device else contextlib.nullcontext():
+        with outside_strategy(), tf.device(device):
             self.weight = layer.add_weight(
                 shape=self.shape, dtype=dtype, name=name, trainable=trainable, autocast=False,
                 initializer=lambda shape, dtype: self._first(value),

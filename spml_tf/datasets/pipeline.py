@@ -30,7 +30,6 @@ _KNOWN_STARTS = (b"\xff\xd8", b"\x89P", b"GI", b"BM")
 _PIECES_AT_ONCE = 4
 
 
-
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
     """Number of batches of an epoch, the last, smaller one included."""
     return math.ceil(num_images / batch_size)

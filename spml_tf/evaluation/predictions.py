@@ -198,9 +198,10 @@ def _on_all_devices(network: keras.Model) -> Callable[[Any], NDArray[np.float32]
     with strategy.scope():
         devices = replicas.devices()
 
-    @tf.function(reduce_retracing=True, autograph=False)
-    def run(pieces: Any) -> Any:
+    def forward(pieces: Any) -> Any:
         return strategy.run(lambda piece: network(piece, training=False), args=(pieces,))
+
+    run = tf.function(forward, reduce_retracing=True, autograph=False)
 
     def predict(images: Any) -> NDArray[np.float32]:
         size = -(-len(images) // devices)
@@ -208,9 +209,7 @@ def _on_all_devices(network: keras.Model) -> Callable[[Any], NDArray[np.float32]
         # Every device has as many; the last image is repeated where there are too few.
         rows = np.minimum(np.arange(size * devices), len(images) - 1).reshape(devices, size)
         pieces = strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(
-                images[rows[context.replica_id_in_sync_group % devices]]
-            )
+            lambda context: tf.constant(images[rows[context.replica_id_in_sync_group % devices]])
         )
         outputs = strategy.experimental_local_results(run(pieces))
         return np.concatenate([output.numpy() for output in outputs])[: len(images)]

@@ -219,6 +219,7 @@ def resolve(given: Settings) -> Settings:
         "head_learning_rate": _default(given.head_learning_rate, rate if scratch else 1e-3),
         "estimates_learning_rate": _default(given.estimates_learning_rate, 10 * rate),
         "initial_banks": _absolute(given.initial_banks),
+        "bank_dir": _absolute(given.option("bank_dir")),
         "init_from": _absolute(given.init_from),
         "plugins": None if given.plugins is None else plugins.absolute(given.plugins),
     }

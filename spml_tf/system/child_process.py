@@ -1,8 +1,8 @@
 """Runs a module as a program that ends with its standard input.
 
-`python -m spml_tf.system.child_process MODULE ARG...` is `python -m MODULE ARG...` in a process that
-does not outlive the one that started it, even where that was killed: then nobody holds the other
-end of its standard input any more.
+`python -m spml_tf.system.child_process MODULE ARG...` is `python -m MODULE ARG...` in a process
+that does not outlive the one that started it, even where that was killed: then nobody holds the
+other end of its standard input any more.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ def strategy_field() -> Any:
     """The dataclass field --strategy."""
     return flag_field(
         "none",
-        "none: one device; mirrored: all GPUs of this machine; multi_worker: those of all processes "
-        "that TF_CONFIG or Slurm tells of.",
+        "none: one device; mirrored: all GPUs of this machine; multi_worker: those of all "
+        "processes that TF_CONFIG or Slurm tells of.",
         str,
         STRATEGIES,
         _DEVICES,

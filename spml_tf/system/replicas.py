@@ -208,9 +208,7 @@ def _adder(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], Any]:
         value = tf.where(first, value, tf.zeros_like(value))
         return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def summed(value: tf.Tensor) -> Any:
-        return strategy.run(one, args=(value,))
-
-    found: Callable[[tf.Tensor], Any] = summed
+    found: Callable[[tf.Tensor], Any] = tf.function(
+        lambda value: strategy.run(one, args=(value,)), autograph=False, reduce_retracing=True
+    )
     return found

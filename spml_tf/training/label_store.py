@@ -15,7 +15,6 @@ from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, row
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.losses import role_estimates
 from spml_tf.system import replicas
-from spml_tf.system.private_api import outside_strategy
 from spml_tf.system.replicas import Shard, once_a_process
 from spml_tf.training import selection
 from spml_tf.training.options import Budget

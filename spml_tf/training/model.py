@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from spml_tf.banks import ema_bank
 from spml_tf.banks.heatmap_bank import HeatmapBank
+from spml_tf.banks.image_tables import ImageTable
 from spml_tf.labels import POSITIVE
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.scores import scores_network
-from spml_tf.system.options import plain
 from spml_tf.system import replicas
+from spml_tf.system.options import plain
 from spml_tf.system.private_api import BuildsMetrics, loss_tracker, outside_strategy
 from spml_tf.training import batches, keras_checks, optimizers
 from spml_tf.training.epoch_start import with_epoch_start
@@ -95,12 +96,16 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         self.shard = replicas.this_shard()
         rows = self.shard.rows(num_images)
         if not rows:
-            raise ValueError(f"num_images={num_images}: fewer than the {self.shard.workers} workers")
+            raise ValueError(
+                f"num_images={num_images}: fewer than the {self.shard.workers} workers"
+            )
         self.num_classes = network.output_shape[-1]
         self.positives_per_image, self.part_options = positives_per_image, options
         self._backbone = BackboneSwitch(network, self.freeze_batch_norm)
-        bank = {"momentum": self.ema_momentum, "storage": self.bank_dtype, "seed": self.seed,
-                "shard": self.shard}  # fmt: skip
+        bank = {
+            "momentum": self.ema_momentum, "storage": self.bank_dtype, "seed": self.seed,
+            "device": self.bank_device, "directory": self.bank_dir, "shard": self.shard,
+        }  # fmt: skip
         self.recipe = recipe_of(method, options, positives_per_image)
         self.ema_scores = None
         if self.keep_scores or any(part.needs_scores for part in self.recipe.parts):
@@ -134,7 +139,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         return self.recipe.parts
 
     @property
-    def labels(self) -> keras.Variable | None:
+    def labels(self) -> ImageTable | None:
         """[N, L] int8 in {1, 0, -1, 2}: the training labels with the marks that a rule keeps.
 
         None where no rule keeps any.
@@ -456,7 +461,9 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.save`; one of several workers may call it alone."""
-        with outside_strategy():  # Keras makes variables on the way, which all workers must agree on
+        with (
+            outside_strategy()
+        ):  # Keras makes variables on the way, which all workers must agree on
             super().save(*args, **kwargs)
 
     def save_weights(self, *args: Any, **kwargs: Any) -> None:
@@ -475,8 +482,9 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
+        of_process = ("bank_device", "bank_dir")
         return {
-            **self.options(),
+            **{name: x for name, x in self.options().items() if name not in of_process},
             **plain(self.part_options),
             "network": serialize(self.network),
             "num_images": int(self.num_images),

@@ -63,6 +63,17 @@ class ModelOptions(Options):
     bank_dtype: str = option(
         "float32", "Storage of the banks.", choices=("float32", "float16", "uint8")
     )
+    bank_device: str = option(
+        "auto",
+        "Where the values of banks live: host, in host memory, once a process; gpu, with one GPU a "
+        "process; auto: on a single GPU up to 2 GB, else host. Marks and labels are on the host.",
+        choices=("auto", "gpu", "host"),
+    )
+    bank_dir: str | None = option(
+        None,
+        "Keep tables of images in memory-mapped files of this folder, for data sets beyond memory; "
+        "the checkpoint holds all of them.",
+    )
     keep_scores: bool = option(
         False,
         "Keep the running averages of all scores, whether the method needs them or not; audit and "

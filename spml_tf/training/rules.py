@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from spml_tf.training.model import SPMLModel
 
 
+def label_store(facts: Facts, selects: bool = False) -> LabelStore:
+    """The labels with their marks, for a rule whose marks stay.
+
+    Args:
+        facts: what `prepare` is told.
+        selects: whether expected positives will be selected.
+    """
+    directory = facts.bank["directory"]
+    return LabelStore(facts.num_images, facts.num_classes, selects, directory, name="label_store")
+
+
 class StoringRule(Rule):
     """A rule whose marks stay from batch to batch.
 
@@ -37,11 +48,7 @@ class StoringRule(Rule):
     store: LabelStore
 
     def prepare(self, facts: Facts) -> None:
-        self.store = self.make_store(facts.num_images, facts.num_classes)
-
-    def make_store(self, num_images: int, num_classes: int) -> LabelStore:
-        """The store, which a subclass may give more to remember."""
-        return LabelStore(num_images, num_classes, name="label_store")
+        self.store = label_store(facts)
 
     @property
     def labels(self) -> Any:
@@ -77,12 +84,9 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     needs_scores = True
 
-    def make_store(self, num_images: int, num_classes: int) -> LabelStore:
-        return LabelStore(num_images, num_classes, selects=True, name="label_store")
-
     def prepare(self, facts: Facts) -> None:
         check_budget("selection_budget", self._given_budget(), facts.num_classes)
-        super().prepare(facts)
+        self.store = label_store(facts, selects=True)
 
     def on_epoch(self, model: SPMLModel, epoch: int) -> None:
         scores = model.ema_scores
@@ -127,7 +131,7 @@ class LargeLoss(Rule, LargeLossOptions):
 
     def prepare(self, facts: Facts) -> None:
         if self.lasting:
-            self.store = LabelStore(facts.num_images, facts.num_classes, name="label_store")
+            self.store = label_store(facts)
 
     @property
     def labels(self) -> Any:
