@@ -107,7 +107,8 @@ def test_every_registered_class_has_a_stand_in():
     registered = {
         (name, found)
         for name, found in keras.saving.get_custom_objects().items()
-        if name.startswith("spml_tf>") and isinstance(found, type)
+        if name.startswith("spml_tf>")
+        and isinstance(found, type)
         # A docstring's example registers a class under its module's name too.
         and vars(sys.modules[found.__module__]).get(found.__name__) is found
     }
