@@ -29,8 +29,9 @@ from pathlib import Path
 
 # What commands import when they need it.
 _LATER = (
-    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.pyplot",
-    "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "scipy.sparse", "sklearn.metrics",
+    "filelock", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
+    "matplotlib.pyplot", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "scipy.sparse",
+    "sklearn.metrics", "tensorboard.summary",
 )  # fmt: skip
 _LONGEST_REQUEST = 1 << 17
 
