@@ -13,6 +13,7 @@ import browsing
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm_process
 from miniature import write_voc
 from PIL import Image
 from selenium import webdriver
@@ -63,7 +64,12 @@ def command(*words: str, module: str = "train") -> list[str]:
     return [sys.executable, "-m", f"spml_tf.{module}", *words]
 
 
-def run(*words: str, module: str = "train") -> subprocess.CompletedProcess[str]:
+def run(
+    *words: str, module: str = "train", new_python: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """A command from start to end; every command has a test that gives it a new Python."""
+    if not new_python:
+        return warm_process.run(f"spml_tf.{module}", words)
     return subprocess.run(
         command(*words, module=module), capture_output=True, text=True, timeout=300
     )

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 import pytest
+from warm_process import Process
 
 from spml_tf.runs import recorder
 
@@ -75,7 +76,9 @@ def copy_after_epoch(monkeypatch: pytest.MonkeyPatch, folder: Path, epoch: int) 
     monkeypatch.setattr(recorder.RunRecorder, "on_epoch_end", write_and_copy)
 
 
-def kill_at(process: subprocess.Popen, reached: Callable[[], bool], seconds: float = 240) -> None:
+def kill_at(
+    process: subprocess.Popen | Process, reached: Callable[[], bool], seconds: float = 240
+) -> None:
     """kill -9 as soon as `reached()`; fails if the process ends first."""
     deadline = time.time() + seconds
     while not reached():

@@ -91,7 +91,7 @@ def analysis(runs, tmp_path_factory) -> tuple[Path, str]:
     (folder / "b1.csv").write_text(EXPERIMENT)
     done = run_command(
         f"--run_dirs={','.join(map(str, runs))}", f"--output_dir={folder / 'figures'}",
-        f"--experiment_csv={folder / 'b1.csv'}", module="analyze",
+        f"--experiment_csv={folder / 'b1.csv'}", module="analyze", new_python=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "figures", done.stderr

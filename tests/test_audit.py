@@ -199,12 +199,15 @@ def test_mistakes_are_told_in_a_line(finished, tmp_path, capsys, words, message)
 
 
 def test_other_data_are_refused(finished, tmp_path):
-    """As a process: one line, no traceback, nothing written."""
+    """As a process of its own: one line, no traceback, nothing written."""
     record = json.loads((finished / "run.json").read_text())
     shutil.copytree(finished, tmp_path / "full")
     record["flags"]["train_labels"] = "full"
     (tmp_path / "full" / "run.json").write_text(json.dumps(record))
-    done = run(f"--run_dir={tmp_path / 'full'}", f"--output_dir={tmp_path / 'out'}", module="audit")
+    done = run(
+        f"--run_dir={tmp_path / 'full'}", f"--output_dir={tmp_path / 'out'}", module="audit",
+        new_python=True,
+    )  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "holds other images or labels than" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()

@@ -14,14 +14,13 @@ import os
 import re
 import shutil
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_process
 from PIL import Image
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad_inputs.md"
@@ -420,10 +419,8 @@ def test_case(case, tmp_path):
     earlier.mkdir()
     (earlier / "summary.json").write_text("an earlier result")
     (earlier / "check.csv").write_text("an earlier result")
-    done = subprocess.run(
-        [sys.executable, "-m", "spml_tf.data", *kept, f"--output_dir={earlier}", case.word],
-        capture_output=True, text=True, timeout=120, cwd=tmp_path, errors="replace",
-    )  # fmt: skip
+    words = [*kept, f"--output_dir={earlier}", case.word]
+    done = warm_process.run("spml_tf.data", words, cwd=tmp_path, timeout=120)
     assert done.returncode == case.code, done.stderr + done.stdout
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
     seen = done.stderr if case.code else done.stdout + done.stderr

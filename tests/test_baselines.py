@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_network import tiny_cam
 
-from spml_tf import SPMLModel, losses, networks
+from spml_tf import SPMLModel, losses
 from spml_tf.training import methods, optimizers, parts, rules
 
 K, ALPHA = 1.7, 0.2
@@ -267,9 +268,8 @@ def small_model(method: str, **options) -> tuple[SPMLModel, tf.data.Dataset, np.
     keras.utils.set_random_seed(0)
     images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype(np.float32)
     labels = np.where(np.arange(4) == np.arange(8)[:, None] % 4, 1, -1).astype(np.int8)
-    network = networks.small_residual_cam(4, image_size=32, width=16)
     own = {name: x for name, x in options.items() if name in methods.flags_of(method)}
-    model = SPMLModel(network, 8, method, 2.0, **own)
+    model = SPMLModel(tiny_cam(4, image_size=32), 8, method, 2.0, **own)
     adam = keras.optimizers.Adam
     estimates = {adam(0.1): [weight for x in model.parts for weight in x.trainable_variables]}
     estimates = estimates if model.label_estimates is not None else {}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run
 from PIL import Image
 
 from spml_tf import data
@@ -173,16 +174,10 @@ def broken_voc(voc, tmp_path) -> Path:
     return root
 
 
-def command(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "spml_tf.data", *words], capture_output=True, text=True, check=False
-    )
-
-
 def test_check_command(broken_voc, tmp_path):
     photos = broken_voc / "JPEGImages"
     words = ["--dataset=voc", "check", f"--data_dir={broken_voc}", f"--output_dir={tmp_path}/out"]
-    done = command(*words)
+    done = run(*words, module="data")
     assert done.returncode == 1
     assert done.stderr == (
         f"error: {broken_voc}: 2 of 32 images cannot be decoded, the first is "
@@ -284,8 +279,10 @@ def test_interrupt_leaves_at_once(tmp_path):
 def summary(voc, tmp_path_factory) -> tuple[Path, str]:
     """(the folder, what was printed) of a summary of the miniature VOC."""
     folder = tmp_path_factory.mktemp("summary") / "deep" / "out"
-    done = command("summary", "--dataset=voc", f"--data_dir={voc}", f"--output_dir={folder}",
-                   "--val_split=val")  # fmt: skip
+    done = run(
+        "summary", "--dataset=voc", f"--data_dir={voc}", f"--output_dir={folder}",
+        "--val_split=val", module="data", new_python=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 

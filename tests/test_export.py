@@ -25,14 +25,16 @@ from spml_tf.evaluation import predictions, thresholds
 @pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exports") / "model"
-    done = run(f"--run_dir={finished}", f"--export_dir={folder}", module="export")
+    done = run(f"--run_dir={finished}", f"--export_dir={folder}", module="export", new_python=True)
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_evaluate_repeats_the_runs_results(finished, split):
-    done = run(f"--run_dir={finished}", f"--split={split}", module="evaluate")
+    done = run(
+        f"--run_dir={finished}", f"--split={split}", module="evaluate", new_python=split == "test"
+    )
     assert done.returncode == 0 and done.stdout.count("\n") == 1
     found = json.loads(done.stdout)
     expected = json.loads((finished / "metrics.json").read_text())[split]
@@ -205,6 +207,7 @@ def test_predict_writes_probabilities_decisions_and_pictures(voc, finished, expo
     done = run(
         f"--model_dir={exported}", f"--images={tmp_path}/**/*.jpg", "--batch_size=2",
         f"--output={tmp_path / 'p.csv'}", f"--overlays={tmp_path / 'pictures'}", module="predict",
+        new_python=True,
     )  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr
     first, last = done.stderr.splitlines()

@@ -9,10 +9,10 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_process
 
 pytestmark = pytest.mark.skipif(
     "SPML_TF_TEST_DATA" not in os.environ,
@@ -56,12 +56,14 @@ def place(tmp_path_factory) -> Path:
 
 
 def run(place: Path, words: list[str], *more: str) -> subprocess.CompletedProcess[str]:
-    assert words[0] == "python"
-    done = subprocess.run(
-        [sys.executable, *words[1:], *more], cwd=place, capture_output=True, text=True, timeout=500
-    )
+    done = run_anyhow(place, words, *more)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def run_anyhow(place: Path, words: list[str], *more: str) -> subprocess.CompletedProcess[str]:
+    assert words[:2] == ["python", "-m"]
+    return warm_process.run(words[2], [*words[3:], *more], cwd=place, timeout=500)
 
 
 def test_train_evaluate_export_predict(place):
@@ -87,9 +89,7 @@ def test_train_evaluate_export_predict(place):
     with open(place / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 128 and {"person", "person_decision", "toothbrush"} <= rows[0].keys()
-    refused = subprocess.run(
-        [sys.executable, *evaluate[1:-1], "--split=test"], cwd=place, capture_output=True, text=True
-    )
+    refused = run_anyhow(place, evaluate[:-1], "--split=test")
     assert refused.returncode == 1 and "no test images; give --split=val" in refused.stderr
 
 

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import command, flags, run
+import warm_process
+from conftest import flags, run
 from saved_runs import assert_equal_runs, history, kill_at
 
 import spml_tf
@@ -59,11 +60,7 @@ def test_a_run_of_own_parts_says_what_it_did(whole):
 
 def test_it_goes_on_bit_for_bit_after_kill_9(words, whole, tmp_path):
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(*words, f"--output_dir={killed}"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = warm_process.Process("spml_tf.train", [*words, f"--output_dir={killed}"])
     kill_at(process, RunFolder(killed).checkpoint.exists)
     assert not RunFolder(killed).metrics.exists()
     done = run(f"--flagfile={killed / 'flags.txt'}", f"--output_dir={killed}")

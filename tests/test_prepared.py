@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import run
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -31,12 +32,6 @@ SIDE = 20  # the photos of the miniature VOC have 40 x 48 pixels
 
 def written(folder: Path) -> dict[str, bytes]:
     return {str(x.relative_to(folder)): x.read_bytes() for x in folder.rglob("*") if x.is_file()}
-
-
-def run(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "spml_tf.data", *words], capture_output=True, text=True, check=False
-    )
 
 
 def voc_words(root: Path, folder: Path, *words: str) -> list[str]:
@@ -64,7 +59,7 @@ def source(voc) -> splits.Splits:
 def jpegs(voc, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("jpegs") / "out"
     words = voc_words(voc, folder, "--format=jpeg", f"--short_side={SIDE}", "--jpeg_quality=90")
-    done = run(*words)
+    done = run(*words, module="data")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"prepared in {folder}\n"
     return folder
@@ -87,8 +82,10 @@ class TestLabels:
         assert data.main(voc_words(voc, folder, "--label_seed=5", "--data_seed=6")) == 0
         assert set(written(folder)) == {"labels.csv", "data.json"}
         record = json.loads((folder / "data.json").read_text())
-        done = run("summary", "--dataset=voc", f"--data_dir={voc}",
-                   f"--train_labels={folder}/labels.csv", f"--output_dir={tmp_path}/s")  # fmt: skip
+        done = run(
+            "summary", "--dataset=voc", f"--data_dir={voc}", f"--train_labels={folder}/labels.csv",
+            f"--output_dir={tmp_path}/s", module="data", new_python=True,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
         summary = json.loads((tmp_path / "s" / "summary.json").read_text())
         assert summary["fingerprint"] == record["fingerprint"]

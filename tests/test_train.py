@@ -90,7 +90,7 @@ def test_killed_twice_it_ends_with_the_same_numbers(voc, finished, tmp_path):
         )
         kill_at(process, lambda goal=epoch: rows() >= goal)
         assert not (folder / "metrics.json").exists()
-    last = run(*words)
+    last = run(*words, new_python=True)
     assert last.returncode == 0, last.stderr
     assert "resuming after epoch" in last.stderr
     assert_equal_runs(finished, folder)

@@ -13,4 +13,5 @@ site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
 # Not with --quiet, which hides the warnings from --strict too.
 NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --site-dir "$site"
-"$python" -m pytest --numprocesses=2 "$@"
+# With worksteal a process gets the tests of a file in a row, whose shared runs it then has.
+"$python" -m pytest --numprocesses=2 --dist=worksteal "$@"
