@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from spml_tf.system import cli
+from spml_tf.system import cli, launcher, strategies
 from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ class _Options:
         ("sigmoid", "softmax"),
     )
     plugins: str | None = cli.plugins_field()
+    strategy: str = cli.strategy_field()
+    devices: int = cli.devices_field()
+    workers: int = cli.workers_field()
 
 
 def evaluate(
@@ -197,7 +200,9 @@ def _scores(
     as_logits = settings.dataset == "imagenet" or options.probabilities == "softmax"
     predict = predictions.predict_logits if as_logits else predictions.predict_scores
     with pipeline.naming_broken_images(examples):
-        return predict(network, examples, settings.image_size, options.batch_size)
+        return predictions.predict_by_workers(
+            predict, network, examples, settings.image_size, options.batch_size
+        )
 
 
 def _top1_on_val(
@@ -248,7 +253,17 @@ def _check(options: _Options) -> None:
 
 
 def _action(options: _Options) -> None:
-    print(json.dumps(_evaluate(options)))
+    if options.workers > 1:
+        launcher.launch("spml_tf.evaluate", cli.flags_of_workers(options), options.workers)
+        return
+    again = "start all workers again"
+    with (
+        strategies.strategy(options.strategy, options.devices).scope(),
+        strategies.telling_lost_workers(again),
+    ):
+        report = _evaluate(options)
+    if options.strategy != "multi_worker" or strategies.is_first_worker():
+        print(json.dumps(report))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -339,7 +339,9 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
         if split == "train":
             continue
         with pipeline.naming_broken_images(part):
-            scores = predictions.predict_scores_of_workers(network, part, settings.image_size)
+            scores = predictions.predict_by_workers(
+                predictions.predict_scores, network, part, settings.image_size
+            )
         if shard.worker:
             continue
         with files.replaced(run.predictions(split)) as path:
@@ -358,8 +360,7 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
 def _action(options: _Options) -> None:
     if options.workers > 1:
         resolve(options)  # a mistake is told of once
-        given = cli.given_flags(options, "workers", "strategy")
-        launcher.launch("spml_tf.train", [*given, "--strategy=multi_worker"], options.workers)
+        launcher.launch("spml_tf.train", cli.flags_of_workers(options), options.workers)
         return
     values = dataclasses.asdict(options)
     output_dir = values.pop("output_dir")

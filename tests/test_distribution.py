@@ -1,59 +1,250 @@
-"""MirroredStrategy on two logical CPUs, in a process of its own: devices are set up only once."""
+"""The same training on one device, two replicas, two workers, and two workers of two replicas.
+
+Everything runs on logical CPUs and on processes of this machine.
+"""
 
 from __future__ import annotations
 
+import csv
+import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
-SCRIPT = """
-import keras, numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import h5py
+import numpy as np
+import pytest
+from conftest import command, flags, run
+
 import spml_tf
-rng = np.random.default_rng(0)
-x = {"image": rng.uniform(0, 255, (12, 32, 32, 3)).astype("float32"), "index": np.arange(12)}
-y = np.where(np.arange(3) == rng.integers(0, 3, (12, 1)), 1, -1).astype(np.int8)
-data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
-finals = []
-for replicas in (1, 2):
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(replicas)])
-    with strategy.scope():
-        network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16, seed=0)
-        # Frozen statistics: otherwise each half is normalised by itself.
-        # No selection: a near tie may go another way there.
-        model = spml_tf.SPMLModel(
-            network, 12, "en+scl", 1.5, bank_dtype="BANK", freeze_batch_norm=True,
-            heatmap_classes=KEPT, selection_start_epoch=9)
-        model.compile(keras.optimizers.SGD(0.1), metrics=[spml_tf.MeanAveragePrecision()])
-    history = model.fit(data, epochs=3, verbose=0, validation_data=data).history
-    state = [history["map"], history["val_map"]]
-    for bank in (model.ema_scores, model.ema_heatmaps):
-        for table in bank.taken_over().values():
-            assert type(table.value).__name__ == "ResourceVariable"  # one for all replicas
-            state.append(table.numpy().astype(float))
-        assert bank.visited.numpy().all()
-    assert ((model.labels.numpy() == 1) == (y == 1)).all()
-    finals.append(state)
-for one, two in zip(*finals):
-    np.testing.assert_allclose(one, two, atol=TOLERANCE)
-"""
+from spml_tf.system import launcher, strategies
+from spml_tf.system.errors import UserError
+from spml_tf.system.replicas import Shard
+
+ROOT = Path(spml_tf.__file__).parent.parent
+# Workers of each kind.
+KINDS = {"one": 1, "2r": 1, "2w": 2, "2w2r": 2}
+METHODS = ("en+scl", "ll_cp", "role", "en+cl*")
 
 
-def check_banks(storage: str, tolerance: float, kept: int | None = None) -> None:
-    code = SCRIPT.replace("BANK", storage).replace("TOLERANCE", str(tolerance))
-    code = code.replace("KEPT", str(kept))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
 
 
-def test_banks_are_as_with_one_device():
-    """The gradients of two equal halves sum to one device's: banks and mAP agree."""
-    check_banks("float32", 1e-4)
+def trained(kind: str, workers: int, folder: Path) -> None:
+    """Runs distributed_training.py in each worker's process."""
+    folder.mkdir()
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    running = []
+    for worker in range(workers):
+        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+        if workers > 1:
+            environment["TF_CONFIG"] = json.dumps(cluster)
+        script = Path(__file__).with_name("distributed_training.py")
+        words = [sys.executable, str(script), kind, str(worker), str(folder), ",".join(METHODS)]
+        running.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in running:
+        _, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors[-3000:]
 
 
-def test_uint8_banks_too():
-    check_banks("uint8", 1.0)
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory) -> Callable[[str, str], list[dict[str, np.ndarray]]]:
+    """A function from kind and method to what each worker wrote; each kind is trained once."""
+    folder = tmp_path_factory.mktemp("distributed")
+
+    def of(kind: str, method: str) -> list[dict[str, np.ndarray]]:
+        workers = KINDS[kind]
+        if not (folder / kind).exists():
+            trained(kind, workers, folder / kind)
+        name = method.replace("*", "_weighted")
+        files = [folder / kind / f"{name}_{worker}.npz" for worker in range(workers)]
+        return [dict(np.load(file)) for file in files]
+
+    return of
 
 
-def test_compact_banks_too():
-    check_banks("float32", 1e-4, kept=2)
+SPLITS = ["2r", "2w", pytest.param("2w2r", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", SPLITS)
+def test_split_in_any_way_it_is_the_same_training(outcome, kind, method):
+    """Losses step by step, metrics, banks, selections and weights; the last batch holds 3 of 5."""
+    (one,), others = outcome("one", method), outcome(kind, method)
+    assert len(one["steps"]) == 20 and all(other.keys() == one.keys() for other in others)
+    for other in others:
+        for name, expected in one.items():
+            if not name.startswith("table/"):
+                np.testing.assert_allclose(other[name], expected, atol=1e-5, err_msg=name)
+    tables = [name for name in one if name.startswith("table/")]
+    assert "table/ema_scores/0" in tables
+    for name in tables:
+        whole = np.empty_like(one[name])
+        for worker, other in enumerate(others):
+            Shard(worker, len(others)).own(whole)[...] = other[name]
+        if one[name].dtype == bool or "label_store" in name:
+            np.testing.assert_array_equal(whole, one[name], err_msg=name)
+            continue
+        # A byte may be rounded the other way where the average differs in its last bit.
+        difference = np.abs(whole.astype(float) - one[name])
+        limit = 1 if one[name].dtype == np.uint8 else 1e-5
+        assert difference.max() <= limit and np.mean(difference > 1e-5) < 0.01, name
+
+
+def test_selections_were_made(outcome):
+    """Else their equality would mean nothing."""
+    for method in ("en+scl", "en+cl*", "ll_cp"):
+        (one,) = outcome("one", method)
+        assert (one["table/label_store/0"] == 2).sum() > 3
+
+
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    found = {}
+    with h5py.File(folder / "checkpoint" / "state.weights.h5") as file:
+        file.visititems(
+            lambda name, x: found.update({name: x[()]}) if isinstance(x, h5py.Dataset) else None
+        )
+    return found
+
+
+SAME = {"freeze_batch_norm": "true", "method": "en+scl", "consistency_start_epoch": 2}
+
+
+@pytest.fixture(scope="module")
+def single(voc, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("single") / "run"
+    done = run(*flags(voc, **SAME), f"--output_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: float(v or "nan") for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def assert_same(folder: Path, single: Path) -> None:
+    expected = arrays(single)
+    for name, found in arrays(folder).items():
+        if "ema" in name or "label_store" in name or "cam_logits" in name:
+            np.testing.assert_allclose(found, expected[name], atol=1e-4, err_msg=name)
+    for found, row in zip(history(folder), history(single), strict=True):
+        assert found == pytest.approx(row, abs=1e-4, nan_ok=True)
+    results = [json.loads((x / "metrics.json").read_text()) for x in (folder, single)]
+    assert results[0]["test"]["map"] == pytest.approx(results[1]["test"]["map"], abs=1e-3)
+
+
+def test_two_workers_from_the_command_line(voc, single, tmp_path):
+    """The launcher; what it writes is what one process writes, and every command reads it."""
+    folder = tmp_path / "run"
+    words = [*flags(voc, **SAME), f"--output_dir={folder}"]
+    done = run(*words, "--workers=2", new_python=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best epoch") == 1 and "shuffle_groups=2" in done.stderr
+    assert_same(folder, single)
+    scored = run(f"--run_dir={folder}", module="evaluate")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert json.loads(scored.stdout)["map"] == pytest.approx(metrics["test"]["map"])
+    both = run(f"--run_dir={folder}", "--strategy=mirrored", "--devices=2", module="evaluate")
+    assert both.returncode == 0, both.stderr
+    assert json.loads(both.stdout)["map"] == pytest.approx(metrics["test"]["map"], abs=1e-3)
+
+
+def test_two_replicas_from_the_command_line(voc, single, tmp_path):
+    folder = tmp_path / "run"
+    done = run(*flags(voc, **SAME), f"--output_dir={folder}", "--strategy=mirrored", "--devices=2")
+    assert done.returncode == 0, done.stderr
+    assert_same(folder, single)
+
+
+def test_a_lost_worker_stops_the_others_and_any_number_goes_on(voc, single, tmp_path):
+    """kill -9 of a worker after its first epoch; one process finishes, with the tables of both."""
+    folder = tmp_path / "run"
+    words = [*flags(voc, **SAME), f"--output_dir={folder}"]
+    process = subprocess.Popen(
+        command(*words, "--workers=2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 200
+    while not (folder / "checkpoint" / "state.weights.h5").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    os.kill(_children(process.pid)[1], signal.SIGKILL)
+    killed = time.monotonic()
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1 and time.monotonic() - killed < 60
+    told = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert "ended by SIGKILL" in told[-1] and "Traceback" not in errors
+    if (folder / "metrics.json").exists():
+        pytest.skip("the run had ended before its worker was killed")
+    done = run(*words)
+    assert done.returncode == 0 and "resuming after epoch" in done.stderr, done.stderr
+    assert_same(folder, single)
+
+
+def _children(process: int) -> list[int]:
+    text = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return sorted(map(int, text.split()))
+
+
+def test_workers_go_on_from_a_run_of_one_process(voc, single, tmp_path):
+    """The rows are dealt out anew: two epochs by one process, the third by two."""
+    folder = tmp_path / "run"
+    words = [*flags(voc, **SAME), f"--output_dir={folder}"]
+    process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 200
+    while not (folder / "history.csv").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    done = run(*words, "--workers=2")
+    assert done.returncode == 0, done.stderr
+    assert_same(folder, single)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, "neither TF_CONFIG nor Slurm"),
+        ({"TF_CONFIG": "{"}, "TF_CONFIG: must be such as"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'},
+         "no task worker 1"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}'},
+         "no task ps 0"),
+    ],
+)  # fmt: skip
+def test_a_cluster_that_is_told_of_badly(environment, message):
+    with pytest.raises(UserError, match=message):
+        strategies.cluster(environment)
+
+
+def test_mistakes_are_told_of_in_one_line(voc, tmp_path):
+    for words, message in (
+        (["--strategy=multi_worker"], "neither TF_CONFIG"),
+        (["--devices=2"], "--devices=2: needs --strategy"),
+        (["--strategy=mirrored", "--workers=2"], "--workers: means --strategy=multi_worker"),
+        (["--shuffle_groups=6"], "--shuffle_groups"),
+    ):
+        done = run(*flags(voc, **SAME), *words, f"--output_dir={tmp_path / 'run'}")
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert message in done.stderr
+
+
+def test_the_launcher_tells_a_mistake_of_all_workers_once(capfd, tmp_path):
+    with pytest.raises(UserError, match="failed, as said above"):
+        launcher.launch("spml_tf.train", ["--no_such_flag=1"], 2)
+    assert capfd.readouterr().err.count("no_such_flag") == 1

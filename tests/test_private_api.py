@@ -177,6 +177,51 @@ def check_h5_group() -> None:
     assert private_api.h5_group({}) is None
 
 
+def check_optimizer_for() -> None:
+    head, rest = keras.Variable([1.0], name="head"), keras.Variable([1.0], name="rest")
+    first, second = keras.optimizers.SGD(name="first"), keras.optimizers.SGD(name="second")
+    groups = keras.optimizers.OptimizerMap(second)
+    groups["head"] = first
+    optimizer = keras.optimizers.MultiOptimizer(groups)
+    assert private_api.optimizer_for(optimizer, head) is first
+    assert private_api.optimizer_for(optimizer, rest) is second
+
+
+def check_builds_metrics() -> None:
+    """Under a strategy a dataset is not looked at before its first step."""
+
+    class Counting(private_api.BuildsMetrics, keras.Model):
+        num_classes = 2
+
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+            self.dense.build((None, 3))
+            self.built = True
+
+        def call(self, x):
+            return self.dense(x)
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = Counting()
+        model.compile("sgd", "mse", metrics=["mae"])
+    data = tf.data.Dataset.from_tensor_slices((tf.ones((2, 3)), tf.ones((2, 2)))).batch(1)
+    # Two batches are there, once: none may be lost.
+    model.fit(data.apply(tf.data.experimental.assert_cardinality(2)), verbose=0, shuffle=False)
+    assert model.optimizer.iterations.numpy() == 2
+
+
+def check_several_cpus_a_worker() -> None:
+    from tensorflow.python.distribute import collective_all_reduce_strategy
+
+    extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
+    usual = extended._initialize_local_devices
+    with private_api.several_cpus_a_worker(3):
+        devices, kind = extended._initialize_local_devices(None, None, "/job:worker/task:1")
+    assert devices[2] == "/job:worker/task:1/device:CPU:2" and len(devices) == 3 and kind == "CPU"
+    assert extended._initialize_local_devices is usual
+
+
 # Function of private_api -> the private names it uses, and what they have to do.
 CHECKS: dict[str, tuple[str, Callable[[], None]]] = {
     "flatten_layers": ("Layer._flatten_layers", check_flatten_layers),
@@ -204,6 +249,15 @@ CHECKS: dict[str, tuple[str, Callable[[], None]]] = {
     "mapped_file": (
         "the attribute _scoped_allocator or Operation._set_attr",
         check_mapped_file,
+    ),
+    "optimizer_for": ("MultiOptimizer._optimizer_map", check_optimizer_for),
+    "BuildsMetrics": (
+        "Trainer._maybe_symbolic_build, _compile_metrics or _distribute_strategy",
+        check_builds_metrics,
+    ),
+    "several_cpus_a_worker": (
+        "CollectiveAllReduceExtended._initialize_local_devices",
+        check_several_cpus_a_worker,
     ),
     "h5_group": (
         "H5IOStore._h5_entry_group, _h5_entry_path, _h5_entry_initialized or _create_h5_group",
@@ -257,9 +311,11 @@ def test_no_other_module_uses_private_attributes():
     private_module = Path(private_api.__file__)
     known = private_attributes(private_module)
     assert known == {
-        "_create_h5_group", "_experimental_capture_side_input_by_ref", "_flatten_layers",
-        "_get_default_replica_mode", "_h5_entry_group", "_h5_entry_initialized", "_h5_entry_path",
-        "_inbound_nodes", "_keras_history", "_loss_tracker", "_pop_per_thread_mode",
+        "_compile_metrics", "_create_h5_group", "_distribute_strategy",
+        "_experimental_capture_side_input_by_ref", "_flatten_layers", "_get_default_replica_mode",
+        "_h5_entry_group", "_h5_entry_initialized", "_h5_entry_path",
+        "_inbound_nodes", "_initialize_local_devices", "_keras_history", "_loss_tracker",
+        "_optimizer_map", "_pop_per_thread_mode",
         "_push_per_thread_mode", "_set_attr", "_trainable_variables", "_var_key",
         "_var_to_optimizer_idx", "_variable_creator_stack",
     }  # fmt: skip
@@ -274,4 +330,6 @@ def test_no_other_module_uses_private_attributes():
 
 def test_every_function_is_checked():
     tree = ast.parse(Path(private_api.__file__).read_text("utf-8"))
-    assert {x.name for x in tree.body if isinstance(x, ast.FunctionDef)} == set(CHECKS)
+    assert {x.name for x in tree.body if isinstance(x, ast.FunctionDef | ast.ClassDef)} == set(
+        CHECKS
+    )

@@ -80,7 +80,7 @@ def from_paths(
     numbers = tuple(map(str, range(len(names))))
     classes = tuple(map(str, range(matrix.shape[1])))
     examples = Examples(numbers, matrix, classes, paths=names)
-    sizes = {"image_size": image_size, "batch_size": batch_size}
+    sizes: dict[str, Any] = {"image_size": image_size, "batch_size": batch_size}
     if not training:
         return pipeline.evaluation_dataset(examples, matrix, **sizes)
     return pipeline.redrawn_dataset(

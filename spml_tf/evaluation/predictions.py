@@ -73,24 +73,35 @@ def predict_scores(
     return score_rows(model, images, image_size, batch_size)[0]
 
 
-def predict_scores_of_workers(
-    model: keras.Model, images: Examples, image_size: int | None = None, batch_size: int = 32
+def predict_by_workers(
+    predict: Callable[..., NDArray[np.float32]],
+    model: keras.Model,
+    images: Examples,
+    image_size: int | None = None,
+    batch_size: int = 32,
 ) -> NDArray[np.float32]:
-    """`predict_scores`, each of several workers predicting its own images; called by all of them.
+    """Scores or logits, of which each of several workers predicts those of its own images.
 
-    Args and raises: as for `predict_scores`.
+    All workers must call it. Raises: as for `predict_scores`.
+
+    Args:
+        predict: `predict_scores` or `predict_logits`.
+        model: as for `predict_scores`.
+        images: N images.
+        image_size: as for `predict_scores`.
+        batch_size: as for `predict_scores`.
 
     Returns:
         [N, L] float32, of all images on every worker.
     """
     shard = replicas.this_shard()
     if shard.workers == 1:
-        return predict_scores(model, images, image_size, batch_size)
+        return predict(model, images, image_size, batch_size)
     own = shard.own(range(len(images)))
-    scores = np.zeros((0, network_of(model).output_shape[-1]), np.float32)
+    found = np.zeros((0, network_of(model).output_shape[-1]), np.float32)
     if len(own):
-        scores = predict_scores(model, images.subset(own), image_size, batch_size)
-    return replicas.rows_of_workers(scores, len(images))
+        found = predict(model, images.subset(own), image_size, batch_size)
+    return replicas.rows_of_workers(found, len(images))
 
 
 def score_rows(

@@ -108,17 +108,16 @@ def workers_field() -> Any:
     )
 
 
-def given_flags(options: Any, *without: str) -> list[str]:
-    """The flags of a command line that gives these options.
+def flags_of_workers(options: Any) -> list[str]:
+    """The command line of each worker of a command that was given --workers.
 
     Args:
-        options: dataclass of `flag_field`s.
-        without: names to leave out.
+        options: of the command, a dataclass of `flag_field`s.
     """
-    found = []
+    found = ["--strategy=multi_worker"]
     for field in _flag_fields(type(options)):
         value = getattr(options, field.name)
-        if value != field.default and field.name not in without:
+        if value != field.default and field.name not in ("workers", "strategy"):
             text = str(value).lower() if isinstance(value, bool) else str(value)
             found.append(f"--{field.name}={text}")
     return found

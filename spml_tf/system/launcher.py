@@ -17,8 +17,9 @@ from typing import IO, Any
 from spml_tf.system import child_process
 from spml_tf.system.errors import UserError
 
-# Seconds between two looks at the workers, and those left to the others when one has ended.
-_PAUSE, _PATIENCE = 0.1, 60.0
+# Seconds between two looks at the workers, those left to the others when one has failed, and those
+# until one that was told to end is killed.
+_PAUSE, _PATIENCE, _LAST = 0.1, 40.0, 10.0
 
 
 def launch(module: str, arguments: Sequence[str], workers: int) -> None:
@@ -113,7 +114,7 @@ class _Worker:
             with contextlib.suppress(OSError):
                 self.process.send_signal(number)
             try:
-                self.process.wait(_PATIENCE)
+                self.process.wait(_LAST)
             except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a user may be less patient
                 self.process.kill()
                 self.process.wait()

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
-# Seconds that a worker waits for one that answers no more, where the connection tells of no end.
-_PATIENCE = 45.0
 
 
 def strategy(name: str, devices: int = 0) -> tf.distribute.Strategy:
@@ -56,10 +54,9 @@ def _multi_worker(cpus: int) -> tf.distribute.Strategy:
     from spml_tf.system.private_api import several_cpus_a_worker
 
     resolver = cluster(os.environ)
-    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_PATIENCE)
     with several_cpus_a_worker(cpus) if cpus > 1 else contextlib.nullcontext():
         try:
-            return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver)
         except (ValueError, RuntimeError, tf.errors.OpError) as error:
             raise UserError(
                 f"--strategy=multi_worker: the workers did not come together ({_first(error)}); "
