@@ -301,6 +301,7 @@ def _fit(
     )
     validation = pipeline.evaluation_dataset(data.val, data.val.labels, **common)
     if shard.workers > 1:  # each worker has made its own part of them
+        validation = validation.repeat()  # so that no epoch comes to its end
         distribute = tf.distribute.get_strategy().distribute_datasets_from_function
         batches, validation = (distribute(lambda _, x=x: x) for x in (batches, validation))
     try:

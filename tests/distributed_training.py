@@ -74,11 +74,7 @@ def train(name: str, strategy: tf.distribute.Strategy) -> dict[str, Any]:
             network, IMAGES, method, known, freeze_batch_norm=True, keep_scores=True,
             bank_dtype="uint8" if name.endswith("cl*") else "float32", **options,
         )  # fmt: skip
-        # Adam makes much of gradients that are all rounding.
-        optimizer = keras.optimizers.SGD(0.05, 0.9)
-        if method == "role":
-            optimizer = keras.optimizers.Adam(1e-3, epsilon=1e-3)
-        model.compile(optimizer, metrics=[spml_tf.MeanAveragePrecision()])
+        model.compile(keras.optimizers.Adam(1e-3), metrics=[spml_tf.MeanAveragePrecision()])
         model.set_labels(labels)
     steps = Steps()
     history = model.fit(

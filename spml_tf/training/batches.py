@@ -47,7 +47,7 @@ def dealt(data: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:
         strategy: with several replicas.
 
     Returns:
-        `tf.distribute.DistributedDataset`, one element a batch. Where a replica has no image the
+        `tf.distribute.DistributedDataset`, one element a batch, again and again. Where a replica has no image the
         first one stands in, with STAND_IN as its labels.
     """
     with strategy.scope():
@@ -72,7 +72,7 @@ def dealt(data: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:
         return tf.data.Dataset.range(devices).map(piece)
 
     def of_worker(context: Any) -> tf.data.Dataset:
-        return data.flat_map(pieces).prefetch(2 * devices)
+        return data.repeat().flat_map(pieces).prefetch(2 * devices)
 
     return strategy.distribute_datasets_from_function(of_worker)
 

@@ -336,16 +336,24 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         given["callbacks"] = with_epoch_start(given.get("callbacks"))
         if isinstance(given.get("x"), tf.data.Dataset | tf.distribute.DistributedDataset):
             given.setdefault("shuffle", False)  # Keras would warn that it does not
-        for name in ("x", "validation_data"):
-            given[name] = self._dealt(given.get(name))
+        self._deal(given, "x", "steps_per_epoch")
+        self._deal(given, "validation_data", "validation_steps")
         return super().fit(**given)
 
-    def _dealt(self, data: Any) -> Any:
-        """A dataset, dealt out to the replicas of the model's strategy; anything else as it is."""
-        strategy = self.distribute_strategy
-        if strategy.num_replicas_in_sync > 1 and isinstance(data, tf.data.Dataset):
-            return batches.dealt(data, strategy)
-        return data
+    def _deal(self, given: dict[str, Any], name: str, steps: str) -> None:
+        """Deals a dataset among arguments out to the replicas of the model's strategy."""
+        strategy, data = self.distribute_strategy, given.get(name)
+        if strategy.num_replicas_in_sync == 1 or not isinstance(data, tf.data.Dataset):
+            return
+        if given.get(steps) is None:
+            # At the end of data that replicas share Keras would run a part of one step more.
+            given[steps] = int(data.cardinality())
+            if given[steps] < 1:
+                raise ValueError(
+                    f"{name}: a dataset of unknown length; with a tf.distribute strategy give "
+                    f"{steps}, or apply tf.data.experimental.assert_cardinality"
+                )
+        given[name] = batches.dealt(data, strategy)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, without the terms that need training images.
@@ -357,7 +365,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         given = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
         if "kwargs" not in given:  # else `fit` calls, which has looked at them
             keras_checks.check_evaluated(self, given)
-        given["x"] = self._dealt(given.get("x"))
+        self._deal(given, "x", "steps")
         given.update(given.pop("kwargs", {}))
         with self._without_training_images():
             return super().evaluate(**given)
