@@ -47,8 +47,8 @@ def dealt(data: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:
         strategy: with several replicas.
 
     Returns:
-        `tf.distribute.DistributedDataset`, one element a batch, again and again. Where a replica has no image the
-        first one stands in, with STAND_IN as its labels.
+        `tf.distribute.DistributedDataset`, one element a batch, again and again. Where a replica
+        has no image the first one stands in, with STAND_IN as its labels.
     """
     with strategy.scope():
         (worker, workers), devices = replicas.this_shard(), replicas.devices()
