@@ -85,7 +85,7 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
             "plugins": plugins.digests(settings.plugins or ""),
             **run_folder.machine(),
         }
-        _check_workers(run, data)
+        _check_workers(data)
         model = None if run.metrics.exists() else _build(settings, data)
         if model is not None:
             bank = model.ema_heatmaps is not None
@@ -108,7 +108,7 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
         return run.read_metrics()
 
 
-def _check_workers(run: RunFolder, data: Splits) -> None:
+def _check_workers(data: Splits) -> None:
     """Raises UserError where the workers read other data."""
     import numpy as np
 

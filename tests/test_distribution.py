@@ -9,7 +9,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import pytest
 from conftest import command, flags, run
 
 import spml_tf
-from spml_tf.system import strategies
+from spml_tf.system import launcher, strategies
 from spml_tf.system.errors import UserError
 from spml_tf.system.replicas import Shard
 
@@ -32,26 +31,14 @@ KINDS = {"one": 1, "2r": 1, "2w": 2, "2w2r": 2}
 METHODS = ("en+scl", "ll_cp", "role", "en+cl*")
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def trained(kind: str, workers: int, folder: Path) -> None:
     """Runs distributed_training.py in each worker's process."""
     folder.mkdir()
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     running = []
-    for worker in range(workers):
-        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
+    for worker, config in enumerate(launcher.local_clusters(workers)):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
         if workers > 1:
-            environment["TF_CONFIG"] = json.dumps(cluster)
+            environment["TF_CONFIG"] = config
         script = Path(__file__).with_name("distributed_training.py")
         words = [sys.executable, str(script), kind, str(worker), str(folder), ",".join(METHODS)]
         running.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))

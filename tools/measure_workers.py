@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from spml_tf.system import launcher
 
 STEPS, WARM = 20, 4
 # Network, side of the images, images a worker and step.
@@ -76,16 +77,9 @@ def worker(network: str, side: str, images: str, number: str, workers: str) -> N
 
 
 def measured(network: str, side: int, images: int, workers: int) -> dict[str, float]:
-    sockets = [socket.socket() for _ in range(workers)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
     running = []
-    for number in range(workers):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    for number, config in enumerate(launcher.local_clusters(workers)):
+        environment = {**os.environ, "TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "3"}
         words = [network, str(side), str(images), str(number), str(workers)]
         running.append(
             subprocess.Popen(

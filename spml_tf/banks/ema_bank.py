@@ -13,7 +13,7 @@ import tensorflow as tf
 from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, load_rows, place
 from spml_tf.banks.rounding import noise
 from spml_tf.system.private_api import outside_strategy
-from spml_tf.system.replicas import Shard, once_a_process
+from spml_tf.system.replicas import WHOLE, Shard, once_a_process
 
 DTYPES = ("float32", "float16", "uint8")
 
@@ -68,7 +68,7 @@ class EMABank(KeepsTables):
         seed: int = 0,
         device: str = "auto",
         directory: str | None = None,
-        shard: Shard = Shard(),  # noqa: B008 - it cannot be changed
+        shard: Shard = WHOLE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"trainable": False, **kwargs})

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from spml_tf.system import child_process
@@ -37,14 +37,11 @@ def launch(module: str, arguments: Sequence[str], workers: int) -> None:
         UserError: one of them failed; the others are ended too.
         KeyboardInterrupt: on Ctrl-C, once all have ended.
     """
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
     cards = _gpus(workers)
     running: list[_Worker] = []
     try:
-        for number in range(workers):
-            task = {"type": "worker", "index": number}
-            config = {"cluster": {"worker": addresses}, "task": task}
-            environment = {**os.environ, **cards[number], "TF_CONFIG": json.dumps(config)}
+        for number, config in enumerate(local_clusters(workers)):
+            environment = {**os.environ, **cards[number], "TF_CONFIG": config}
             running.append(_Worker(number, module, arguments, environment))
         _wait(running)
     except KeyboardInterrupt:  # a terminal has told the workers too
@@ -135,17 +132,21 @@ def _wait(running: Sequence[_Worker]) -> None:
         time.sleep(_PAUSE)
 
 
-@contextlib.contextmanager
-def _several(count: int) -> Iterator[list[socket.socket]]:
+def local_clusters(workers: int) -> list[str]:
+    """TF_CONFIG of each of some workers on this machine, at ports that are free.
+
+    Args:
+        workers: number of processes.
+    """
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(socket.socket()) for _ in range(count)]
-
-
-def _free_ports(count: int) -> list[int]:
-    with _several(count) as sockets:  # all at once, so that they differ
-        for one in sockets:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
+        for one in sockets:  # all are bound at a time, so that their ports differ
             one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    return [
+        json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}})
+        for number in range(workers)
+    ]
 
 
 def _gpus(workers: int) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, row
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.losses import role_estimates
 from spml_tf.system import replicas
-from spml_tf.system.replicas import Shard, once_a_process
+from spml_tf.system.replicas import WHOLE, Shard, once_a_process
 from spml_tf.training import selection
 from spml_tf.training.options import Budget
 
@@ -253,7 +253,7 @@ class LabelEstimates(KeepsTables):
         num_images: int,
         num_classes: int,
         seed: int = 0,
-        shard: Shard = Shard(),  # noqa: B008 - it cannot be changed
+        shard: Shard = WHOLE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
