@@ -158,6 +158,20 @@ def test_two_replicas_from_the_command_line(voc, single, tmp_path):
     assert_same(folder, single)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ll_cp", "role", "en+cl"])
+def test_other_methods_from_the_command_line(voc, tmp_path, method):
+    """Flipped labels, trained estimates and a bank of bytes, over two workers and two replicas."""
+    words = flags(voc, freeze_batch_norm="true", method=method)
+    words += ["--bank_dtype=uint8"] * (method == "en+cl") + ["--large_loss_rate=10"]
+    ways = {"one": [], "2w": ["--workers=2"], "2r": ["--strategy=mirrored", "--devices=2"]}
+    for name, way in ways.items():
+        done = run(*words, *way, f"--output_dir={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+    for name in ("2w", "2r"):
+        assert_same(tmp_path / name, tmp_path / "one")
+
+
 def test_a_lost_worker_stops_the_others_and_any_number_goes_on(voc, single, tmp_path):
     """kill -9 of a worker after its first epoch; one process finishes, with the tables of both."""
     folder = tmp_path / "run"

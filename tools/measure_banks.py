@@ -52,6 +52,7 @@ def child(name: str, action: str, file: str, batches: int, directory: str | None
 
     from spml_tf.banks.ema_bank import score_bank
     from spml_tf.banks.heatmap_bank import heatmap_bank
+    from spml_tf.labels import POSITIVE, UNKNOWN
     from spml_tf.training.label_store import LabelStore
 
     images, classes, grid, kept, storage = SETS[name]
@@ -100,13 +101,23 @@ def child(name: str, action: str, file: str, batches: int, directory: str | None
             index = rng.choice(images, BATCH, replace=False)
             step(tf.constant(index), tf.constant([0, number]))
 
-    def choose() -> None:
-        def chosen(rows: np.ndarray, averages: np.ndarray, codes: np.ndarray) -> np.ndarray:
-            found = np.zeros(codes.shape, bool)
-            found[np.arange(len(rows)), (rows + 1) % classes] = True
-            return found
+    def fill() -> None:
+        """What an epoch over all images leaves: each is visited, one label of each is known."""
+        model.ema_scores.visited.assign(np.ones(images, bool))
+        for block in model.label_store.codes.blocks():
+            numbers = np.arange(block.start, block.stop)
+            codes = np.full((len(numbers), classes), UNKNOWN, np.int8)
+            codes[np.arange(len(numbers)), numbers % classes] = POSITIVE
+            model.label_store.codes.write(block, codes)
+            drawn = rng.random((len(numbers), classes), np.float32)
+            values = model.ema_scores.table
+            if values.dtype == "uint8":
+                values.write(block, (drawn * 255).astype(np.uint8))
+            else:
+                values.write(block, drawn)
 
-        model.label_store.replace_marks(model.ema_scores, chosen)
+    def choose() -> None:
+        model.label_store.select(model.ema_scores, 2.0, "unannotated")
 
     def rows() -> dict[str, list]:
         banks = (model.ema_scores, model.ema_heatmaps, model.label_store)
@@ -119,9 +130,8 @@ def child(name: str, action: str, file: str, batches: int, directory: str | None
     saved_rows = Path(file).with_suffix(".json")
     if action == "save":
         timed("write", write)
-        # All images count as visited, as after an epoch.
-        model.ema_scores.visited.assign(np.ones(images, bool))
-        timed("choose", choose)
+        fill()
+        timed("select", choose)
         saved_rows.write_text(json.dumps([index.tolist(), rows()]))
         timed("save", lambda: model.save_weights(file))
         figures["tables"] = {

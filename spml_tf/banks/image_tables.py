@@ -62,7 +62,7 @@ def place(choice: str, size: int, directory: str | None = None) -> str:
     return "GPU:0" if single and size <= _ON_GPU_UP_TO else "CPU:0"
 
 
-def row_blocks(rows: int, size: int) -> Iterator[slice]:
+def row_slices(rows: int, size: int) -> Iterator[slice]:
     """Rows of some bytes each, in blocks of some megabytes."""
     step = max(_BLOCK // max(size, 1), 1)
     for first in range(0, rows, step):
@@ -185,7 +185,7 @@ class ImageTable:
 
     def blocks(self) -> Iterator[slice]:
         """The rows in blocks of some megabytes."""
-        return row_blocks(len(self), math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize)
+        return row_slices(len(self), math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize)
 
     def read(self, rows: slice) -> NDArray[Any]:
         """A copy of some rows."""

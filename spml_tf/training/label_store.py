@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.banks import ema_bank
-from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, row_blocks
+from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, row_slices
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.losses import role_estimates
 from spml_tf.system import replicas
@@ -55,7 +55,7 @@ class Counts:
 
     def blocks(self) -> Iterator[slice]:
         """The rows in blocks of some megabytes."""
-        return row_blocks(self.shape[0], self.shape[1])
+        return row_slices(self.shape[0], self.shape[1])
 
     def read(self, rows: slice) -> NDArray[np.uint8]:
         """Some rows as an array."""
