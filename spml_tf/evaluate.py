@@ -149,7 +149,11 @@ def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]
         )
     if options.data_dir is not None:
         settings = dataclasses.replace(settings, data_dir=os.path.abspath(options.data_dir))
-    return networks.load_network(run.network), settings, tuple(run.read_record()["class_names"])
+    return (
+        networks.load_network(run.best_network()),
+        settings,
+        tuple(run.read_record()["class_names"]),
+    )
 
 
 def _classifier(name: str, options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -125,7 +124,7 @@ class _Experiment:
         """Chooses for the rows whose trials are all finished; returns what the search found."""
         record: dict[str, Any] = {}
         for run, job in self.trials:
-            if job.folder.metrics.exists():
+            if job.folder.is_finished():
                 value = job.folder.read_metrics().get("val", {}).get("map")
                 entry = record.setdefault(run.row, {"chosen": None, "trials": []})
                 entry["trials"].append({"flags": dict(run.trial), "val_map": value})
@@ -149,7 +148,7 @@ class _Experiment:
 
     def finished(self) -> list[tuple[Run, RunFolder]]:
         """The runs that the table is of, and their folders."""
-        return [(run, job.folder) for run, job in self.ready() if job.folder.metrics.exists()]
+        return [(run, job.folder) for run, job in self.ready() if job.folder.is_finished()]
 
     def csv_rows(self) -> list[dict[str, Any]]:
         from spml_tf.plans import result_tables
@@ -197,7 +196,7 @@ class _Experiment:
         records = [folder.read_record() for _, folder in self.finished()]
         machines = dict.fromkeys(_machine(record) for record in records)
         hours = sum(row["seconds"] for row in rows) / 3600
-        trials = [job.folder for _, job in self.trials if job.folder.metrics.exists()]
+        trials = [job.folder for _, job in self.trials if job.folder.is_finished()]
         facts = [
             f"`{command}`",
             f"Commit: {', '.join(dict.fromkeys(row['commit'] for row in rows))}",
@@ -281,7 +280,6 @@ def _action(options: _Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `cli.run` for the exit codes."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the runs as Ctrl-C does
     return cli.run(argv, _Options, USAGE, _action, tensorflow=False)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
 from spml_tf.system.files import (
     check_output_folder,
     naming_unwritable,
@@ -61,9 +60,8 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
     from spml_tf.runs import run_folder
 
     run, target = run_folder.RunFolder(run_dir), Path(export_dir).resolve()
+    run.check_finished()
     record = run.read_record()
-    if not run.metrics.exists():
-        raise UserError(f"--run_dir={run_dir}: not finished; start its training again to resume it")
     place = f"--export_dir={export_dir}"
     check_output_folder(
         target,
@@ -72,7 +70,7 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
         refusal="exists and is no export; choose another",
         kept="" if overwrite else "holds an export; choose another or give --overwrite",
     )
-    network = networks.load_network(run.network)
+    network = networks.load_network(run.best_network())
     classes = {
         "class_names": record["class_names"],
         "thresholds": _thresholds(run, record["class_names"]),
@@ -85,12 +83,10 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
 
 
 def _thresholds(run: Any, class_names: list[str]) -> dict[str, float]:
-    import numpy as np
-
     from spml_tf.evaluation.thresholds import best_f1_thresholds
 
-    with np.load(run.predictions("val"), allow_pickle=False) as saved:
-        values = best_f1_thresholds(saved["labels"], saved["scores"])
+    saved = run.read_predictions("val")
+    values = best_f1_thresholds(saved["labels"], saved["scores"])
     return dict(zip(class_names, values.tolist(), strict=True))
 
 

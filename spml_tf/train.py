@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
 from spml_tf.system import cli, launcher, plugins, strategies
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import DivergedError, UserError
 
 if TYPE_CHECKING:
     import keras
 
     from spml_tf.datasets.splits import Splits
+    from spml_tf.runs.checkpoint_folder import Checkpoint, Progress
     from spml_tf.runs.heatmap_recorder import HeatmapRecorder
+    from spml_tf.runs.recorder import RunRecorder
     from spml_tf.runs.run_folder import RunFolder
     from spml_tf.training.model import SPMLModel
 
@@ -71,7 +73,8 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
     from spml_tf.system import replicas
 
     first = replicas.this_shard().worker == 0
-    with run.locked() if first else contextlib.nullcontext():
+    finished = run.is_finished()
+    with run.locked() if first and not finished else contextlib.nullcontext():
         data = splits.load_splits(settings)
         if settings.option("positives_per_image") is not None:
             known = settings.option("positives_per_image")
@@ -86,26 +89,65 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
             **run_folder.machine(),
         }
         _check_workers(data)
-        model = None if run.metrics.exists() else _build(settings, data)
-        if model is not None:
-            bank = model.ema_heatmaps is not None
-            recorders = heatmap_recorder.recorders(run, settings, data, bank)
+        if finished:
+            run.compare(settings, facts)
+            return run.read_metrics()
+        model = _build(settings, data)
+        bank = model.ema_heatmaps is not None
+        recorders = heatmap_recorder.recorders(run, settings, data, bank)
         if first:
             run.start(settings, facts)
         replicas.wait_for_workers()
         if not run.record.exists():
             raise UserError(f"--output_dir={run.path}: not a folder that all workers share")
-        if model is not None:
+        checkpoint = _checkpoint(run, first)
+        if first:
+            _note(settings, replicas.this_shard().workers)
+            _note_machine(checkpoint)
+        model.optimizer.build(model.trainable_variables)
+        if checkpoint is not None:
+            checkpoints.load(model, checkpoint.weights)
             if first:
-                _note(settings, replicas.this_shard().workers)
-            model.optimizer.build(model.trainable_variables)
-            if run.checkpoint.exists():
-                checkpoints.load(model, run.checkpoint)
-            replicas.wait_for_workers()
-            _fit(model, settings, data, run, recorders)
-            _report(settings, data, run)
-            replicas.wait_for_workers()
+                run.publish(checkpoint.progress)
+        replicas.wait_for_workers()
+        progress = _fit(model, settings, data, run, recorders, checkpoint)
+        _report(settings, data, run, progress)
+        replicas.wait_for_workers()
         return run.read_metrics()
+
+
+def _checkpoint(run: RunFolder, first: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, the same on all workers; None at the start."""
+    import numpy as np
+
+    from spml_tf.system import replicas
+
+    def agreed(reason: str) -> str:
+        found = replicas.sum_of_workers(np.array([bool(reason)], np.int64))[0]
+        return reason or ("damaged, as another worker says" if found else "")
+
+    checkpoint = run.checkpoints.newest(agreed, to_train=True)
+    if run.metrics.exists():
+        damaged = run.damaged_results()
+        if checkpoint is None:
+            raise UserError(f"{damaged[0]}; but the checkpoint is gone: train into another folder")
+        for reason in damaged if first else ():
+            print(f"note: {reason.partition(';')[0]}: it is written anew", file=sys.stderr)
+    return checkpoint
+
+
+def _note_machine(checkpoint: Checkpoint | None) -> None:
+    """Tells where a resumed run may differ from one that was not interrupted."""
+    from spml_tf.runs import run_folder
+
+    before = {} if checkpoint is None else checkpoint.machine
+    changed = run_folder.other_machine(before, run_folder.machine()) if before else []
+    if changed:
+        print(
+            f"note: the run went on so far with {'; '.join(changed)}: numbers may differ in their "
+            "last digits from those of a run that was not interrupted",
+            file=sys.stderr,
+        )
 
 
 def _check_workers(data: Splits) -> None:
@@ -150,6 +192,7 @@ def _prepare_tensorflow(settings: Settings) -> None:
 
 def _build(settings: Settings, data: Splits) -> SPMLModel:
     from spml_tf.evaluation.average_precision import MeanAveragePrecision
+    from spml_tf.labels import POSITIVE
     from spml_tf.networks.batch_norm import synchronize_batch_norm
     from spml_tf.training import methods
     from spml_tf.training.model import SPMLModel
@@ -162,6 +205,16 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         raise UserError(
             "--positives_per_image is missing and no validation image is fully labelled: count "
             "the classes that truly appear in 50 training photos and give their mean"
+        )
+    if methods.needs_k(settings.method) and data.positives_per_image == 0:
+        raise UserError(
+            "--positives_per_image is missing and no fully labelled validation image shows any "
+            "class: count the classes that truly appear in 50 training photos and give their mean"
+        )
+    if not (data.observed == POSITIVE).any():
+        raise UserError(
+            f"--dataset={settings.dataset}: no training image is labelled with any class; nothing "
+            "can be learned from them"
         )
     of_method.pop("positives_per_image", None)
     if "selection_budget" in of_method:
@@ -211,7 +264,7 @@ def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
             f"--init_from={earlier.path}: was trained with --image_size="
             f"{record['flags']['image_size']}, this run has {settings.image_size}; make them equal"
         )
-    network = networks.load_network(earlier.network)
+    network = networks.load_network(earlier.best_network())
     for layer in private_api.flatten_layers(network):
         layer.trainable = True  # the earlier run may have frozen some
     return networks.replace_head(
@@ -255,22 +308,31 @@ def _load_banks(model: SPMLModel, folder: str, data: Splits) -> None:
             f"--initial_banks={earlier.path}: that run has other images or labels; banks can only "
             "go on with the same data flags"
         )
-    if not earlier.checkpoint.exists():
-        raise UserError(f"--initial_banks: {earlier.checkpoint} is missing; finish that run first")
+    checkpoint = earlier.checkpoints.newest()
+    if checkpoint is None:
+        raise UserError(f"--initial_banks={folder}: holds no checkpoint; finish that run first")
     try:
-        model.load_banks(str(earlier.checkpoint))
+        model.load_banks(str(checkpoint.weights))
     except ValueError as error:
         raise UserError(f"--initial_banks: {error}") from None
 
 
 def _fit(
-    model: SPMLModel, settings: Settings, data: Splits, run: RunFolder, extra: list[HeatmapRecorder]
-) -> None:
+    model: SPMLModel,
+    settings: Settings,
+    data: Splits,
+    run: RunFolder,
+    extra: list[HeatmapRecorder],
+    checkpoint: Checkpoint | None,
+) -> Progress:
+    """Trains to the end, from a checkpoint where there is one."""
     import tensorflow as tf
 
     from spml_tf.datasets import label_files, pipeline
+    from spml_tf.runs.checkpoint_folder import Progress
     from spml_tf.runs.recorder import RunRecorder
     from spml_tf.system import replicas
+    from spml_tf.system.stop_requests import StopRequests
 
     shard = replicas.this_shard()
     if shard.worker == 0 and settings.train_labels != "full" and not run.train_labels.exists():
@@ -281,49 +343,108 @@ def _fit(
             data.train.class_names,
             data.held_out,
         )
-    done = int(model.epoch.numpy())
-    if done and shard.worker == 0:
-        print(f"resuming after epoch {done} of {settings.epochs}", file=sys.stderr)
+    progress = checkpoint.progress if checkpoint else Progress(0)
+    if checkpoint is not None and shard.worker == 0:
+        where = f"{progress.where()} of {settings.epochs}"
+        print(f"resuming after {where}", file=sys.stderr)
+    steps = pipeline.steps_per_epoch(len(data.train), settings.batch_size)
+    stops = StopRequests()
+    recorder = RunRecorder(
+        run, data.train.labels, data.observed, checkpoint, steps, settings.checkpoint_minutes,
+        settings.max_loss, stops,
+    )  # fmt: skip
     common: dict[str, Any] = {
         "image_size": settings.image_size, "batch_size": settings.batch_size, "shard": shard,
         "pieces": replicas.devices(),
     }  # fmt: skip
-    batches = pipeline.training_dataset(
-        data.train,
-        data.observed,
-        seed=settings.seed,
-        first_epoch=done + 1,
-        epochs=settings.epochs - done,
-        crop_area=settings.crop_interval,
-        horizontal_flip=settings.horizontal_flip,
-        shuffle_groups=settings.shuffle_groups,
-        **common,
-    )
+
+    def dealt(batches: tf.data.Dataset) -> Any:
+        if shard.workers == 1:
+            return batches
+        # Each worker has made its own part of them.
+        return tf.distribute.get_strategy().distribute_datasets_from_function(lambda _: batches)
+
     validation = pipeline.evaluation_dataset(data.val, data.val.labels, **common)
-    if shard.workers > 1:  # each worker has made its own part of them
-        validation = validation.repeat()  # so that no epoch comes to its end
-        distribute = tf.distribute.get_strategy().distribute_datasets_from_function
-        batches, validation = (distribute(lambda _, x=x: x) for x in (batches, validation))
+    # Of several workers so that no epoch comes to its end.
+    validation = dealt(validation.repeat() if shard.workers > 1 else validation)
+    scored: dict[str, Any] = {
+        "validation_data": validation,
+        "validation_steps": pipeline.steps_per_epoch(len(data.val), settings.batch_size),
+    }
+
+    def fit(done: int, epochs: int, first_step: int = 0) -> None:
+        batches = pipeline.training_dataset(
+            data.train,
+            data.observed,
+            seed=settings.seed,
+            first_epoch=done + 1,
+            epochs=epochs,
+            first_step=first_step,
+            crop_area=settings.crop_interval,
+            horizontal_flip=settings.horizontal_flip,
+            shuffle_groups=settings.shuffle_groups,
+            **common,
+        )
+        model.fit(
+            dealt(batches),
+            initial_epoch=done,
+            epochs=done + epochs,
+            steps_per_epoch=steps - first_step,
+            callbacks=[*extra, recorder],
+            verbose=0 if shard.worker else 1 if sys.stdout.isatty() else 2,
+            **scored,
+        )
+
+    done = progress.epochs
+    with (
+        pipeline.naming_broken_images(data.train, data.val),
+        _telling_divergence(recorder),
+        stops.listening(),
+    ):
+        if progress.trained:
+            _validate(model, done, [*extra, recorder], progress.trained, **scored)
+        elif progress.step:
+            model.resume_epoch(done + 1)
+            fit(done, 1, progress.step)
+        done += bool(progress.step)
+        if done < settings.epochs:
+            fit(done, settings.epochs - done)
+    return recorder.progress
+
+
+def _validate(
+    model: SPMLModel,
+    epoch: int,
+    callbacks: list[keras.callbacks.Callback],
+    trained: Mapping[str, str],
+    validation_data: Any,
+    validation_steps: int,
+) -> None:
+    """Ends an epoch whose steps were all done before."""
+    import keras
+
+    every = keras.callbacks.CallbackList(callbacks, model=model)
+    every.on_train_begin()
+    every.on_epoch_begin(epoch)
+    model.latest_results = dict(trained)
+    scores = model.evaluate(
+        validation_data, steps=validation_steps, callbacks=callbacks, return_dict=True, verbose=0
+    )
+    every.on_epoch_end(epoch, {**trained, **{f"val_{name}": x for name, x in scores.items()}})
+    every.on_train_end()
+
+
+@contextlib.contextmanager
+def _telling_divergence(recorder: RunRecorder) -> Iterator[None]:
+    """Turns scores that are not finite into one line."""
     try:
-        with pipeline.naming_broken_images(data.train, data.val):
-            model.fit(
-                batches,
-                initial_epoch=done,
-                epochs=settings.epochs,
-                steps_per_epoch=pipeline.steps_per_epoch(len(data.train), settings.batch_size),
-                validation_data=validation,
-                validation_steps=pipeline.steps_per_epoch(len(data.val), settings.batch_size),
-                callbacks=[*extra, RunRecorder(run, data.train.labels, data.observed, done)],
-                verbose=0 if shard.worker else 1 if sys.stdout.isatty() else 2,
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"the same command goes on after epoch {int(model.epoch.numpy()) - 1}"
-        ) from None
+        yield
+    except DivergedError as error:
+        raise UserError(f"{error}; {recorder.advice()}") from None
 
 
-def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
-    """Scores the best network on val and test; metrics.json comes last and ends the run."""
+def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress) -> None:
+    """Scores the best network on val and test; metrics.json and SHA256SUMS end the run."""
     import numpy as np
 
     from spml_tf import networks
@@ -333,9 +454,7 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
 
     shard = replicas.this_shard()
     network = networks.load_network(run.network)
-    rows = run.read_history(settings.epochs)
-    best = max(rows, key=lambda row: (float(row["val_map"] or "-inf"), -int(row["epoch"])))
-    results: dict[str, Any] = {"best_epoch": int(best["epoch"])}
+    results: dict[str, Any] = {"best_epoch": progress.best_epoch}
     for split, part in data.parts.items():
         if split == "train":
             continue
@@ -356,6 +475,7 @@ def _report(settings: Settings, data: Splits, run: RunFolder) -> None:
         results[split] = predictions.score_report(part.labels, scores, part.class_names)
     if not shard.worker:
         files.write_json(run.metrics, results)
+        run.finish()
 
 
 def _action(options: _Options) -> None:

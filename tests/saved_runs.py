@@ -19,11 +19,23 @@ import pytest
 from warm_process import Process
 
 from spml_tf.runs import recorder
+from spml_tf.runs.run_folder import RunFolder
+
+
+def newest_weights(folder: Path) -> Path:
+    """The weights of a run's newest checkpoint."""
+    found = RunFolder(folder).checkpoints.newest()
+    assert found is not None
+    return found.weights
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return any((folder / "checkpoint").glob("*.json"))
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
     """Every array a run saved, by file and path; history.csv by columns, without the seconds."""
-    with open(folder / "checkpoint" / "state.weights.h5", "rb") as file:
+    with open(newest_weights(folder), "rb") as file:
         found = _h5_arrays(file, "checkpoint")
     with zipfile.ZipFile(folder / "network.keras") as archive:
         found |= _h5_arrays(io.BytesIO(archive.read("model.weights.h5")), "network")

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parsed_html import Parsed
 from PIL import Image
+from saved_runs import newest_weights
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
@@ -44,7 +45,7 @@ def written(finished, tmp_path_factory) -> Path:
 def test_lists_unknown_labels_by_their_running_average(written, finished):
     """Against the checkpoint: every unknown label in order of its score, most probable first."""
     data = run_data.load_of_run(RunFolder(finished))
-    saved = checkpoint_contents.read_checkpoint(RunFolder(finished).checkpoint, data.observed)
+    saved = checkpoint_contents.read_checkpoint(newest_weights(finished), data.observed)
     unknown = np.sort(saved.scores[data.observed == -1])[::-1]
     found = rows(written / "missing.csv")
     np.testing.assert_allclose([float(x["score"]) for x in found], unknown[:20], atol=1e-6)

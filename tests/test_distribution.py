@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import command, flags, run
+from saved_runs import has_checkpoint, newest_weights
 
 import spml_tf
 from spml_tf.system import launcher, strategies
@@ -100,7 +101,7 @@ def test_selections_were_made(outcome):
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
     found = {}
-    with h5py.File(folder / "checkpoint" / "state.weights.h5") as file:
+    with h5py.File(newest_weights(folder)) as file:
         file.visititems(
             lambda name, x: found.update({name: x[()]}) if isinstance(x, h5py.Dataset) else None
         )
@@ -180,7 +181,7 @@ def test_a_lost_worker_stops_the_others_and_any_number_goes_on(voc, single, tmp_
         command(*words, "--workers=2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     until = time.monotonic() + 200
-    while not (folder / "checkpoint" / "state.weights.h5").exists():
+    while not has_checkpoint(folder):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.02)
     os.kill(_children(process.pid)[1], signal.SIGKILL)

@@ -17,7 +17,13 @@ import pytest
 import tensorflow as tf
 from conftest import command, flags, run
 from miniature import VOC_CLASSES, write_voc
-from saved_runs import arrays, assert_equal_runs, copy_after_epoch, kill_at
+from saved_runs import (
+    arrays,
+    assert_equal_runs,
+    copy_after_epoch,
+    has_checkpoint,
+    kill_at,
+)
 from tiny_network import tiny_cam
 
 from spml_tf import export, networks, train
@@ -152,7 +158,7 @@ def test_from_its_flagfile(tmp_path, name, words):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    kill_at(process, RunFolder(killed).checkpoint.exists)
+    kill_at(process, lambda: has_checkpoint(killed))
     assert not RunFolder(killed).metrics.exists()
     done = run(*words, f"--output_dir={killed}")
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ import pytest
 from conftest import command, flags
 from conftest import run as run_command
 from PIL import Image
+from saved_runs import has_checkpoint
 
 from spml_tf import experiments
 from spml_tf.plans import training_queue
@@ -266,7 +267,7 @@ def note_commit(path: Path, commit: str) -> None:
 def kill_after_an_epoch(given: list[str], run_folder: Path) -> None:
     deadline = time.monotonic() + 240
     with subprocess.Popen(given, stdout=subprocess.DEVNULL) as process:
-        while not RunFolder(run_folder).checkpoint.exists():
+        while not has_checkpoint(run_folder):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.002)
         assert children(run_folder.parent.parent)

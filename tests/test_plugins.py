@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 import warm_process
 from conftest import flags, run
-from saved_runs import assert_equal_runs, history, kill_at
+from saved_runs import assert_equal_runs, has_checkpoint, history, kill_at, newest_weights
 
 import spml_tf
 from spml_tf import networks
@@ -52,7 +52,7 @@ def test_a_run_of_own_parts_says_what_it_did(whole):
     )
     np.testing.assert_allclose(loss, own + 0.1 * np.array([0, 1, 1]) * term, rtol=1e-5)
     found = []
-    with h5py.File(whole / "checkpoint" / "state.weights.h5") as file:
+    with h5py.File(newest_weights(whole)) as file:
         file.visititems(lambda name, item: found.append(name) if "steady" in name else None)
         high = file[next(name for name in found if name.endswith("vars/0"))][...]
     assert high.shape == (19, 3) and 0 < high.max() <= 3  # a fifth of 24 is held out
@@ -61,7 +61,7 @@ def test_a_run_of_own_parts_says_what_it_did(whole):
 def test_it_goes_on_bit_for_bit_after_kill_9(words, whole, tmp_path):
     killed = tmp_path / "killed"
     process = warm_process.Process("spml_tf.train", [*words, f"--output_dir={killed}"])
-    kill_at(process, RunFolder(killed).checkpoint.exists)
+    kill_at(process, lambda: has_checkpoint(killed))
     assert not RunFolder(killed).metrics.exists()
     done = run(f"--flagfile={killed / 'flags.txt'}", f"--output_dir={killed}")
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import CLASSES, RESUMED, command, flags, run
-from saved_runs import assert_equal_runs, kill_at
+from saved_runs import assert_equal_runs, has_checkpoint, kill_at, newest_weights
 from sklearn.metrics import average_precision_score
 
 import spml_tf
@@ -203,13 +203,17 @@ def test_interrupted_by_the_user_it_says_how_to_go_on(voc, tmp_path):
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.time() + 240
-    while not (folder / "checkpoint" / "state.weights.h5").exists():
+    while not has_checkpoint(folder):
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.search(r"^interrupted: the same command goes on after epoch \d+$", error, re.M)
+    assert re.search(
+        r"^interrupted: saved after (step \d of )?epoch \d+; the same command goes on from there$",
+        error,
+        re.M,
+    )
     assert "Traceback" not in error
 
 
@@ -241,7 +245,7 @@ def test_other_networks_precision_labels_and_schedules(voc, tmp_path):
         labels = [row["label"] for row in csv.DictReader(file)]
     assert labels.count("1") > 12 and 0 < labels.count("0") <= 12
     assert "bfloat16" in str(spml_tf.load_network(folder / "network.keras").get_config())
-    with h5py.File(folder / "checkpoint" / "state.weights.h5") as file:
+    with h5py.File(newest_weights(folder)) as file:
         assert file["ema_scores/vars/0"].dtype == np.float16
 
 

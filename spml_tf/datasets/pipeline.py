@@ -44,6 +44,7 @@ def training_dataset(
     seed: int,
     first_epoch: int = 1,
     epochs: int = 1,
+    first_step: int = 0,
     crop_area: tuple[float, float] = (0.25, 1.0),
     horizontal_flip: bool = True,
     shuffle_groups: int = 1,
@@ -60,6 +61,7 @@ def training_dataset(
         seed: together with the epoch and the image's index it decides order, crops and flips.
         first_epoch: the number of the first epoch, counted from 1.
         epochs: how many epochs follow, this one included.
+        first_step: batches of the first epoch that are left out.
         crop_area: lowest and highest area of a crop, a part of the image's, in (0, 1].
         horizontal_flip: whether every second crop, on average, is mirrored.
         shuffle_groups: S; of the groups of images with one index modulo S every batch holds equally
@@ -68,7 +70,7 @@ def training_dataset(
         pieces: in which that worker's images of a batch come, one a device.
 
     Returns:
-        Dataset of `epochs * steps_per_epoch(N, B)` batches
+        Dataset of `epochs * steps_per_epoch(N, B) - first_step` batches
         ({"image": float32 [B, S, S, 3] in 0..255, "box": float32 [B, 4] (y1, x1, y2, x2) of the
         crop in [0, 1] of the whole image, "flip": bool [B], "index": int64 [B] position in
         examples}, labels: int8 [B, L]). No batch crosses epochs. Of several workers each has
@@ -80,16 +82,20 @@ def training_dataset(
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
     check_crop_area(crop_area)
-    if first_epoch < 1 or epochs < 0:
-        raise ValueError("first_epoch must be at least 1 and epochs at least 0")
+    steps = steps_per_epoch(len(examples), batch_size)
+    if first_epoch < 1 or epochs < 0 or not 0 <= first_step <= steps * epochs:
+        raise ValueError("first_epoch must be at least 1, epochs and first_step at least 0")
     epoch_batches = _epoch_batches(
         _Source(examples, labels, image_size), len(examples), batch_size, crop_area,
         horizontal_flip, shuffle_groups, shard, pieces,
     )  # fmt: skip
     dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(
-        lambda epoch: epoch_batches(_fold_in(_base_seed(seed), epoch))
+        lambda epoch: epoch_batches(
+            _fold_in(_base_seed(seed), epoch),
+            tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0),
+        )
     )
-    steps = epochs * steps_per_epoch(len(examples), batch_size) * pieces
+    steps = (epochs * steps - first_step) * pieces
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -117,7 +123,9 @@ def redrawn_dataset(
         _Source(examples, labels, image_size), len(examples), batch_size, crop_area, horizontal_flip
     )
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
-    dataset = numbers.flat_map(lambda number: epoch_batches(tf.bitcast(number, tf.int32)))
+    dataset = numbers.flat_map(
+        lambda number: epoch_batches(tf.bitcast(number, tf.int32), tf.constant(0, tf.int64))
+    )
     steps = steps_per_epoch(len(examples), batch_size)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(tf.data.AUTOTUNE)
@@ -132,10 +140,10 @@ def _epoch_batches(
     shuffle_groups: int = 1,
     shard: Shard = WHOLE,
     pieces: int = 1,
-) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """A function from an epoch's seed, int32 [2], to its batches."""
+) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
+    """A function from an epoch's seed, int32 [2], and its first step, int64 (), to its batches."""
 
-    def epoch_batches(epoch_seed: tf.Tensor) -> tf.data.Dataset:
+    def epoch_batches(epoch_seed: tf.Tensor, first_step: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
             tf.range(count, dtype=tf.int64), epoch_seed, alg="philox"
         )
@@ -147,6 +155,7 @@ def _epoch_batches(
 
         if shuffle_groups > 1:
             order = _in_turns(order, shuffle_groups)
+        order = order[first_step * batch_size :]
         return _batches(order, example, batch_size, shard, pieces)
 
     return epoch_batches

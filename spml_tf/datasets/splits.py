@@ -172,6 +172,8 @@ def _notes(
         notes[f"{bare} of {len(train)} training images have no known label: kept"] = None
     if (val.labels == labels.UNKNOWN).any():
         notes["validation labels are incomplete: unknown labels count as negatives in mAP"] = None
+    if not (val.labels == labels.POSITIVE).any():
+        notes["no validation image shows any class: mAP is undefined, no epoch is the best"] = None
     shared = sorted(set(train.names) & {name for part in others for name in part.names})
     if shared:
         notes[f"images in training and in validation or test: {_few(shared)}: kept"] = None

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.evaluation.score_store import ScoreStore
 from spml_tf.system import replicas
+from spml_tf.system.errors import DivergedError
 from spml_tf.system.replicas import Shard
 
 # Scores of all workers together at a time, of as many classes as that are.
@@ -31,13 +32,14 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float6
         [L] float64 in [0, 1], NaN for a class without positives.
 
     Raises:
-        ValueError: for shapes that differ or scores that are not finite.
+        ValueError: for shapes that differ.
+        DivergedError: for scores that are not finite.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.shape != scores.shape or labels.ndim != 2:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be one [N, L]")
     if not np.isfinite(scores).all():
-        raise ValueError("scores must be finite: the network has diverged")
+        raise DivergedError("scores must be finite: the network has diverged")
     if len(labels) == 0:
         return np.full(labels.shape[1], np.nan)
     order = np.argsort(-scores, axis=0, kind="stable")
@@ -198,6 +200,16 @@ class MeanAveragePrecision(keras.metrics.Metric):
 
     def reset_state(self) -> None:
         self._seen.clear()
+
+    def rows(self) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Labels [n, L] and scores [n, L] seen since the last reset, of this process' images."""
+        return self._seen.contents()
+
+    def add_rows(self, labels: NDArray[np.int8], scores: NDArray[np.float32]) -> None:
+        """Adds what `rows` gave, in this process; to be called eagerly, not in a replica."""
+        if len(labels):
+            with self._strategy.scope():
+                self._seen.append(tf.constant(labels), tf.constant(scores))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "absent_classes": self.absent_classes}

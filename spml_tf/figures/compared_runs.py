@@ -100,7 +100,7 @@ class Analysis:
         runs = [run for group in self.groups for run in group.runs]
         place = next(number for number, other in enumerate(runs, start=1) if other is run)
         print(f"heatmaps of {run.folder.path} ({place} of {len(runs)})", file=sys.stderr)
-        network = networks.load_network(run.folder.network)
+        network = networks.load_network(run.folder.best_network())
         size = run.settings.image_size
         return predictions.predict_peaks(network, self.images(), size, self.batch_size)
 

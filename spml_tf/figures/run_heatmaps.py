@@ -119,7 +119,7 @@ def _pictures(data: Splits, rows: Sequence[int]) -> list[Picture]:
 
 
 def _heatmaps(run: HeatmapRun, data: Splits, rows: Sequence[int]) -> list[Heatmaps]:
-    network = networks.load_network(run.folder.network)
+    network = networks.load_network(run.folder.best_network())
     size = run.folder.settings().image_size
     return network_heatmaps.heatmaps(network, data.train.subset(rows), size)
 

@@ -160,7 +160,7 @@ def audit_run(
         raise UserError(
             f"{run.path}: every label of its training images is known; nothing can be missing"
         )
-    network = networks.load_network(run.network)
+    network = networks.load_network(run.best_network())
     saved, settings = suspect_labels.read_checkpoint(run, data), run.settings()
     audited = _Audited(
         network, data.train, data.observed, saved.scores, saved.epochs_selected,

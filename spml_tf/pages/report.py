@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
@@ -50,7 +49,7 @@ def build(
     """
     runs = _read_runs(run_dir, others)
     first = next(iter(runs.values()))
-    metrics = {name: _metrics(run) for name, run in runs.items()}
+    metrics = {name: run.folder.read_metrics() for name, run in runs.items()}
     pictures = _pictures(first, data_dir, images, candidates, batch_size)
     return report_page.build(runs, metrics, pictures)
 
@@ -67,20 +66,6 @@ def _read_runs(run_dir: str, others: Sequence[str]) -> dict[str, RunScores]:
     return {group.name: group.runs[0] for group in groups}
 
 
-def _metrics(run: RunScores) -> dict[str, Any]:
-    """metrics.json, with the parts that the page shows."""
-    path = run.folder.metrics
-    try:
-        found = run.folder.read_metrics()
-        for part in ("val", "test"):
-            if part in found:
-                _ = found[part]["map"], found[part]["ap"].items()
-        _ = found["best_epoch"], found["val"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); train this run again") from None
-    return found
-
-
 def _pictures(
     run: RunScores, data_dir: str | None, images: int, candidates: int, batch_size: int
 ) -> Pictures:
@@ -88,7 +73,7 @@ def _pictures(
     if isinstance(data, str):
         print(f"note: photos and missing labels are left out: {data}", file=sys.stderr)
         return Pictures((), (), data, data)
-    network = networks.load_network(run.folder.network)
+    network = networks.load_network(run.folder.best_network())
     photos = _gallery(run, data, network, images, batch_size)
     none = "" if photos else f"--images={images}"
     try:

@@ -30,9 +30,14 @@ def read_checkpoint(run: RunFolder, data: Splits) -> Checkpoint:
     Raises:
         UserError: the checkpoint is missing, broken or of other images.
     """
-    saved = checkpoint_contents.read_checkpoint(run.checkpoint, data.observed)
+    checkpoint = run.checkpoints.newest()
+    if checkpoint is None:
+        raise UserError(f"{run.checkpoints.path}: holds no checkpoint; train this run again")
+    saved = checkpoint_contents.read_checkpoint(checkpoint.weights, data.observed)
     if saved.scores.shape != data.observed.shape:
-        raise UserError(f"{run.checkpoint}: is of other images or classes; train this run again")
+        raise UserError(
+            f"{checkpoint.weights}: is of other images or classes; train this run again"
+        )
     return saved
 
 

@@ -15,11 +15,11 @@ from typing import IO
 from spml_tf.runs.run_folder import FREE, RunFolder, flagfile
 from spml_tf.runs.settings import Settings
 from spml_tf.system import child_process
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.files import write_text
 
 # Seconds between two looks at the processes, and until one that was told to stop is killed.
-_PAUSE, _PATIENCE = 0.1, 20.0
+_PAUSE, _PATIENCE = 0.1, 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +90,14 @@ def work(
     Returns:
         Why jobs failed, by name: the last line of their errors.
     """
-    waiting = [job for job in jobs if not job.folder.metrics.exists()]
+    waiting = [job for job in jobs if not job.folder.is_finished()]
     if len(waiting) < len(jobs):
         print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are finished", flush=True)
     failures: dict[str, str] = {}
     running: list[_Process] = []
     try:
         while waiting or running:
-            for job in [x for x in waiting if x.after is None or x.after.metrics.exists()]:
+            for job in [x for x in waiting if x.after is None or x.after.is_finished()]:
                 if len(running) < processes:
                     waiting.remove(job)
                     starting(job)
@@ -159,7 +159,7 @@ def _end(one: _Process) -> str | None:
     """Tells how a process ended; why it failed, or None."""
     one.close()
     name, minutes = one.job.name, f"{one.minutes():.1f} min"
-    if one.process.returncode == 0 and one.job.folder.metrics.exists():
+    if one.process.returncode == 0 and one.job.folder.is_finished():
         results = one.job.folder.read_metrics()
         scores = [f"{x} {_text(results[x]['map'])}" for x in ("val", "test") if x in results]
         print(f"done   {name}: mAP {', '.join(scores)}, {minutes}", flush=True)
@@ -194,7 +194,11 @@ def _stop(running: Sequence[_Process]) -> None:
     try:
         for one in running:
             one.process.wait(_PATIENCE)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):  # the user may be less patient
+    except (
+        subprocess.TimeoutExpired,
+        KeyboardInterrupt,
+        Terminated,
+    ):  # the user may be less patient
         for one in running:
             one.process.kill()
     for one in running:

@@ -33,7 +33,7 @@ def read_checkpoint(path: str | os.PathLike[str], observed: NDArray[np.int8]) ->
     """Reads the score bank and the labels.
 
     Args:
-        path: the file checkpoint/state.weights.h5 of a run.
+        path: the file of weights of a run's checkpoint.
         observed: int8 [N, L] in {1, 0, -1}, the labels trained on; they stand for the labels where
             the method keeps no marks.
 

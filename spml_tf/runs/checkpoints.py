@@ -1,6 +1,6 @@
-"""A run's checkpoint: written by one process, or by several workers together.
+"""What a checkpoint holds: written by one process, or by several workers together.
 
-`state.weights.h5` is what `keras.Model.save_weights` writes, always of all training images. Several
+Its weights.h5 is what `keras.Model.save_weights` writes, always of all training images. Several
 workers write the rows of their own images into files of their own beside it, to which it refers
 (virtual datasets of HDF5): whoever reads it, with any number of workers, sees whole tables.
 """
@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import keras
 import numpy as np
+import tensorflow as tf
 
 from spml_tf.banks.image_tables import KeepsTables, rows_left_out, write_rows
+from spml_tf.evaluation.average_precision import MeanAveragePrecision
+from spml_tf.runs import run_folder
+from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, checksum
 from spml_tf.system import replicas
 from spml_tf.system.files import replaced
 from spml_tf.system.private_api import flatten_layers
@@ -25,20 +31,46 @@ if TYPE_CHECKING:
     from spml_tf.training.model import SPMLModel
 
 
-def save(model: SPMLModel, path: Path) -> None:
-    """Writes a checkpoint in one step; of several workers all must call it.
+def save(model: SPMLModel, folder: CheckpointFolder, progress: Progress) -> None:
+    """Writes a checkpoint, which counts once it is complete; of several workers all must call it.
 
     Args:
-        model: to save, weights, optimizer and tables.
-        path: the file state.weights.h5, in a folder that all workers share.
+        model: to save: weights, optimizer and tables, and, in the middle of an epoch, what its
+            metrics have seen.
+        folder: where; of all workers one that they share.
+        progress: how far it goes.
     """
-    shard = model.shard
-    if shard.workers == 1:
+    shard, path = model.shard, folder.weights(progress)
+    own = []
+    if shard.workers > 1:
+        own.append(_rows_file(path, shard))
+        _write_rows(model, own[0])
+    if progress.step and not progress.trained:
+        own.append(path.with_name(f"{folder.name(progress)}.{_of(shard)}.metrics.npz"))
+        _write_metrics(model, own[-1])
+    checksums = _checksums_of_workers(model, own)
+    if shard.worker == 0:
+        _write_weights(model, path)
+        machine = run_folder.machine()
+        folder.add(progress, {path.name: checksum(path), **checksums}, machine)
+    _wait(model)
+
+
+def _write_weights(model: SPMLModel, path: Path) -> None:
+    if model.shard.workers == 1:
         with replaced(path) as new:
             model.save_weights(new)
         return
-    epoch = int(model.epoch.numpy())
-    with replaced(_rows_file(path, epoch, shard)) as new, h5py.File(new, "w") as file:
+    with replaced(path) as new:
+        with rows_left_out():
+            model.save_weights(new)
+        with h5py.File(new, "r+") as file:
+            _refer(file, model, path)
+
+
+def _write_rows(model: SPMLModel, path: Path) -> None:
+    """Writes the rows of this worker."""
+    with replaced(path) as new, h5py.File(new, "w") as file:
         for layer in _with_tables(model):
             for name, table in layer.saved_tables().items():
                 dtype = np.dtype(table.dtype)
@@ -46,17 +78,76 @@ def save(model: SPMLModel, path: Path) -> None:
                 write_rows(dataset, table)
         for name, weight in _of_optimizer(model).items():
             file[name] = weight.numpy()
+
+
+def _write_metrics(model: SPMLModel, path: Path) -> None:
+    """Writes what the metrics have seen: sums over all workers, rows of this one."""
+    with model.distribute_strategy.scope():
+        arrays: dict[str, Any] = {x: np.array(y) for x, y in _metric_variables(model).items()}
+    for number, metric in enumerate(_row_metrics(model)):
+        labels, scores = metric.rows()
+        arrays |= {f"labels {number}": labels, f"scores {number}": scores}
+    with replaced(path) as new:
+        np.savez(new, **arrays)
+
+
+def restore_metrics(model: SPMLModel, files: Sequence[Path]) -> None:
+    """Gives the metrics back what they have seen, after they were reset; see `save`.
+
+    Args:
+        model: compiled as the saved one.
+        files: of a checkpoint, one for each of the workers that wrote it.
+    """
+    worker, workers = model.shard
+    for number, file in enumerate(files):
+        with np.load(file, allow_pickle=False) as saved:
+            if number == 0:
+                with model.distribute_strategy.scope():
+                    for name, variable in _metric_variables(model).items():
+                        variable.assign(saved[name])
+            if number % workers == worker:
+                for place, metric in enumerate(_row_metrics(model)):
+                    metric.add_rows(saved[f"labels {place}"], saved[f"scores {place}"])
+
+
+def _metrics(model: SPMLModel) -> list[keras.metrics.Metric]:
+    model.build_metrics()
+    # The compiled ones are in one that holds them.
+    return [inner for outer in model.metrics for inner in getattr(outer, "metrics", [outer])]
+
+
+def _metric_variables(model: SPMLModel) -> dict[str, tf.Variable]:
+    return {
+        f"{metric.name}/{place}": variable.value
+        for metric in _metrics(model)
+        for place, variable in enumerate(metric.variables)
+    }
+
+
+def _row_metrics(model: SPMLModel) -> list[MeanAveragePrecision]:
+    return [metric for metric in _metrics(model) if isinstance(metric, MeanAveragePrecision)]
+
+
+def _checksums_of_workers(model: SPMLModel, own: Sequence[Path]) -> dict[str, dict[str, int]]:
+    """The checksums of the files that the workers have each written, by name."""
+    shard = model.shard
+    found = np.zeros((shard.workers, len(own), 2), np.int64)
+    for place, path in enumerate(own):
+        found[shard.worker, place] = tuple(checksum(path).values())
+    with model.distribute_strategy.scope():
+        found = replicas.sum_of_workers(found)
+    return {
+        path.name.replace(_of(shard), _of(Shard(worker, shard.workers))): {
+            "size": int(size), "crc32": int(crc)
+        }
+        for worker, files in enumerate(found)
+        for path, (size, crc) in zip(own, files, strict=True)
+    }  # fmt: skip
+
+
+def _wait(model: SPMLModel) -> None:
     with model.distribute_strategy.scope():
         replicas.wait_for_workers()
-    if shard.worker == 0:
-        with replaced(path) as new:
-            with rows_left_out():
-                model.save_weights(new)
-            with h5py.File(new, "r+") as file:
-                _refer(file, model, path, epoch)
-        for old in path.parent.glob("state.*.rows.h5"):
-            if int(old.name.split(".")[1]) < epoch:
-                old.unlink()
 
 
 def load(model: SPMLModel, path: Path) -> None:
@@ -64,7 +155,7 @@ def load(model: SPMLModel, path: Path) -> None:
 
     Args:
         model: made and compiled as the saved one, its optimizer built.
-        path: the file state.weights.h5.
+        path: its file of weights.
     """
     if model.shard.workers == 1:
         model.load_weights(path)
@@ -87,8 +178,13 @@ def load(model: SPMLModel, path: Path) -> None:
         model.load_weights(own)
 
 
-def _rows_file(path: Path, epoch: int, shard: Shard) -> Path:
-    return path.with_name(f"state.{epoch}.{shard.worker + 1}-of-{shard.workers}.rows.h5")
+def _of(shard: Shard) -> str:
+    return f"{shard.worker + 1}-of-{shard.workers}"
+
+
+def _rows_file(path: Path, shard: Shard) -> Path:
+    name = path.name.removesuffix(".weights.h5")
+    return path.with_name(f"{name}.{_of(shard)}.rows.h5")
 
 
 def _with_tables(model: SPMLModel) -> list[KeepsTables]:
@@ -123,14 +219,14 @@ def _of_optimizer(model: SPMLModel) -> dict[str, Any]:
     return found
 
 
-def _refer(file: h5py.File, model: SPMLModel, path: Path, epoch: int) -> None:
+def _refer(file: h5py.File, model: SPMLModel, path: Path) -> None:
     """Puts virtual datasets in the places of tables, of the rows that each worker has written."""
     workers = model.shard.workers
     for name, in_rows in _tables(file, model).items():
         shape, dtype = file[name].shape, file[name].dtype
         sources = [
             (
-                Path(_rows_file(path, epoch, Shard(worker, workers)).name),
+                Path(_rows_file(path, Shard(worker, workers)).name),
                 in_rows,
                 (Shard(worker, workers).rows(model.num_images), *shape[1:]),
             )

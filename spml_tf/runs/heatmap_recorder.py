@@ -57,11 +57,8 @@ class HeatmapRecorder(keras.callbacks.Callback):
         if self.model.shard.worker == 0:
             folder = self.run.tensorboard / "heatmaps"
             self.events = tf.summary.create_file_writer(str(folder))
-        done = int(self.model.epoch.numpy())
-        if done and self.run.heatmaps.exists():
-            self.found = heatmap_history.read(self.run.heatmaps).until(done)
-        else:
-            self.found = self._empty()
+        resumed = int(self.model.epoch.numpy()) and self.run.heatmaps.exists()
+        self.found = heatmap_history.read(self.run.heatmaps) if resumed else self._empty()
 
     def _read_images(self) -> tf.Tensor:
         """[I, S, S, 3] float32 in 0..255, whole images at the network's size."""
@@ -80,7 +77,7 @@ class HeatmapRecorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         scores, codes, maps = self._scores(), self._codes(), self._maps()
-        self.found = self.found.extended(epoch + 1, maps, scores, codes)
+        self.found = self.found.until(epoch).extended(epoch + 1, maps, scores, codes)
         if self.model.shard.worker:
             return
         self.found.write(self.run.heatmaps)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import signal
 import time
 from typing import Any
 
@@ -13,13 +16,18 @@ from numpy.typing import NDArray
 from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs import checkpoints
+from spml_tf.runs.checkpoint_folder import Checkpoint, Progress
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system import replicas
+from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced
 from spml_tf.system.private_api import outside_strategy
+from spml_tf.system.stop_requests import StopRequests, error_of
 
 # Labels whose scores an epoch's histograms count; of more, those of evenly spaced images.
 _COUNTED = 500_000
+# Steps after which several workers ask each other whether to save or stop.
+_ASKED_EVERY = 10
 _KINDS = {
     "annotated_positives": POSITIVE, "annotated_negatives": NEGATIVE,
     "expected_positives": EXPECTED, "other_unknown": UNKNOWN,
@@ -27,13 +35,14 @@ _KINDS = {
 
 
 class RunRecorder(keras.callbacks.Callback):
-    """Writes the run's folder after each epoch: best network, history, events, checkpoint.
+    """Writes the run's folder after each epoch: best network, checkpoint, history, events.
 
     The events, for TensorBoard, are what history.csv holds as scalars, every term of the loss among
     it, and histograms of the average scores by kind of label.
 
-    The checkpoint comes last and counts: whatever a killed process wrote after it is written
-    again, with the same content, when the run resumes.
+    What a killed process wrote beside its last checkpoint is written again, with the same content,
+    when the run resumes. A checkpoint is also written in the middle of an epoch, every so many
+    minutes, and when the process is asked to stop, which it does then.
 
     Of several workers only the first writes, but for its own part of the checkpoint; all of them
     must have this callback.
@@ -43,7 +52,18 @@ class RunRecorder(keras.callbacks.Callback):
         labels: [N, L] int8, every label known of the training images, for the quality of the
             selection; training never sees it.
         observed: [N, L] int8, the labels trained on.
-        first_epoch: epochs done before.
+        resumed: the checkpoint that the training goes on from, None at its start.
+        steps: of an epoch.
+        minutes: between two checkpoints within an epoch; 0: none.
+        max_loss: the training stops where the mean loss of an epoch is above; 0: never.
+        stops: tells of a signal.
+
+    Attributes:
+        progress: of the last checkpoint.
+
+    Raises:
+        UserError: the loss is not finite, or above `max_loss`.
+        KeyboardInterrupt, Terminated: a signal came, and all is saved.
     """
 
     def __init__(
@@ -51,34 +71,123 @@ class RunRecorder(keras.callbacks.Callback):
         run: RunFolder,
         labels: NDArray[np.int8],
         observed: NDArray[np.int8],
-        first_epoch: int = 0,
+        resumed: Checkpoint | None,
+        steps: int,
+        minutes: float,
+        max_loss: float,
+        stops: StopRequests,
     ) -> None:
         super().__init__()
         self.run, self.shard = run, replicas.this_shard()
         self.truth, self.observed = self.shard.own(labels), observed
-        self.rows: list[dict[str, Any]] = list(run.read_history(first_epoch))
-        self.best = max((float(row["val_map"] or "-inf") for row in self.rows), default=-np.inf)
+        self.resumed, self.progress = resumed, resumed.progress if resumed else Progress(0)
+        self.steps, self.minutes, self.max_loss, self.stops = steps, minutes, max_loss, stops
+        best = self.progress.history[self.progress.best_epoch - 1] if self.progress.history else {}
+        self.best = _number(best.get("val_map"))
+        self._step, self._calls, self._loss = self.progress.step, 0, None
+        self._trained: dict[str, str] = dict(self.progress.trained)
+        self._saved_at = time.monotonic()
         self.events = None
         if self.shard.worker == 0:
             self.events = tf.summary.create_file_writer(str(run.tensorboard))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.started = time.perf_counter()
+        self.started = time.perf_counter() - self.progress.seconds
+        if self.resumed is not None:
+            checkpoints.restore_metrics(self.model, self.resumed.metrics)
+            self.resumed = None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._step += 1
+        # The loss of the step before: to wait for this one's would keep a GPU idle.
+        before, self._loss = self._loss, logs["loss"]
+        if before is not None:
+            self._check_loss(before, self._step - 1)
+        if self._step < self.steps:
+            self._save_or_stop()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._trained = {name: str(float(x)) for name, x in self.model.latest_results.items()}
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._save_or_stop()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         values = {k: float(v) for k, v in logs.items()}
+        self._check_loss(values["loss"], self.steps)
         row = {"epoch": epoch + 1, **values, **self._selection_quality()}
         row["seconds"] = round(time.perf_counter() - self.started, 1)
-        better = not self.rows or values["val_map"] > self.best
-        self.best = max(self.best, values["val_map"])
-        self.rows.append(row)
-        if self.shard.worker == 0:
-            if better:
-                with replaced(self.run.network) as path, outside_strategy():
+        best_epoch = self.progress.best_epoch
+        if not best_epoch or values["val_map"] > self.best:
+            self.best, best_epoch = _number(values["val_map"]), epoch + 1
+            if self.shard.worker == 0:
+                with replaced(self.run.checkpoints.network(best_epoch)) as path, outside_strategy():
                     self.model.network.save(path)
-            self.run.write_history(self.rows)
+        text = {name: str(value) for name, value in row.items()}
+        history = (*self.progress.history, text)
+        self._save(Progress(epoch + 1, history=history, best_epoch=best_epoch))
+        self._step, self._loss, self._trained = 0, None, {}
+        if self.shard.worker == 0:
+            self.run.publish(self.progress)
             self._write_events(row)
-        checkpoints.save(self.model, self.run.checkpoint)
+        self._stop_if(self._asked()[0])
+
+    def _check_loss(self, loss: Any, step: int) -> None:
+        """Raises UserError where the mean loss of an epoch up to a step is none to go on with."""
+        value = float(np.ravel(loss)[0])
+        if math.isfinite(value) and not 0 < self.max_loss < value:
+            return
+        epoch = len(self.progress.history) + 1
+        raise UserError(
+            f"the mean loss is {value:.3g} at step {step} of epoch {epoch} "
+            f"(--max_loss={self.max_loss:g}); {self.advice()}"
+        )
+
+    def advice(self) -> str:
+        """What to do about a training that has diverged."""
+        best = self.progress.best_epoch
+        kept = f"the network of epoch {best} is kept here" if best else "no epoch was done"
+        return f"lower --learning_rate and train into another folder; {kept}"
+
+    def _save_or_stop(self) -> None:
+        """Within an epoch: saves when it is time to, stops when asked to."""
+        self._calls += 1
+        if self.shard.workers > 1 and self._calls % _ASKED_EVERY:
+            return
+        number, due = self._asked()
+        if not number and not due:
+            return
+        if self._loss is not None and not self._trained:
+            self._check_loss(self._loss, self._step)
+        seconds = round(time.perf_counter() - self.started, 1)
+        self._save(
+            dataclasses.replace(
+                self.progress, epochs=len(self.progress.history), step=self._step,
+                seconds=seconds, trained=self._trained,
+            )
+        )  # fmt: skip
+        self._stop_if(number)
+
+    def _asked(self) -> tuple[int, bool]:
+        """The signal that asks to stop, or 0, and whether to save; the same on all workers."""
+        due = 0 < self.minutes * 60 <= time.monotonic() - self._saved_at
+        if self.shard.workers == 1:
+            return self.stops.number, due
+        number = self.stops.number
+        asked = [number == signal.SIGINT, number == signal.SIGTERM, due and not self.shard.worker]
+        with self.model.distribute_strategy.scope():
+            interrupted, terminated, due = replicas.sum_of_workers(np.array(asked, np.int64)) > 0
+        return signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0, due
+
+    def _save(self, progress: Progress) -> None:
+        self.progress = progress
+        checkpoints.save(self.model, self.run.checkpoints, progress)
+        self._saved_at = time.monotonic()
+
+    def _stop_if(self, number: int) -> None:
+        if number:
+            where = self.progress.where()
+            raise error_of(number, f"saved after {where}; the same command goes on from there")
 
     def _selection_quality(self) -> dict[str, float]:
         """Share of the expected positives that are right, and of the missing ones found."""
@@ -106,6 +215,12 @@ class RunRecorder(keras.callbacks.Callback):
                 for kind, scores in scores_by_kind(self.model.ema_scores, labels).items():
                     tf.summary.histogram(f"ema_scores/{kind}", scores)
         self.events.flush()
+
+
+def _number(text: Any) -> float:
+    """A mean average precision, -inf where there is none."""
+    value = float(text or "nan")
+    return -math.inf if math.isnan(value) else value
 
 
 def scores_by_kind(bank: EMABank, labels: NDArray[np.int8]) -> dict[str, NDArray[np.float32]]:

@@ -1,23 +1,41 @@
-"""A run's folder: what is in it, and how it is written so that a crash never spoils it."""
+"""A run's folder: what is in it, and how it is written so that a crash never spoils it.
+
+The checkpoints hold everything. history.csv and network.keras are copies for people and programs:
+they are made again where they are missing or damaged. SHA256SUMS, in the form of `sha256sum`, tells
+of the files of a finished run which of them were changed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import dataclasses
+import functools
+import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
 from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import locked, write_json, write_table, write_text
+from spml_tf.system.files import locked, replaced, write_json, write_table, write_text
 
 # These may change between start and resumption: they do not change the results.
-FREE = ("threads", "strategy", "devices", "workers", "bank_device", "bank_dir")
+FREE = (
+    "threads", "strategy", "devices", "workers", "bank_device", "bank_dir", "checkpoint_minutes",
+    "max_loss",
+)  # fmt: skip
+_AGAIN = "start its training again, which writes it anew"
+_LOST = "put a copy of the file there, or train into another folder"
 
 
 class RunFolder:
@@ -30,8 +48,9 @@ class RunFolder:
         flags: flags.txt, a flagfile that repeats the run.
         history: history.csv, a row an epoch.
         metrics: metrics.json, there once the run is finished.
-        network: network.keras, the best on validation so far.
-        checkpoint: checkpoint/state.weights.h5, everything to go on from the last whole epoch.
+        network: network.keras, the best on validation so far; read it through `best_network`.
+        checkpoints: the folder checkpoint, everything to go on from.
+        checksums: SHA256SUMS, there once the run is finished.
         tensorboard: folder of TensorBoard events.
         train_labels: train_labels.csv, the observed labels where they are not the full ones.
         heatmaps: heatmaps.npz, those of a few training images after each epoch.
@@ -44,7 +63,8 @@ class RunFolder:
         self.history = self.path / "history.csv"
         self.metrics = self.path / "metrics.json"
         self.network = self.path / "network.keras"
-        self.checkpoint = self.path / "checkpoint" / "state.weights.h5"
+        self.checkpoints = CheckpointFolder(self.path / "checkpoint", self.record, self.network)
+        self.checksums = self.path / "SHA256SUMS"
         self.tensorboard = self.path / "tensorboard"
         self.train_labels = self.path / "train_labels.csv"
         self.heatmaps = self.path / "heatmaps.npz"
@@ -57,8 +77,13 @@ class RunFolder:
         """run.json.
 
         Raises:
-            UserError: where there is no run, or its record cannot be read.
+            UserError: where there is no run, or its record is damaged.
         """
+        record = self._record()
+        self._check(self.record, f"{_LOST}; if it is as it was, {_AGAIN.split(',')[0]}")
+        return record
+
+    def _record(self) -> dict[str, Any]:
         try:
             record: dict[str, Any] = json.loads(self.record.read_text("utf-8"))
         except FileNotFoundError:
@@ -66,13 +91,27 @@ class RunFolder:
                 f"{self.path}: no run here (run.json is missing); train one with "
                 "python -m spml_tf.train --output_dir=..."
             ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.record}: cannot be read ({error})") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{self.record}: cannot be read ({_line(error)}); {_LOST}") from None
+        kinds = {"flags": dict, "data_fingerprint": str, "class_names": list, "images": dict}
+        for name, kind in kinds.items():
+            if not isinstance(record, dict) or not isinstance(record.get(name), kind):
+                raise UserError(f"{self.record}: {name} is missing or no {kind.__name__}; {_LOST}")
         return record
 
     def read_metrics(self) -> dict[str, Any]:
-        """metrics.json of a finished run."""
-        metrics: dict[str, Any] = json.loads(self.metrics.read_text("utf-8"))
+        """metrics.json of a finished run.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        try:
+            metrics: dict[str, Any] = json.loads(self.metrics.read_text("utf-8"))
+            _ = metrics["best_epoch"] + 0, [metrics[x]["map"] for x in metrics if x != "best_epoch"]
+            _ = metrics["val"]["ap"].items()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{self.metrics}: cannot be read ({_line(error)}); {_AGAIN}") from None
+        self._check(self.metrics)
         return metrics
 
     def check_finished(self) -> None:
@@ -80,6 +119,101 @@ class RunFolder:
         self.read_record()
         if not self.metrics.exists():
             raise UserError(f"{self.path}: not finished; start its training again to resume it")
+
+    def read_predictions(self, split: str) -> dict[str, NDArray[Any]]:
+        """The arrays of predictions_SPLIT.npz by name: scores, labels, names, class_names.
+
+        Args:
+            split: "val" or "test".
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        path = self.predictions(split)
+        try:
+            # Opened here: NumPy would leave a damaged archive open.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
+                found = {part: saved[part] for part in ("scores", "labels", "names", "class_names")}
+        except Exception as error:  # whatever NumPy and zipfile make of a damaged file
+            raise UserError(f"{path}: cannot be read ({_line(error)}); {_AGAIN}") from error
+        self._check(path)
+        return found
+
+    def is_finished(self) -> bool:
+        """Whether training has come to its end, and what it wrote is as it was."""
+        return self.metrics.exists() and not self.damaged_results()
+
+    def damaged_results(self) -> list[str]:
+        """What is wrong with the files of a finished run that its training can write anew."""
+        found = []
+        for path in (self.metrics, self.network, self.history, *self._every_prediction()):
+            try:
+                self._check(path)
+            except UserError as error:
+                found.append(str(error))
+        if not found and self.metrics.exists():
+            try:
+                self.read_metrics()
+            except UserError as error:
+                found.append(str(error))
+        return found
+
+    def _every_prediction(self) -> list[Path]:
+        return [path for path in map(self.predictions, ("val", "test")) if path.name in self._sums]
+
+    def finish(self) -> None:
+        """Notes what belongs to the finished run."""
+        paths = [self.record, self.history, self.network, self.metrics, self.heatmaps]
+        paths += [self.predictions(split) for split in ("val", "test")]
+        sums = [f"{_sha256(path)}  {path.name}\n" for path in paths if path.exists()]
+        write_text(self.checksums, "".join(sums))
+        self.__dict__.pop("_sums", None)
+
+    @functools.cached_property
+    def _sums(self) -> dict[str, str]:
+        """SHA-256 by name, of a finished run."""
+        try:
+            lines = self.checksums.read_text("utf-8").splitlines()
+            return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            return {"": ""}  # nothing fits
+
+    def _check(self, path: Path, advice: str = _AGAIN) -> None:
+        """Raises UserError where a finished run's file is not what the run wrote."""
+        if not self._sums:
+            return
+        if not path.exists():
+            raise UserError(f"{path}: is missing; {advice}")
+        if self._sums.get(path.name) != _sha256(path):
+            raise UserError(f"{path}: differs from what the run wrote (see SHA256SUMS); {advice}")
+
+    def best_network(self) -> Path:
+        """The best network: network.keras, or its copy among the checkpoints where it is damaged.
+
+        Raises:
+            UserError: both are damaged.
+        """
+        kept = self.checkpoints.best_network()
+        if kept is None:
+            return self.network
+        copy, expected = kept
+        reason = damage(self.network, expected)
+        if not reason:
+            return self.network
+        if damage(copy, expected):
+            raise UserError(f"{reason}, and so was its copy {copy}; train into another folder")
+        print(f"note: {reason}: using its copy {copy}", file=sys.stderr)
+        return copy
+
+    def publish(self, progress: Progress) -> None:
+        """Makes history.csv and network.keras those of a checkpoint."""
+        if progress.history or self.history.exists():
+            write_table(self.history, progress.history)
+        if progress.best_epoch:
+            with replaced(self.network) as path:
+                shutil.copyfile(self.checkpoints.network(progress.best_epoch), path)
 
     def settings(self) -> Settings:
         """The run's settings, resolved.
@@ -101,21 +235,18 @@ class RunFolder:
                 f"{self.record}: flags of another version of spml_tf, {version} ({error})"
             ) from None
 
-    def start(self, settings: Settings, facts: dict[str, Any]) -> bool:
+    def start(self, settings: Settings, facts: dict[str, Any]) -> None:
         """Opens the folder for training.
 
         Args:
             settings: resolved settings.
             facts: what else run.json records; "data_fingerprint" is compared on resumption.
 
-        Returns:
-            Whether an earlier start left something to resume.
-
         Raises:
             UserError: where the folder holds a run with other flags or data, or other files.
         """
         if self.record.exists():
-            self._compare(settings, facts)
+            self.compare(settings, facts)
         elif self.path.exists() and any(self.path.glob("[!.]*")):
             raise UserError(
                 f"--output_dir={self.path}: not empty and holds no run; choose another folder"
@@ -123,13 +254,12 @@ class RunFolder:
         else:  # the record comes first: what a killed process leaves is known as a run
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.record, {"flags": dataclasses.asdict(settings), **facts})
-        self.checkpoint.parent.mkdir(exist_ok=True)
-        if not self.flags.exists():
-            write_text(self.flags, flagfile(settings))
-        return self.checkpoint.exists()
+        self.checkpoints.path.mkdir(exist_ok=True)
+        write_text(self.flags, flagfile(settings))
 
-    def _compare(self, settings: Settings, facts: dict[str, Any]) -> None:
-        record = self.read_record()
+    def compare(self, settings: Settings, facts: dict[str, Any]) -> None:
+        """Raises UserError where the folder's run has other flags or data."""
+        record = self._record()
         before, now = record["flags"], dataclasses.asdict(settings)
         new = {field.name: field.default for field in dataclasses.fields(settings)}
         before = {**new, **before}  # an older version did not know all flags
@@ -162,15 +292,28 @@ class RunFolder:
             yield
 
     def read_history(self, epochs: int) -> list[dict[str, str]]:
-        """Rows of history.csv up to an epoch; a later row was written before a crash."""
-        if not self.history.exists():
-            return []
-        with open(self.history, newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if int(row["epoch"]) <= epochs]
+        """Rows of the history up to an epoch: the checkpoint's, else those of history.csv.
 
-    def write_history(self, rows: list[dict[str, Any]]) -> None:
-        """Writes history.csv in one step."""
-        write_table(self.history, rows)
+        Raises:
+            UserError: history.csv is damaged, and there is no checkpoint.
+        """
+        rows = self.checkpoints.history()
+        if rows is None:
+            rows = self._history_file() if self.history.exists() else []
+        return [row for row in rows if int(row["epoch"]) <= epochs]
+
+    def _history_file(self) -> list[dict[str, str]]:
+        self._check(self.history)
+        try:
+            with open(self.history, newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            numbers = [int(row["epoch"]) for row in rows]
+            _ = [float(row["val_map"] or "nan") for row in rows]
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"{self.history}: cannot be read ({_line(error)}); {_LOST}") from None
+        if numbers != list(range(1, len(rows) + 1)):
+            raise UserError(f"{self.history}: its epochs are not 1, 2, 3, ...; {_LOST}")
+        return rows
 
 
 def flagfile(settings: Settings) -> str:
@@ -181,6 +324,33 @@ def flagfile(settings: Settings) -> str:
             text = str(value).lower() if isinstance(value, bool) else str(value)
             lines.append(f"--{name}={text}")
     return "\n".join(lines) + "\n"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def other_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What the last digits of results depend on and has changed, as "cores 2, now 4".
+
+    Args:
+        before, now: what `machine` returned.
+    """
+    parts = (
+        ("versions", ("tensorflow", "keras", "numpy")),
+        ("machine", ("processor", "gpus", "threads")),
+    )
+    old_new = [
+        (name, before.get(part, {}).get(name), now[part][name])
+        for part, names in parts
+        for name in names
+    ]
+    return [f"{name} {old}, now {new}" for name, old, new in old_new if old != new]
 
 
 def machine() -> dict[str, Any]:
@@ -203,6 +373,7 @@ def machine() -> dict[str, Any]:
             "system": platform.platform(),
             "processor": _processor(),
             "cores": os.cpu_count(),
+            "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
             "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
         },
     }

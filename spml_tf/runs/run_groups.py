@@ -116,16 +116,11 @@ def _read_run(run: RunFolder) -> RunScores:
 
 
 def _predictions(run: RunFolder, split: str) -> dict[str, NDArray[Any]]:
-    path = run.predictions(split)
-    try:
-        # Opened here: NumPy would leave a damaged archive open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
-            found = {part: saved[part] for part in ("scores", "labels", "names", "class_names")}
-    except Exception as error:  # whatever NumPy and zipfile make of a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason}); train this run again") from error
+    found = run.read_predictions(split)
     if not np.isfinite(found["scores"]).all():
-        raise UserError(f"{path}: holds scores that are not finite; leave this run out")
+        raise UserError(
+            f"{run.predictions(split)}: holds scores that are not finite; leave this run out"
+        )
     return found
 
 

@@ -138,6 +138,15 @@ class Settings(DataSettings):
     )
     seed: int = flag_field(0, "Seed of weights, order and crops.", int)
     threads: int = flag_field(0, "CPU threads of TensorFlow; 0: all.", int)
+    checkpoint_minutes: float = flag_field(
+        0.0,
+        "Write a checkpoint within an epoch too, after so many minutes; 0: only after each epoch, "
+        "and where the run is asked to stop.",
+        float,
+    )
+    max_loss: float = flag_field(
+        1e4, "Stop where the mean loss of an epoch is above, which is diverging; 0: never.", float
+    )
     strategy: str = strategy_field()
     devices: int = devices_field()
     workers: int = workers_field()
@@ -276,6 +285,7 @@ def _check(settings: Settings) -> None:
         ("image_size", 8, 1e5), ("epochs", 1, 1e6), ("warmup_epochs", 0, settings.epochs),
         ("batch_size", 1, 1e6), ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
         ("estimates_learning_rate", 0, 1e4), ("threads", 0, 1e4), ("seed", 0, 2**31 - 1),
+        ("checkpoint_minutes", 0, 1e6), ("max_loss", 0, 1e30),
         ("devices", 0, 1024), ("workers", 0, 1024), ("shuffle_groups", 1, settings.batch_size),
     ):  # fmt: skip
         check_range(name, getattr(settings, name), low, high)

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from absl import flags
 
 import spml_tf
-from spml_tf.system import plugins
-from spml_tf.system.errors import UserError
+from spml_tf.system import plugins, stop_requests
+from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.keras_import import BackendError, require_tensorflow_backend
 from spml_tf.system.strategies import STRATEGIES
 
@@ -317,7 +317,8 @@ def run(
     tensorflow: bool = True,
     extend: Callable[[type[Any]], type[Any]] | None = None,
 ) -> int:
-    """Runs a command: 0 when it is done, 1 after a user's mistake, 130 when interrupted.
+    """Runs a command: 0 when it is done, 1 after a user's mistake, 130 or 143 when
+    interrupted by Ctrl-C or SIGTERM.
 
     Args:
         argv: the arguments; None means sys.argv's.
@@ -331,14 +332,16 @@ def run(
         The exit code.
     """
     try:
-        given = parse(sys.argv[1:] if argv is None else argv, options, usage, extend)
-        if tensorflow:
-            import_tensorflow()
-        action(given)
+        with stop_requests.raising():
+            given = parse(sys.argv[1:] if argv is None else argv, options, usage, extend)
+            if tensorflow:
+                import_tensorflow()
+            action(given)
     except (UserError, BackendError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as error:
-        print(": ".join(["interrupted", *map(str, error.args)]), file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, Terminated) as error:
+        word, code = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
+        print(": ".join([word, *map(str, error.args)]), file=sys.stderr)
+        return code
     return 0

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from spml_tf.system import child_process
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import Terminated, UserError
 
 # Seconds between two looks at the workers, those left to the others when one has failed, and those
-# until one that was told to end is killed.
-_PAUSE, _PATIENCE, _LAST = 0.1, 40.0, 10.0
+# until one that was told to end is killed: while others may be gone, and while all save together.
+_PAUSE, _PATIENCE, _LAST, _SAVING = 0.1, 40.0, 10.0, 120.0
 
 
 def launch(module: str, arguments: Sequence[str], workers: int) -> None:
@@ -35,7 +35,7 @@ def launch(module: str, arguments: Sequence[str], workers: int) -> None:
 
     Raises:
         UserError: one of them failed; the others are ended too.
-        KeyboardInterrupt: on Ctrl-C, once all have ended.
+        KeyboardInterrupt, Terminated: on Ctrl-C and SIGTERM, once all have ended.
     """
     cards = _gpus(workers)
     running: list[_Worker] = []
@@ -44,13 +44,18 @@ def launch(module: str, arguments: Sequence[str], workers: int) -> None:
             environment = {**os.environ, **cards[number], "TF_CONFIG": config}
             running.append(_Worker(number, module, arguments, environment))
         _wait(running)
-    except KeyboardInterrupt:  # a terminal has told the workers too
+    except (KeyboardInterrupt, Terminated) as stopped:
+        # A terminal has told the workers too. They stop together, at a step that all have done.
+        number = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
         for one in running:
-            one.stop(signal.SIGINT)
-        raise KeyboardInterrupt("the same command goes on") from None
+            one.tell(number)
+        for one in running:
+            one.end(_SAVING)
+        raise type(stopped)("the same command goes on") from None
     finally:
         for one in running:
-            one.stop(signal.SIGTERM)
+            one.tell(signal.SIGTERM)
+            one.end(_LAST)
         told = {line for one in running[:1] for line in one.errors}
         for one in running[1:]:
             for line in one.errors:
@@ -105,15 +110,19 @@ class _Worker:
             return f"was ended by {signal.Signals(-code).name}"
         return "failed, as said above" if self.errors else f"ended with code {code}"
 
-    def stop(self, number: signal.Signals) -> None:
-        """Ends the process, by a signal, then by force, and reads the rest of what it printed."""
+    def tell(self, number: signal.Signals) -> None:
+        """Sends a signal, if the process runs."""
         if self.code is None:
             with contextlib.suppress(OSError):
                 self.process.send_signal(number)
+
+    def end(self, patience: float) -> None:
+        """Waits some seconds, ends the process by force, and reads the rest of what it printed."""
+        if self.code is None:
             try:
-                self.process.wait(_LAST)
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a user may be less patient
-                self.process.kill()
+                self.process.wait(patience)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt, Terminated):
+                self.process.kill()  # a user may be less patient
                 self.process.wait()
         for reader in self.readers:
             reader.join()

@@ -109,15 +109,20 @@ class BuildsMetrics:
     """
 
     num_classes: int
+    _distribute_strategy: Any
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        if tf.distribute.has_strategy() or self._distribute_strategy is not None:
+            self.build_metrics()
+
+    def build_metrics(self) -> None:
+        """Makes the variables of the metrics given to `compile`, which else the first step does."""
         model: Any = self
         metrics = model._compile_metrics
-        if tf.distribute.has_strategy() or model._distribute_strategy is not None:
-            if metrics is not None and not metrics.built:
-                with model.distribute_strategy.scope():
-                    rows = tf.zeros([1, self.num_classes])
-                    metrics.build(rows, rows)
+        if metrics is not None and not metrics.built:
+            with model.distribute_strategy.scope():
+                rows = tf.zeros([1, self.num_classes])
+                metrics.build(rows, rows)
 
 
 @contextlib.contextmanager

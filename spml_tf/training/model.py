@@ -129,6 +129,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             autocast=False,
         )  # fmt: skip
         self._class_weight: NDArray[np.float32] | None = None
+        self._resumed_epoch = 0
+        self.latest_results: dict[str, Any] = {}
         self._method_loss: keras.losses.Loss | None = None
         self._evaluating = False
         self.built = True
@@ -388,6 +390,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     def get_metrics_result(self) -> dict[str, Any]:
         """As for Keras; in evaluation without the terms that have no value there."""
         found = super().get_metrics_result()
+        if not self._evaluating and not tf.inside_function():
+            self.latest_results = found
         without = [term for term in self.terms if type(term).evaluate is Term.evaluate]
         silent = {f"{term.reported_as}_loss" for term in without} if self._evaluating else set()
         return {name: value for name, value in found.items() if name not in silent}
@@ -426,8 +430,20 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
                 self._set_backbone_trainable(True)  # so that the optimizer knows every variable
                 self.optimizer.build(self.trainable_variables)
             self._set_backbone_trainable(epoch > self.warmup_epochs)
-            for part in self.parts:
-                part.on_epoch(self, epoch)
+            if epoch != self._resumed_epoch:
+                for part in self.parts:
+                    part.on_epoch(self, epoch)
+            self._resumed_epoch = 0
+
+    def resume_epoch(self, epoch: int) -> None:
+        """Says that the next `begin_epoch` goes on with an epoch, after `load_weights`.
+
+        What the parts do at its start has been done, and is in the weights.
+
+        Args:
+            epoch: counted from 1.
+        """
+        self._resumed_epoch = epoch
 
     def _set_backbone_trainable(self, trainable: bool) -> None:
         if self._backbone.turn(trainable) and self.train_function is not None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
+from spml_tf.system.errors import DivergedError
 from spml_tf.training.options import Budget, check_budget
 
 # Some images: their numbers [n] int64, their scores [n, L] as stored, their labels [n, L] int8.
@@ -271,7 +272,7 @@ def _counted(
         counts[10:] += (labels == POSITIVE).sum(axis=0)
     counts = total(counts)
     if counts[0]:
-        raise ValueError(f"{counts[0]} scores are NaN: the network has diverged")
+        raise DivergedError(f"{counts[0]} scores are NaN: the network has diverged")
     sizes = counts[1:10]
     if np.count_nonzero(sizes) > 1:
         raise ValueError("scores must be of one type on all workers")
