@@ -14,7 +14,13 @@ from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import naming_unwritable, write_csv
+from spml_tf.system.files import (
+    check_unedited,
+    made_folder,
+    naming_unwritable,
+    replaced_unless_edited,
+    write_csv,
+)
 
 
 def apply(
@@ -33,8 +39,11 @@ def apply(
 
     Raises:
         UserError: for a run or data that cannot be read, reviewed files as
-            `label_files.read_reviewed`, or a folder that cannot be written.
+            `label_files.read_reviewed`, a folder that cannot be written, or a file in it that a
+            person has edited or that comes from elsewhere, such as the run's own table.
     """
+    table, observed = folder / "train.csv", folder / "train_labels.csv"
+    check_unedited([observed, *([table] if run.settings().train_csv else [])])
     data = run_data.load_of_run(run, data_dir)
     names, class_names = data.train.names, data.train.class_names
     reviewed = label_files.read_reviewed(paths, names, class_names)
@@ -42,28 +51,17 @@ def apply(
         raise UserError(f"--reviewed={','.join(paths)}: no row has a label; give 1 or 0 to some")
     labels = np.where(reviewed == UNKNOWN, data.observed, reviewed)
     changed = labels != data.observed
-    _refuse_to_replace(folder / "train.csv", run)
-    with naming_unwritable(f"--output_dir={folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+    with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
         if run.settings().train_csv:
-            _write_table(folder / "train.csv", run, data, labels)
-    label_files.write_observed(
-        folder / "train_labels.csv", labels, names, class_names, data.held_out
-    )
+            _write_table(table, run, data, labels)
+        label_files.write_observed(
+            observed, labels, names, class_names, data.held_out, replaced_unless_edited
+        )
     return {
         "positive": int((changed & (labels == POSITIVE)).sum()),
         "negative": int((changed & (labels == NEGATIVE)).sum()),
         "unchanged": int(((reviewed != UNKNOWN) & ~changed).sum()),
     }
-
-
-def _refuse_to_replace(path: Path, run: RunFolder) -> None:
-    settings = run.settings()
-    if (
-        settings.train_csv
-        and path.resolve() == Path(settings.data_dir or "", settings.train_csv).resolve()
-    ):
-        raise UserError(f"{path}: is the table the run was trained on; choose another --output_dir")
 
 
 def _write_table(path: Path, run: RunFolder, data: Splits, labels: NDArray[np.int8]) -> None:
@@ -74,4 +72,4 @@ def _write_table(path: Path, run: RunFolder, data: Splits, labels: NDArray[np.in
     for name, own in zip(whole.names, whole.labels, strict=True):
         marks = trained.get(name, own)
         rows.append([name, *("" if mark == UNKNOWN else mark for mark in marks.tolist())])
-    write_csv(path, ("image", *whole.class_names), rows)
+    write_csv(path, ("image", *whole.class_names), rows, into=replaced_unless_edited)
