@@ -107,7 +107,7 @@ class _Experiment:
         return [job for run, job in found if run.row in self.rows]
 
     def check(self) -> None:
-        """Refuses a folder of other runs than the plan's, of any row, or of tables that were edited."""
+        """Refuses a folder of other runs than the plan's, and one whose tables were edited."""
         check_unedited([self.result(".csv"), self.result(".md")])
         check_folders([job for _, job in self.trials])
         self.choose()

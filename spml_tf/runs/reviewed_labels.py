@@ -15,6 +15,7 @@ from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import (
+    check_output_file,
     check_unedited,
     made_folder,
     naming_unwritable,
@@ -43,7 +44,10 @@ def apply(
             person has edited or that comes from elsewhere, such as the run's own table.
     """
     table, observed = folder / "train.csv", folder / "train_labels.csv"
-    check_unedited([observed, *([table] if run.settings().train_csv else [])])
+    outputs = [observed, *([table] if run.settings().train_csv else [])]
+    for path in outputs:
+        check_output_file(path, str(path), [*paths, *_trained_on(run)])
+    check_unedited(outputs)
     data = run_data.load_of_run(run, data_dir)
     names, class_names = data.train.names, data.train.class_names
     reviewed = label_files.read_reviewed(paths, names, class_names)
@@ -62,6 +66,13 @@ def apply(
         "negative": int((changed & (labels == NEGATIVE)).sum()),
         "unchanged": int(((reviewed != UNKNOWN) & ~changed).sum()),
     }
+
+
+def _trained_on(run: RunFolder) -> list[Path]:
+    """The files that a run had its labels from."""
+    settings = run.settings()
+    named = (settings.train_csv, settings.train_labels)
+    return [Path(settings.data_dir or "", name) for name in named if name]
 
 
 def _write_table(path: Path, run: RunFolder, data: Splits, labels: NDArray[np.int8]) -> None:
