@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import resource
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,8 +32,46 @@ def run(fault: str, module: str, *words: str) -> subprocess.CompletedProcess[str
 
 
 def largest_file(bytes_: str) -> None:
-    """No file may grow beyond this: what is written past it fails, as on a full disk."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(bytes_), resource.RLIM_INFINITY))
+    """No file may grow beyond this once a result is begun; what is written past it fails."""
+    limit = int(bytes_), resource.RLIM_INFINITY
+    # Standard error is a file too; a pipe has no size.
+    reading, writing = os.pipe()
+    pipe = subprocess.Popen(["cat"], stdin=reading, stdout=2)
+    os.dup2(writing, 2)
+    os.close(reading)
+    os.close(writing)
+
+    def end() -> None:
+        os.close(2)
+        pipe.wait()
+
+    atexit.register(end)
+
+    def look(event: str, given: tuple) -> None:
+        if event in ("open", "os.mkdir") and ".unfinished-" in str(given[0]):
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    sys.addaudithook(look)
+
+
+def full_output(_: str) -> None:
+    """Standard output goes to a full disk."""
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+def unread_output(_: str) -> None:
+    """Standard output goes to a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.dup2(writing, 1)
+    os.close(reading)
+    os.close(writing)
+
+
+def little_memory(_: str) -> None:
+    """4 GB of addresses beyond those in use."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + (4 << 30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
 def no_locks(_: str) -> None:
@@ -85,17 +125,11 @@ def unexpected(_: str) -> None:
 
 
 def folder_goes(folder: str) -> None:
-    """The folder is removed while the command works, before its second history.csv."""
-    import shutil
-
-    seen = 0
+    """The folder is removed while the command works, before its history.csv."""
 
     def look(event: str, given: tuple) -> None:
-        nonlocal seen
         if event == "open" and str(given[0]).endswith(".unfinished-history.csv"):
-            seen += 1
-            if seen == 2:
-                shutil.rmtree(folder)
+            shutil.rmtree(folder)
 
     sys.addaudithook(look)
 

@@ -194,15 +194,15 @@ def _work_folder(target: Path, parameters: dict[str, Any]) -> Iterator[Path]:
     lock = target.with_name(f".unfinished-{target.name}.lock")
     with locked(lock, f"--output_dir={target}: another process writes it"):
         record = work / _PARAMETERS
-        if _read_json(record) != parameters:
-            if work.exists():
-                shutil.rmtree(work)
-            work.mkdir()
-            write_json(record, parameters)
         try:
+            if _read_json(record) != parameters:
+                if work.exists():
+                    shutil.rmtree(work)
+                work.mkdir()
+                write_json(record, parameters)
             yield work
         except BaseException:
-            if os.listdir(work) == [_PARAMETERS]:  # nothing to go on from
+            if work.exists() and set(os.listdir(work)) <= {_PARAMETERS}:  # nothing to go on from
                 shutil.rmtree(work)
                 lock.unlink(missing_ok=True)
             raise

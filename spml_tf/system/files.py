@@ -305,14 +305,13 @@ def publish_folder(finished: Path, target: Path) -> None:
     _flush_tree(finished)
     if not target.exists():
         finished.rename(target)
-    elif _swapped(finished, target):
-        old = finished
-    else:
+    elif not _swapped(finished, target):
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
         finished.rename(target)
     _flush_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    for one in (old, finished):  # where that name stands for the old folder now
+        shutil.rmtree(one, ignore_errors=True)
 
 
 def put_back(target: Path) -> None:
