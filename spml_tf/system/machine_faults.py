@@ -23,6 +23,7 @@ _ADVICE = {
     errno.EPERM: "choose another, or get the right to it",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOTDIR: "a part of this path is a file and no folder; choose another",
+    errno.EEXIST: "a file of this name is there; choose another",
     errno.EISDIR: "name a file",
     errno.ENOENT: "name one that is there, and leave it there until the command ends",
     errno.ENOTEMPTY: "another process writes there; start the command again when it has ended",
