@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from spml_tf.datasets.settings import DataSettings, check_range, resolved
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import naming_unwritable
+from spml_tf.system.files import check_unedited, made_folder, naming_unwritable
 
 if TYPE_CHECKING:
     from spml_tf.datasets.image_checks import Report
@@ -29,6 +29,7 @@ summary: counts of labels and images, as text and with a sheet of example photos
 prepare: writes the observed labels and the validation split (labels.csv), and with --format=jpeg or
 tfrecord the images too, to --output_dir; read the latter with --dataset=prepared."""
 
+_FINDINGS = "check.csv"
 # Flags of one command, refused elsewhere.
 _ONLY_PREPARE = ("format", "short_side", "jpeg_quality", "overwrite")
 
@@ -66,6 +67,8 @@ class _Options(DataSettings):
 def _check(options: _Options) -> None:
     from spml_tf.datasets import splits
 
+    if options.output_dir is not None:
+        check_unedited([Path(options.output_dir, _FINDINGS)])
     parts = {
         name: splits.load_examples(options, split)
         for name, split in (
@@ -86,9 +89,8 @@ def _check(options: _Options) -> None:
     _print_findings(report, parts)
     if options.output_dir is not None:
         folder = Path(options.output_dir)
-        with naming_unwritable(f"--output_dir={folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
-            image_checks.write_findings(folder / "check.csv", report.findings)
+        with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
+            image_checks.write_findings(folder / _FINDINGS, report.findings)
     if report.errors:
         first = report.errors[0]
         raise UserError(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spml_tf.datasets.readers import Examples
+    from spml_tf.runs.run_folder import RunFolder
     from spml_tf.runs.settings import Settings
 
 USAGE = """Prints one JSON object: mean and per-class average precision of a run, in percent.
@@ -142,6 +143,7 @@ def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]
         raise UserError("--run_dir is missing: name the folder of a run")
     run = run_folder.RunFolder(options.run_dir)
     settings = run.settings()
+    _tell_of_unfinished(run)
     if options.dataset not in (None, settings.dataset):
         raise UserError(
             f"--dataset={options.dataset}: the run in {run.path} was trained on "
@@ -153,6 +155,21 @@ def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]
         networks.load_network(run.best_network()),
         settings,
         tuple(run.read_record()["class_names"]),
+    )
+
+
+def _tell_of_unfinished(run: RunFolder) -> None:
+    """Says that a run is not finished; raises UserError where it has no network yet."""
+    if run.metrics.exists():
+        return
+    if not run.network.exists():
+        raise UserError(
+            f"{run.path}: no epoch of it is finished; start its training again to resume it"
+        )
+    print(
+        f"note: {run.path}: not finished: this is its best network so far; start its training "
+        "again to resume it",
+        file=sys.stderr,
     )
 
 

@@ -20,7 +20,15 @@ from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import resolve
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import locked, write_json, write_table, write_text
+from spml_tf.system.files import (
+    check_unedited,
+    locked,
+    naming_unwritable,
+    replaced_unless_edited,
+    write_json,
+    write_table,
+    write_text,
+)
 from spml_tf.system.keras_import import require_tensorflow_backend
 
 USAGE = """Trains the runs of a plan, one process each, and writes their table.
@@ -98,7 +106,8 @@ class _Experiment:
         return [job for run, job in found if run.row in self.rows]
 
     def check(self) -> None:
-        """Refuses a folder that holds other runs than the plan's, of any row."""
+        """Refuses a folder of other runs than the plan's, and one whose tables were edited."""
+        check_unedited([self.result(".csv"), self.result(".md")])
         check_folders([job for _, job in self.trials])
         self.choose()
         check_folders([job for _, job in self.ready()])
@@ -170,11 +179,11 @@ class _Experiment:
 
         rows = self.csv_rows()
         if rows:
-            write_table(self.result(".csv"), rows)
+            write_table(self.result(".csv"), rows, replaced_unless_edited)
             text = result_tables.markdown(
                 self.plan, result_tables.lines(self.plan, rows), self.facts(rows)
             )
-            write_text(self.result(".md"), text)
+            write_text(self.result(".md"), text, replaced_unless_edited)
         return bool(rows)
 
     def draw(self) -> None:
@@ -250,12 +259,11 @@ def _commit() -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / ".lock", f"--output_dir={folder}: another process works here"):
-            yield
-    except OSError as error:
-        raise UserError(f"--output_dir={folder}: cannot be used ({error})") from None
+    with (
+        naming_unwritable(f"--output_dir={folder}"),
+        locked(folder / ".lock", f"--output_dir={folder}: another process works here"),
+    ):
+        yield
 
 
 def _action(options: _Options) -> None:

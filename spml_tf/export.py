@@ -12,8 +12,11 @@ from spml_tf.system import cli
 from spml_tf.system.files import (
     check_output_folder,
     naming_unwritable,
+    put_back,
     replaced_folder,
+    replaced_unless_edited,
     write_json,
+    write_text,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +57,9 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
         overwrite: replace an earlier export in `export_dir`.
 
     Raises:
-        UserError: where the run is not finished or the folder holds something to keep.
+        UserError: where the run is not finished or the folder holds something to keep: other
+            files, an export without `overwrite`, or one whose classes.json or MODEL_CARD.md a
+            person has edited.
     """
     from spml_tf import networks
     from spml_tf.runs import run_folder
@@ -62,13 +67,15 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
     run, target = run_folder.RunFolder(run_dir), Path(export_dir).resolve()
     run.check_finished()
     record = run.read_record()
-    place = f"--export_dir={export_dir}"
+    place, edited = f"--export_dir={export_dir}", ("classes.json", "MODEL_CARD.md")
+    put_back(target)
     check_output_folder(
         target,
         place,
         is_ours=all((target / name).exists() for name in ("saved_model.pb", "classes.json")),
         refusal="exists and is no export; choose another",
         kept="" if overwrite else "holds an export; choose another or give --overwrite",
+        edited=edited,
     )
     network = networks.load_network(run.best_network())
     classes = {
@@ -78,8 +85,8 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
     }
     with naming_unwritable(place), replaced_folder(target) as folder:
         write_saved_model(network, classes["image_size"], folder)
-        write_json(folder / "classes.json", classes)
-        (folder / "MODEL_CARD.md").write_text(_model_card(run, record, classes), "utf-8")
+        write_json(folder / edited[0], classes, replaced_unless_edited)
+        write_text(folder / edited[1], _model_card(run, record, classes), replaced_unless_edited)
 
 
 def _thresholds(run: Any, class_names: list[str]) -> dict[str, float]:

@@ -59,6 +59,7 @@ def draw(options: _Options) -> list[str]:
     """
     from spml_tf.figures import run_heatmaps
 
+    run_heatmaps.check_target(Path(options.output_dir))
     runs = run_heatmaps.read_runs(options.run_dir, options.other_run_dir)
     found = run_heatmaps.figures(runs, options.images, options.top, options.data_dir)
     with naming_unwritable(f"--output_dir={options.output_dir}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import json
@@ -13,7 +14,15 @@ from typing import TYPE_CHECKING
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import write_csv
+from spml_tf.system.files import (
+    check_output_file,
+    made_folder,
+    naming_unwritable,
+    put_back,
+    replaced,
+    rows_kept,
+    write_csv,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +35,9 @@ usage: python -m spml_tf.predict --model_dir=EXPORT_DIR --images='photos/*.jpg' 
 Columns: image, then CLASS (probability) and CLASS_decision (1 or 0, by the exported threshold) for
 each class. A file that cannot be read as an image is named on standard error and left out; the
 exit code is then 1, with everything else written. --overlays=DIR gets a PNG per image: the photo,
-and the heatmap of each class decided for (of the likeliest class where there is none)."""
+and the heatmap of each class decided for (of the likeliest class where there is none); one that
+cannot be written is treated alike. Rows are written as they come: where the command is interrupted
+or the disk is full, those so far stay beside --output, in a file that the last line names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +75,7 @@ class Predictor:
         import tensorflow as tf
 
         try:
+            put_back(Path(model_dir).resolve())
             classes = json.loads((Path(model_dir) / "classes.json").read_text("utf-8"))
             self.class_names = list(classes["class_names"])
             self.thresholds = np.array([classes["thresholds"][x] for x in self.class_names])
@@ -165,46 +177,61 @@ def _overlay(
     )
 
 
-def _check(options: _Options) -> None:
-    cli.check_least(options, batch_size=1, overlay_classes=1)
-    if os.path.isdir(options.output):
-        raise UserError(f"--output={options.output}: is a folder; name the CSV to write")
+def _check(options: _Options, paths: Sequence[str], pictures: dict[str, Path]) -> None:
+    """Refuses outputs that would replace what is read, or anything that is no file."""
+    used = [os.path.join(options.model_dir, name) for name in ("classes.json", "saved_model.pb")]
+    inputs = [*paths, *used]
+    check_output_file(Path(options.output), f"--output={options.output}", inputs)
+    for picture in pictures.values():
+        check_output_file(picture, f"--overlays={options.overlays}: {picture.name}", paths)
 
 
-def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
-    """Writes the CSV, and the pictures asked for; returns the number of images in it."""
-    output = Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    overlays = Path(options.overlays) if options.overlays else None
-    if overlays is not None:
-        overlays.mkdir(parents=True, exist_ok=True)
-    pictures = _picture_names(paths)
+def _write(
+    options: _Options, predictor: Predictor, paths: list[str], pictures: dict[str, Path]
+) -> tuple[int, int]:
+    """Writes the CSV and the pictures; how many rows there are, and pictures that failed."""
     header = [x for name in predictor.class_names for x in (name, f"{name}_decision")]
+    failed = 0
 
     def lines() -> Iterator[list[object]]:
+        nonlocal failed
         for path, contents, scores in _rows(options, predictor, paths):
             decisions = (scores >= predictor.thresholds).astype(int)
             cells = zip((f"{x:.6f}" for x in scores), decisions, strict=True)
             yield [path, *(x for pair in cells for x in pair)]
-            if overlays is not None:
-                picture, limit = overlays / pictures[path], options.overlay_classes
-                _overlay(picture, limit, predictor, contents, scores)
+            if pictures:
+                try:
+                    with naming_unwritable(path), replaced(pictures[path]) as picture:
+                        _overlay(picture, options.overlay_classes, predictor, contents, scores)
+                except UserError as error:
+                    print(f"error: the overlay of {error}", file=sys.stderr)
+                    failed += 1
 
     # File names need not be UTF-8: their bytes pass through as they are.
-    return write_csv(output, ["image", *header], lines(), "\r\n", errors="surrogateescape")
+    written = write_csv(
+        options.output, ["image", *header], lines(), "\r\n", errors="surrogateescape",
+        into=rows_kept,
+    )  # fmt: skip
+    return written, failed
 
 
 def _action(options: _Options) -> None:
-    _check(options)
+    cli.check_least(options, batch_size=1, overlay_classes=1)
     paths = _find(options.images)
+    overlays = None if options.overlays is None else Path(options.overlays)
+    names = _picture_names(paths) if overlays else {}
+    pictures = {path: overlays / name for path, name in names.items()} if overlays else {}
+    _check(options, paths, pictures)
     predictor = Predictor(options.model_dir)
-    try:
-        written = _write(options, predictor, paths)
-    except OSError as error:
-        raise UserError(f"cannot write the results ({error})") from None
+    with contextlib.ExitStack() as stack:
+        for folder in (Path(options.output).parent, *([overlays] if overlays else [])):
+            stack.enter_context(made_folder(folder))
+        written, failed = _write(options, predictor, paths, pictures)
     print(f"{written} of {len(paths)} images in {options.output}")
-    if written < len(paths):
-        raise UserError(f"--images={options.images}: {len(paths) - written} files are no images")
+    problems = [f"{len(paths) - written} files are no images"] if written < len(paths) else []
+    problems += [f"{failed} overlays cannot be written"] if failed else []
+    if problems:
+        raise UserError(f"--images={options.images}: {', '.join(problems)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

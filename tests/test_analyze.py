@@ -105,7 +105,7 @@ def saved(run: Path, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
 def test_all_files_are_there(analysis, runs):
     folder, err = analysis
     expected = {f"{stem}.{ending}" for stem in ALL for ending in ("png", "svg", "csv")}
-    assert {path.name for path in folder.iterdir()} == expected | {"index.md"}
+    assert {path.name for path in folder.glob("[!.]*")} == expected | {"index.md"}
     for path in folder.glob("*.png"):
         with Image.open(path) as picture:
             assert picture.width > 600 and np.asarray(picture.convert("L")).std() > 5

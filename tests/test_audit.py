@@ -99,7 +99,7 @@ def test_reviewed_labels_train_the_next_run(written, finished, voc, tmp_path, ca
     assert audit.main(words) == 0
     said = "1 labels became positive, 1 negative, 1 were so before"
     assert said in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train_labels.csv"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["train_labels.csv"]
 
     before = {tuple(row.values()) for row in rows(finished / "train_labels.csv")}
     after = {tuple(row.values()) for row in rows(tmp_path / "out" / "train_labels.csv")}
@@ -149,7 +149,7 @@ def test_a_folder_of_photos_gets_its_table_back(tmp_path, capsys):
 
     before = (root / "reviewed" / "train.csv").read_bytes()
     assert audit.main([f"--run_dir={tmp_path / 'next'}", *audited]) == 1
-    assert "train.csv: is the table the run was trained on" in capsys.readouterr().err
+    assert "train.csv: is read by this command" in capsys.readouterr().err
     assert (root / "reviewed" / "train.csv").read_bytes() == before
 
 

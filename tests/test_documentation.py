@@ -158,7 +158,7 @@ def test_flags_stand_under_what_they_are_about(site):
     usage, groups = site.read_help(site.help_text("train"))
     assert usage.startswith("Trains a multi-label classifier")
     found = {heading: texts for heading, texts in groups}
-    assert set(found[""]) == {"--output_dir", "--flagfile", "--version"}
+    assert set(found[""]) == {"--output_dir", "--flagfile", "--debug", "--version"}
     assert "--label_seed" in found["Data and labels"]
     assert found["Data and labels"]["--data_dir"] == "Folder of the data set."
     assert "--difficult=negative|positive|unknown" in found["Flags of single data sets"]

@@ -85,8 +85,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(finished, exported, tmp_pat
     words = [f"--run_dir={finished}", f"--export_dir={folder}", "--overwrite"]
     with monkeypatch.context() as patch:
         patch.setattr(export, "_model_card", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            export.main(words)
+        assert export.main(words) == 2
     assert contents(folder) == before
     assert export.main(words) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -139,7 +138,7 @@ def test_predict_quotes_names_and_draws_at_most_the_classes_asked_for(
     assert predict.main([*words, f"--output={tmp_path}"]) == 1
     assert "is a folder" in capsys.readouterr().err
     assert predict.main([*words, f"--output={output}", f"--overlays={photo}"]) == 1
-    assert "cannot write the results" in capsys.readouterr().err
+    assert f"{photo}: File exists" in capsys.readouterr().err
 
 
 def test_pictures_of_photos_with_one_name_stay_apart():

@@ -24,7 +24,7 @@ from saved_runs import has_checkpoint
 from spml_tf import experiments
 from spml_tf.plans import training_queue
 from spml_tf.runs.run_folder import RunFolder
-from spml_tf.system.files import locked
+from spml_tf.system import files
 
 SEARCHED = """
 [search]
@@ -68,8 +68,9 @@ def main(*given: str) -> int:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of each file but the lock."""
-    found = {p: p.stat() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+    """Size and time of each file but the lock and the digests of the others."""
+    left_out = (".lock", files.RECORD)
+    found = {p: p.stat() for p in folder.rglob("*") if p.is_file() and p.name not in left_out}
     return {str(p.relative_to(folder)): (x.st_size, x.st_mtime_ns) for p, x in found.items()}
 
 
@@ -195,7 +196,7 @@ def test_a_changed_plan_is_refused(whole, voc, tmp_path, capsys, old, new, diffe
 
 def test_two_commands_in_one_folder_are_refused(whole, voc, capsys):
     before = contents(whole / "out")
-    with locked(whole / "out" / ".lock", "cannot happen"):
+    with files.locked(whole / "out" / ".lock", "cannot happen"):
         assert main(*words(whole / "tiny.toml", whole / "out", voc)) == 1
     error = f"error: --output_dir={whole / 'out'}: another process works here\n"
     assert capsys.readouterr().err == error
@@ -220,7 +221,7 @@ def test_mistakes_on_the_command_line(whole, voc, tmp_path, capsys):
         (words(plan, new, voc, "--only=an,x"), "there is no row or method 'x'; rows: an, en"),
         (words(wrong, new, voc), f"{wrong}: rows[0].method: "),
         (words(range_, new, voc), f"{range_}: a_0: --ema_momentum=2.0: must lie between"),
-        (words(plan, taken, voc), f"--output_dir={taken}: cannot be used"),
+        (words(plan, taken, voc), f"--output_dir={taken}: cannot be written"),
     ):
         assert main(*words_given) == 1
         said = capsys.readouterr().err

@@ -173,7 +173,7 @@ def test_the_command(finished, other, tmp_path, capsys):
     assert heatmaps.main([*words, "--top=2"]) == 0
     assert "top_heatmaps, heatmap_comparison, heatmap_growth in" in capsys.readouterr().out
     files = {f"{stem}.{x}" for stem in STEMS for x in ("png", "svg", "csv")}
-    assert {path.name for path in folder.iterdir()} == {*files, "thesis.txt"}
+    assert {path.name for path in folder.glob("[!.]*")} == {*files, "thesis.txt"}
     assert all(np.asarray(Image.open(folder / f"{stem}.png")).std() > 10 for stem in STEMS)
 
     run, found = RunFolder(finished), heatmap_history.read(finished / "heatmaps.npz")

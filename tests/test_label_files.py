@@ -86,7 +86,7 @@ class TestFile:
     def test_missing_file_and_folder(self, tmp_path):
         with pytest.raises(UserError, match="none.csv: cannot be read"):
             label_files.read_observed(tmp_path / "none.csv", NAMES, CLASSES)
-        with pytest.raises(UserError, match="cannot write the labels"):
+        with pytest.raises(UserError, match="the labels: cannot be written"):
             label_files.write_observed(tmp_path / "no" / "l.csv", [[1]], ["a"], ["cat"])
 
     def test_failed_write_keeps_the_old_file(self, tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ class TestLabels:
         """labels.csv with other seeds on the command line, which it overrides."""
         folder = tmp_path / "out"
         assert data.main(voc_words(voc, folder, "--label_seed=5", "--data_seed=6")) == 0
-        assert set(written(folder)) == {"labels.csv", "data.json"}
+        assert set(written(folder)) == {".written.json", "labels.csv", "data.json"}
         record = json.loads((folder / "data.json").read_text())
         done = run(
             "summary", "--dataset=voc", f"--data_dir={voc}", f"--train_labels={folder}/labels.csv",
@@ -414,7 +414,7 @@ class TestWriting:
         (work / "parameters.json").write_text("{")
         (work / "train-00000.tfrecord").write_bytes(b"old")
         assert data.main(voc_words(voc, tmp_path / "out")) == 0
-        assert set(written(tmp_path / "out")) == {"labels.csv", "data.json"}
+        assert set(written(tmp_path / "out")) == {".written.json", "labels.csv", "data.json"}
 
 
 class TestFileNames:

@@ -12,7 +12,7 @@ from pathlib import Path
 from spml_tf.datasets import encoded_images
 from spml_tf.datasets.encoded_images import BrokenImageError, Header
 from spml_tf.datasets.readers.examples import Examples
-from spml_tf.system.files import write_csv
+from spml_tf.system.files import replaced_unless_edited, write_csv
 from spml_tf.system.parallel import ordered_map, progress
 
 # Networks shrink an image 32 times.
@@ -171,4 +171,7 @@ def _duplicates(images: Sequence[_Image]) -> Iterator[Finding]:
 def write_findings(path: Path, findings: Sequence[Finding]) -> None:
     """Writes image,split,level,message in one step."""
     header = [field.name for field in dataclasses.fields(Finding)]
-    write_csv(path, header, map(dataclasses.astuple, findings), errors="backslashreplace")
+    write_csv(
+        path, header, map(dataclasses.astuple, findings), errors="backslashreplace",
+        into=replaced_unless_edited,
+    )  # fmt: skip

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.labels import UNKNOWN, validate_labels
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_csv, write_csv
+from spml_tf.system.files import Way, naming_unwritable, read_csv, replaced, write_csv
 
 _HEADER = ["image", "split", "class", "label"]
 _WITHOUT_SPLIT = ["image", "class", "label"]
@@ -27,6 +27,7 @@ def write_observed(
     names: Sequence[str],
     class_names: Sequence[str],
     held_out: Sequence[str] = (),
+    into: Way = replaced,
 ) -> None:
     """Writes observed labels in UTF-8; an earlier file is replaced in one step.
 
@@ -36,6 +37,7 @@ def write_observed(
         names: N unique image names.
         class_names: L unique class names.
         held_out: names of the validation images.
+        into: how the file comes to its place.
 
     Raises:
         ValueError: labels that are invalid or do not fit the names.
@@ -55,10 +57,8 @@ def write_observed(
             yield from ((name, "train", *pair) for pair in cells)
         yield from ((name, "val", "", "") for name in held_out)
 
-    try:
-        write_csv(path, _HEADER, rows())
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the labels ({error.strerror})") from error
+    with naming_unwritable(f"{path}: the labels"):
+        write_csv(path, _HEADER, rows(), into=into)
 
 
 def read_observed(

@@ -31,11 +31,13 @@ from spml_tf.system.files import (
     locked,
     naming_unwritable,
     publish_folder,
+    put_back,
+    replaced_unless_edited,
     write_json,
 )
 
 _WRITTEN_BY = "python -m spml_tf.data prepare"
-_PARAMETERS = "parameters.json"
+_PARAMETERS, _LABELS = "parameters.json", "labels.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +95,12 @@ def prepare(
                     work, data, plan, applies_orientation(data, plan), threads
                 )
             label_files.write_observed(
-                work / "labels.csv",
+                work / _LABELS,
                 data.observed,
                 data.train.names,
                 data.train.class_names,
                 data.held_out,
+                replaced_unless_edited,
             )
             write_json(work / "data.json", facts)
     except KeyboardInterrupt:
@@ -161,8 +164,11 @@ def _check_target(target: Path, data_dir: str | None, overwrite: bool) -> None:
     kept = "" if overwrite else "holds an earlier result; choose another folder or give --overwrite"
     if data_dir is not None and target in Path(data_dir).resolve().parents:
         kept = "holds the data that are read; choose another"
+    put_back(target)
     refusal = "not empty, and no earlier result of this command; choose another folder"
-    check_output_folder(target, f"--output_dir={target}", _is_result(target), refusal, kept)
+    check_output_folder(
+        target, f"--output_dir={target}", _is_result(target), refusal, kept, [_LABELS]
+    )
 
 
 def _is_result(folder: Path) -> bool:
@@ -186,15 +192,20 @@ def _work_folder(target: Path, parameters: dict[str, Any]) -> Iterator[Path]:
     """
     work = target.with_name(f".unfinished-{target.name}")
     lock = target.with_name(f".unfinished-{target.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock, f"--output_dir={target}: another process writes it"):
         record = work / _PARAMETERS
-        if _read_json(record) != parameters:
-            if work.exists():
+        try:
+            if _read_json(record) != parameters:
+                if work.exists():
+                    shutil.rmtree(work)
+                work.mkdir()
+                write_json(record, parameters)
+            yield work
+        except BaseException:
+            if work.exists() and set(os.listdir(work)) <= {_PARAMETERS}:  # nothing to go on from
                 shutil.rmtree(work)
-            work.mkdir()
-            write_json(record, parameters)
-        yield work
+                lock.unlink(missing_ok=True)
+            raise
         record.unlink()
         publish_folder(work, target)
         with contextlib.suppress(PermissionError):  # Windows removes no file that is open

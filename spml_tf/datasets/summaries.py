@@ -15,7 +15,15 @@ from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import NEGATIVE, POSITIVE, digest
 from spml_tf.system import cli
-from spml_tf.system.files import naming_unwritable, replaced, write_csv, write_json
+from spml_tf.system.files import (
+    check_unedited,
+    made_folder,
+    naming_unwritable,
+    replaced,
+    replaced_unless_edited,
+    write_csv,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from spml_tf.drawing.contact_sheet import Tile
@@ -31,7 +39,7 @@ def write_summary(settings: DataSettings, folder: Path) -> str:
 
     Args:
         settings: resolved settings.
-        folder: where to write; files of these names are replaced.
+        folder: where to write; files of these names are replaced, unless somebody edited them.
 
     Returns:
         The summary as text, at most 100 columns wide.
@@ -45,12 +53,14 @@ def write_summary(settings: DataSettings, folder: Path) -> str:
     summary = summarize(settings, data)
     together = cooccurrence(data.train.labels)
     names = data.train.class_names
-    with naming_unwritable(f"--output_dir={folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+    with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
+        check_unedited(folder / name for name in ("cooccurrence.csv", "classes.csv"))
         write_json(folder / "summary.json", summary)
-        write_csv(folder / "cooccurrence.csv", names, together.tolist())
+        write_csv(
+            folder / "cooccurrence.csv", names, together.tolist(), into=replaced_unless_edited
+        )
         header, *rows = _class_table(summary)
-        write_csv(folder / "classes.csv", header, rows)
+        write_csv(folder / "classes.csv", header, rows, into=replaced_unless_edited)
         with replaced(folder / "contact_sheet.png") as path:
             contact_sheet.draw(path, _tiles(data.train), names)
     return summary_text.render(summary)

@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from spml_tf.drawing.contact_sheet import drawable
-from spml_tf.system.files import write_table
+from spml_tf.system.files import Way, replaced, write_table
 
 # A line of the CSV behind a figure, cells by column.
 Row = dict[str, Any]
@@ -40,7 +40,13 @@ def set_title(figure: Figure, title: str) -> None:
     figure.suptitle(wrapped, fontsize=10, parse_math=False)
 
 
-def write(folder: Path, stem: str, rows: Sequence[Mapping[str, Any]], figure: Figure) -> None:
+def write(
+    folder: Path,
+    stem: str,
+    rows: Sequence[Mapping[str, Any]],
+    figure: Figure,
+    into: Way = replaced,
+) -> None:
     """Writes STEM.png, STEM.svg and STEM.csv.
 
     Args:
@@ -48,9 +54,10 @@ def write(folder: Path, stem: str, rows: Sequence[Mapping[str, Any]], figure: Fi
         stem: file name without ending.
         rows: at least one, of equal keys; NaN becomes an empty cell.
         figure: drawn from them.
+        into: how the CSV comes to its place.
     """
     cells = [{key: _cell(value) for key, value in row.items()} for row in rows]
-    write_table(folder / f"{stem}.csv", cells)
+    write_table(folder / f"{stem}.csv", cells, into)
     with matplotlib.rc_context({"svg.hashsalt": "spml_tf"}):
         figure.savefig(folder / f"{stem}.png", dpi=150)
         figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})

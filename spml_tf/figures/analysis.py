@@ -13,22 +13,33 @@ from spml_tf.figures.analysis_catalogue import FIGURES, AnalysisFigure
 from spml_tf.figures.analysis_tables import CENTRE
 from spml_tf.figures.compared_runs import Analysis, UnavailableError
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import check_output_folder, replaced_folder
+from spml_tf.system.files import (
+    RECORD,
+    check_output_folder,
+    put_back,
+    replaced_folder,
+    replaced_unless_edited,
+    write_text,
+)
 
 
 def check_target(target: Path) -> None:
     """Refuses a folder that holds anything but an earlier analysis, which is replaced.
 
     Raises:
-        UserError: naming the first file that is no part of one.
+        UserError: naming the first file that is no part of one, or that a person has edited.
     """
-    place, known = f"--output_dir={target}", analysis_index.known_files()
+    put_back(target)
+    place, known = f"--output_dir={target}", {RECORD, *analysis_index.known_files()}
+    edited = sorted(name for name in known if name.endswith((".csv", ".md")))
     if target.exists() and not target.is_dir():
         raise UserError(f"{place}: is no folder; choose another")
     files = target.iterdir() if target.exists() else ()
     others = sorted(path.name for path in files if path.name not in known)
     refusal = "".join(f"holds {x}, which is no part of an analysis" for x in others[:1])
-    check_output_folder(target, place, not others, f"{refusal}; choose another folder")
+    check_output_folder(
+        target, place, not others, f"{refusal}; choose another folder", edited=edited
+    )
 
 
 def write(found: Analysis, target: Path, command: str) -> int:
@@ -54,10 +65,10 @@ def write(found: Analysis, target: Path, command: str) -> int:
         for figure, rows in tables:
             print(f"drawing {figure.stem}", file=sys.stderr)
             drawing = figure.draw(rows, _title(figure, found, rows), names)
-            figure_files.write(folder, figure.stem, rows, drawing)
+            figure_files.write(folder, figure.stem, rows, drawing, replaced_unless_edited)
         drawn = [figure for figure, _ in tables]
         text = analysis_index.text(found.groups, command, drawn, omitted)
-        (folder / analysis_index.FILE).write_text(text, "utf-8")
+        write_text(folder / analysis_index.FILE, text, replaced_unless_edited)
     return len(tables)
 
 

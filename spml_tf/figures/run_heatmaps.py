@@ -18,8 +18,10 @@ from spml_tf.runs import heatmap_history, run_data
 from spml_tf.runs.heatmap_history import Snapshots
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
+from spml_tf.system.files import check_unedited, made_folder, replaced, replaced_unless_edited
 
 _IMAGES = 6  # drawn unless others are asked for
+_STEMS = _TOP, _COMPARISON, _GROWTH = "top_heatmaps", "heatmap_comparison", "heatmap_growth"
 
 # A figure's lines of tiles and its title.
 Figures = dict[str, tuple[list[Line], str]]
@@ -91,19 +93,29 @@ def figures(
     return {**drawn, **_growth(runs, data, wanted)}
 
 
+def check_target(target: Path) -> None:
+    """Raises UserError where a person has edited a CSV that would be replaced."""
+    check_unedited(target / f"{stem}.csv" for stem in _STEMS)
+
+
 def write(found: Figures, target: Path) -> None:
     """Writes a PNG, an SVG and a CSV for each figure, all at once.
 
     Raises:
         OSError: the folder cannot be written.
+        UserError: a person has edited a CSV that is there.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as folder:
+    with (
+        made_folder(target),
+        tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as folder,
+    ):
         for stem, (lines, title) in found.items():
             figure = heatmap_figures.draw(lines, title)
             figure_files.write(Path(folder), stem, heatmap_figures.numbers(lines), figure)
         for path in Path(folder).iterdir():
-            os.replace(path, target / path.name)
+            into = replaced_unless_edited if path.suffix == ".csv" else replaced
+            with into(target / path.name) as temporary:
+                os.replace(path, temporary)
 
 
 def _default_rows(runs: Sequence[HeatmapRun], data: Splits) -> list[int]:
@@ -134,11 +146,11 @@ def _top(
     name = next(iter(by_run))
     lines = heatmap_figures.top_heatmaps(pictures, by_run[name], class_names, top)
     title = f"{name}: heatmaps of the classes of highest score in training images"
-    found = {"top_heatmaps": (lines, title)}
+    found = {_TOP: (lines, title)}
     if len(by_run) > 1:
         lines = heatmap_figures.comparison(pictures, by_run, class_names, top)
         title = f"Heatmaps of the same training images by {' and '.join(by_run)}"
-        found["heatmap_comparison"] = (lines, title)
+        found[_COMPARISON] = (lines, title)
     return found
 
 
@@ -160,7 +172,7 @@ def _growth(runs: Sequence[HeatmapRun], data: Splits, wanted: Sequence[int] | No
             kind = "running averages of maps" if own else "the network's own maps"
             lines = heatmap_figures.growth(picture, found, place, classes)
             title = f"{run.name}: {kind}, with average scores, of training image {picture.name}"
-            return {"heatmap_growth": (lines, title)}
+            return {_GROWTH: (lines, title)}
     reason = "no recorded image shows an annotated positive, one without annotation and a negative"
     if not recorded:
         reason = f"{runs[0].folder.heatmaps} is missing; train with --record_heatmaps=8"

@@ -25,7 +25,15 @@ from spml_tf.pages import audit_page, suspect_labels
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import naming_unwritable, write_csv, write_json, write_text
+from spml_tf.system.files import (
+    check_unedited,
+    made_folder,
+    naming_unwritable,
+    replaced_unless_edited,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 _CUTOFFS = (50, 100, 200, 500)
 _HEADER = (
@@ -96,7 +104,8 @@ def audit_labels(
 
     Raises:
         ValueError: every label is known, or as `missing_labels.find_missing_labels`.
-        UserError: an image cannot be decoded, or the folder cannot be written.
+        UserError: an image cannot be decoded, the folder cannot be written, or a list in it was
+            filled in.
 
     Examples:
         >>> import keras, numpy as np, tempfile
@@ -151,8 +160,8 @@ def audit_run(
         What audit.json holds: as `audit_labels`, with "run_dir" and "method" for "scores".
 
     Raises:
-        UserError: for a run or data that cannot be read, a data set without unknown labels, or a
-            folder that cannot be written.
+        UserError: for a run or data that cannot be read, a data set without unknown labels, a
+            folder that cannot be written, or a list in it that was filled in.
     """
     run.check_finished()
     data = run_data.load_of_run(run, data_dir)
@@ -177,6 +186,7 @@ def audit_run(
 def _audit(
     audited: _Audited, folder: Path, name: str, about: Mapping[str, Any], most: int, shown: int
 ) -> dict[str, Any]:
+    check_unedited(folder / f"{kind}.csv" for kind in ("missing", "wrong"))
     observed, scores = audited.observed, audited.scores
     found = {
         "missing": missing_labels.rank_missing(scores, observed, audited.epochs_selected, most),
@@ -193,10 +203,9 @@ def _audit(
         )
     facts = {**about, **_counts(audited, found)}
     page = audit_page.build(name, facts, audited.examples.class_names, **photos)
-    with naming_unwritable(f"--output_dir={folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+    with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
         for kind, lines in rows.items():
-            write_csv(folder / f"{kind}.csv", _HEADER, lines)
+            write_csv(folder / f"{kind}.csv", _HEADER, lines, into=replaced_unless_edited)
         write_text(folder / "audit.html", page)
         write_json(folder / "audit.json", facts)
     return facts

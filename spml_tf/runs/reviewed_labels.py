@@ -14,7 +14,14 @@ from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import naming_unwritable, write_csv
+from spml_tf.system.files import (
+    check_output_file,
+    check_unedited,
+    made_folder,
+    naming_unwritable,
+    replaced_unless_edited,
+    write_csv,
+)
 
 
 def apply(
@@ -33,8 +40,14 @@ def apply(
 
     Raises:
         UserError: for a run or data that cannot be read, reviewed files as
-            `label_files.read_reviewed`, or a folder that cannot be written.
+            `label_files.read_reviewed`, a folder that cannot be written, or a file in it that a
+            person has edited or that comes from elsewhere, such as the run's own table.
     """
+    table, observed = folder / "train.csv", folder / "train_labels.csv"
+    outputs = [observed, *([table] if run.settings().train_csv else [])]
+    for path in outputs:
+        check_output_file(path, str(path), [*paths, *_trained_on(run)])
+    check_unedited(outputs)
     data = run_data.load_of_run(run, data_dir)
     names, class_names = data.train.names, data.train.class_names
     reviewed = label_files.read_reviewed(paths, names, class_names)
@@ -42,14 +55,12 @@ def apply(
         raise UserError(f"--reviewed={','.join(paths)}: no row has a label; give 1 or 0 to some")
     labels = np.where(reviewed == UNKNOWN, data.observed, reviewed)
     changed = labels != data.observed
-    _refuse_to_replace(folder / "train.csv", run)
-    with naming_unwritable(f"--output_dir={folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+    with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
         if run.settings().train_csv:
-            _write_table(folder / "train.csv", run, data, labels)
-    label_files.write_observed(
-        folder / "train_labels.csv", labels, names, class_names, data.held_out
-    )
+            _write_table(table, run, data, labels)
+        label_files.write_observed(
+            observed, labels, names, class_names, data.held_out, replaced_unless_edited
+        )
     return {
         "positive": int((changed & (labels == POSITIVE)).sum()),
         "negative": int((changed & (labels == NEGATIVE)).sum()),
@@ -57,13 +68,11 @@ def apply(
     }
 
 
-def _refuse_to_replace(path: Path, run: RunFolder) -> None:
+def _trained_on(run: RunFolder) -> list[Path]:
+    """The files that a run had its labels from."""
     settings = run.settings()
-    if (
-        settings.train_csv
-        and path.resolve() == Path(settings.data_dir or "", settings.train_csv).resolve()
-    ):
-        raise UserError(f"{path}: is the table the run was trained on; choose another --output_dir")
+    named = (settings.train_csv, settings.train_labels)
+    return [Path(settings.data_dir or "", name) for name in named if name]
 
 
 def _write_table(path: Path, run: RunFolder, data: Splits, labels: NDArray[np.int8]) -> None:
@@ -74,4 +83,4 @@ def _write_table(path: Path, run: RunFolder, data: Splits, labels: NDArray[np.in
     for name, own in zip(whole.names, whole.labels, strict=True):
         marks = trained.get(name, own)
         rows.append([name, *("" if mark == UNKNOWN else mark for mark in marks.tolist())])
-    write_csv(path, ("image", *whole.class_names), rows)
+    write_csv(path, ("image", *whole.class_names), rows, into=replaced_unless_edited)

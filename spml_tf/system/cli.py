@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import importlib
 import inspect
 import os
+import platform
+import shlex
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
 
 import spml_tf
-from spml_tf.system import plugins, stop_requests
+from spml_tf.system import machine_faults, plugins, stop_requests
 from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.keras_import import BackendError, require_tensorflow_backend
 from spml_tf.system.strategies import STRATEGIES
@@ -22,7 +27,13 @@ from spml_tf.system.strategies import STRATEGIES
 _Options = TypeVar("_Options")
 
 HELP = ("-h", "--help", "-help", "--helpfull", "--helpshort")
-VERSION = "--version"
+VERSION, DEBUG = "--version", "--debug"
+# How a command ends that was not done; see `run`.
+_MISTAKE, _FAULT, _INTERRUPTED, _NOBODY_READS, _TERMINATED = 1, 2, 130, 141, 143
+# What takes less memory when it is a smaller number, the first to be lowered first.
+_COSTLY = ("batch_size", "image_size", "heatmap_size", "images", "top", "processes", "threads")
+
+_debugging = contextvars.ContextVar("debugging", default=False)
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
@@ -114,7 +125,7 @@ def flags_of_workers(options: Any) -> list[str]:
     Args:
         options: of the command, a dataclass of `flag_field`s.
     """
-    found = ["--strategy=multi_worker"]
+    found = ["--strategy=multi_worker", *[DEBUG] * _debugging.get()]
     for field in _flag_fields(type(options)):
         value = getattr(options, field.name)
         if value != field.default and field.name not in ("workers", "strategy"):
@@ -175,6 +186,7 @@ def _help(options: type, usage: str) -> str:
             lines += _flag_help(field)
         if not heading:
             lines += ["  --flagfile", "      File with one flag a line; # begins a comment."]
+            lines += [f"  {DEBUG}", "      Print the traceback of an error before its line."]
             lines += [f"  {VERSION}", "      Print the version."]
     return "\n".join(lines)
 
@@ -317,8 +329,13 @@ def run(
     tensorflow: bool = True,
     extend: Callable[[type[Any]], type[Any]] | None = None,
 ) -> int:
-    """Runs a command: 0 when it is done, 1 after a user's mistake, 130 or 143 when
-    interrupted by Ctrl-C or SIGTERM.
+    """Runs a command; whatever ends it early is one line on standard error.
+
+    The exit code is 0 when it is done; 1 after a user's mistake, or where the machine refuses a
+    file or memory; 2 after an error that nobody expected, whose traceback goes to a file that the
+    line names; 130 when interrupted and 143 when terminated; 141, and not a word, when nobody reads
+    its output any more.
+    With --debug the traceback of any error is printed before the line.
 
     Args:
         argv: the arguments; None means sys.argv's.
@@ -331,17 +348,98 @@ def run(
     Returns:
         The exit code.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    token = _debugging.set(DEBUG in words)
+    given: _Options | None = None
     try:
         with stop_requests.raising():
-            given = parse(sys.argv[1:] if argv is None else argv, options, usage, extend)
+            given = parse([word for word in words if word != DEBUG], options, usage, extend)
             if tensorflow:
                 import_tensorflow()
             action(given)
-    except (UserError, BackendError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is told of here, not when Python has ended
     except (KeyboardInterrupt, Terminated) as error:
-        word, code = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
-        print(": ".join([word, *map(str, error.args)]), file=sys.stderr)
+        stopped = isinstance(error, Terminated)
+        parts = [*map(str, error.args), *getattr(error, "__notes__", ())]
+        print(": ".join(["terminated" if stopped else "interrupted", *parts]), file=sys.stderr)
+        return _TERMINATED if stopped else _INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        return _NOBODY_READS
+    except Exception as error:
+        _drop_unwritable_output()
+        if _debugging.get():
+            traceback.print_exc()
+        code, line = _told(error, given, words)
+        print("; ".join([f"error: {line}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return code
+    finally:
+        _debugging.reset(token)
     return 0
+
+
+def _told(error: Exception, given: Any, words: Sequence[str]) -> tuple[int, str]:
+    """The exit code after an error, and the line that tells of it."""
+    if isinstance(error, UserError | BackendError):
+        return _MISTAKE, str(error)
+    if machine_faults.out_of_memory(error):
+        return _MISTAKE, f"memory is used up; {_less_memory(given)}"
+    refused = machine_faults.os_error(error)
+    if refused is not None:
+        return _MISTAKE, machine_faults.line(refused)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return _FAULT, (
+        f"unexpected {reason}; this is a fault of spml_tf: please report it to those who maintain "
+        f"it, with {_traceback_file(words)}"
+    )
+
+
+def _less_memory(given: Any) -> str:
+    """Which of a command's flags to change when memory is used up."""
+    fields = {} if given is None else {x.name: x for x in _flag_fields(type(given))}
+    advice = []
+    for name in _COSTLY:
+        if name in fields and fields[name].metadata["kind"] is int:
+            value = getattr(given, name)
+            advice.append(f"--{name}" if value is None else f"--{name}={value}")
+    others = [
+        f"--{name}={value}"
+        for name, value in (("bank_dtype", "uint8"), ("heatmap_classes", 8), ("bank_dir", "DIR"))
+        if name in fields and getattr(given, name) in (None, fields[name].default)
+    ]
+    told = [f"lower {' or '.join(advice)}"] if advice else []
+    told += [f"give {' or '.join(others)}"] if others else []
+    return ", or ".join(told) or "end other programs or use a machine with more"
+
+
+def _traceback_file(words: Sequence[str]) -> str:
+    """Writes the traceback of the current exception; what to report."""
+    if _debugging.get():
+        return "the command and the traceback above"
+    text = (
+        f"{version()}, Python {platform.python_version()}, {platform.platform()}\n"
+        f"{shlex.join([sys.argv[0], *words])}\n\n{traceback.format_exc()}"
+    )
+    try:
+        number, path = tempfile.mkstemp(prefix="spml_tf_error_", suffix=".txt")
+        with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        return f"what {DEBUG} prints"
+    return path
+
+
+def _drop_output() -> None:
+    """Lets Python end without another attempt to write what cannot be written."""
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.close(silent)
+
+
+def _drop_unwritable_output() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _drop_output()

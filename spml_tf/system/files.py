@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
+import errno
+import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spml_tf.system import machine_faults
 from spml_tf.system.errors import UserError
+
+_LONGEST_NAME = 255  # bytes of a file's name, in nearly all file systems
+# Digests of the files of a folder that people may edit, as they were written there.
+RECORD = ".written.json"
+# renameat2: paths are as for other calls; swap what stands under two names.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+# How a file comes to its place: `replaced`, `replaced_unless_edited` or `rows_kept`.
+Way = Callable[[Path], contextlib.AbstractContextManager[Path]]
 
 
 def read_text(path: str | os.PathLike[str], hint: str = "") -> str:
@@ -82,70 +98,314 @@ def _advice(hint: str) -> str:
     return f"; {hint}" if hint else ""
 
 
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, which then replaces `path` in one step.
+def _beside(path: Path, kind: str) -> Path:
+    """A name beside `path` that ends as it does, and is no longer than a name may be."""
+    name = f".{kind}-{path.name}"
+    own, length = os.fsencode(path.name), len(os.fsencode(name))
+    if len(own) <= _LONGEST_NAME < length:
+        mark = f".{kind}-{hashlib.sha256(own).hexdigest()[:16]}-"
+        name = mark + own[len(mark) - _LONGEST_NAME :].decode("utf-8", "ignore")
+    return path.with_name(name)
 
-    After an error `path` is what it was. The temporary name keeps the ending of `path`: Keras
-    chooses the format by it.
+
+def check_output_file(
+    path: Path, place: str, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> None:
+    """Refuses a file that is more than an earlier result of its name.
+
+    Args:
+        path: the file to write, which need not exist.
+        place: how the message calls it, such as "--output=FILE".
+        inputs: files that are read.
+
+    Raises:
+        UserError: it is a folder, a symbolic link, a device or a pipe, or one of the inputs.
     """
-    temporary = path.with_name(f".unfinished-{path.name}")
+    try:
+        found = path.lstat()
+    except OSError:
+        return  # not there, or told of when it is written
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{place}: is a folder; name the file to write")
+    if stat.S_ISLNK(found.st_mode):
+        raise UserError(f"{place}: is a symbolic link; name the file that it leads to")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{place}: is a device or a pipe; name a file")
+    for one in inputs:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(found, os.stat(one)):
+                raise UserError(f"{place}: is read by this command; choose another name")
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a change of names last through a power failure, where folders can be flushed."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _named(error: Exception, temporary: Path, path: Path) -> Exception:
+    """The error with the name of the file that was meant."""
+    found = machine_faults.os_error(error)
+    if found is None or found.errno is None or found.filename not in (None, str(temporary)):
+        return error
+    return OSError(found.errno, found.strerror, str(path))
+
+
+def _removed(temporary: Path) -> str:
+    temporary.unlink()
+    return ""
+
+
+def _cut_to_rows(temporary: Path) -> str:
+    """Cuts a CSV file after its last whole row; says what it holds, or removes an empty one."""
+    content = temporary.read_bytes()
+    end = content.rfind(b"\n") + 1
+    while content.count(b'"', 0, end) % 2:  # this line end is inside of quotation marks
+        end = content.rfind(b"\n", 0, end - 1) + 1
+    text = content[:end].decode("utf-8", "surrogateescape")
+    rows = sum(1 for _ in csv.reader(io.StringIO(text, newline=""))) - 1
+    if rows < 1:
+        return _removed(temporary)
+    os.truncate(temporary, end)
+    return f"{rows} {'rows are' if rows > 1 else 'row is'} kept in {temporary}"
+
+
+@contextlib.contextmanager
+def _in_one_step(path: Path, give_up: Callable[[Path], str]) -> Iterator[Path]:
+    check_output_file(path, str(path))
+    temporary = _beside(path, "unfinished")
     try:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except BaseException as error:
+        told: BaseException = error
+        if isinstance(error, Exception):
+            told = _named(error, temporary, path)
+        with contextlib.suppress(OSError):
+            if note := give_up(temporary):
+                told.add_note(note)
+        if told is not error:
+            raise told from error
+        raise
+
+
+def replaced(path: Path) -> contextlib.AbstractContextManager[Path]:
+    """Gives a path to write to, which then replaces `path` in one step.
+
+    After an error `path` is what it was. The temporary name keeps the ending of `path`: Keras
+    chooses the format by it.
+
+    Raises:
+        UserError: `path` is a link, a device or a folder.
+        OSError: it cannot be written; the error names `path`.
+    """
+    return _in_one_step(path, _removed)
+
+
+def rows_kept(path: Path) -> contextlib.AbstractContextManager[Path]:
+    """As `replaced` for a CSV file, but the rows that were written before an error stay.
+
+    They are then under the temporary name, which a note of the error tells
+    (`BaseException.add_note`).
+    """
+    return _in_one_step(path, _cut_to_rows)
+
+
+@contextlib.contextmanager
+def replaced_unless_edited(path: Path) -> Iterator[Path]:
+    """As `replaced`, for a file that people may edit: see `check_unedited`."""
+    check_unedited([path])
+    with replaced(path) as temporary:
+        yield temporary
+        # Before the file itself: a kill between the two must not make it look like another's.
+        record = path.parent / RECORD
+        before = _written(record)
+        digests = [*before.get(path.name, ())[-1:], _digest(temporary)]
+        write_json(record, {**before, path.name: digests})
+
+
+def check_unedited(paths: Iterable[Path]) -> None:
+    """Refuses files that are there and are not as `replaced_unless_edited` wrote them.
+
+    Args:
+        paths: files that are to be replaced.
+
+    Raises:
+        UserError: naming the first that a person has edited, or that comes from elsewhere.
+    """
+    for path in paths:
+        if path.exists() and _digest(path) not in _written(path.parent / RECORD).get(path.name, ()):
+            raise UserError(
+                f"{path}: was edited, or comes from elsewhere, and would be replaced; move it, or "
+                "choose another folder"
+            )
+
+
+def _written(record: Path) -> dict[str, list[str]]:
+    """The last digests of the files of a folder, as they were written there."""
+    try:
+        found = json.loads(record.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, with its parents; after an error those that are new and empty are removed."""
+    new = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for one in new:  # the innermost first
+                one.rmdir()
         raise
 
 
 @contextlib.contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `target`, which takes its place once it is written."""
-    unfinished = target.with_name(f".unfinished-{target.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    yield unfinished
-    publish_folder(unfinished, target)
+    """Yields an empty folder beside `target`, which takes its place once it is written.
+
+    After an error `target` is what it was, and nothing is left beside it.
+    """
+    put_back(target)
+    unfinished = _beside(target, "unfinished")
+    with made_folder(target.parent):
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            yield unfinished
+            publish_folder(unfinished, target)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
 
 def publish_folder(finished: Path, target: Path) -> None:
-    """Moves a folder to the place of `target`, which may be there, beside it."""
-    old = target.with_name(f".old-{target.name}")
-    if target.exists():
+    """Moves a folder to the place of `target`, which may be there, beside it.
+
+    A kill at any moment leaves the old folder or the new one under the name. Where the system
+    cannot swap two names there is a moment without either; `put_back` then mends it.
+    """
+    old = _beside(target, "old")
+    _flush_tree(finished)
+    if not target.exists():
+        finished.rename(target)
+    elif not _swapped(finished, target):
         shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)  # quick, unlike removing it: hardly a moment without either
-    finished.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        finished.rename(target)
+    _flush_folder(target.parent)
+    for one in (old, finished):  # where that name stands for the old folder now
+        shutil.rmtree(one, ignore_errors=True)
+
+
+def put_back(target: Path) -> None:
+    """Gives a folder its name back that `publish_folder` had moved away when it was killed."""
+    old = _beside(target, "old")
+    if old.exists() and not os.path.lexists(target):
+        old.rename(target)
+
+
+def _flush_tree(folder: Path) -> None:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(place, name), "rb") as file:
+                os.fsync(file.fileno())
+        _flush_folder(Path(place))
+
+
+def _swapped(first: Path, second: Path) -> bool:
+    """Swaps what stands under two names in one step, where the system can."""
+    if sys.platform != "linux":
+        return False
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):  # an old C library
+        return False
+    rename.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    paths = (_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second))
+    return bool(rename(*paths, _RENAME_EXCHANGE) == 0)
 
 
 @contextlib.contextmanager
 def locked(path: Path, refusal: str) -> Iterator[None]:
     """Holds a lock file, which is free again when the process ends in whatever way.
 
+    Where the file system has no locks the command goes on, and says so on standard error. After an
+    error in a folder that nothing else was written to, the file and a new folder are removed.
+
     Args:
-        path: the file, which is made if it is missing and stays.
+        path: the file, which is made if it is missing, with its folder, and stays.
         refusal: what is said where another process holds it.
 
     Raises:
-        UserError: `refusal`.
+        UserError: `refusal`, or the file cannot be written.
     """
     import filelock  # takes a while, and --help needs none
 
-    lock = filelock.FileLock(path)
+    lock, new = filelock.FileLock(path), not os.path.lexists(path)
+    with made_folder(path.parent):
+        try:
+            # Twice: without flock the first finds that a holder is gone.
+            lock.acquire(timeout=0.2)
+        except OSError as error:  # filelock.Timeout is one
+            reason = _lacks_locks(path)
+            if not reason:
+                if isinstance(error, filelock.Timeout):
+                    raise UserError(refusal) from None
+                raise UserError(machine_faults.line(error)) from error
+            print(
+                f"note: {path.parent}: its file system has no locks ({reason}): another process "
+                "that works there goes unnoticed",
+                file=sys.stderr,
+            )
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                if new and os.listdir(path.parent) == [path.name]:
+                    path.unlink()
+            raise
+        finally:
+            lock.release()
+
+
+def _lacks_locks(path: Path) -> str:
+    """What the system says where it cannot lock a file at all."""
     try:
-        lock.acquire(timeout=0.2)  # twice: without flock the first finds that a holder is gone
-    except filelock.Timeout:
-        raise UserError(refusal) from None
+        import fcntl
+    except ImportError:  # Windows
+        return ""
     try:
-        yield
-    finally:
-        lock.release()
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return os.strerror(error.errno or 0) if error.errno in _NO_LOCKS else ""
+    return ""
 
 
 def check_output_folder(
-    folder: Path, place: str, is_ours: bool, refusal: str, kept: str = ""
+    folder: Path,
+    place: str,
+    is_ours: bool,
+    refusal: str,
+    kept: str = "",
+    edited: Sequence[str] = (),
 ) -> None:
     """Refuses a folder whose content a command must not replace; an empty one passes.
 
@@ -155,9 +415,10 @@ def check_output_folder(
         is_ours: whether it holds an earlier result of the command.
         refusal: what is said of a folder, or a file, that holds something else.
         kept: what is said of an earlier result; "" where it may be replaced.
+        edited: names of files in it that people edit, see `check_unedited`.
 
     Raises:
-        UserError: f"{place}: {refusal}" or f"{place}: {kept}".
+        UserError: f"{place}: {refusal}" or f"{place}: {kept}", or one of the files was edited.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -165,6 +426,7 @@ def check_output_folder(
         raise UserError(f"{place}: {refusal}")
     if kept:
         raise UserError(f"{place}: {kept}")
+    check_unedited(folder / name for name in edited)
 
 
 @contextlib.contextmanager
@@ -175,17 +437,20 @@ def naming_unwritable(place: str) -> Iterator[None]:
         place: how the line calls the file or folder, such as "--output_dir=DIR".
 
     Raises:
-        UserError: in place of an OSError.
+        UserError: in place of an OSError, or of what a library makes of one.
     """
     try:
         yield
-    except OSError as error:
-        raise UserError(f"{place}: cannot be written ({error})") from None
+    except Exception as error:
+        found = machine_faults.os_error(error)
+        if found is None or found.errno is None:
+            raise
+        raise UserError(f"{place}: cannot be written ({machine_faults.line(found)})") from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, into: Way = replaced) -> None:
     """Writes a text file in UTF-8, in one step."""
-    with replaced(path) as temporary:
+    with into(path) as temporary:
         temporary.write_text(text, "utf-8")
 
 
@@ -195,6 +460,7 @@ def write_csv(
     rows: Iterable[Sequence[object]],
     line_end: str = "\n",
     errors: str = "strict",
+    into: Way = replaced,
 ) -> int:
     """Writes a CSV file in UTF-8, in one step.
 
@@ -204,14 +470,15 @@ def write_csv(
         rows: the lines after it; None becomes an empty cell.
         line_end: what ends a line.
         errors: what becomes of characters that UTF-8 cannot hold, as for `open`.
+        into: how the file comes to its place; for `rows_kept` each row is written at once.
 
     Returns:
         The number of rows.
     """
-    count = 0
+    count, buffering = 0, 1 if into is rows_kept else -1
     with (
-        replaced(Path(path)) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors=errors) as file,
+        into(Path(path)) as temporary,
+        open(temporary, "w", buffering, newline="", encoding="utf-8", errors=errors) as file,
     ):
         writer = csv.writer(file, lineterminator=line_end)
         writer.writerow(header)
@@ -221,19 +488,22 @@ def write_csv(
     return count
 
 
-def write_table(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]]) -> None:
+def write_table(
+    path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]], into: Way = replaced
+) -> None:
     """Writes rows of named cells as a CSV file, lines ended as RFC 4180 has them, in one step.
 
     Args:
         path: the file.
         rows: their columns stand in the order in which they are first named; a cell that a row
             lacks is empty.
+        into: how the file comes to its place.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = ([row.get(name, "") for name in names] for row in rows)
-    write_csv(path, names, cells, line_end="\r\n")
+    write_csv(path, names, cells, line_end="\r\n", into=into)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, into: Way = replaced) -> None:
     """Writes JSON in one step; NaN is refused."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", into)
