@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
+from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import (
@@ -41,10 +43,18 @@ class _Options:
     overwrite: bool = cli.flag_field(
         False, "Replace an earlier export in --export_dir (no other folder is replaced).", bool
     )
+    max_megapixels: float | None = cli.flag_field(
+        None,
+        "serve_bytes refuses pictures whose header tells of more pixels, in millions. Default: as "
+        "the run was trained, 100 unless it was told otherwise.",
+        float,
+    )
     plugins: str | None = cli.plugins_field()
 
 
-def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
+def export(
+    run_dir: str, export_dir: str, overwrite: bool = False, max_megapixels: float | None = None
+) -> None:
     """Writes a run's network for serving, without banks or optimizer.
 
     The folder appears in one step: it is whole or not there.
@@ -53,6 +63,8 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
         run_dir: folder of a finished run.
         export_dir: folder to write.
         overwrite: replace an earlier export in `export_dir`.
+        max_megapixels: the most pixels, in millions, of a picture that serve_bytes takes; None: as
+            the run was trained.
 
     Raises:
         UserError: where the run is not finished or the folder holds something to keep.
@@ -77,9 +89,10 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
         "class_names": record["class_names"],
         "thresholds": _thresholds(run, record["class_names"]),
         "image_size": record["flags"]["image_size"],
+        "max_megapixels": max_megapixels or record["flags"].get("max_megapixels", MAX_MEGAPIXELS),
     }
     with naming_unwritable(place), replaced_folder(target) as folder:
-        write_saved_model(network, classes["image_size"], folder)
+        write_saved_model(network, classes["image_size"], folder, classes["max_megapixels"])
         write_json(folder / "classes.json", classes)
         (folder / "MODEL_CARD.md").write_text(_model_card(run, record, classes), "utf-8")
 
@@ -94,7 +107,9 @@ def _thresholds(run: Any, class_names: list[str]) -> dict[str, float]:
     return dict(zip(class_names, values.tolist(), strict=True))
 
 
-def write_saved_model(network: keras.Model, image_size: int, folder: Path) -> None:
+def write_saved_model(
+    network: keras.Model, image_size: int, folder: Path, max_megapixels: float = MAX_MEGAPIXELS
+) -> None:
     """Writes a SavedModel with the endpoints serve, cams and serve_bytes.
 
     serve: images [B, H, W, 3] float32 in 0..255, any size -> {"probabilities": [B, L] float32}.
@@ -106,6 +121,8 @@ def write_saved_model(network: keras.Model, image_size: int, folder: Path) -> No
         network: images -> CAM logits.
         image_size: side of the network's input in pixels.
         folder: where to write.
+        max_megapixels: serve_bytes fails for a batch with a picture whose header tells of more
+            pixels, in millions, before any is decoded.
     """
     import keras
     import tensorflow as tf
@@ -121,7 +138,9 @@ def write_saved_model(network: keras.Model, image_size: int, folder: Path) -> No
     def from_bytes(files: tf.Tensor) -> tf.Tensor:
         one = tf.TensorSpec([image_size, image_size, 3])
         return tf.map_fn(
-            lambda file: resize(decode_image(file), image_size), files, fn_output_signature=one
+            lambda file: resize(decode_image(file, max_megapixels), image_size),
+            files,
+            fn_output_signature=one,
         )
 
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
@@ -213,7 +232,8 @@ def _cell(text: str) -> str:
 
 
 def _action(options: _Options) -> None:
-    export(options.run_dir, options.export_dir, options.overwrite)
+    check_range("max_megapixels", options.max_megapixels, 1e-3, 1e5)
+    export(options.run_dir, options.export_dir, options.overwrite, options.max_megapixels)
     print(f"exported to {options.export_dir}")
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
+from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import write_csv
@@ -42,6 +44,12 @@ class _Options:
         None, "Folder for pictures of the heatmaps over each photo."
     )
     overlay_classes: int = cli.flag_field(3, "Classes drawn per photo, at most.", int)
+    max_megapixels: float | None = cli.flag_field(
+        None,
+        "Pictures whose header tells of more pixels, in millions, are left out. Default, and the "
+        "most: what the model was exported with.",
+        float,
+    )
     batch_size: int = cli.flag_field(16, "Images at a time.", int)
 
 
@@ -54,6 +62,7 @@ class Predictor:
     Attributes:
         class_names: L names.
         thresholds: [L] float64.
+        max_megapixels: the most pixels, in millions, of a picture it takes.
 
     Raises:
         UserError: where the folder holds no such export.
@@ -67,6 +76,7 @@ class Predictor:
             classes = json.loads((Path(model_dir) / "classes.json").read_text("utf-8"))
             self.class_names = list(classes["class_names"])
             self.thresholds = np.array([classes["thresholds"][x] for x in self.class_names])
+            self.max_megapixels = float(classes.get("max_megapixels", MAX_MEGAPIXELS))
             self._model = tf.saved_model.load(model_dir)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
@@ -96,15 +106,18 @@ def _find(pattern: str) -> list[str]:
     return paths
 
 
-def _read(path: str) -> bytes | None:
+def _read(path: str, max_megapixels: float) -> bytes | None:
     """The file's bytes, or None, with the reason said, where it is no image."""
     import tensorflow as tf
 
+    from spml_tf.datasets import image_headers
     from spml_tf.datasets.images import decode_image
 
     try:
         contents = Path(path).read_bytes()
-        decode_image(tf.constant(contents))
+        if refused := image_headers.refusal(contents, max_megapixels):
+            raise OSError(refused)
+        decode_image(tf.constant(contents), max_megapixels)
         return contents
     except (OSError, tf.errors.OpError) as error:
         reason = " ".join(str(getattr(error, "message", error)).split())[:200]
@@ -116,8 +129,9 @@ def _rows(
     options: _Options, predictor: Predictor, paths: list[str]
 ) -> Iterator[tuple[str, bytes, NDArray[np.float32]]]:
     """Yields (path, contents, probabilities) of every image that can be read."""
+    limit = options.max_megapixels or predictor.max_megapixels
     for start in range(0, len(paths), options.batch_size):
-        batch = [(path, _read(path)) for path in paths[start : start + options.batch_size]]
+        batch = [(path, _read(path, limit)) for path in paths[start : start + options.batch_size]]
         good = [(path, contents) for path, contents in batch if contents is not None]
         if good:
             scores = predictor.from_files([contents for _, contents in good])
@@ -155,7 +169,7 @@ def _overlay(
     ranked = np.argsort(-scores, kind="stable")
     chosen = [i for i in ranked if scores[i] >= predictor.thresholds[i]] or [ranked[0]]
     chosen = chosen[:limit]
-    image = decode_image(tf.constant(contents)).numpy()
+    image = decode_image(tf.constant(contents), predictor.max_megapixels).numpy()
     draw_overlays(
         path,
         image,
@@ -198,6 +212,7 @@ def _action(options: _Options) -> None:
     _check(options)
     paths = _find(options.images)
     predictor = Predictor(options.model_dir)
+    check_range("max_megapixels", options.max_megapixels, 1e-3, predictor.max_megapixels)
     try:
         written = _write(options, predictor, paths)
     except OSError as error:

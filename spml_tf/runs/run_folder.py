@@ -17,7 +17,7 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import locked, write_json, write_table, write_text
 
 # These may change between start and resumption: they do not change the results.
-FREE = ("threads", "strategy", "devices", "workers", "bank_device", "bank_dir")
+FREE = ("threads", "strategy", "devices", "workers", "bank_device", "bank_dir", "max_megapixels")
 
 
 class RunFolder:

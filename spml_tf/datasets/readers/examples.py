@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from spml_tf.labels import POSITIVE, validate_labels
 from spml_tf.system.errors import UserError
 
+# The most pixels, in millions, that a picture may have by default.
+MAX_MEGAPIXELS = 100.0
+
 # What an image may have, beside its name and labels.
 _PARTS = ("paths", "images", "offsets", "boxes", "areas", "observed")
 
@@ -38,6 +41,7 @@ class Examples:
         observed: int8 [N, L] of {1, 0, -1}, the labels an annotator gave, where the data set comes
             with these beside the full ones; else None.
         notes: one line each about what the reader left out or treated, for the user to read.
+        max_megapixels: files whose header tells of more pixels, in millions, are not decoded.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -53,6 +57,7 @@ class Examples:
     areas: tuple[NDArray[np.float32], ...] | None = None
     observed: NDArray[np.int8] | None = None
     notes: tuple[str, ...] = ()
+    max_megapixels: float = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", validate_labels(self.labels))
