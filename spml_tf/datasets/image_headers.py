@@ -49,10 +49,9 @@ def limited(contents: tf.Tensor, max_megapixels: float) -> tf.Tensor:
     """
     contents, sides = _measured(contents)
     height, width = tf.unstack(sides)
-    text = tf.strings.join(
-        [tf.strings.as_string(width), " x ", tf.strings.as_string(height), _too_large(max_megapixels)]
-    )  # fmt: skip
-    fits = tf.cast(height * width, tf.float64) <= max_megapixels * 1e6
+    shown = [tf.strings.as_string(width), " x ", tf.strings.as_string(height)]
+    text = tf.strings.join([*shown, _too_large(max_megapixels)])
+    fits = tf.reduce_prod(tf.cast(sides, tf.float64)) <= max_megapixels * 1e6
     with tf.control_dependencies([tf.debugging.Assert(fits, [text])]):
         return tf.identity(contents)
 
@@ -131,7 +130,9 @@ def _measured(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return whole, tf.ensure_shape(sides, [2])
 
 
-def _number(contents: tf.Tensor, at: tf.Tensor | int, count: int, order: str = "little") -> tf.Tensor:
+def _number(
+    contents: tf.Tensor, at: tf.Tensor | int, count: int, order: str = "little"
+) -> tf.Tensor:
     """An unsigned number of some bytes, int64 ()."""
     at = tf.minimum(at, tf.strings.length(contents))  # what lies behind the end is none
     data = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, at, count), tf.uint8), tf.int64)
@@ -140,7 +141,7 @@ def _number(contents: tf.Tensor, at: tf.Tensor | int, count: int, order: str = "
     return tf.reduce_sum(tf.ensure_shape(data, [count]) * weights)
 
 
-def _first_frame(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _read_first_frame(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """A GIF up to the end of its first frame, and the frame's height and width, int64 [2].
 
     Decoders read all frames, whatever they return.
@@ -184,3 +185,9 @@ def _first_frame(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     with tf.control_dependencies([few]):
         frame = tf.cond(framed, sides, lambda: tf.zeros([2], tf.int64))
         return tf.cond(framed & (end <= length), cut, lambda: contents), frame
+
+
+# A graph, as eager loops take a hundred times as long.
+_first_frame = tf.function(
+    _read_first_frame, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
+)

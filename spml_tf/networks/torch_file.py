@@ -115,8 +115,12 @@ class _TensorMachine:
         self._below: list[list[Any]] = []  # the stacks that marks have put aside
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: mmap.mmap | io.BytesIO) -> Any:
-        """Returns what the pickle at the file's position makes, and leaves the file at its end."""
+    def run(self, file: Any) -> Any:
+        """Returns what the pickle at a file's position makes, and leaves the file at its end.
+
+        Args:
+            file: in memory, where a text announced too long is cut: an `io.BytesIO` or `mmap.mmap`.
+        """
         end = file.tell() + _LONGEST_PICKLE
         for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if number >= _MOST_INSTRUCTIONS or file.tell() > end:
