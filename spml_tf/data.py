@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from spml_tf.datasets.settings import DataSettings, check_range, resolved
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import naming_unwritable
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _print_findings(report: Report, parts: dict[str, Examples]) -> None:
 
     for finding in report.findings:
         if finding.message not in COUNTED:
-            print(f"{finding.level}: {finding.image}: {finding.message}")
+            print(f"{finding.level}: {printable(finding.image)}: {printable(finding.message)}")
     for message in COUNTED:
         count = sum(finding.message == message for finding in report.findings)
         if count:

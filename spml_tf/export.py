@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import (
     check_output_folder,
     naming_unwritable,
@@ -160,27 +162,31 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
     rows = []
     for name, threshold in classes["thresholds"].items():
         precisions = (_percent(results[split]["ap"][name]) for split in splits)
-        rows.append(f"| {' | '.join((_cell(name), *precisions, f'{threshold:.4f}'))} |")
+        rows.append(f"| {' | '.join((_plain(name), *precisions, f'{threshold:.4f}'))} |")
     counts = ", ".join(f"{images[split]} {text}" for split, text in splits.items())
     maps = ", ".join(
         f"{_percent(results[split]['map'])} on {text}" for split, text in splits.items()
     )
     chosen = "judge by the test column" if "test" in splits else "without test images, it flatters"
+    repeated, fence = run.flags.read_text("utf-8").rstrip(), "```"
+    while fence in repeated:
+        fence += "`"
     lines = [
         "# Model card",
         "",
         f"Multi-label image classifier, {len(rows)} classes, trained by spml_tf "
         f"{record['versions']['spml_tf']} with the method `{flags['method']}`.",
         "",
-        f"- Network: {flags['network']}, weights at the start: {flags['weights']}, input "
+        f"- Network: {_plain(flags['network'])}, weights at the start: "
+        f"{_plain(flags['weights'])}, input "
         f"{flags['image_size']} x {flags['image_size']} pixels (any size is resized, the aspect "
         "ratio ignored); preprocessing is inside.",
-        f"- Data: {flags['dataset']}, {images['train']} training, {counts} images; "
+        f"- Data: {_plain(flags['dataset'])}, {images['train']} training, {counts} images; "
         f"{_labels_seen(flags)}; positives per image (K): "
         f"{record['positives_per_image']}.",
         f"- Data fingerprint: `{record['data_fingerprint']}`.",
         f"- mAP: {maps} (epoch {results['best_epoch']}, the best on validation).",
-        f"- Versions: {', '.join(f'{k} {v}' for k, v in record['versions'].items())}.",
+        f"- Versions: {', '.join(f'{_plain(k)} {_plain(v)}' for k, v in record['versions'].items())}.",
         "",
         f"| class | {' | '.join(f'AP {split}' for split in splits)} | threshold |",
         f"|---|{'---|' * len(splits)}---|",
@@ -202,9 +208,9 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "",
         "## How it was trained",
         "",
-        "```",
-        run.flags.read_text("utf-8").rstrip(),
-        "```",
+        fence,
+        repeated,
+        fence,
         "",
     ]
     return "\n".join(lines)
@@ -220,15 +226,17 @@ def _labels_seen(flags: dict[str, Any]) -> str:
             f"at most {flags['observed_positives']} positive and {flags['observed_negatives']} "
             "negative labels of each image were seen in training"
         )
-    return f"the labels seen in training are those of {flags['train_labels']}"
+    return f"the labels seen in training are those of {_plain(flags['train_labels'])}"
 
 
 def _percent(value: float | None) -> str:
     return "no positives" if value is None else f"{value:.2f}"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _plain(text: object) -> str:
+    """A name as Markdown shows it: no mark-up, no HTML, no link, on one line."""
+    shown = html.escape(printable(str(text)), quote=False)
+    return re.sub(r"[!#$*+:=?@\[\\\]^_`{|}~]", r"\\\g<0>", shown)
 
 
 def _action(options: _Options) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import write_csv
 
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ USAGE = """Writes a CSV with each image's probabilities and decisions.
 usage: python -m spml_tf.predict --model_dir=EXPORT_DIR --images='photos/*.jpg' --output=FILE
 
 Columns: image, then CLASS (probability) and CLASS_decision (1 or 0, by the exported threshold) for
-each class. A file that cannot be read as an image is named on standard error and left out; the
-exit code is then 1, with everything else written. --overlays=DIR gets a PNG per image: the photo,
-and the heatmap of each class decided for (of the likeliest class where there is none)."""
+each class; where a class has such a name, underlines follow image or _decision. A name that a
+spreadsheet would run as a formula, which begins with = + - @, has an apostrophe before it. A file
+that cannot be read as an image is named on standard error and left out; the exit code is then 1,
+with everything else written. --overlays=DIR gets a PNG per image: the photo, and the heatmap of
+each class decided for (of the likeliest class where there is none)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +123,10 @@ def _read(path: str, max_megapixels: float) -> bytes | None:
         return contents
     except (OSError, tf.errors.OpError) as error:
         reason = " ".join(str(getattr(error, "message", error)).split())[:200]
-        print(f"error: {path}: cannot be read as an image, left out ({reason})", file=sys.stderr)
+        print(
+            f"error: {printable(path)}: cannot be read as an image, left out ({reason})",
+            file=sys.stderr,
+        )
         return None
 
 
@@ -140,6 +145,21 @@ def _rows(
             done = start + len(batch)
             end = "\n" if done == len(paths) else ""
             print(f"\r{done}/{len(paths)} images", end=end, file=sys.stderr, flush=True)
+
+
+def _header(class_names: Sequence[str]) -> list[str]:
+    """Names of the columns, all different: where a class has the name of another column, underlines
+    follow that.
+
+    >>> _header(["cat", "cat_decision"])
+    ['image', 'cat', 'cat_decision_', 'cat_decision', 'cat_decision_decision_']
+    """
+    taken, image, decision = set(class_names), "image", "_decision"
+    while image in taken:
+        image += "_"
+    while not taken.isdisjoint(f"{name}{decision}" for name in class_names):
+        decision += "_"
+    return [image, *(x for name in class_names for x in (name, f"{name}{decision}"))]
 
 
 def _picture_names(paths: Sequence[str]) -> dict[str, str]:
@@ -193,7 +213,7 @@ def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
     if overlays is not None:
         overlays.mkdir(parents=True, exist_ok=True)
     pictures = _picture_names(paths)
-    header = [x for name in predictor.class_names for x in (name, f"{name}_decision")]
+    header = _header(predictor.class_names)
 
     def lines() -> Iterator[list[object]]:
         for path, contents, scores in _rows(options, predictor, paths):
@@ -205,7 +225,7 @@ def _write(options: _Options, predictor: Predictor, paths: list[str]) -> int:
                 _overlay(picture, limit, predictor, contents, scores)
 
     # File names need not be UTF-8: their bytes pass through as they are.
-    return write_csv(output, ["image", *header], lines(), "\r\n", errors="surrogateescape")
+    return write_csv(output, header, lines(), "\r\n", errors="surrogateescape")
 
 
 def _action(options: _Options) -> None:

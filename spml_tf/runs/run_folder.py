@@ -174,12 +174,22 @@ class RunFolder:
 
 
 def flagfile(settings: Settings) -> str:
-    """The text of a flagfile that gives these settings."""
+    """The text of a flagfile that gives these settings.
+
+    Raises:
+        UserError: a value that a line of a flagfile cannot hold, such as a path with a line break.
+    """
     lines = ["# python -m spml_tf.train --flagfile=THIS_FILE --output_dir=DIR"]
     for name, value in dataclasses.asdict(settings).items():
         if value is not None:
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            lines.append(f"--{name}={text}")
+            line = f"--{name}={text}"
+            if line.strip() != line or len(line.splitlines()) > 1:
+                raise UserError(
+                    f"--{name}={text!r}: holds a line break, or ends with a blank, which a "
+                    "flagfile cannot hold; rename it"
+                )
+            lines.append(line)
     return "\n".join(lines) + "\n"
 
 

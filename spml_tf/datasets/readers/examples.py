@@ -149,11 +149,12 @@ class Examples:
     def _columns(self, class_names: Sequence[str]) -> list[int]:
         if not class_names or len(set(class_names)) != len(class_names):
             raise UserError(f"classes: name each class once, found {','.join(class_names)!r}")
+        columns = {name: column for column, name in enumerate(self.class_names)}
         for name in class_names:
-            if name not in self.class_names:
+            if name not in columns:
                 known = ", ".join(self.class_names)
                 raise UserError(f"classes: unknown class {name!r}; the classes are {known}")
-        return [self.class_names.index(name) for name in class_names]
+        return [columns[name] for name in class_names]
 
 
 def _take(part: Any, rows: NDArray[np.int64]) -> Any:
@@ -165,8 +166,9 @@ def _take(part: Any, rows: NDArray[np.int64]) -> Any:
 
 def _renumber(boxes: NDArray[np.float32], columns: Sequence[int]) -> NDArray[np.float32]:
     """Boxes whose class becomes its position among columns."""
+    places = {old: new for new, old in enumerate(columns)}
     renumbered = boxes.copy()
-    renumbered[:, 0] = [columns.index(int(old)) for old in boxes[:, 0]]
+    renumbered[:, 0] = [places[int(old)] for old in boxes[:, 0]]
     return renumbered
 
 
