@@ -186,7 +186,7 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         f"{record['positives_per_image']}.",
         f"- Data fingerprint: `{record['data_fingerprint']}`.",
         f"- mAP: {maps} (epoch {results['best_epoch']}, the best on validation).",
-        f"- Versions: {', '.join(f'{_plain(k)} {_plain(v)}' for k, v in record['versions'].items())}.",
+        f"- Versions: {_plain(', '.join(f'{k} {v}' for k, v in record['versions'].items()))}.",
         "",
         f"| class | {' | '.join(f'AP {split}' for split in splits)} | threshold |",
         f"|---|{'---|' * len(splits)}---|",
