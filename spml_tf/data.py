@@ -117,7 +117,8 @@ def _summary(options: _Options) -> None:
     from spml_tf.datasets import summaries
 
     folder = options.output_dir or f"summaries/{re.sub('[:/]', '_', options.dataset)}"
-    print(summaries.write_summary(options, Path(folder)))
+    text = summaries.write_summary(options, Path(folder))
+    print("\n".join(map(printable, text.split("\n"))))
     print(f"\nwritten to {folder}")
 
 
