@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pickletools
+import re
 import shutil
 import string
 import struct
@@ -279,6 +280,23 @@ def test_weights_of_others(tmp_path):
         file["layers"][name] = h5py.ExternalLink(str(tmp_path / "other.h5"), name)
     with pytest.raises(UserError, match=r"w\.weights\.h5: /layers/\w+: a link"):
         load_backbone_weights(network, path)
+
+
+@faults.fault(FILES, "a .h5 whose names all are one text", "4,000 names that refer to the same "
+              "megabyte", ONE_LINE)  # fmt: skip
+def test_names_that_are_one_text(tmp_path):
+    path = tmp_path / "names.h5"
+    with h5py.File(path, "w") as file:
+        names = ["x" * 2**20, *["y"] * 3999]
+        file.attrs.create("layer_names", names, dtype=h5py.string_dtype())
+    content = path.read_bytes()
+    # A text's length, the address of its heap and its number there: 16 bytes each.
+    places = (x.start() for x in re.finditer(re.escape(struct.pack("<I", 2**20)), content))
+    first = next(x for x in places if struct.unpack_from("<16xI12xI", content, x) == (1, 1))
+    large = content[first : first + 16]
+    path.write_bytes(content[:first] + large * 4000 + content[first + 16 * 4000 :])
+    with pytest.raises(UserError, match=r"names\.h5: declares 4,\d+,\d+,\d+ bytes"):
+        check_hdf5(path)
 
 
 def bits(side: int) -> bytes:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import io
+import math
+import mmap
 import os
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 ROWS = "*.rows.h5"
 # So many times its own size a file may declare: weights hardly shrink when they are compressed.
 _MOST_TIMES, _FREE_BYTES = 16, 2**20
+_HEAP = b"GCOL\1\0\0\0"  # how a heap begins; its size follows
 _MOST_OBJECTS = 100_000
 # What a .keras file holds, beside assets.
 _WEIGHTS = "model.weights.h5"
@@ -33,7 +36,8 @@ def check_hdf5(path: str | os.PathLike[str], beside: str | None = None) -> None:
 
     Only what describes the data is read. Allowed are groups and datasets of plain numbers and
     texts, each under one name or several; no soft links, external links, external storage or
-    references. Together the datasets may declare 16 times the file's size, and 1 MiB.
+    references. Together the datasets, and the attribute of the most texts, may declare 16 times the
+    file's size, and 1 MiB.
 
     Args:
         path: an HDF5 file, or a ``.keras`` file, in which the weights are looked through. One that
@@ -77,10 +81,10 @@ def check_hdf5(path: str | os.PathLike[str], beside: str | None = None) -> None:
         check_hdf5(source)
         allowed += _MOST_TIMES * os.path.getsize(source)
     allowed += _MOST_TIMES * os.path.getsize(name)
-    if found.declared > allowed:
-        raise UserError(
-            f"{name}: declares {found.declared:,} bytes, far more than it holds; {_ADVICE}"
-        )
+    # Texts may all be the same one, which is then read as often.
+    declared = found.declared + (found.texts and found.texts * _largest_heap(opened))
+    if declared > allowed:
+        raise UserError(f"{name}: declares {declared:,} bytes, far more than it holds; {_ADVICE}")
 
 
 def _weights_of_keras(path: str) -> io.BytesIO | None:
@@ -104,11 +108,32 @@ def _weights_of_keras(path: str) -> io.BytesIO | None:
         return None
 
 
+def _largest_heap(opened: str | io.BytesIO) -> int:
+    """Bytes of the largest of the heaps in which a file keeps texts of any length."""
+    if isinstance(opened, io.BytesIO):
+        return _largest_heap_in(opened.getvalue())
+    with (
+        open(opened, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return _largest_heap_in(content)
+
+
+def _largest_heap_in(content: bytes | mmap.mmap) -> int:
+    largest, place = 0, content.find(_HEAP)
+    while place >= 0:
+        size = content[place + len(_HEAP) : place + len(_HEAP) + 8]
+        largest = max(largest, int.from_bytes(size, "little"))
+        place = content.find(_HEAP, place + 1)
+    return largest
+
+
 class _Walk:
     """What an open file declares, each object once.
 
     Attributes:
         declared: bytes of all datasets.
+        texts: the most texts of any length in one attribute.
         sources: the files that virtual datasets are made of.
     """
 
@@ -116,6 +141,7 @@ class _Walk:
         self._path = path
         self._beside = beside
         self.declared = 0
+        self.texts = 0
         self.sources: set[str] = set()
         seen, pending = set(), [("/", file.id)]
         while pending:
@@ -162,10 +188,11 @@ class _Walk:
         for number in range(h5py.h5a.get_num_attrs(item)):
             attribute = h5py.h5a.open(item, index=number)
             kind = attribute.get_type()
-            if _refers(kind) and not (
-                isinstance(kind, h5py.h5t.TypeStringID) and attribute.shape == ()
-            ):
-                raise self._refused(name, "an attribute of texts or references of any length")
+            if not _refers(kind):
+                continue
+            if not isinstance(kind, h5py.h5t.TypeStringID):
+                raise self._refused(name, "an attribute of references")
+            self.texts = max(self.texts, math.prod(attribute.shape))
 
     def _check_dataset(self, name: str, dataset: Any) -> None:
         import h5py
@@ -178,10 +205,7 @@ class _Walk:
                 self._check_source(name, created.get_virtual_filename(number))
         elif created.get_external_count():
             raise self._refused(name, "a dataset that lies in another file")
-        count = 1
-        for side in dataset.shape:
-            count *= side
-        self.declared += count * dataset.get_type().get_size()
+        self.declared += math.prod(dataset.shape) * dataset.get_type().get_size()
 
     def _check_source(self, name: str, source: str) -> None:
         if (
