@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from spml_tf.datasets.settings import DataSettings, check_range, resolved
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import check_unedited, made_folder, naming_unwritable
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _print_findings(report: Report, parts: dict[str, Examples]) -> None:
 
     for finding in report.findings:
         if finding.message not in COUNTED:
-            print(f"{finding.level}: {finding.image}: {finding.message}")
+            print(f"{finding.level}: {printable(finding.image)}: {printable(finding.message)}")
     for message in COUNTED:
         count = sum(finding.message == message for finding in report.findings)
         if count:
@@ -119,7 +119,8 @@ def _summary(options: _Options) -> None:
     from spml_tf.datasets import summaries
 
     folder = options.output_dir or f"summaries/{re.sub('[:/]', '_', options.dataset)}"
-    print(summaries.write_summary(options, Path(folder)))
+    text = summaries.write_summary(options, Path(folder))
+    print("\n".join(map(printable, text.split("\n"))))
     print(f"\nwritten to {folder}")
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
+from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
+from spml_tf.system.errors import printable
 from spml_tf.system.files import (
     check_output_folder,
     naming_unwritable,
@@ -43,10 +48,18 @@ class _Options:
     overwrite: bool = cli.flag_field(
         False, "Replace an earlier export in --export_dir (no other folder is replaced).", bool
     )
+    max_megapixels: float | None = cli.flag_field(
+        None,
+        "serve_bytes refuses pictures whose header tells of more pixels, in millions. Default: as "
+        "the run was trained, 100 unless it was told otherwise.",
+        float,
+    )
     plugins: str | None = cli.plugins_field()
 
 
-def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
+def export(
+    run_dir: str, export_dir: str, overwrite: bool = False, max_megapixels: float | None = None
+) -> None:
     """Writes a run's network for serving, without banks or optimizer.
 
     The folder appears in one step: it is whole or not there.
@@ -55,6 +68,8 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
         run_dir: folder of a finished run.
         export_dir: folder to write.
         overwrite: replace an earlier export in `export_dir`.
+        max_megapixels: the most pixels, in millions, of a picture that serve_bytes takes; None: as
+            the run was trained.
 
     Raises:
         UserError: where the run is not finished or the folder holds something to keep: other
@@ -82,9 +97,10 @@ def export(run_dir: str, export_dir: str, overwrite: bool = False) -> None:
         "class_names": record["class_names"],
         "thresholds": _thresholds(run, record["class_names"]),
         "image_size": record["flags"]["image_size"],
+        "max_megapixels": max_megapixels or record["flags"].get("max_megapixels", MAX_MEGAPIXELS),
     }
     with naming_unwritable(place), replaced_folder(target) as folder:
-        write_saved_model(network, classes["image_size"], folder)
+        write_saved_model(network, classes["image_size"], folder, classes["max_megapixels"])
         write_json(folder / edited[0], classes, replaced_unless_edited)
         write_text(folder / edited[1], _model_card(run, record, classes), replaced_unless_edited)
 
@@ -97,7 +113,9 @@ def _thresholds(run: Any, class_names: list[str]) -> dict[str, float]:
     return dict(zip(class_names, values.tolist(), strict=True))
 
 
-def write_saved_model(network: keras.Model, image_size: int, folder: Path) -> None:
+def write_saved_model(
+    network: keras.Model, image_size: int, folder: Path, max_megapixels: float = MAX_MEGAPIXELS
+) -> None:
     """Writes a SavedModel with the endpoints serve, cams and serve_bytes.
 
     serve: images [B, H, W, 3] float32 in 0..255, any size -> {"probabilities": [B, L] float32}.
@@ -109,6 +127,8 @@ def write_saved_model(network: keras.Model, image_size: int, folder: Path) -> No
         network: images -> CAM logits.
         image_size: side of the network's input in pixels.
         folder: where to write.
+        max_megapixels: serve_bytes fails for a batch with a picture whose header tells of more
+            pixels, in millions, before any is decoded.
     """
     import keras
     import tensorflow as tf
@@ -124,7 +144,9 @@ def write_saved_model(network: keras.Model, image_size: int, folder: Path) -> No
     def from_bytes(files: tf.Tensor) -> tf.Tensor:
         one = tf.TensorSpec([image_size, image_size, 3])
         return tf.map_fn(
-            lambda file: resize(decode_image(file), image_size), files, fn_output_signature=one
+            lambda file: resize(decode_image(file, max_megapixels), image_size),
+            files,
+            fn_output_signature=one,
         )
 
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
@@ -144,27 +166,31 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
     rows = []
     for name, threshold in classes["thresholds"].items():
         precisions = (_percent(results[split]["ap"][name]) for split in splits)
-        rows.append(f"| {' | '.join((_cell(name), *precisions, f'{threshold:.4f}'))} |")
+        rows.append(f"| {' | '.join((_plain(name), *precisions, f'{threshold:.4f}'))} |")
     counts = ", ".join(f"{images[split]} {text}" for split, text in splits.items())
     maps = ", ".join(
         f"{_percent(results[split]['map'])} on {text}" for split, text in splits.items()
     )
     chosen = "judge by the test column" if "test" in splits else "without test images, it flatters"
+    repeated, fence = run.flags.read_text("utf-8").rstrip(), "```"
+    while fence in repeated:
+        fence += "`"
     lines = [
         "# Model card",
         "",
         f"Multi-label image classifier, {len(rows)} classes, trained by spml_tf "
         f"{record['versions']['spml_tf']} with the method `{flags['method']}`.",
         "",
-        f"- Network: {flags['network']}, weights at the start: {flags['weights']}, input "
+        f"- Network: {_plain(flags['network'])}, weights at the start: "
+        f"{_plain(flags['weights'])}, input "
         f"{flags['image_size']} x {flags['image_size']} pixels (any size is resized, the aspect "
         "ratio ignored); preprocessing is inside.",
-        f"- Data: {flags['dataset']}, {images['train']} training, {counts} images; "
+        f"- Data: {_plain(flags['dataset'])}, {images['train']} training, {counts} images; "
         f"{_labels_seen(flags)}; positives per image (K): "
         f"{record['positives_per_image']}.",
         f"- Data fingerprint: `{record['data_fingerprint']}`.",
         f"- mAP: {maps} (epoch {results['best_epoch']}, the best on validation).",
-        f"- Versions: {', '.join(f'{k} {v}' for k, v in record['versions'].items())}.",
+        f"- Versions: {_plain(', '.join(f'{k} {v}' for k, v in record['versions'].items()))}.",
         "",
         f"| class | {' | '.join(f'AP {split}' for split in splits)} | threshold |",
         f"|---|{'---|' * len(splits)}---|",
@@ -186,9 +212,9 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "",
         "## How it was trained",
         "",
-        "```",
-        run.flags.read_text("utf-8").rstrip(),
-        "```",
+        fence,
+        repeated,
+        fence,
         "",
     ]
     return "\n".join(lines)
@@ -204,19 +230,22 @@ def _labels_seen(flags: dict[str, Any]) -> str:
             f"at most {flags['observed_positives']} positive and {flags['observed_negatives']} "
             "negative labels of each image were seen in training"
         )
-    return f"the labels seen in training are those of {flags['train_labels']}"
+    return f"the labels seen in training are those of {_plain(flags['train_labels'])}"
 
 
 def _percent(value: float | None) -> str:
     return "no positives" if value is None else f"{value:.2f}"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _plain(text: object) -> str:
+    """A name as Markdown shows it: no mark-up, no HTML, no link, on one line."""
+    shown = html.escape(printable(str(text)), quote=False)
+    return re.sub(r"[!#$*+:=?@\[\\\]^_`{|}~]", r"\\\g<0>", shown)
 
 
 def _action(options: _Options) -> None:
-    export(options.run_dir, options.export_dir, options.overwrite)
+    check_range("max_megapixels", options.max_megapixels, 1e-3, 1e5)
+    export(options.run_dir, options.export_dir, options.overwrite, options.max_megapixels)
     print(f"exported to {options.export_dir}")
 
 

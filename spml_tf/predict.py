@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
+from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import (
     check_output_file,
     made_folder,
@@ -33,11 +35,13 @@ USAGE = """Writes a CSV with each image's probabilities and decisions.
 usage: python -m spml_tf.predict --model_dir=EXPORT_DIR --images='photos/*.jpg' --output=FILE
 
 Columns: image, then CLASS (probability) and CLASS_decision (1 or 0, by the exported threshold) for
-each class. A file that cannot be read as an image is named on standard error and left out; the
-exit code is then 1, with everything else written. --overlays=DIR gets a PNG per image: the photo,
-and the heatmap of each class decided for (of the likeliest class where there is none); one that
-cannot be written is treated alike. Rows are written as they come: where the command is interrupted
-or the disk is full, those so far stay beside --output, in a file that the last line names."""
+each class; where a class has such a name, underlines follow image or _decision. A name that a
+spreadsheet would run as a formula, which begins with = + - @, has an apostrophe before it. A file
+that cannot be read as an image is named on standard error and left out; the exit code is then 1,
+with everything else written. --overlays=DIR gets a PNG per image: the photo, and the heatmap of
+each class decided for (of the likeliest class where there is none); one that cannot be written is
+treated alike. Rows are written as they come: where the command is interrupted or the disk is full,
+those so far stay beside --output, in a file that the last line names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,12 @@ class _Options:
         None, "Folder for pictures of the heatmaps over each photo."
     )
     overlay_classes: int = cli.flag_field(3, "Classes drawn per photo, at most.", int)
+    max_megapixels: float | None = cli.flag_field(
+        None,
+        "Pictures whose header tells of more pixels, in millions, are left out. Default, and the "
+        "most: what the model was exported with.",
+        float,
+    )
     batch_size: int = cli.flag_field(16, "Images at a time.", int)
 
 
@@ -65,6 +75,7 @@ class Predictor:
     Attributes:
         class_names: L names.
         thresholds: [L] float64.
+        max_megapixels: the most pixels, in millions, of a picture it takes.
 
     Raises:
         UserError: where the folder holds no such export.
@@ -79,6 +90,7 @@ class Predictor:
             classes = json.loads((Path(model_dir) / "classes.json").read_text("utf-8"))
             self.class_names = list(classes["class_names"])
             self.thresholds = np.array([classes["thresholds"][x] for x in self.class_names])
+            self.max_megapixels = float(classes.get("max_megapixels", MAX_MEGAPIXELS))
             self._model = tf.saved_model.load(model_dir)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
@@ -108,19 +120,25 @@ def _find(pattern: str) -> list[str]:
     return paths
 
 
-def _read(path: str) -> bytes | None:
+def _read(path: str, max_megapixels: float) -> bytes | None:
     """The file's bytes, or None, with the reason said, where it is no image."""
     import tensorflow as tf
 
+    from spml_tf.datasets import image_headers
     from spml_tf.datasets.images import decode_image
 
     try:
         contents = Path(path).read_bytes()
-        decode_image(tf.constant(contents))
+        if refused := image_headers.refusal(contents, max_megapixels):
+            raise OSError(refused)
+        decode_image(tf.constant(contents), max_megapixels)
         return contents
     except (OSError, tf.errors.OpError) as error:
         reason = " ".join(str(getattr(error, "message", error)).split())[:200]
-        print(f"error: {path}: cannot be read as an image, left out ({reason})", file=sys.stderr)
+        print(
+            f"error: {printable(path)}: cannot be read as an image, left out ({reason})",
+            file=sys.stderr,
+        )
         return None
 
 
@@ -128,8 +146,9 @@ def _rows(
     options: _Options, predictor: Predictor, paths: list[str]
 ) -> Iterator[tuple[str, bytes, NDArray[np.float32]]]:
     """Yields (path, contents, probabilities) of every image that can be read."""
+    limit = options.max_megapixels or predictor.max_megapixels
     for start in range(0, len(paths), options.batch_size):
-        batch = [(path, _read(path)) for path in paths[start : start + options.batch_size]]
+        batch = [(path, _read(path, limit)) for path in paths[start : start + options.batch_size]]
         good = [(path, contents) for path, contents in batch if contents is not None]
         if good:
             scores = predictor.from_files([contents for _, contents in good])
@@ -138,6 +157,21 @@ def _rows(
             done = start + len(batch)
             end = "\n" if done == len(paths) else ""
             print(f"\r{done}/{len(paths)} images", end=end, file=sys.stderr, flush=True)
+
+
+def _header(class_names: Sequence[str]) -> list[str]:
+    """Names of the columns, all different: where a class has the name of another column, underlines
+    follow that.
+
+    >>> _header(["cat", "cat_decision"])
+    ['image', 'cat', 'cat_decision_', 'cat_decision', 'cat_decision_decision_']
+    """
+    taken, image, decision = set(class_names), "image", "_decision"
+    while image in taken:
+        image += "_"
+    while not taken.isdisjoint(f"{name}{decision}" for name in class_names):
+        decision += "_"
+    return [image, *(x for name in class_names for x in (name, f"{name}{decision}"))]
 
 
 def _picture_names(paths: Sequence[str]) -> dict[str, str]:
@@ -167,7 +201,7 @@ def _overlay(
     ranked = np.argsort(-scores, kind="stable")
     chosen = [i for i in ranked if scores[i] >= predictor.thresholds[i]] or [ranked[0]]
     chosen = chosen[:limit]
-    image = decode_image(tf.constant(contents)).numpy()
+    image = decode_image(tf.constant(contents), predictor.max_megapixels).numpy()
     draw_overlays(
         path,
         image,
@@ -190,7 +224,7 @@ def _write(
     options: _Options, predictor: Predictor, paths: list[str], pictures: dict[str, Path]
 ) -> tuple[int, int]:
     """Writes the CSV and the pictures; how many rows there are, and pictures that failed."""
-    header = [x for name in predictor.class_names for x in (name, f"{name}_decision")]
+    header = _header(predictor.class_names)
     failed = 0
 
     def lines() -> Iterator[list[object]]:
@@ -209,7 +243,7 @@ def _write(
 
     # File names need not be UTF-8: their bytes pass through as they are.
     written = write_csv(
-        options.output, ["image", *header], lines(), "\r\n", errors="surrogateescape",
+        options.output, header, lines(), "\r\n", errors="surrogateescape",
         into=rows_kept,
     )  # fmt: skip
     return written, failed
@@ -223,6 +257,7 @@ def _action(options: _Options) -> None:
     pictures = {path: overlays / name for path, name in names.items()} if overlays else {}
     _check(options, paths, pictures)
     predictor = Predictor(options.model_dir)
+    check_range("max_megapixels", options.max_megapixels, 1e-3, predictor.max_megapixels)
     with contextlib.ExitStack() as stack:
         for folder in (Path(options.output).parent, *([overlays] if overlays else [])):
             stack.enter_context(made_folder(folder))

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, load_rows, place
 from spml_tf.banks.rounding import noise
+from spml_tf.system.hdf5_checks import ROWS, check_hdf5
 from spml_tf.system.private_api import outside_strategy
 from spml_tf.system.replicas import WHOLE, Shard, once_a_process
 
@@ -234,8 +235,10 @@ def load_all(path: str, banks: Sequence[EMABank]) -> None:
         banks: the banks to fill.
 
     Raises:
-        ValueError: where a bank of the checkpoint has another shape or dtype.
+        ValueError: where a bank of the checkpoint has another shape or dtype, or the file is
+            refused by `hdf5_checks.check_hdf5`.
     """
+    check_hdf5(path, ROWS)
     with h5py.File(path) as file:
         for bank in banks:
             if bank.name in file:

@@ -16,9 +16,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from spml_tf.datasets import pipeline
+from spml_tf.datasets import image_headers, pipeline
 from spml_tf.datasets.images import decode_image
-from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS, Examples
 
 # How a file begins, at which byte, and what it is. The first four can be decoded.
 _KINDS = (
@@ -123,14 +123,19 @@ class Reader:
         if self._examples.images is not None:
             pixels: NDArray[np.uint8] = self._examples.images[row]
             return pixels
-        return decode(self.contents(row))
+        return self.decode(self.contents(row))
+
+    def decode(self, contents: bytes) -> NDArray[np.uint8]:
+        """`decode` with the limit of these examples."""
+        return decode(contents, self._examples.max_megapixels)
 
 
-def decode(contents: bytes) -> NDArray[np.uint8]:
+def decode(contents: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
     """Decodes as training does.
 
     Args:
         contents: an encoded image.
+        max_megapixels: the most pixels, in millions, that its header may tell of.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -145,8 +150,10 @@ def decode(contents: bytes) -> NDArray[np.uint8]:
         raise BrokenImageError("not an image")
     if found not in _DECODED:
         raise BrokenImageError(f"{found} cannot be decoded, convert it to JPEG or PNG")
+    if refused := image_headers.refusal(contents, max_megapixels):
+        raise BrokenImageError(refused)
     try:
-        pixels: NDArray[np.uint8] = decode_image(tf.constant(contents)).numpy()
+        pixels: NDArray[np.uint8] = decode_image(tf.constant(contents), max_megapixels).numpy()
     except (tf.errors.OpError, ValueError):
         raise BrokenImageError(_reason(contents, found)) from None
     return pixels

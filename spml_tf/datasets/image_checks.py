@@ -113,7 +113,7 @@ def _look(reader: encoded_images.Reader, examples: Examples, split: str, row: in
     try:
         contents = reader.contents(row)
         digest = hashlib.sha256(contents).digest()
-        height, width = encoded_images.decode(contents).shape[:2]
+        height, width = reader.decode(contents).shape[:2]
     except BrokenImageError as error:
         return _Image(place, split, digest, (str(error),), ())
     separate = examples.paths if examples.offsets is None else None

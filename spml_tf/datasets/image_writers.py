@@ -80,7 +80,7 @@ def _encoder(examples: Examples, plan: Plan, upright: bool) -> _Encode:
             return _encode_pixels(examples.images[row], plan)
         try:
             contents = reader.contents(row)
-            pixels = encoded_images.decode(contents)
+            pixels = reader.decode(contents)
         except encoded_images.BrokenImageError as error:
             raise UserError(f"{reader.place(row)}: {error}; repair or remove it") from None
         if not plan.short_side:

@@ -10,6 +10,9 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from spml_tf.datasets import image_headers
+from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
+
 # The usual interval of a crop's width / height.
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 # The libjpeg method that gives the same pixels for a crop as for the whole image.
@@ -22,25 +25,27 @@ _MARGIN = 2
 Window = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
 
-def decode_image(contents: tf.Tensor) -> tf.Tensor:
+def decode_image(contents: tf.Tensor, max_megapixels: float = MAX_MEGAPIXELS) -> tf.Tensor:
     """Decodes an image file's bytes.
 
     Args:
         contents: scalar string with a JPEG, PNG, BMP or GIF file (its first frame). Gray becomes
             RGB, an alpha channel is dropped, an EXIF orientation is not applied.
+        max_megapixels: the most pixels, in millions, that its header may tell of.
 
     Returns:
         uint8 [height, width, 3], RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are no such image.
+        tf.errors.InvalidArgumentError: the bytes are no such image, or one that is larger.
     """
+    contents = image_headers.limited(contents, max_megapixels)
 
     def jpeg() -> tf.Tensor:
         return tf.io.decode_jpeg(contents, channels=3, dct_method=_DCT_METHOD)
 
     def other() -> tf.Tensor:
-        return tf.cond(tf.strings.substr(contents, 0, 2) == b"BM", bitmap, any_format)
+        return tf.cond(image_headers.is_bmp(contents), bitmap, any_format)
 
     def bitmap() -> tf.Tensor:
         # Unlike PNG, a bitmap's channels are not converted by the decoder.
@@ -145,17 +150,21 @@ def sample_crop(
 
 
 def decode_crop(
-    contents: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]
+    contents: tf.Tensor,
+    seed: tf.Tensor,
+    area: tuple[float, float],
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """A random crop of a file and its box; of a JPEG only the crop is decoded."""
 
     def jpeg() -> tuple[tf.Tensor, tf.Tensor]:
-        shape = tf.io.extract_jpeg_shape(contents)
+        whole = image_headers.limited(contents, max_megapixels)
+        shape = tf.io.extract_jpeg_shape(whole)
         window = sample_crop(shape[0], shape[1], seed, area)
-        return _decode_window(contents, window, shape), _box(window, shape[0], shape[1])
+        return _decode_window(whole, window, shape), _box(window, shape[0], shape[1])
 
     def other() -> tuple[tf.Tensor, tf.Tensor]:
-        return crop(decode_image(contents), seed, area)
+        return crop(decode_image(contents, max_megapixels), seed, area)
 
     image, box = tf.cond(tf.io.is_jpeg(contents), jpeg, other)
     return image, box

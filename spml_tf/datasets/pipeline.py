@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
+from spml_tf.datasets import image_headers
 from spml_tf.datasets.images import crop, decode_crop, decode_image, resize
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import STAND_IN, validate_labels
@@ -259,10 +260,15 @@ def first_broken_image(examples: Examples) -> tuple[str, str] | None:
     source = _Source(examples, examples.labels, image_size=1)
     for row, path in enumerate(examples.paths or ()):
         try:
-            decode_image(source.contents(tf.constant(row, tf.int64)))
+            contents = source.contents(tf.constant(row, tf.int64))
+            reason = image_headers.refusal(contents.numpy(), examples.max_megapixels)
+            if reason is None:
+                decode_image(contents, examples.max_megapixels)
         except tf.errors.OpError as error:
+            reason = error.message
+        if reason is not None:
             name = path if examples.offsets is None else f"{path} ({examples.names[row]})"
-            return name, error.message
+            return name, reason
     return None
 
 
@@ -327,12 +333,13 @@ class _Source:
             self._paths = None if examples.paths is None else tf.constant(list(examples.paths))
             self._offsets = None if examples.offsets is None else tf.constant(examples.offsets)
         self._image_size = image_size
+        self._max_megapixels = examples.max_megapixels
 
     def whole_image(self, index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         if self._images is not None:
             image = tf.gather(self._images, index)
         else:
-            image = decode_image(self.contents(index))
+            image = decode_image(self.contents(index), self._max_megapixels)
         return self._element(image, tf.constant([0.0, 0.0, 1.0, 1.0]), tf.constant(False), index)
 
     def random_crop(
@@ -345,7 +352,9 @@ class _Source:
         if self._images is not None:
             picture, box = draw_crop(tf.gather(self._images, index), seed, area)
         else:
-            picture, box = decode_crop(self.contents(index), _fold_in(seed, _CROP), area)
+            picture, box = decode_crop(
+                self.contents(index), _fold_in(seed, _CROP), area, self._max_megapixels
+            )
         return self._element(picture, box, draw_flip(seed, horizontal_flip), index)
 
     def contents(self, index: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ import os
 from typing import Any, ClassVar
 
 from spml_tf.datasets.readers import READERS, find
+from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
 from spml_tf.system.cli import flag_field
 from spml_tf.system.errors import UserError
 
@@ -66,6 +67,12 @@ class DataSettings:
     )
     data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
     label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
+    max_megapixels: float = flag_field(
+        MAX_MEGAPIXELS,
+        "Pictures whose header tells of more pixels, in millions, are not decoded: one takes 3 "
+        "bytes a pixel, and more while it is decoded.",
+        float,
+    )
     train_csv: str | None = flag_field(
         None, "folder: table of the training photos, in data_dir.", group=_ONE_READER
     )
@@ -154,6 +161,7 @@ def resolved(given: DataSettings) -> dict[str, Any]:
     for name, low, high in (
         ("val_fraction", 0.001, 0.999), ("observed_positives", 0, 1e6),
         ("observed_negatives", 0, 1e6), ("data_seed", 0, 2**32 - 1), ("label_seed", 0, 2**32 - 1),
+        ("max_megapixels", 1e-3, 1e5),
     ):  # fmt: skip
         check_range(name, getattr(given, name), low, high)
     return {

@@ -13,7 +13,7 @@ from spml_tf import labels
 from spml_tf.datasets import label_files, readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.settings import DataSettings
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,12 +139,13 @@ def load_examples(settings: DataSettings, split: str) -> Examples:
 def _read(settings: DataSettings, split: str) -> Examples:
     reader = readers.find(settings.dataset)
     examples = reader.read(settings.data_dir, split, settings.data_seed, settings.reader_options)
+    examples = dataclasses.replace(examples, max_megapixels=settings.max_megapixels)
     return examples.restrict(settings.class_list) if settings.class_list else examples
 
 
 def _tell(notes: tuple[str, ...]) -> None:
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
 
 
 def _size_notes(settings: DataSettings, whole: Examples, test: Examples | None) -> tuple[str, ...]:

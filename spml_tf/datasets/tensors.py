@@ -15,7 +15,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets import pipeline
-from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS, Examples
 from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
 
 
@@ -41,6 +41,7 @@ def from_paths(
     crop_area: tuple[float, float] = (0.25, 1.0),
     horizontal_flip: bool = True,
     seed: int = 0,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> tf.data.Dataset:
     """Batches of image files.
 
@@ -54,6 +55,7 @@ def from_paths(
         crop_area: lowest and highest area of a crop, a part of the image's, in (0, 1].
         horizontal_flip: whether every second crop, on average, is mirrored.
         seed: decides order, crops and flips.
+        max_megapixels: files whose header tells of more pixels, in millions, are not decoded.
 
     Returns:
         Dataset of one epoch, drawn anew each time it is iterated, of batches
@@ -79,7 +81,7 @@ def from_paths(
         raise ValueError(f"paths: there is no file {missing}")
     numbers = tuple(map(str, range(len(names))))
     classes = tuple(map(str, range(matrix.shape[1])))
-    examples = Examples(numbers, matrix, classes, paths=names)
+    examples = Examples(numbers, matrix, classes, paths=names, max_megapixels=max_megapixels)
     sizes: dict[str, Any] = {"image_size": image_size, "batch_size": batch_size}
     if not training:
         return pipeline.evaluation_dataset(examples, matrix, **sizes)

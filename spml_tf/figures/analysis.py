@@ -12,7 +12,7 @@ from spml_tf.figures import analysis_index
 from spml_tf.figures.analysis_catalogue import FIGURES, AnalysisFigure
 from spml_tf.figures.analysis_tables import CENTRE
 from spml_tf.figures.compared_runs import Analysis, UnavailableError
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import (
     RECORD,
     check_output_folder,
@@ -81,7 +81,7 @@ def _tables(
         try:
             drawn.append((figure, figure.table(found)))
         except UnavailableError as reason:
-            print(f"note: {figure.stem} is left out: {reason}", file=sys.stderr)
+            print(f"note: {figure.stem} is left out: {printable(str(reason))}", file=sys.stderr)
             omitted.append((figure, str(reason)))
     return drawn, omitted
 

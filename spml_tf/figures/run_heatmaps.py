@@ -17,7 +17,7 @@ from spml_tf.figures.heatmap_figures import Heatmaps, Line, Picture
 from spml_tf.runs import heatmap_history, run_data
 from spml_tf.runs.heatmap_history import Snapshots
 from spml_tf.runs.run_folder import RunFolder
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import check_unedited, made_folder, replaced, replaced_unless_edited
 
 _IMAGES = 6  # drawn unless others are asked for
@@ -176,5 +176,5 @@ def _growth(runs: Sequence[HeatmapRun], data: Splits, wanted: Sequence[int] | No
     reason = "no recorded image shows an annotated positive, one without annotation and a negative"
     if not recorded:
         reason = f"{runs[0].folder.heatmaps} is missing; train with --record_heatmaps=8"
-    print(f"note: heatmap_growth is left out: {reason}", file=sys.stderr)
+    print(f"note: heatmap_growth is left out: {printable(reason)}", file=sys.stderr)
     return {}

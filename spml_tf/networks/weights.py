@@ -11,6 +11,7 @@ import keras
 
 from spml_tf.networks.cam import CAM_LAYER
 from spml_tf.system.errors import UserError
+from spml_tf.system.hdf5_checks import check_hdf5
 from spml_tf.system.private_api import flatten_layers, is_functional
 
 
@@ -54,6 +55,7 @@ def load_keras_file(path: str | os.PathLike[str]) -> keras.Model:
     path = _existing_file(path)
     if not path.endswith(".keras"):
         raise UserError(f"{path}: not a .keras file; save the network with model.save('x.keras')")
+    check_hdf5(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever a damaged or foreign archive makes Keras raise
@@ -83,6 +85,8 @@ def load_backbone_weights(backbone: keras.Model, path: str | os.PathLike[str]) -
     path = _existing_file(path)
     if not path.endswith((".keras", ".h5", ".hdf5")):
         raise UserError(f"{path}: unknown kind of weights; pass a .keras, .weights.h5 or .h5 file")
+    if not path.endswith(".keras"):
+        check_hdf5(path)
     try:
         if path.endswith(".keras"):
             _copy_by_name(load_keras_file(path), backbone)

@@ -18,7 +18,7 @@ from spml_tf.pages.report_page import Pictures
 from spml_tf.pages.report_photos import LabelPhoto, Photo
 from spml_tf.runs import run_data, run_groups
 from spml_tf.runs.run_groups import RunScores
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, printable
 
 
 class _OmittedError(Exception):
@@ -71,7 +71,7 @@ def _pictures(
 ) -> Pictures:
     data = _data(run, data_dir)
     if isinstance(data, str):
-        print(f"note: photos and missing labels are left out: {data}", file=sys.stderr)
+        print(f"note: photos and missing labels are left out: {printable(data)}", file=sys.stderr)
         return Pictures((), (), data, data)
     network = networks.load_network(run.folder.best_network())
     photos = _gallery(run, data, network, images, batch_size)
@@ -79,7 +79,7 @@ def _pictures(
     try:
         return Pictures(photos, _missing(run, data, network, candidates, batch_size), none)
     except _OmittedError as reason:
-        print(f"note: missing labels are left out: {reason}", file=sys.stderr)
+        print(f"note: missing labels are left out: {printable(str(reason))}", file=sys.stderr)
         return Pictures(photos, (), none, str(reason))
 
 

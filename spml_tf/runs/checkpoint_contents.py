@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.system.errors import UserError
+from spml_tf.system.hdf5_checks import ROWS, check_hdf5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +42,11 @@ def read_checkpoint(path: str | os.PathLike[str], observed: NDArray[np.int8]) ->
         What it holds.
 
     Raises:
-        UserError: the file is missing, cannot be read, or is of a run without averages.
+        UserError: the file is missing, cannot be read, holds other shapes than `observed`, is of a
+            run without averages, or is refused by `hdf5_checks.check_hdf5`.
     """
     selected = None
+    check_hdf5(path, ROWS)
     try:
         with h5py.File(path) as file:
             if "ema_scores" not in file:
@@ -60,6 +63,10 @@ def read_checkpoint(path: str | os.PathLike[str], observed: NDArray[np.int8]) ->
         raise UserError(f"{path}: missing; train this run again") from None
     except (OSError, KeyError) as error:
         raise UserError(f"{path}: cannot be read ({error}); train this run again") from None
+    if stored.shape != observed.shape or codes.shape != observed.shape:
+        raise UserError(
+            f"{path}: holds scores {stored.shape} for labels {observed.shape}; train this run again"
+        )
     scores = stored.astype(np.float32) / (255 if stored.dtype == np.uint8 else 1)
     scores[~visited] = np.nan
     return Checkpoint(scores, codes, selected)

@@ -24,6 +24,7 @@ from spml_tf.runs import run_folder
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, checksum
 from spml_tf.system import replicas
 from spml_tf.system.files import replaced
+from spml_tf.system.hdf5_checks import ROWS, check_hdf5
 from spml_tf.system.private_api import flatten_layers
 from spml_tf.system.replicas import Shard
 
@@ -157,6 +158,7 @@ def load(model: SPMLModel, path: Path) -> None:
         model: made and compiled as the saved one, its optimizer built.
         path: its file of weights.
     """
+    check_hdf5(path, ROWS)
     if model.shard.workers == 1:
         model.load_weights(path)
         return

@@ -32,7 +32,7 @@ from spml_tf.system.files import locked, replaced, write_json, write_table, writ
 # These may change between start and resumption: they do not change the results.
 FREE = (
     "threads", "strategy", "devices", "workers", "bank_device", "bank_dir", "checkpoint_minutes",
-    "max_loss",
+    "max_loss", "max_megapixels",
 )  # fmt: skip
 _AGAIN = "start its training again, which writes it anew"
 _LOST = "put a copy of the file there, or train into another folder"
@@ -286,7 +286,6 @@ class RunFolder:
         Raises:
             UserError: where another process does already.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         refusal = f"--output_dir={self.path}: another process trains here"
         with locked(self.path / ".lock", refusal):
             yield
@@ -317,12 +316,22 @@ class RunFolder:
 
 
 def flagfile(settings: Settings) -> str:
-    """The text of a flagfile that gives these settings."""
+    """The text of a flagfile that gives these settings.
+
+    Raises:
+        UserError: a value that a line of a flagfile cannot hold, such as a path with a line break.
+    """
     lines = ["# python -m spml_tf.train --flagfile=THIS_FILE --output_dir=DIR"]
     for name, value in dataclasses.asdict(settings).items():
         if value is not None:
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            lines.append(f"--{name}={text}")
+            line = f"--{name}={text}"
+            if line.strip() != line or len(line.splitlines()) > 1:
+                raise UserError(
+                    f"--{name}={text!r}: holds a line break, or ends with a blank, which a "
+                    "flagfile cannot hold; rename it"
+                )
+            lines.append(line)
     return "\n".join(lines) + "\n"
 
 

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import re
+
+# Characters that steer a terminal, end a line or turn the direction of text, and halves of pairs.
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""A text that a terminal shows and does not obey, on one line.
+
+    >>> print(printable("a\x1b[2Jb\nc"))
+    a\x1b[2Jb\nc
+    """
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
 
 class UserError(ValueError):
     """A mistake in flags, files or data that the user can mend.
 
     The message is one line: it names the file (with line or row) or the flag, says what was found
     and what to do. The command-line modules print it as ``error: ...`` and exit with code 1.
+
+    Args:
+        message: the line. It is made `printable`: names of files and classes may be anybody's.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class DivergedError(ValueError):

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -81,7 +82,8 @@ def read_csv(path: str | os.PathLike[str], hint: str = "") -> Iterator[tuple[str
         hint: what to do about a file that is missing, for the message.
 
     Yields:
-        ("file:line", the fields) of every row that is not blank, the header among them.
+        ("file:line", the fields, each `bare`) of every row that is not blank, the header among
+        them.
 
     Raises:
         UserError: as `read_text`, or a quotation mark is never closed.
@@ -89,9 +91,40 @@ def read_csv(path: str | os.PathLike[str], hint: str = "") -> Iterator[tuple[str
     reader = csv.reader(io.StringIO(read_text(path, hint), newline=""), strict=True)
     try:
         for fields in filter(None, reader):
-            yield f"{path}:{reader.line_num}", fields
+            yield f"{path}:{reader.line_num}", [bare(field) for field in fields]
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error})") from error
+
+
+# What a spreadsheet takes for a formula, or skips and then takes for one; and what is a number.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_NUMBER = re.compile(r"[-+]?((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|inf|nan)")
+
+
+def guarded(cell: object) -> object:
+    """A cell of a CSV file that no spreadsheet runs as a formula; `bare` takes it back.
+
+    Names of photos and classes may be anybody's. A text that begins with = + - @, a tab or a line
+    end gets an apostrophe before it, unless it is a number; and so does one that begins with
+    apostrophes before such a character.
+
+    >>> [guarded(cell) for cell in ("=1+1", "'=a", "-1", -1, "it's", "'90s")]
+    ["'=1+1", "''=a", '-1', -1, "it's", "'90s"]
+    """
+    return f"'{cell}" if isinstance(cell, str) and _runs(cell) else cell
+
+
+def bare(cell: str) -> str:
+    """The text that `guarded` was given.
+
+    >>> [bare(cell) for cell in ("'=1+1", "''=a", "=1+1", "-1", "'90s")]
+    ['=1+1', "'=a", '=1+1', '-1', "'90s"]
+    """
+    return cell[1:] if cell.startswith("'") and _runs(cell[1:]) else cell
+
+
+def _runs(cell: str) -> bool:
+    return _FORMULA.match(cell) is not None and not _NUMBER.fullmatch(cell)
 
 
 def _advice(hint: str) -> str:
@@ -462,7 +495,7 @@ def write_csv(
     errors: str = "strict",
     into: Way = replaced,
 ) -> int:
-    """Writes a CSV file in UTF-8, in one step.
+    """Writes a CSV file in UTF-8, in one step; its cells are `guarded`, as `read_csv` undoes.
 
     Args:
         path: the file.
@@ -481,9 +514,9 @@ def write_csv(
         open(temporary, "w", buffering, newline="", encoding="utf-8", errors=errors) as file,
     ):
         writer = csv.writer(file, lineterminator=line_end)
-        writer.writerow(header)
+        writer.writerow(map(guarded, header))
         for row in rows:
-            writer.writerow(row)
+            writer.writerow(map(guarded, row))
             count += 1
     return count
 

@@ -79,11 +79,12 @@ class _Walk:
         self._empty: list[str] = []
 
     def enter(self, top: str, class_names: Sequence[str]) -> None:
+        known = set(class_names)
         for entry, name in self._visible(top):
             if not _is_folder(entry):
                 (self._classless if _is_photo(entry.name) else self._others).append(name)
                 continue
-            if entry.name not in class_names:
+            if entry.name not in known:
                 raise UserError(
                     f"{quoted(entry.path)}: unknown class {quoted(entry.name)}; the folders of the "
                     f"training classes are {', '.join(map(quoted, class_names))}"

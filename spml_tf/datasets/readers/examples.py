@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from spml_tf.labels import POSITIVE, validate_labels
 from spml_tf.system.errors import UserError
 
+# The most pixels, in millions, that a picture may have by default.
+MAX_MEGAPIXELS = 100.0
+
 # What an image may have, beside its name and labels.
 _PARTS = ("paths", "images", "offsets", "boxes", "areas", "observed")
 
@@ -38,6 +41,7 @@ class Examples:
         observed: int8 [N, L] of {1, 0, -1}, the labels an annotator gave, where the data set comes
             with these beside the full ones; else None.
         notes: one line each about what the reader left out or treated, for the user to read.
+        max_megapixels: files whose header tells of more pixels, in millions, are not decoded.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -53,6 +57,7 @@ class Examples:
     areas: tuple[NDArray[np.float32], ...] | None = None
     observed: NDArray[np.int8] | None = None
     notes: tuple[str, ...] = ()
+    max_megapixels: float = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", validate_labels(self.labels))
@@ -144,11 +149,12 @@ class Examples:
     def _columns(self, class_names: Sequence[str]) -> list[int]:
         if not class_names or len(set(class_names)) != len(class_names):
             raise UserError(f"classes: name each class once, found {','.join(class_names)!r}")
+        columns = {name: column for column, name in enumerate(self.class_names)}
         for name in class_names:
-            if name not in self.class_names:
+            if name not in columns:
                 known = ", ".join(self.class_names)
                 raise UserError(f"classes: unknown class {name!r}; the classes are {known}")
-        return [self.class_names.index(name) for name in class_names]
+        return [columns[name] for name in class_names]
 
 
 def _take(part: Any, rows: NDArray[np.int64]) -> Any:
@@ -160,8 +166,9 @@ def _take(part: Any, rows: NDArray[np.int64]) -> Any:
 
 def _renumber(boxes: NDArray[np.float32], columns: Sequence[int]) -> NDArray[np.float32]:
     """Boxes whose class becomes its position among columns."""
+    places = {old: new for new, old in enumerate(columns)}
     renumbered = boxes.copy()
-    renumbered[:, 0] = [columns.index(int(old)) for old in boxes[:, 0]]
+    renumbered[:, 0] = [places[int(old)] for old in boxes[:, 0]]
     return renumbered
 
 

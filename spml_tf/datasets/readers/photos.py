@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from spml_tf.system.errors import UserError
 
+_LONGEST_NAME = 4096  # which is where file systems end
 _REMEDY = "copy the photo into the data folder, or give --allow_outside if you trust this list"
 
 
@@ -80,6 +81,8 @@ def require_photos(
 def _outside(name: str) -> str | None:
     if os.path.isabs(name) or PurePosixPath(name).is_absolute():
         return "is an absolute path"
+    if len(name) > _LONGEST_NAME:
+        return f"is longer than {_LONGEST_NAME} characters"
     if "\0" in name:
         return "holds a null character"
     if ".." in name.replace("\\", "/").split("/"):
@@ -106,14 +109,15 @@ class _Listing:
         return "is a symbolic link" if last in self._entries(folder)[1] else None
 
     def _through_link(self, base: str, folder: str) -> bool:
-        if len(folder) <= len(base):
-            return False
-        if folder not in self._links:
+        unknown = []
+        while len(folder) > len(base) and folder not in self._links:
+            unknown.append(folder)
+            folder = os.path.dirname(folder)
+        through = self._links.get(folder, False)
+        for folder in reversed(unknown):  # from the top, and without recursion: names can be deep
             parent, name = os.path.split(folder)
-            self._links[folder] = self._through_link(base, parent) or (
-                name in self._entries(parent)[1]
-            )
-        return self._links[folder]
+            through = self._links[folder] = through or name in self._entries(parent)[1]
+        return through
 
     def _entries(self, folder: str) -> tuple[set[str], set[str]]:
         """Names of the folder's files and links, and of its links."""

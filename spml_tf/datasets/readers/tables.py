@@ -30,6 +30,8 @@ FORMS = (
     "image,CLASS,CLASS,... (cells 1, 0 or empty)"
 )
 _LIST_HEADERS = (["image", "labels"], ["image", "labels", "negatives"])
+# More columns than any set of labels has, ImageNet-21K's among them.
+_MOST_COLUMNS = 100_000
 # In the cell of negatives: all classes that are not listed as positive.
 _ALL_OTHERS = "*"
 # With the decimals that pandas writes in columns that have gaps.
@@ -93,7 +95,8 @@ def read_table(
         missing: tuple[str, ...] = ()
     else:
         chosen, labels = _read_columns(place, header, body, class_names)
-        missing = tuple(name for name in chosen if name not in header[1:])
+        there = set(header[1:])
+        missing = tuple(name for name in chosen if name not in there)
     images = tuple(fields[0].strip() for _, fields in body)
     return Table(images, names, tuple(row[0] for row in body), chosen, labels, missing)
 
@@ -120,11 +123,18 @@ def _check_header(place: str, header: Sequence[str]) -> None:
         raise UserError(f"{place}: the first column must be image, found {found}; {FORMS}")
     if len(header) == 1:
         raise UserError(f"{place}: there is no column of labels; {FORMS}")
+    if len(header) > _MOST_COLUMNS:
+        raise UserError(
+            f"{place}: {len(header):,} columns, at most {_MOST_COLUMNS:,} are read; write a row "
+            "for each photo and a column for each class"
+        )
+    before: set[str] = set()
     for number, name in enumerate(header):
         if reason := spoiled(name):
             raise UserError(f"{place}: the name of column {number + 1} {reason}; name or remove it")
-        if name in header[:number]:
+        if name in before:
             raise UserError(f"{place}: two columns are called {quoted(name)}; rename or remove one")
+        before.add(name)
 
 
 def _image_names(header: Sequence[str], body: Iterable[Row]) -> tuple[str, ...]:
@@ -142,6 +152,8 @@ def _image_names(header: Sequence[str], body: Iterable[Row]) -> tuple[str, ...]:
             raise UserError(f"{place}: the cell of image {reason}; name a photo")
         if "\\" in image:
             raise UserError(f"{place}: {quoted(image)} holds a backslash; write folder/photo.jpg")
+        if image.endswith("/"):
+            raise UserError(f"{place}: {quoted(image)} is the name of a folder; name a photo")
         name = str(PurePosixPath(image))
         if name in places:
             raise UserError(
@@ -221,7 +233,7 @@ def _listed(place: str, fields: Sequence[str]) -> tuple[list[str], list[str]]:
             f"{place}: {_ALL_OTHERS} means all classes but the labels; remove it or the names "
             "beside it"
         )
-    both = [name for name in positives if name in negatives]
+    both = sorted(set(positives) & set(negatives), key=positives.index)
     if both:
         raise UserError(
             f"{place}: {quoted(both[0])} is in labels and in negatives; remove it from one of them"
@@ -231,11 +243,13 @@ def _listed(place: str, fields: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _split(place: str, column: str, cell: str) -> list[str]:
     names = [name.strip() for name in cell.split(";")] if cell.strip() else []
-    for number, name in enumerate(names):
+    before: set[str] = set()
+    for name in names:
         if reason := spoiled(name):
             raise UserError(f"{place}: a name in {column} {reason}, found {quoted(cell)}; mend it")
-        if name in names[:number]:
+        if name in before:
             raise UserError(f"{place}: {quoted(name)} is twice in {column}; remove one of them")
+        before.add(name)
     return names
 
 

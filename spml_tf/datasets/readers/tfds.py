@@ -207,15 +207,9 @@ def _records(
 
 
 def _image_shape(contents: Any) -> Any:
-    import tensorflow as tf
+    from spml_tf.datasets import image_headers
 
-    from spml_tf.datasets.images import decode_image
-
-    return tf.cond(
-        tf.io.is_jpeg(contents),
-        lambda: tf.io.extract_jpeg_shape(contents)[:2],
-        lambda: tf.shape(decode_image(contents))[:2],
-    )
+    return image_headers.size(contents)
 
 
 def _record(name: str, parsed: dict[str, Any], key: str, keep_difficult: bool) -> dict[str, Any]:

@@ -1,0 +1,193 @@
+"""What the header of a picture tells of its size, looked at before anything is decoded.
+
+A small file can hold a picture that fills the memory, and an animation any number of them. All of
+this consists of TensorFlow's operations: it works in tf.data and in exported models, too.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+# How extensions and frames of a GIF begin, and the flag of a table of colours.
+_EXTENSION, _FRAME, _TABLE = 0x21, 0x2C, 0x80
+# Its blocks up to the end of the first frame; most hold 255 bytes.
+_MOST_BLOCKS = 100_000
+_OF_EXTENSION = 100  # as many blocks an extension counts for; a few are usual
+_PADDING = 1100  # more than what is read at a place, and than a table of colours
+
+
+def is_png(contents: tf.Tensor) -> tf.Tensor:
+    """Whether a file begins as a PNG does, bool ()."""
+    return tf.strings.substr(contents, 0, 4) == b"\x89PNG"
+
+
+def is_gif(contents: tf.Tensor) -> tf.Tensor:
+    """Whether a file begins as a GIF does, bool ()."""
+    return tf.strings.substr(contents, 0, 4) == b"GIF8"
+
+
+def is_bmp(contents: tf.Tensor) -> tf.Tensor:
+    """Whether a file begins as a bitmap does, bool ()."""
+    return tf.strings.substr(contents, 0, 2) == b"BM"
+
+
+def limited(contents: tf.Tensor, max_megapixels: float) -> tf.Tensor:
+    """Returns a file's bytes where its header tells of no more pixels than allowed.
+
+    Args:
+        contents: scalar string with a JPEG, PNG, BMP or GIF file.
+        max_megapixels: the most pixels, in millions.
+
+    Returns:
+        The same bytes; of a GIF those up to the end of its first frame.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the picture is larger, its header is cut short, or it is of
+            no known kind.
+    """
+    contents, sides = _measured(contents)
+    height, width = tf.unstack(sides)
+    shown = [tf.strings.as_string(width), " x ", tf.strings.as_string(height)]
+    text = tf.strings.join([*shown, _too_large(max_megapixels)])
+    fits = tf.reduce_prod(tf.cast(sides, tf.float64)) <= max_megapixels * 1e6
+    with tf.control_dependencies([tf.debugging.Assert(fits, [text])]):
+        return tf.identity(contents)
+
+
+def refusal(contents: bytes, max_megapixels: float) -> str | None:
+    """Why `limited` refuses a file, in a few words.
+
+    Args:
+        contents: a file's bytes.
+        max_megapixels: as for `limited`.
+
+    Returns:
+        None where its size is allowed, or cannot be told.
+
+    Examples:
+        >>> refusal(tf.io.encode_png(tf.zeros([2, 3, 3], tf.uint8)).numpy(), 5e-6)
+        '3 x 2 pixels, more than --max_megapixels=5e-06'
+    """
+    try:
+        height, width = size(tf.constant(contents)).numpy().tolist()
+    except (tf.errors.OpError, ValueError):
+        return None
+    if height * width <= max_megapixels * 1e6:
+        return None
+    return f"{width} x {height}{_too_large(max_megapixels)}"
+
+
+def _too_large(max_megapixels: float) -> str:
+    return f" pixels, more than --max_megapixels={max_megapixels:g}"
+
+
+def size(contents: tf.Tensor) -> tf.Tensor:
+    """The height and width that a file's header tells, int64 [2].
+
+    Of a GIF the larger sides of its canvas and its first frame.
+
+    Args:
+        contents: as for `limited`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the header is cut short, or of no known kind.
+    """
+    return _measured(contents)[1]
+
+
+def _measured(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The bytes to decode, and the height and width that they tell, int64 [2]."""
+
+    def jpeg() -> tuple[tf.Tensor, tf.Tensor]:
+        return contents, tf.cast(tf.io.extract_jpeg_shape(contents)[:2], tf.int64)
+
+    def png() -> tuple[tf.Tensor, tf.Tensor]:
+        sides = [_number(contents, 20, 4, "big"), _number(contents, 16, 4, "big")]
+        return contents, tf.stack(sides)
+
+    def bmp() -> tuple[tf.Tensor, tf.Tensor]:
+        sides = tf.stack([_number(contents, 22, 4), _number(contents, 18, 4)])
+        # Signed, of 32 bits: a picture stored from its top has a negative height.
+        signed = tf.bitcast(tf.cast(sides, tf.uint32), tf.int32)
+        return contents, tf.abs(tf.cast(signed, tf.int64))
+
+    def gif() -> tuple[tf.Tensor, tf.Tensor]:
+        canvas = tf.stack([_number(contents, 8, 2), _number(contents, 6, 2)])
+        first, frame = _first_frame(contents)
+        return first, tf.maximum(canvas, frame)
+
+    def unknown() -> tuple[tf.Tensor, tf.Tensor]:
+        known = tf.debugging.Assert(tf.constant(False), ["no JPEG, PNG, GIF or BMP image"])
+        with tf.control_dependencies([known]):
+            return contents, tf.zeros([2], tf.int64)
+
+    found = unknown
+    for test, read in ((is_bmp, bmp), (is_gif, gif), (is_png, png), (tf.io.is_jpeg, jpeg)):
+        found = functools.partial(tf.cond, test(contents), read, found)
+    whole, sides = found()
+    return whole, tf.ensure_shape(sides, [2])
+
+
+def _number(
+    contents: tf.Tensor, at: tf.Tensor | int, count: int, order: str = "little"
+) -> tf.Tensor:
+    """An unsigned number of some bytes, int64 ()."""
+    at = tf.minimum(at, tf.strings.length(contents))  # what lies behind the end is none
+    data = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, at, count), tf.uint8), tf.int64)
+    shifts = [8 * i for i in range(count)]
+    weights = [1 << shift for shift in (shifts if order == "little" else reversed(shifts))]
+    return tf.reduce_sum(tf.ensure_shape(data, [count]) * weights)
+
+
+def _read_first_frame(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A GIF up to the end of its first frame, and the frame's height and width, int64 [2].
+
+    Decoders read all frames, whatever they return.
+    """
+    length = tf.strings.length(contents)
+    # Zeros behind it end whatever runs over its end.
+    data = tf.io.decode_raw(tf.strings.join([contents, b"\0" * _PADDING]), tf.uint8)
+    data = tf.cast(data, tf.int32)
+
+    def colours(flags: tf.Tensor) -> tf.Tensor:
+        """Bytes of a table of colours that a byte of flags tells of."""
+        there = tf.bitwise.bitwise_and(flags, _TABLE) > 0
+        exponent = tf.bitwise.bitwise_and(flags, 7) + 1
+        return tf.where(there, 3 * tf.bitwise.left_shift(1, exponent), 0)
+
+    def behind_blocks(place: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
+        """Skips blocks, each its length and as many bytes, and the one of length 0."""
+        place, count = tf.while_loop(
+            lambda place, count: (data[place] > 0) & (count < _MOST_BLOCKS),
+            lambda place, count: [place + 1 + data[place], count + 1],
+            [tf.minimum(place, length), count],
+        )
+        return [place + 1, count + _OF_EXTENSION]
+
+    place, count = tf.while_loop(
+        lambda place, count: (data[place] == _EXTENSION) & (count < _MOST_BLOCKS),
+        lambda place, count: behind_blocks(place + 2, count),
+        [tf.minimum(13 + colours(data[10]), length), tf.constant(0)],
+    )
+    framed = (data[place] == _FRAME) & (place + 10 <= length)
+    # Its description, its colours and the size of its codes come before its blocks.
+    end, count = behind_blocks(place + 11 + colours(data[place + 9]), count)
+    few = tf.debugging.Assert(count < _MOST_BLOCKS, ["a GIF of too many blocks"])
+
+    def sides() -> tf.Tensor:
+        return tf.stack([_number(contents, place + 7, 2), _number(contents, place + 5, 2)])
+
+    def cut() -> tf.Tensor:
+        return tf.strings.join([tf.strings.substr(contents, 0, end), b";"])
+
+    with tf.control_dependencies([few]):
+        frame = tf.cond(framed, sides, lambda: tf.zeros([2], tf.int64))
+        return tf.cond(framed & (end <= length), cut, lambda: contents), frame
+
+
+# A graph, as eager loops take a hundred times as long.
+_first_frame = tf.function(
+    _read_first_frame, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
+)
