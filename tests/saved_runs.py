@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import signal
 import subprocess
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 from warm_process import Process
 
-from spml_tf.runs import recorder
+from spml_tf.runs import checkpoint_folder, recorder
 from spml_tf.runs.run_folder import RunFolder
 
 
@@ -31,6 +33,20 @@ def newest_weights(folder: Path) -> Path:
 
 def has_checkpoint(folder: Path) -> bool:
     return any((folder / "checkpoint").glob("*.json"))
+
+
+def change_flags(folder: Path, **flags: object) -> None:
+    """Changes what run.json says, as if the run had been trained with it."""
+    run = RunFolder(folder)
+    record = json.loads(run.record.read_text())
+    record["flags"] |= flags
+    run.record.write_text(json.dumps(record))
+    run.checksums.unlink(missing_ok=True)
+    for path in run.checkpoints.path.glob("*.json"):
+        body = {**json.loads(path.read_text()), "run": checkpoint_folder.checksum(run.record)}
+        del body["crc32"]
+        text = json.dumps(body, sort_keys=True).encode()
+        path.write_text(json.dumps({**body, "crc32": zlib.crc32(text)}))
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:

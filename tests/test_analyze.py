@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from conftest import run as run_command
 from matplotlib.figure import Figure
 from PIL import Image
+from saved_runs import change_flags
 from sklearn.metrics import average_precision_score
 
 from spml_tf import analyze, networks
@@ -23,6 +23,7 @@ from spml_tf.figures import analysis_catalogue, analysis_figures, crop_experimen
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
+from spml_tf.system.files import write_table
 
 ALL = {"top_scores", "gain_by_size", "crop_interval", "selection", "pointing", "per_class"}
 ALL |= {"reliability", "difference"}
@@ -49,7 +50,7 @@ def make_run(folder: Path, digits, network, method: str, seed: int, noise: float
     run = RunFolder(folder)
     settings = resolve(Settings(method=method, seed=seed, epochs=3, **flags))
     names = list(digits["val"].class_names)
-    run.start(settings, {"data_fingerprint": "", "class_names": names})
+    run.start(settings, {"data_fingerprint": "", "class_names": names, "images": {}})
     network.save(run.network)
     rng = np.random.default_rng(seed)
     for split, examples in digits.items():
@@ -59,9 +60,9 @@ def make_run(folder: Path, digits, network, method: str, seed: int, noise: float
             labels=examples.labels, names=np.array(examples.names), class_names=np.array(names),
         )  # fmt: skip
     selected = method != "an"
-    run.write_history([
-        {"epoch": 1, "selection_precision": "", "selection_recall": ""},
-        *({"epoch": epoch, "selection_precision": 0.1 * (epoch + seed) if selected else "",
+    write_table(run.history, [
+        {"epoch": 1, "val_map": "", "selection_precision": "", "selection_recall": ""},
+        *({"epoch": epoch, "val_map": "", "selection_precision": 0.1 * (epoch + seed) if selected else "",
            "selection_recall": 0.2 * epoch if selected else ""} for epoch in (2, 3)),
     ])  # fmt: skip
     run.metrics.write_text("{}")
@@ -242,9 +243,7 @@ def test_what_cannot_be_had_is_noted(finished, tmp_path, capsys):
 def test_photos_that_are_gone(finished, tmp_path, capsys):
     """Figures that need no photo are drawn all the same, unless --data_dir names their folder."""
     run = shutil.copytree(finished, tmp_path / "run")
-    record = json.loads((run / "run.json").read_text())
-    record["flags"]["data_dir"] = str(tmp_path / "gone")
-    (run / "run.json").write_text(json.dumps(record))
+    change_flags(run, data_dir=str(tmp_path / "gone"))
     words = [f"--run_dirs={run}", f"--output_dir={tmp_path / 'figures'}"]
     assert analyze.main(words) == 0
     assert "note: pointing is left out: the data cannot be read" in capsys.readouterr().err
@@ -296,6 +295,7 @@ def test_mistakes(runs, finished, tmp_path, capsys, flags, message):
     names = {"an": runs[0], "en": runs[1], "voc": finished, "gone": tmp_path / "gone"}
     for name in ("shifted", "twin", "unfinished", "damaged"):
         names[name] = shutil.copytree(runs[1], tmp_path / name)
+        RunFolder(names[name]).checksums.unlink(missing_ok=True)
     labels, scores = saved(names["shifted"])
     with np.load(names["shifted"] / "predictions_test.npz") as file:
         parts = {**file, "labels": np.roll(labels, 1, axis=0)}

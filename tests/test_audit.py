@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parsed_html import Parsed
 from PIL import Image
-from saved_runs import newest_weights
+from saved_runs import change_flags, newest_weights
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
@@ -201,10 +201,8 @@ def test_mistakes_are_told_in_a_line(finished, tmp_path, capsys, words, message)
 
 def test_other_data_are_refused(finished, tmp_path):
     """As a process of its own: one line, no traceback, nothing written."""
-    record = json.loads((finished / "run.json").read_text())
     shutil.copytree(finished, tmp_path / "full")
-    record["flags"]["train_labels"] = "full"
-    (tmp_path / "full" / "run.json").write_text(json.dumps(record))
+    change_flags(tmp_path / "full", train_labels="full")
     done = run(
         f"--run_dir={tmp_path / 'full'}", f"--output_dir={tmp_path / 'out'}", module="audit",
         new_python=True,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import CLASSES
 from PIL import Image
+from saved_runs import change_flags
 from sklearn.metrics import average_precision_score
 
 from spml_tf import evaluate, export, predict
@@ -32,9 +33,7 @@ def moved(voc, finished, tmp_path) -> tuple[Path, Path]:
     """Copies of run and photos, to break: (run, photos)."""
     run = shutil.copytree(finished, tmp_path / "run")
     photos = shutil.copytree(voc, tmp_path / "voc")
-    record = json.loads((run / "run.json").read_text())
-    record["flags"]["data_dir"] = str(photos)
-    (run / "run.json").write_text(json.dumps(record))
+    change_flags(run, data_dir=str(photos))
     return run, photos
 
 

@@ -15,20 +15,22 @@ from PIL import Image
 from spml_tf.plans import result_tables
 from spml_tf.plans.plan import Plan, Row, runs
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.system.files import write_table
 
 
 def run_folder(path: Path, val: float | None, test: float | None, **given) -> RunFolder:
     folder = RunFolder(path)
     path.mkdir(parents=True)
     values = {"dataset": "digits", "method": "en", "seed": 0, "epochs": 2, **given}
-    folder.record.write_text(json.dumps({"flags": values}))
-    scores = {"val": {"map": val}, "test": {"map": test}}
+    record = {"flags": values, "data_fingerprint": "", "class_names": [], "images": {}}
+    folder.record.write_text(json.dumps(record))
+    scores = {"val": {"map": val, "ap": {}}, "test": {"map": test, "ap": {}}}
     folder.metrics.write_text(json.dumps({"best_epoch": 2, **scores}))
     rows = [
-        {"epoch": 1, "seconds": 1.25, "selection_precision": ""},
-        {"epoch": 2, "seconds": 2.5, "selection_precision": 0.75},
+        {"epoch": 1, "val_map": 0.5, "seconds": 1.25, "selection_precision": ""},
+        {"epoch": 2, "val_map": 0.5, "seconds": 2.5, "selection_precision": 0.75},
     ]
-    folder.write_history(rows)
+    write_table(folder.history, rows)
     return folder
 
 

@@ -122,7 +122,7 @@ def make_run(folder: Path, data_dir: Path) -> keras.Model:
     given = Settings(
         dataset="imagenet", data_dir=str(data_dir), network="small_residual", image_size=32
     )
-    run.start(resolve(given), {"data_fingerprint": "", "class_names": list(CLASSES)})
+    run.start(resolve(given), {"data_fingerprint": "", "class_names": list(CLASSES), "images": {}})
     network.save(run.network)
     return network
 

@@ -12,6 +12,7 @@ import hostile_run
 import numpy as np
 import pytest
 from parsed_html import Parsed
+from saved_runs import change_flags
 
 from spml_tf import report
 
@@ -68,9 +69,7 @@ def test_hostile_cells_are_text(written):
 def test_a_page_without_the_data_set_says_so(run, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns("report.html"))
-    record = json.loads((folder / "run.json").read_text())
-    record["flags"]["data_dir"] = str(tmp_path / "gone")
-    (folder / "run.json").write_text(json.dumps(record))
+    change_flags(folder, data_dir=str(tmp_path / "gone"))
     assert report.main([f"--run_dir={folder}"]) == 0
     told = capsys.readouterr().err
     assert f"note: photos and missing labels are left out: {folder}: its data cannot be" in told

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import CLASSES, RESUMED, command, flags, run
-from saved_runs import assert_equal_runs, has_checkpoint, kill_at, newest_weights
+from saved_runs import assert_equal_runs, change_flags, has_checkpoint, kill_at, newest_weights
 from sklearn.metrics import average_precision_score
 
 import spml_tf
@@ -219,9 +219,7 @@ def test_interrupted_by_the_user_it_says_how_to_go_on(voc, tmp_path):
 
 def test_a_run_of_another_version_is_named(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "other")
-    record = json.loads((tmp_path / "other" / "run.json").read_text())
-    record["flags"]["unheard_of"] = 1
-    (tmp_path / "other" / "run.json").write_text(json.dumps(record))
+    change_flags(tmp_path / "other", unheard_of=1)
     with pytest.raises(UserError, match="another version of spml_tf"):
         run_folder.RunFolder(tmp_path / "other").settings()
 
