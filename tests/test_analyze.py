@@ -62,7 +62,8 @@ def make_run(folder: Path, digits, network, method: str, seed: int, noise: float
     selected = method != "an"
     write_table(run.history, [
         {"epoch": 1, "val_map": "", "selection_precision": "", "selection_recall": ""},
-        *({"epoch": epoch, "val_map": "", "selection_precision": 0.1 * (epoch + seed) if selected else "",
+        *({"epoch": epoch, "val_map": "",
+           "selection_precision": 0.1 * (epoch + seed) if selected else "",
            "selection_recall": 0.2 * epoch if selected else ""} for epoch in (2, 3)),
     ])  # fmt: skip
     run.metrics.write_text("{}")

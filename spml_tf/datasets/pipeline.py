@@ -284,7 +284,10 @@ def naming_broken_images(*parts: Examples) -> Iterator[None]:
     """
     try:
         yield
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError):
+    except (
+        tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.NotFoundError,
+        tf.errors.PermissionDeniedError, tf.errors.UnknownError,
+    ):  # fmt: skip
         for examples in parts:
             broken = first_broken_image(examples)
             if broken:

@@ -67,6 +67,13 @@ class DataSettings:
     )
     data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
     label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
+    fingerprint: str = flag_field(
+        "size",
+        "By what a run, before it goes on, knows its photos again: size of the files, or content, "
+        "for which all are read.",
+        str,
+        ("size", "content"),
+    )
     max_megapixels: float = flag_field(
         MAX_MEGAPIXELS,
         "Pictures whose header tells of more pixels, in millions, are not decoded: one takes 3 "

@@ -139,7 +139,11 @@ def load_examples(settings: DataSettings, split: str) -> Examples:
 def _read(settings: DataSettings, split: str) -> Examples:
     reader = readers.find(settings.dataset)
     examples = reader.read(settings.data_dir, split, settings.data_seed, settings.reader_options)
-    examples = dataclasses.replace(examples, max_megapixels=settings.max_megapixels)
+    examples = dataclasses.replace(
+        examples,
+        max_megapixels=settings.max_megapixels,
+        hash_contents=settings.fingerprint == "content",
+    )
     return examples.restrict(settings.class_list) if settings.class_list else examples
 
 

@@ -41,6 +41,7 @@ class Examples:
         observed: int8 [N, L] of {1, 0, -1}, the labels an annotator gave, where the data set comes
             with these beside the full ones; else None.
         notes: one line each about what the reader left out or treated, for the user to read.
+        hash_contents: whether `fingerprint` reads files, or takes their sizes only.
         max_megapixels: files whose header tells of more pixels, in millions, are not decoded.
 
     Raises:
@@ -58,6 +59,7 @@ class Examples:
     observed: NDArray[np.int8] | None = None
     notes: tuple[str, ...] = ()
     max_megapixels: float = MAX_MEGAPIXELS
+    hash_contents: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", validate_labels(self.labels))
@@ -129,8 +131,11 @@ class Examples:
     def fingerprint(self) -> str:
         """SHA-256, as hexadecimal text, of the names, classes, labels and image content.
 
-        Images in memory count with their bytes, files with their sizes only: reading every photo
-        of a large set would take longer than a training epoch.
+        Images in memory count with their bytes, files with their sizes only, unless `hash_contents`
+        is set: reading every photo of a large set can take as long as a training epoch.
+
+        Raises:
+            UserError: a file is missing or cannot be read.
         """
         digest = hashlib.sha256()
         for words in (self.names, self.class_names):
@@ -139,12 +144,22 @@ class Examples:
         if self.images is not None:
             digest.update(repr(self.images.shape).encode("ascii"))
             digest.update(np.ascontiguousarray(self.images).tobytes())
-        sizes = {path: os.path.getsize(path) for path in self.paths or ()}
+        found = {path: self._of_file(path) for path in dict.fromkeys(self.paths or ())}
         for path in self.paths or ():
-            digest.update(f"{sizes[path]}\n".encode("ascii"))
+            digest.update(f"{found[path]}\n".encode("ascii"))
         if self.offsets is not None:
             digest.update(np.ascontiguousarray(self.offsets).tobytes())
         return digest.hexdigest()
+
+    def _of_file(self, path: str) -> str:
+        """What stands for a file in the fingerprint."""
+        try:
+            if not self.hash_contents:
+                return str(os.path.getsize(path))
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); put it back") from None
 
     def _columns(self, class_names: Sequence[str]) -> list[int]:
         if not class_names or len(set(class_names)) != len(class_names):

@@ -1,0 +1,153 @@
+"""Damages the files of runs in every way and looks at what the commands make of them.
+
+python tools/fuzz_runs.py [--minutes=10] [--seed=0] [--work_dir=DIR]
+
+Two runs of three epochs are trained, and one of them is kept as kill -9 would leave it after its
+second epoch. Then, again and again: a file of the finished or the unfinished run is cut at a random
+place, gets a random bit changed, is emptied, deleted, or replaced by the other run's; and train or
+another command is run. It must give the results of the undamaged run, or one error line and a code
+that is not 0; never a traceback, never another best network. Prints a line for each fault found and
+a table of what was done; the exit code is 1 if there was one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+FLAGS = [
+    "--dataset=digits", "--image_size=16", "--epochs=3", "--batch_size=256", "--threads=1",
+    "--method=en+scl", "--selection_start_epoch=2", "--consistency_start_epoch=2",
+    "--heatmap_size=8", "--bank_dtype=uint8",
+]  # fmt: skip
+DAMAGES = ("cut", "bit", "emptied", "deleted", "swapped")
+READERS = ("evaluate", "export", "report", "audit", "analyze")
+
+
+def call(module: str, words: list[str]) -> tuple[int, str]:
+    """Runs a command in this process; its code and what it wrote on standard error."""
+    import importlib
+
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        code = importlib.import_module(f"spml_tf.{module}").main(words)
+    return code, errors.getvalue()
+
+
+def damage(path: Path, kind: str, other: Path, draws: random.Random) -> None:
+    content = path.read_bytes()
+    if kind == "deleted":
+        path.unlink()
+    elif kind == "swapped":
+        path.write_bytes(other.read_bytes() if other.exists() else b"of another run")
+    elif kind == "emptied" or not content:
+        path.write_bytes(b"")
+    elif kind == "cut":
+        path.write_bytes(content[: draws.randrange(len(content))])
+    else:
+        changed = bytearray(content)
+        changed[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+        path.write_bytes(changed)
+
+
+def results(folder: Path) -> tuple[str, bytes]:
+    metrics = folder / "metrics.json"
+    return metrics.read_text() if metrics.exists() else "", (folder / "network.keras").read_bytes()
+
+
+def judged(code: int, errors: str) -> str:
+    """What is wrong with how a command ended; "" for nothing."""
+    lines = [x for x in errors.splitlines() if x.startswith("error: ")]
+    if "Traceback" in errors or code not in (0, 1):
+        return f"code {code}: {errors[-500:]}"
+    if code and len(lines) != 1:
+        return f"{len(lines)} error lines: {errors[-500:]}"
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work_dir")
+    given = parser.parse_args()
+    draws, faults = random.Random(given.seed), 0
+    counts = collections.Counter[tuple[str, str]]()
+    with tempfile.TemporaryDirectory(dir=given.work_dir) as root:
+        whole, other, killed = (Path(root) / x for x in ("whole", "other", "killed"))
+        from spml_tf.runs import recorder
+
+        write = recorder.RunRecorder.on_epoch_end
+
+        def write_and_copy(self: recorder.RunRecorder, epoch: int, logs: object = None) -> None:
+            write(self, epoch, logs)
+            if epoch == 1 and self.run.path == whole:
+                shutil.copytree(whole, killed)
+
+        recorder.RunRecorder.on_epoch_end = write_and_copy
+        for folder, seed in ((whole, 0), (other, 1)):
+            code, errors = call("train", [*FLAGS, f"--seed={seed}", f"--output_dir={folder}"])
+            assert code == 0, errors
+        expected = results(whole)[0]
+        read = {
+            name: call(name, reading(name, whole, Path(root) / f"{name}0"))[0] for name in READERS
+        }
+        assert not any(read.values()), read
+        until, number = time.monotonic() + given.minutes * 60, 0
+        while time.monotonic() < until:
+            number += 1
+            source = draws.choice((whole, killed))
+            folder = Path(shutil.copytree(source, Path(root) / "run"))
+            files = sorted(
+                path for path in folder.rglob("*")
+                if path.is_file() and "tensorboard" not in path.parts and path.name != ".lock"
+            )  # fmt: skip
+            path, kind = draws.choice(files), draws.choice(DAMAGES)
+            command = draws.choice(("train", *READERS)) if source == whole else "train"
+            damage(path, kind, other / path.relative_to(folder), draws)
+            if command == "train":
+                words = [*FLAGS, "--seed=0", f"--output_dir={folder}"]
+            else:
+                words = reading(command, folder, Path(root) / "out")
+            code, errors = call(command, words)
+            reason = judged(code, errors)
+            if not reason and command == "train" and code == 0 and results(folder)[0] != expected:
+                reason = f"other results: {json.loads(results(folder)[0])['val']['map']}"
+            if reason:
+                faults += 1
+                name = path.relative_to(folder)
+                print(f"{number}: {command}, {source.name}/{name} {kind}: {reason}", flush=True)
+            name = "".join("N" if x.isdigit() else x for x in path.name)
+            counts[name, "one line" if code else "right result"] += 1
+            for made in (folder, Path(root) / "out"):
+                shutil.rmtree(made, ignore_errors=True)
+    for (name, outcome), times in sorted(counts.items()):
+        print(f"| {name} | {outcome} | {times} |")
+    print(f"{number} damaged runs, {faults} faults")
+    return 1 if faults else 0
+
+
+def reading(name: str, folder: Path, output: Path) -> list[str]:
+    """The words of a command that reads a run."""
+    given = [f"--run_dir={folder}"]
+    if name == "analyze":
+        return [f"--run_dirs={folder}", f"--output_dir={output}"]
+    if name == "export":
+        return [*given, f"--export_dir={output}"]
+    return [*given, f"--output_dir={output}"] if name == "audit" else given
+
+
+if __name__ == "__main__":
+    sys.exit(main())
