@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,10 @@ import h5py
 import numpy as np
 import pytest
 from conftest import command, flags, run
-from saved_runs import has_checkpoint, newest_weights
+from saved_runs import copy_after_epoch, has_checkpoint, newest_weights
 
 import spml_tf
+from spml_tf import train
 from spml_tf.system import launcher, strategies
 from spml_tf.system.errors import UserError
 from spml_tf.system.replicas import Shard
@@ -202,20 +204,30 @@ def _children(process: int) -> list[int]:
     return sorted(map(int, text.split()))
 
 
-def test_workers_go_on_from_a_run_of_one_process(voc, single, tmp_path):
-    """The rows are dealt out anew: two epochs by one process, the third by two."""
-    folder = tmp_path / "run"
-    words = [*flags(voc, **SAME), f"--output_dir={folder}"]
-    process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL)
+@pytest.mark.parametrize("method", ["en+scl", "role"])
+def test_any_number_of_workers_goes_on(voc, tmp_path, monkeypatch, method):
+    """The rows are dealt out anew: an epoch by one process, one by two workers, one by one again.
+
+    ROLE's estimates, and what their optimizer remembers, are among the rows.
+    """
+    words = [*flags(voc, **SAME | {"method": method})]
+    whole, folder, later = (tmp_path / name for name in ("whole", "after1", "after2"))
+    copy_after_epoch(monkeypatch, folder, 1)
+    assert train.main([*words, f"--output_dir={whole}"]) == 0
+    process = subprocess.Popen(
+        command(*words, "--workers=2", f"--output_dir={folder}"), stderr=subprocess.PIPE, text=True
+    )
     until = time.monotonic() + 200
-    while not (folder / "history.csv").exists():
+    while not (folder / "checkpoint" / "epoch00002.json").exists():
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.01)
-    process.kill()
-    process.wait()
-    done = run(*words, "--workers=2")
-    assert done.returncode == 0, done.stderr
-    assert_same(folder, single)
+    shutil.copytree(folder, later, ignore=shutil.ignore_patterns(".*", "epoch00003*"))
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0 and "resuming after epoch 1 of 3" in errors, errors
+    assert_same(folder, whole)
+    done = run(*words, f"--output_dir={later}")
+    assert done.returncode == 0 and "resuming after epoch 2 of 3" in done.stderr, done.stderr
+    assert_same(later, whole)
 
 
 @pytest.mark.parametrize(

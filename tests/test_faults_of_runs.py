@@ -179,7 +179,9 @@ def test_no_whole_checkpoint(voc, finished, third_epoch, tmp_path, capsys, kind)
     "commands that read it say so in one line, code 1, or use the checkpoint's copy and say so; "
     "training started again writes it anew",
 )  # fmt: skip
-@pytest.mark.parametrize("damage", [empty, cut, flip, garble])
+@pytest.mark.parametrize(
+    "damage", [flip, *(pytest.param(x, marks=pytest.mark.slow) for x in (empty, cut, garble))]
+)
 def test_files_of_a_finished_run(voc, finished, tmp_path, capsys, damage):
     folder = shutil.copytree(finished, tmp_path / "run")
     tell = [f"--run_dir={folder}"]
@@ -323,3 +325,27 @@ def test_another_machine_is_noted(voc, third_epoch, tmp_path):
     done = run(*flags(voc, **{**RESUMED, "threads": 2}), f"--output_dir={folder}")
     assert done.returncode == 0, done.stderr
     assert "note: the run went on so far with threads 1, now 2: numbers may differ" in done.stderr
+
+
+@fault(
+    STOPS, "kill -9 within an epoch, with --checkpoint_minutes",
+    "the folder as it is after a step of the third epoch is resumed",
+    "it goes on from that step to the same numbers, bit for bit", "the steps since the checkpoint",
+)  # fmt: skip
+def test_checkpoints_within_an_epoch(voc, finished, tmp_path, monkeypatch):
+    words = [*flags(voc, **RESUMED, checkpoint_minutes=1e-6)]
+    write = recorder.RunRecorder.on_train_batch_end
+
+    def write_and_copy(self, batch, logs=None):
+        write(self, batch, logs)
+        if len(self.progress.history) == 2 and batch == 1:
+            shutil.copytree(self.run.path, tmp_path / "killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder.RunRecorder, "on_train_batch_end", write_and_copy)
+        assert train.main([*words, f"--output_dir={tmp_path / 'whole'}"]) == 0
+    assert_equal_runs(tmp_path / "whole", finished)
+    done = run(*words, f"--output_dir={tmp_path / 'killed'}")
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step 2 of epoch 3 of 5" in done.stderr
+    assert_equal_runs(tmp_path / "killed", finished)

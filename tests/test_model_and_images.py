@@ -279,7 +279,7 @@ def test_an_audit_of_a_network_and_photos(tmp_path):
     truth = dataclasses.replace(examples(), labels=full)
     facts = audit_labels(network(), truth, tmp_path / "o", observed=LABELS, name="mine", shown=2)
     assert {path.name for path in (tmp_path / "o").iterdir()} == {
-        "missing.csv", "wrong.csv", "audit.html", "audit.json",
+        "missing.csv", "wrong.csv", "audit.html", "audit.json", ".written.json",
     }  # fmt: skip
     assert json.loads((tmp_path / "o" / "audit.json").read_text()) == facts
     assert (facts["scores"], facts["unknown"], facts["missing"], facts["wrong"]) == (

@@ -19,14 +19,9 @@ from spml_tf import report
 
 @pytest.fixture(scope="module")
 def run(finished, tmp_path_factory) -> Path:
-    """The finished run under a name and with a history that hold HTML."""
+    """The finished run under a name that holds HTML."""
     folder = tmp_path_factory.mktemp("reported") / "<b>run"
     shutil.copytree(finished, folder)
-    with open(folder / "history.csv", newline="") as file:
-        header, *rows = csv.reader(file)
-    with open(folder / "history.csv", "w", newline="") as file:
-        rows = [[*row, "<script>alert(1)</script>"] for row in rows]
-        csv.writer(file).writerows([[*header, "<u>note</u>"], *rows])
     return folder
 
 
@@ -59,10 +54,8 @@ def test_the_page_shows_the_run(written, run):
     assert "Comparison of runs" in written.words
 
 
-def test_hostile_cells_are_text(written):
-    for words in ("<b>run", "<u>note</u>", "<script>alert(1)</script>"):
-        assert words in written.words
-    assert "u" not in written.tags
+def test_a_hostile_name_is_text(written):
+    assert "<b>run" in written.words
     assert written.tags.count("script") == 3  # the data of curves and photos, and the page's own
 
 

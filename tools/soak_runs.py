@@ -5,7 +5,8 @@ python tools/soak_runs.py [--kills=30] [--seed=0] [--workers=1] [--work_dir=DIR]
 Kill -9 comes at a random moment of the run. Of every three trials one is killed while a checkpoint
 is being written, and of every six one is killed twice. The methods take turns, so that each kind of
 table is among them: heatmaps of all classes as bytes and as float32, of a few classes, marks that
-last, trained estimates. Prints a line for each trial; the exit code is 1 if one differs.
+last, trained estimates. With --workers=2 one of two workers is killed, and the line tells how long
+the others went on. Prints a line for each trial; the exit code is 1 if one differs.
 """
 
 from __future__ import annotations

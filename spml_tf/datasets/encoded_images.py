@@ -18,7 +18,8 @@ from PIL import Image
 
 from spml_tf.datasets import image_headers, pipeline
 from spml_tf.datasets.images import decode_image
-from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS, Examples
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
+from spml_tf.datasets.readers.examples import Examples
 
 # How a file begins, at which byte, and what it is. The first four can be decoded.
 _KINDS = (

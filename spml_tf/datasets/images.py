@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from spml_tf.datasets import image_headers
-from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 
 # The usual interval of a crop's width / height.
 ASPECT_RATIOS = (3 / 4, 4 / 3)

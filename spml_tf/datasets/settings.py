@@ -6,8 +6,8 @@ import dataclasses
 import os
 from typing import Any, ClassVar
 
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers import READERS, find
-from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS
 from spml_tf.system.cli import flag_field
 from spml_tf.system.errors import UserError
 

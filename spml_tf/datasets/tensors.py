@@ -15,7 +15,8 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets import pipeline
-from spml_tf.datasets.readers.examples import MAX_MEGAPIXELS, Examples
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
+from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
 
 

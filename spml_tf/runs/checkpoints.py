@@ -159,7 +159,11 @@ def load(model: SPMLModel, path: Path) -> None:
         path: its file of weights.
     """
     check_hdf5(path, ROWS)
-    if model.shard.workers == 1:
+    worker, workers = model.shard
+    of_optimizer = _of_optimizer(model)
+    with h5py.File(path) as saved:
+        spread = any(name in saved and saved[name].is_virtual for name in of_optimizer)
+    if workers == 1 and not spread:
         model.load_weights(path)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -170,11 +174,13 @@ def load(model: SPMLModel, path: Path) -> None:
             def refer(name: str, found: Any) -> None:
                 if not isinstance(found, h5py.Dataset):
                     file.require_group(name)
+                elif name in of_optimizer:  # which Keras reads, and no virtual dataset
+                    file[name] = found[worker::workers]
                 elif name in tables:
                     _virtual(file, name, found.dtype, [(path.absolute(), name, found.shape)],
                              own=model.shard)  # fmt: skip
                 else:
-                    file[name] = h5py.ExternalLink(str(path.absolute()), name)
+                    saved.copy(found, file, name)
 
             saved.visititems(refer)
         model.load_weights(own)

@@ -19,15 +19,15 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
 from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import locked, replaced, write_json, write_table, write_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # These may change between start and resumption: they do not change the results.
 FREE = (
@@ -129,6 +129,8 @@ class RunFolder:
         Raises:
             UserError: it is missing or damaged.
         """
+        import numpy as np  # takes a while, and --help needs none
+
         path = self.predictions(split)
         try:
             # Opened here: NumPy would leave a damaged archive open.

@@ -109,10 +109,10 @@ class BuildsMetrics:
     """
 
     num_classes: int
-    _distribute_strategy: Any
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if tf.distribute.has_strategy() or self._distribute_strategy is not None:
+        model: Any = self
+        if tf.distribute.has_strategy() or model._distribute_strategy is not None:
             self.build_metrics()
 
     def build_metrics(self) -> None:

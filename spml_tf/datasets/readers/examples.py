@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.labels import POSITIVE, validate_labels
 from spml_tf.system.errors import UserError
-
-# The most pixels, in millions, that a picture may have by default.
-MAX_MEGAPIXELS = 100.0
 
 # What an image may have, beside its name and labels.
 _PARTS = ("paths", "images", "offsets", "boxes", "areas", "observed")
