@@ -32,7 +32,7 @@ def newest_weights(folder: Path) -> Path:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    return any((folder / "checkpoint").glob("*.json"))
+    return any((folder / "checkpoint").glob("epoch*.json"))
 
 
 def change_flags(folder: Path, **flags: object) -> None:

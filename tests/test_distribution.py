@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import command, flags, run
+from faults import fault
 from saved_runs import copy_after_epoch, has_checkpoint, newest_weights
 
 import spml_tf
@@ -263,3 +264,24 @@ def test_the_launcher_tells_a_mistake_of_all_workers_once(voc, tmp_path):
     done = run(*words, "--workers=2")
     assert done.returncode == 1 and done.stderr.count("/no/run: no run here") == 1, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@fault(
+    "Runs that are stopped", "SIGTERM while several workers train", "sent to the launcher of two",
+    "all save at one step and say so, code 143; the same command goes on",
+)  # fmt: skip
+def test_workers_stop_together(voc, single, tmp_path):
+    folder = tmp_path / "run"
+    words = [*flags(voc, **SAME), f"--output_dir={folder}", "--workers=2", "--epochs=40"]
+    process = subprocess.Popen(command(*words), stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 200
+    while not has_checkpoint(folder):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 143, errors
+    told = [line for line in errors.splitlines() if "terminated: saved after " in line]
+    assert len(told) == 2 and told[0].split("saved")[1] == told[1].split("saved")[1]
+    assert errors.splitlines()[-1] == "terminated: the same command goes on"

@@ -433,7 +433,7 @@ def test_export_is_killed(finished, exported, photos, tmp_path):
         ("audit", "missing.csv"), ("analyze", "index.md"),
         pytest.param("heatmaps", "top_heatmaps.csv", marks=pytest.mark.slow),
         ("check", "check.csv"), ("summary", "classes.csv"), ("prepare", "labels.csv"),
-        ("export", "classes.json"),
+        pytest.param("export", "classes.json", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_what_a_person_has_edited_stays(name, edited, finished, exported, voc, tmp_path):
@@ -466,6 +466,7 @@ def test_evaluate_says_that_a_run_is_not_finished(finished, tmp_path):
     assert said.startswith(f"error: {folder}: no epoch of it is finished; ")
 
 
+@pytest.mark.slow
 @fault(
     MACHINE, "memory is used up",
     "`train --heatmap_size=10000`: banks of 29 GB where 4 GB are left",

@@ -16,7 +16,9 @@ BEGIN, END = "<!-- tables: written by tests/test_reliability_page.py -->", "<!--
 
 
 def tables() -> str:
-    for file in sorted(Path(__file__).parent.glob("test_faults_*.py")):
+    for file in sorted(Path(__file__).parent.glob("test_faults_*.py")) + [
+        Path("test_distribution.py")
+    ]:
         importlib.import_module(file.stem)
     sections: dict[str, list[str]] = {}
     for row in sorted(set(faults.ROWS), key=lambda row: (row.section, row.fault)):

@@ -17,6 +17,7 @@ import h5py
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spml_tf.banks.image_tables import KeepsTables, rows_left_out, write_rows
 from spml_tf.evaluation.average_precision import MeanAveragePrecision
@@ -84,7 +85,8 @@ def _write_rows(model: SPMLModel, path: Path) -> None:
 def _write_metrics(model: SPMLModel, path: Path) -> None:
     """Writes what the metrics have seen: sums over all workers, rows of this one."""
     with model.distribute_strategy.scope():
-        arrays: dict[str, Any] = {x: np.array(y) for x, y in _metric_variables(model).items()}
+        variables = _metric_variables(model)
+        arrays: dict[str, Any] = {name: _value(x) for name, x in variables.items()}
     for number, metric in enumerate(_row_metrics(model)):
         labels, scores = metric.rows()
         arrays |= {f"labels {number}": labels, f"scores {number}": scores}
@@ -123,6 +125,15 @@ def _metric_variables(model: SPMLModel) -> dict[str, tf.Variable]:
         for metric in _metrics(model)
         for place, variable in enumerate(metric.variables)
     }
+
+
+def _value(variable: tf.Variable) -> NDArray[Any]:
+    """Of all replicas of all workers, in the scope of their strategy."""
+    strategy = tf.distribute.get_strategy()
+    own = [x.numpy() for x in strategy.experimental_local_results(variable)]
+    if variable.synchronization != tf.VariableSynchronization.ON_READ:
+        return np.asarray(own[0])
+    return replicas.sum_of_workers(np.sum(own, axis=0))
 
 
 def _row_metrics(model: SPMLModel) -> list[MeanAveragePrecision]:
