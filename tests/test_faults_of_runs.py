@@ -52,7 +52,16 @@ def stopped_at(
         (signal.SIGTERM, 143, "terminated", "on_train_batch_end", 2, 1, "step 2 of epoch 3"),
         (signal.SIGINT, 130, "interrupted", "on_train_batch_end", 0, 2, "step 3 of epoch 1"),
         (signal.SIGTERM, 143, "terminated", "on_test_batch_end", 3, 0, "step 4 of epoch 4"),
-        (signal.SIGINT, 130, "interrupted", "on_train_batch_end", 1, 3, "step 4 of epoch 2"),
+        pytest.param(
+            signal.SIGINT,
+            130,
+            "interrupted",
+            "on_train_batch_end",
+            1,
+            3,
+            "step 4 of epoch 2",
+            marks=pytest.mark.slow,
+        ),  # fmt: skip
     ],
 )
 def test_a_stopped_run_goes_on_where_it_was(
