@@ -19,7 +19,7 @@ from spml_tf.plans.training_queue import Job, check_folders, work
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import resolve
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.files import (
     check_unedited,
     locked,
@@ -276,7 +276,7 @@ def _action(options: _Options) -> None:
         try:
             failures = experiment.search() if experiment.plan.search else {}
             failures |= experiment.train()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):  # told alike: the runs are saved in both cases
             raise KeyboardInterrupt("the same command goes on where this one stopped") from None
     if experiment.finished():
         print(f"results in {experiment.result('.md')}")
