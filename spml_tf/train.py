@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
 from spml_tf.system import cli, launcher, plugins, strategies
-from spml_tf.system.errors import DivergedError, UserError
+from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
     import keras
 
     from spml_tf.datasets.splits import Splits
     from spml_tf.runs.checkpoint_folder import Checkpoint, Progress
-    from spml_tf.runs.heatmap_recorder import HeatmapRecorder
-    from spml_tf.runs.recorder import RunRecorder
     from spml_tf.runs.run_folder import RunFolder
     from spml_tf.training.model import SPMLModel
 
@@ -69,7 +67,7 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
 def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
     """Trains under the current strategy; of several workers only the first writes the folder."""
     from spml_tf.datasets import splits
-    from spml_tf.runs import checkpoints, heatmap_recorder, run_folder
+    from spml_tf.runs import checkpoints, fitting, heatmap_recorder, run_folder
     from spml_tf.system import replicas
 
     first = replicas.this_shard().worker == 0
@@ -110,7 +108,9 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
             if first:
                 run.publish(checkpoint.progress)
         replicas.wait_for_workers()
-        progress = _fit(model, settings, data, run, recorders, checkpoint)
+        if first:
+            _write_labels(settings, data, run)
+        progress = fitting.fit(model, settings, data, run, recorders, checkpoint)
         _report(settings, data, run, progress)
         replicas.wait_for_workers()
         return run.read_metrics()
@@ -317,25 +317,11 @@ def _load_banks(model: SPMLModel, folder: str, data: Splits) -> None:
         raise UserError(f"--initial_banks: {error}") from None
 
 
-def _fit(
-    model: SPMLModel,
-    settings: Settings,
-    data: Splits,
-    run: RunFolder,
-    extra: list[HeatmapRecorder],
-    checkpoint: Checkpoint | None,
-) -> Progress:
-    """Trains to the end, from a checkpoint where there is one."""
-    import tensorflow as tf
+def _write_labels(settings: Settings, data: Splits, run: RunFolder) -> None:
+    """Writes the labels trained on, where they are not the full ones."""
+    from spml_tf.datasets import label_files
 
-    from spml_tf.datasets import label_files, pipeline
-    from spml_tf.runs.checkpoint_folder import Progress
-    from spml_tf.runs.recorder import RunRecorder
-    from spml_tf.system import replicas
-    from spml_tf.system.stop_requests import StopRequests
-
-    shard = replicas.this_shard()
-    if shard.worker == 0 and settings.train_labels != "full" and not run.train_labels.exists():
+    if settings.train_labels != "full" and not run.train_labels.exists():
         label_files.write_observed(
             run.train_labels,
             data.observed,
@@ -343,104 +329,6 @@ def _fit(
             data.train.class_names,
             data.held_out,
         )
-    progress = checkpoint.progress if checkpoint else Progress(0)
-    if checkpoint is not None and shard.worker == 0:
-        where = f"{progress.where()} of {settings.epochs}"
-        print(f"resuming after {where}", file=sys.stderr)
-    steps = pipeline.steps_per_epoch(len(data.train), settings.batch_size)
-    stops = StopRequests()
-    recorder = RunRecorder(
-        run, data.train.labels, data.observed, checkpoint, steps, settings.checkpoint_minutes,
-        settings.max_loss, stops,
-    )  # fmt: skip
-    common: dict[str, Any] = {
-        "image_size": settings.image_size, "batch_size": settings.batch_size, "shard": shard,
-        "pieces": replicas.devices(),
-    }  # fmt: skip
-
-    def dealt(batches: tf.data.Dataset) -> Any:
-        if shard.workers == 1:
-            return batches
-        # Each worker has made its own part of them.
-        return tf.distribute.get_strategy().distribute_datasets_from_function(lambda _: batches)
-
-    validation = pipeline.evaluation_dataset(data.val, data.val.labels, **common)
-    # Of several workers so that no epoch comes to its end.
-    validation = dealt(validation.repeat() if shard.workers > 1 else validation)
-    scored: dict[str, Any] = {
-        "validation_data": validation,
-        "validation_steps": pipeline.steps_per_epoch(len(data.val), settings.batch_size),
-    }
-
-    def fit(done: int, epochs: int, first_step: int = 0) -> None:
-        batches = pipeline.training_dataset(
-            data.train,
-            data.observed,
-            seed=settings.seed,
-            first_epoch=done + 1,
-            epochs=epochs,
-            first_step=first_step,
-            crop_area=settings.crop_interval,
-            horizontal_flip=settings.horizontal_flip,
-            shuffle_groups=settings.shuffle_groups,
-            **common,
-        )
-        model.fit(
-            dealt(batches),
-            initial_epoch=done,
-            epochs=done + epochs,
-            steps_per_epoch=steps - first_step,
-            callbacks=[*extra, recorder],
-            verbose=0 if shard.worker else 1 if sys.stdout.isatty() else 2,
-            **scored,
-        )
-
-    done = progress.epochs
-    with (
-        pipeline.naming_broken_images(data.train, data.val),
-        _telling_divergence(recorder),
-        stops.listening(),
-    ):
-        if progress.trained:
-            _validate(model, done, [*extra, recorder], progress.trained, **scored)
-        elif progress.step:
-            model.resume_epoch(done + 1)
-            fit(done, 1, progress.step)
-        done += bool(progress.step)
-        if done < settings.epochs:
-            fit(done, settings.epochs - done)
-    return recorder.progress
-
-
-def _validate(
-    model: SPMLModel,
-    epoch: int,
-    callbacks: list[keras.callbacks.Callback],
-    trained: Mapping[str, str],
-    validation_data: Any,
-    validation_steps: int,
-) -> None:
-    """Ends an epoch whose steps were all done before."""
-    import keras
-
-    every = keras.callbacks.CallbackList(callbacks, model=model)
-    every.on_train_begin()
-    every.on_epoch_begin(epoch)
-    model.latest_results = dict(trained)
-    scores = model.evaluate(
-        validation_data, steps=validation_steps, callbacks=callbacks, return_dict=True, verbose=0
-    )
-    every.on_epoch_end(epoch, {**trained, **{f"val_{name}": x for name, x in scores.items()}})
-    every.on_train_end()
-
-
-@contextlib.contextmanager
-def _telling_divergence(recorder: RunRecorder) -> Iterator[None]:
-    """Turns scores that are not finite into one line."""
-    try:
-        yield
-    except DivergedError as error:
-        raise UserError(f"{error}; {recorder.advice()}") from None
 
 
 def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress) -> None:

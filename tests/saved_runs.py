@@ -104,14 +104,21 @@ def copy_after_epoch(monkeypatch: pytest.MonkeyPatch, folder: Path, epoch: int) 
     monkeypatch.setattr(recorder.RunRecorder, "on_epoch_end", write_and_copy)
 
 
+def wait_until(
+    process: subprocess.Popen | Process, reached: Callable[[], bool], seconds: float = 240
+) -> None:
+    """Returns as soon as `reached()`; fails if the process ends first."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert process.poll() is None, "ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def kill_at(
     process: subprocess.Popen | Process, reached: Callable[[], bool], seconds: float = 240
 ) -> None:
     """kill -9 as soon as `reached()`; fails if the process ends first."""
-    deadline = time.time() + seconds
-    while not reached():
-        assert process.poll() is None, "finished before it was killed"
-        assert time.time() < deadline
-        time.sleep(0.002)
+    wait_until(process, reached, seconds)
     process.send_signal(signal.SIGKILL)
     process.wait()

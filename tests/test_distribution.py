@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from conftest import command, flags, run
 from faults import fault
-from saved_runs import copy_after_epoch, has_checkpoint, newest_weights
+from saved_runs import copy_after_epoch, has_checkpoint, newest_weights, wait_until
 
 import spml_tf
 from spml_tf import train
@@ -183,10 +183,7 @@ def test_a_lost_worker_stops_the_others_and_any_number_goes_on(voc, single, tmp_
     process = subprocess.Popen(
         command(*words, "--workers=2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    until = time.monotonic() + 200
-    while not has_checkpoint(folder):
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(process, lambda: has_checkpoint(folder), 200)
     os.kill(_children(process.pid)[1], signal.SIGKILL)
     killed = time.monotonic()
     _, errors = process.communicate(timeout=100)
@@ -218,10 +215,7 @@ def test_any_number_of_workers_goes_on(voc, tmp_path, monkeypatch, method):
     process = subprocess.Popen(
         command(*words, "--workers=2", f"--output_dir={folder}"), stderr=subprocess.PIPE, text=True
     )
-    until = time.monotonic() + 200
-    while not (folder / "checkpoint" / "epoch00002.json").exists():
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
+    wait_until(process, (folder / "checkpoint" / "epoch00002.json").exists, 200)
     shutil.copytree(folder, later, ignore=shutil.ignore_patterns(".*", "epoch00003*"))
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0 and "resuming after epoch 1 of 3" in errors, errors
@@ -271,14 +265,11 @@ def test_the_launcher_tells_a_mistake_of_all_workers_once(voc, tmp_path):
     "Runs that are stopped", "SIGTERM while several workers train", "sent to the launcher of two",
     "all save at one step and say so, code 143; the same command goes on",
 )  # fmt: skip
-def test_workers_stop_together(voc, single, tmp_path):
+def test_workers_stop_together(voc, tmp_path):
     folder = tmp_path / "run"
     words = [*flags(voc, **SAME), f"--output_dir={folder}", "--workers=2", "--epochs=40"]
     process = subprocess.Popen(command(*words), stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 200
-    while not has_checkpoint(folder):
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(process, lambda: has_checkpoint(folder), 200)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 143, errors

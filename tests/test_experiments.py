@@ -19,7 +19,7 @@ import pytest
 from conftest import command, flags
 from conftest import run as run_command
 from PIL import Image
-from saved_runs import has_checkpoint
+from saved_runs import change_flags, has_checkpoint, wait_until
 
 from spml_tf import experiments
 from spml_tf.plans import training_queue
@@ -266,11 +266,8 @@ def note_commit(path: Path, commit: str) -> None:
 
 
 def kill_after_an_epoch(given: list[str], run_folder: Path) -> None:
-    deadline = time.monotonic() + 240
     with subprocess.Popen(given, stdout=subprocess.DEVNULL) as process:
-        while not has_checkpoint(run_folder):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_until(process, lambda: has_checkpoint(run_folder))
         assert children(run_folder.parent.parent)
         process.kill()
     assert process.returncode == -signal.SIGKILL
@@ -360,11 +357,10 @@ def test_rows_without_a_choice_are_not_in_the_table(copied, voc):
         copied / "out" / "search" / "an_learning_rate-0.01",
         copied / "out" / "search" / "an_learning_rate-0.1",
     )
-    place = RunFolder(copied / "out" / "search" / "an_learning_rate-0.1").record
-    record = json.loads(place.read_text())
-    record["flags"] |= {name: 0.1 for name in ("learning_rate", "head_learning_rate")}
-    record["flags"]["estimates_learning_rate"] = 1.0
-    place.write_text(json.dumps(record))
+    change_flags(
+        copied / "out" / "search" / "an_learning_rate-0.1",
+        learning_rate=0.1, head_learning_rate=0.1, estimates_learning_rate=1.0,
+    )  # fmt: skip
     assert main(*words(path, copied / "out", voc, "--only=an")) == 0
     found = json.loads((copied / "out" / "tiny_search.json").read_text())
     assert found["an"]["chosen"] is not None and found["en"]["chosen"] is None

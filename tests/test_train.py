@@ -10,14 +10,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from importlib import metadata
 
 import h5py
 import numpy as np
 import pytest
 from conftest import CLASSES, RESUMED, command, flags, run
-from saved_runs import assert_equal_runs, change_flags, has_checkpoint, kill_at, newest_weights
+from saved_runs import (
+    assert_equal_runs,
+    change_flags,
+    has_checkpoint,
+    kill_at,
+    newest_weights,
+    wait_until,
+)
 from sklearn.metrics import average_precision_score
 
 import spml_tf
@@ -202,10 +208,7 @@ def test_interrupted_by_the_user_it_says_how_to_go_on(voc, tmp_path):
         command(*flags(voc, epochs=200), f"--output_dir={folder}"),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.time() + 240
-    while not has_checkpoint(folder):
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.01)
+    wait_until(process, lambda: has_checkpoint(folder))
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import sys
 
@@ -59,7 +60,14 @@ class Splits:
         return shares
 
     def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal of images, labels and classes of all splits, and of `observed`."""
+        """SHA-256 in hexadecimal of images, labels and classes of all splits, and of `observed`.
+
+        Files are read, or their sizes asked for, once.
+        """
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(np.ascontiguousarray(self.observed).tobytes())
         for part in self.parts.values():
             digest.update(part.fingerprint().encode("ascii"))

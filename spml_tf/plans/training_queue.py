@@ -97,8 +97,9 @@ def work(
     running: list[_Process] = []
     try:
         while waiting or running:
-            for job in [x for x in waiting if x.after is None or x.after.is_finished()]:
-                if len(running) < processes:
+            for job in list(waiting):
+                # A finished run is read to see that it is whole: only where a place is free.
+                if len(running) < processes and (job.after is None or job.after.is_finished()):
                     waiting.remove(job)
                     starting(job)
                     with _signals_later():  # else a process might be left that nobody knows of
@@ -194,12 +195,8 @@ def _stop(running: Sequence[_Process]) -> None:
     try:
         for one in running:
             one.process.wait(_PATIENCE)
-    except (
-        subprocess.TimeoutExpired,
-        KeyboardInterrupt,
-        Terminated,
-    ):  # the user may be less patient
-        for one in running:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt, Terminated):
+        for one in running:  # the user may be less patient
             one.process.kill()
     for one in running:
         one.process.wait()

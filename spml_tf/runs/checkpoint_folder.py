@@ -59,14 +59,12 @@ class Checkpoint:
 
     Attributes:
         weights: the file of weights, optimizer and tables, as `keras.Model.save_weights` writes it.
-        network: the best network so far, None before the first epoch is done.
         metrics: what metrics have seen of an unfinished epoch, a file for each worker.
         progress: how far it goes.
         machine: what it was written on, see `run_folder.machine`.
     """
 
     weights: Path
-    network: Path | None
     metrics: tuple[Path, ...]
     progress: Progress
     machine: Mapping[str, Any]
@@ -224,11 +222,8 @@ class CheckpointFolder:
     def _checkpoint(self, record: Path, body: dict[str, Any]) -> Checkpoint:
         progress = Progress(**body["progress"])
         metrics = sorted(name for name in body["files"] if name.endswith(".metrics.npz"))
-        network = self.network(progress.best_epoch) if body["network"] else None
-        return Checkpoint(
-            self.weights(progress), network, tuple(self.path / name for name in metrics), progress,
-            body["machine"],
-        )  # fmt: skip
+        paths = tuple(self.path / name for name in metrics)
+        return Checkpoint(self.weights(progress), paths, progress, body["machine"])
 
     def _keep_two(self, newest: Path) -> None:
         """Removes what neither the newest checkpoint nor the one before it needs.

@@ -11,7 +11,6 @@ import contextlib
 import csv
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import platform
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
 from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import locked, replaced, write_json, write_table, write_text
+from spml_tf.system.files import locked, replaced, sha256, write_json, write_table, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,9 +145,13 @@ class RunFolder:
         return self.metrics.exists() and not self.damaged_results()
 
     def damaged_results(self) -> list[str]:
-        """What is wrong with the files of a finished run that its training can write anew."""
+        """What is wrong with the files of a finished run.
+
+        Its training can write them anew, but for run.json, on which it is refused.
+        """
         found = []
-        for path in (self.metrics, self.network, self.history, *self._every_prediction()):
+        results = (self.metrics, self.network, self.history, *self._every_prediction())
+        for path in (self.record, *results):
             try:
                 self._check(path)
             except UserError as error:
@@ -167,7 +170,7 @@ class RunFolder:
         """Notes what belongs to the finished run."""
         paths = [self.record, self.history, self.network, self.metrics, self.heatmaps]
         paths += [self.predictions(split) for split in ("val", "test")]
-        sums = [f"{_sha256(path)}  {path.name}\n" for path in paths if path.exists()]
+        sums = [f"{sha256(path)}  {path.name}\n" for path in paths if path.exists()]
         write_text(self.checksums, "".join(sums))
         self.__dict__.pop("_sums", None)
 
@@ -188,7 +191,7 @@ class RunFolder:
             return
         if not path.exists():
             raise UserError(f"{path}: is missing; {advice}")
-        if self._sums.get(path.name) != _sha256(path):
+        if self._sums.get(path.name) != sha256(path):
             raise UserError(f"{path}: differs from what the run wrote (see SHA256SUMS); {advice}")
 
     def best_network(self) -> Path:
@@ -339,11 +342,6 @@ def flagfile(settings: Settings) -> str:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def other_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

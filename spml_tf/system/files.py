@@ -260,7 +260,7 @@ def replaced_unless_edited(path: Path) -> Iterator[Path]:
         # Before the file itself: a kill between the two must not make it look like another's.
         record = path.parent / RECORD
         before = _written(record)
-        digests = [*before.get(path.name, ())[-1:], _digest(temporary)]
+        digests = [*before.get(path.name, ())[-1:], sha256(temporary)]
         write_json(record, {**before, path.name: digests})
 
 
@@ -274,7 +274,7 @@ def check_unedited(paths: Iterable[Path]) -> None:
         UserError: naming the first that a person has edited, or that comes from elsewhere.
     """
     for path in paths:
-        if path.exists() and _digest(path) not in _written(path.parent / RECORD).get(path.name, ()):
+        if path.exists() and sha256(path) not in _written(path.parent / RECORD).get(path.name, ()):
             raise UserError(
                 f"{path}: was edited, or comes from elsewhere, and would be replaced; move it, or "
                 "choose another folder"
@@ -290,7 +290,8 @@ def _written(record: Path) -> dict[str, list[str]]:
     return found if isinstance(found, dict) else {}
 
 
-def _digest(path: Path) -> str:
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, as hexadecimal text."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

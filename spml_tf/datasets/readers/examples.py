@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.labels import POSITIVE, validate_labels
 from spml_tf.system.errors import UserError
+from spml_tf.system.files import sha256
 
 # What an image may have, beside its name and labels.
 _PARTS = ("paths", "images", "offsets", "boxes", "areas", "observed")
@@ -152,10 +153,7 @@ class Examples:
     def _of_file(self, path: str) -> str:
         """What stands for a file in the fingerprint."""
         try:
-            if not self.hash_contents:
-                return str(os.path.getsize(path))
-            with open(path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return sha256(path) if self.hash_contents else str(os.path.getsize(path))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); put it back") from None
 
