@@ -41,10 +41,20 @@ def change_flags(folder: Path, **flags: object) -> None:
     record = json.loads(run.record.read_text())
     record["flags"] |= flags
     run.record.write_text(json.dumps(record))
+    seal(folder)
+
+
+def seal(folder: Path) -> None:
+    """Makes all checksums of a run those of its files as they are: whoever changes one can."""
+    run = RunFolder(folder)
     run.checksums.unlink(missing_ok=True)
-    for path in run.checkpoints.path.glob("*.json"):
-        body = {**json.loads(path.read_text()), "run": checkpoint_folder.checksum(run.record)}
+    for path in run.checkpoints.path.glob("epoch*.json"):
+        body = json.loads(path.read_text())
         del body["crc32"]
+        for files in (body["files"], body["network"]):
+            for name in files:
+                files[name] = checkpoint_folder.checksum(path.with_name(name))
+        body["run"] = checkpoint_folder.checksum(run.record)
         text = json.dumps(body, sort_keys=True).encode()
         path.write_text(json.dumps({**body, "crc32": zlib.crc32(text)}))
 

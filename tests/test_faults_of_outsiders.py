@@ -30,6 +30,7 @@ import warm_process
 from conftest import flags, run
 from hypothesis import strategies as st
 from PIL import Image
+from saved_runs import newest_weights, seal
 from test_networks_lite0 import pickled_dict, pickled_tensor, write_legacy, write_zip
 
 from spml_tf import networks, predict
@@ -166,11 +167,12 @@ def changed(finished, tmp_path) -> Path:
 
 
 def replace_scores(run_dir: Path, make: Callable[[h5py.Group, h5py.Dataset], object]) -> None:
-    with h5py.File(run_dir / "checkpoint" / "state.weights.h5", "r+") as file:
+    with h5py.File(newest_weights(run_dir), "r+") as file:
         group = file["ema_scores/vars"]
         old = group["0"]
         del group["0"]
         make(group, old)
+    seal(run_dir)
 
 
 def external(group: h5py.Group, old: h5py.Dataset) -> None:
@@ -264,6 +266,9 @@ def test_networks_of_others(kind, says, changed, tmp_path):
     with zipfile.ZipFile(network, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, member in members.items():
             archive.writestr(name, member)
+    for copy in (changed / "checkpoint").glob("best*.keras"):
+        shutil.copy(network, copy)
+    seal(changed)
     done = run(f"--run_dir={changed}", module="evaluate")
     assert says in only_error(done) and "network.keras" in done.stderr
 
@@ -561,6 +566,7 @@ def test_names_in_a_model_card(changed, tmp_path):
     for file in ("run.json", "metrics.json"):
         path = changed / file
         path.write_text(path.read_text("utf-8").replace('"dog"', json.dumps(name)), "utf-8")
+    seal(changed)
     done = run(f"--run_dir={changed}", f"--export_dir={tmp_path / 'm'}", module="export")
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "m/MODEL_CARD.md").read_text()
