@@ -348,7 +348,8 @@ def other_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     """What the last digits of results depend on and has changed, as "cores 2, now 4".
 
     Args:
-        before, now: what `machine` returned.
+        before: what `machine` returned there.
+        now: what it returns here.
     """
     parts = (
         ("versions", ("tensorflow", "keras", "numpy")),

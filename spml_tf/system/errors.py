@@ -11,8 +11,9 @@ _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 def printable(text: str) -> str:
     r"""A text that a terminal shows and does not obey, on one line.
 
-    >>> print(printable("a\x1b[2Jb\nc"))
-    a\x1b[2Jb\nc
+    Examples:
+        >>> print(printable("a\x1b[2Jb\nc"))
+        a\x1b[2Jb\nc
     """
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 

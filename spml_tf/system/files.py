@@ -108,8 +108,9 @@ def guarded(cell: object) -> object:
     end gets an apostrophe before it, unless it is a number; and so does one that begins with
     apostrophes before such a character.
 
-    >>> [guarded(cell) for cell in ("=1+1", "'=a", "-1", -1, "it's", "'90s")]
-    ["'=1+1", "''=a", '-1', -1, "it's", "'90s"]
+    Examples:
+        >>> [guarded(cell) for cell in ("=1+1", "'=a", "-1", -1, "it's", "'90s")]
+        ["'=1+1", "''=a", '-1', -1, "it's", "'90s"]
     """
     return f"'{cell}" if isinstance(cell, str) and _runs(cell) else cell
 
@@ -117,8 +118,9 @@ def guarded(cell: object) -> object:
 def bare(cell: str) -> str:
     """The text that `guarded` was given.
 
-    >>> [bare(cell) for cell in ("'=1+1", "''=a", "=1+1", "-1", "'90s")]
-    ['=1+1', "'=a", '=1+1', '-1', "'90s"]
+    Examples:
+        >>> [bare(cell) for cell in ("'=1+1", "''=a", "=1+1", "-1", "'90s")]
+        ['=1+1', "'=a", '=1+1', '-1', "'90s"]
     """
     return cell[1:] if cell.startswith("'") and _runs(cell[1:]) else cell
 
