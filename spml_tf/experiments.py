@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,11 +23,13 @@ from spml_tf.system.files import (
     check_unedited,
     locked,
     naming_unwritable,
+    read_text,
     replaced_unless_edited,
     write_json,
     write_table,
     write_text,
 )
+from spml_tf.system.json_text import parse_json
 from spml_tf.system.keras_import import require_tensorflow_backend
 
 USAGE = """Trains the runs of a plan, one process each, and writes their table.
@@ -112,10 +113,23 @@ class _Experiment:
         self.choose()
         check_folders([job for _, job in self.ready()])
 
+    def commits(self) -> dict[str, list[str]]:
+        """The versions of the code that each run was started with, by its folder."""
+        path = self.folder / "commits.json"
+        if not path.exists():
+            return {}
+        try:
+            found = parse_json(read_text(path))
+            return {str(name): [str(x) for x in commits] for name, commits in found.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({error}); remove it, the runs' code is then unknown"
+            ) from None
+
     def record_commit(self, job: Job) -> None:
         """Notes which code a process was started with; a run that was removed begins anew."""
         path = self.folder / "commits.json"
-        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        found = self.commits()
         key, commit = str(job.folder.path.relative_to(self.folder)), _commit()
         before = found.get(key, []) if job.folder.path.exists() else []
         found[key] = before if commit in before else [*before, commit]
@@ -162,8 +176,7 @@ class _Experiment:
     def csv_rows(self) -> list[dict[str, Any]]:
         from spml_tf.plans import result_tables
 
-        path = self.folder / "commits.json"
-        commits = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        commits = self.commits()
         searched = dict.fromkeys(name for row in self.plan.rows for name in row.grid)
         columns = [*filter(None, [self.plan.vary]), *searched]
         return [

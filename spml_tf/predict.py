@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from spml_tf.system.files import (
     rows_kept,
     write_csv,
 )
+from spml_tf.system.json_text import parse_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +87,7 @@ class Predictor:
 
         try:
             put_back(Path(model_dir).resolve())
-            classes = json.loads((Path(model_dir) / "classes.json").read_text("utf-8"))
+            classes = parse_json((Path(model_dir) / "classes.json").read_text("utf-8"))
             self.class_names = list(classes["class_names"])
             self.thresholds = np.array([classes["thresholds"][x] for x in self.class_names])
             self.max_megapixels = float(classes.get("max_megapixels", MAX_MEGAPIXELS))

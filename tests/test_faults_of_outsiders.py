@@ -31,7 +31,7 @@ from conftest import flags, run
 from hypothesis import strategies as st
 from PIL import Image
 from saved_runs import newest_weights, seal
-from test_networks_lite0 import pickled_dict, pickled_tensor, write_legacy, write_zip
+from torch_files import pickled_dict, pickled_tensor, write_legacy, write_zip
 
 from spml_tf import networks, predict
 from spml_tf.datasets import encoded_images, image_headers, images
@@ -622,6 +622,46 @@ def table(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
 def test_a_slash_behind_a_photo(tmp_path):
     done = table(tmp_path, "image,cat,dog\ntrain/a.png/,1,0\n")
     assert "train.csv:2: 'train/a.png/' is the name of a folder" in only_error(done)
+
+
+DEEP = "[" * 5000
+
+
+@faults.fault(TABLES, "a text nested thousands deep", "5,000 brackets in JSON and TOML files and "
+              "in a flag", "one line, code 1", "nothing")  # fmt: skip
+@pytest.mark.parametrize("case, told", [
+    ("plan", "plan.toml: not valid TOML (maximum recursion depth"),
+    ("flag", "a flag has hundreds of letters"),
+    ("commits", "commits.json: cannot be read (it is nested too deeply)"),
+    ("export", "no spml_tf export (it is nested too deeply)"),
+    ("run", "run.json: cannot be read (it is nested too deeply)"),
+    ("TF_CONFIG", "ValueError('it is nested too deeply')"),
+])  # fmt: skip
+def test_nothing_is_read_however_deep(case, told, tmp_path, monkeypatch):
+    name, words = {
+        "plan": ("plan.toml", ["experiments", "--plan=plan.toml", "--output_dir=out"]),
+        "flag": ("a.flags", ["train", "--flagfile=a.flags"]),
+        "commits": ("out/commits.json", ["experiments", "--plan=whole.toml", "--output_dir=out"]),
+        "export": ("classes.json", ["predict", "--model_dir=.", "--images=whole.toml",
+                                    "--output=a.csv"]),
+        "run": ("run.json", ["evaluate", "--run_dir=."]),
+        "TF_CONFIG": ("none", ["train", "--strategy=multi_worker", "--dataset=digits",
+                               "--method=an", "--output_dir=out"]),
+    }[case]  # fmt: skip
+    (tmp_path / "out").mkdir()
+    start = {"plan": "x = ", "flag": "--x"}.get(case, "")
+    (tmp_path / name).write_text(start + DEEP)
+    (tmp_path / "whole.toml").write_text(
+        'title = "T"\nseeds = [0]\n[[rows]]\nname = "an"\nmethod = "an"\n'
+        'flags = { dataset = "digits" }\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    if case == "TF_CONFIG":
+        monkeypatch.setenv(case, DEEP)
+    done = run(*words[1:], module=words[0], new_python=case == "TF_CONFIG")
+    assert done.returncode == 1, done.stderr
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    assert told in line and "Traceback" not in done.stderr
 
 
 @faults.fault(TABLES, "a photo thousands of folders deep", "1,500 and 2,500 parts",

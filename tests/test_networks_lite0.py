@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import struct
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from torch_files import pickled_dict, pickled_tensor, write_legacy, write_zip
 
 from spml_tf import networks
 from spml_tf.networks import CAM_LAYER, efficientnet_lite0
@@ -21,7 +20,6 @@ from spml_tf.system.errors import UserError
 
 # Keras 3.15 saves variables through NumPy's old __array__ protocol; nothing here can change that.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
 def lite0_file() -> Path:
@@ -29,38 +27,6 @@ def lite0_file() -> Path:
         return efficientnet_lite0.imagenet_weights_file()
     except UserError as error:
         pytest.skip(str(error))
-
-
-# The tests write PyTorch's formats themselves: a pickle that names `torch.FloatStorage` and
-# `torch._utils._rebuild_tensor_v2` is spelled in opcodes, since PyTorch is not installed.
-
-
-def pickled_tensor(key: str, length: int, offset: int, shape, strides) -> bytes:
-    """Opcodes of one tensor on a persistent float storage."""
-    storage = f"(Vstorage\nctorch\nFloatStorage\nV{key}\nVcpu\nI{length}\nNtQ"
-    numbers = ["".join(f"I{n}\n" for n in values) for values in (shape, strides)]
-    view = f"I{offset}\n({numbers[0]}t({numbers[1]}tI00\n)tR"
-    return f"ctorch._utils\n_rebuild_tensor_v2\n({storage}{view}".encode()
-
-
-def pickled_dict(tensors: dict[str, bytes]) -> bytes:
-    items = b"".join(b"V" + name.encode() + b"\n" + value for name, value in tensors.items())
-    return b"\x80\x02ccollections\nOrderedDict\n)R(" + items + b"u."
-
-
-def write_legacy(path: Path, state: bytes, storages: dict[str, np.ndarray]) -> Path:
-    header = [pickle.dumps(value, 2) for value in (MAGIC, VERSION, {"little_endian": True})]
-    raw = [struct.pack("<q", v.size) + v.astype("<f4").tobytes() for v in storages.values()]
-    path.write_bytes(b"".join([*header, state, pickle.dumps(list(storages), 2), *raw]))
-    return path
-
-
-def write_zip(path: Path, state: bytes, storages: dict[str, np.ndarray]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("saved/data.pkl", state)
-        for key, values in storages.items():
-            archive.writestr(f"saved/data/{key}", values.astype("<f4").tobytes())
-    return path
 
 
 @pytest.mark.parametrize("write", [write_legacy, write_zip])

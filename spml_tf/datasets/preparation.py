@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import platform
 import shutil
@@ -35,6 +34,7 @@ from spml_tf.system.files import (
     replaced_unless_edited,
     write_json,
 )
+from spml_tf.system.json_text import parse_json
 
 _WRITTEN_BY = "python -m spml_tf.data prepare"
 _PARAMETERS, _LABELS = "parameters.json", "labels.csv"
@@ -179,7 +179,7 @@ def _is_result(folder: Path) -> bool:
 def _read_json(path: Path) -> Any:
     """A file's content, None where there is none."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parse_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
 

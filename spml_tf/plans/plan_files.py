@@ -49,7 +49,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     """
     try:
         table = tomllib.loads(read_text(path, "--plan takes a TOML file"))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
         raise UserError(f"{path}: not valid TOML ({error})") from None
     try:
         plan = _plan(table, Path(path).parent)
@@ -163,7 +163,9 @@ def _flagfile(place: str, folder: Path, name: str) -> dict[str, str]:
         raise UserError(f"{place}: {error}") from None
     flags = [x.lstrip("-").partition("=")[0] for x in words if x.startswith("-")]
     flags = [flag if flag in _known_flags() else flag.removeprefix("no") for flag in flags]
-    found = {flag: getattr(given, flag) for flag in dict.fromkeys(flags)}
+    # A word may be another one's value, or the -- that ends the flags.
+    known = [flag for flag in dict.fromkeys(flags) if flag in _known_flags()]
+    found = {flag: getattr(given, flag) for flag in known}
     method = {"method": found.pop("method")} if "method" in found else {}
     return {**method, **_flags(place, found)}
 

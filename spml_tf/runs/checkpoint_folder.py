@@ -20,6 +20,7 @@ from typing import Any
 
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_json
+from spml_tf.system.json_text import parse_json
 
 _KEPT = 2
 _BLOCK = 2**24
@@ -194,7 +195,7 @@ class CheckpointFolder:
     def _read(self, record: Path) -> tuple[dict[str, Any], str]:
         """A record, or why it does not count."""
         try:
-            body = json.loads(record.read_text("utf-8"))
+            body = parse_json(record.read_text("utf-8"))
             seal = body.pop("crc32")
             if zlib.crc32(_text(body)) != seal:
                 return {}, f"{record}: was changed after it was written"
@@ -203,7 +204,7 @@ class CheckpointFolder:
                     {},
                     f"{record}: belongs to another run than {self.record}, or that was changed",
                 )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return {}, f"{record}: cannot be read ({' '.join(str(error).split())})"
         return body, ""
 

@@ -11,7 +11,6 @@ import contextlib
 import csv
 import dataclasses
 import functools
-import json
 import os
 import platform
 import shutil
@@ -24,6 +23,7 @@ from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
 from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import locked, replaced, sha256, write_json, write_table, write_text
+from spml_tf.system.json_text import parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,13 +84,13 @@ class RunFolder:
 
     def _record(self) -> dict[str, Any]:
         try:
-            record: dict[str, Any] = json.loads(self.record.read_text("utf-8"))
+            record: dict[str, Any] = parse_json(self.record.read_text("utf-8"))
         except FileNotFoundError:
             raise UserError(
                 f"{self.path}: no run here (run.json is missing); train one with "
                 "python -m spml_tf.train --output_dir=..."
             ) from None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{self.record}: cannot be read ({_line(error)}); {_LOST}") from None
         kinds = {"flags": dict, "data_fingerprint": str, "class_names": list, "images": dict}
         for name, kind in kinds.items():
@@ -105,10 +105,10 @@ class RunFolder:
             UserError: it is missing or damaged.
         """
         try:
-            metrics: dict[str, Any] = json.loads(self.metrics.read_text("utf-8"))
+            metrics: dict[str, Any] = parse_json(self.metrics.read_text("utf-8"))
             _ = metrics["best_epoch"] + 0, [metrics[x]["map"] for x in metrics if x != "best_epoch"]
             _ = metrics["val"]["ap"].items()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.metrics}: cannot be read ({_line(error)}); {_AGAIN}") from None
         self._check(self.metrics)
         return metrics

@@ -232,6 +232,10 @@ def parse(
         stray = values(["spml_tf", *argv])[1:]
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
+    except RecursionError:  # absl compares the letters one within the other
+        raise UserError(
+            "a flag has hundreds of letters, which none has; look at the words and flagfiles given"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
     words = _words(options, stray)
@@ -253,7 +257,8 @@ def _with_plugins(
     values = flags.FlagValues()
     flags.DEFINE_string("plugins", None, "", flag_values=values)
     named = None
-    with contextlib.suppress(flags.Error, OSError, UnicodeDecodeError):  # told of by `parse`
+    # What is suppressed `parse` tells of.
+    with contextlib.suppress(flags.Error, RecursionError, OSError, UnicodeDecodeError):
         values(["spml_tf", *argv], known_only=True)
         named = values.plugins
     if not named:

@@ -20,6 +20,7 @@ from typing import Any
 
 from spml_tf.system import machine_faults
 from spml_tf.system.errors import UserError
+from spml_tf.system.json_text import parse_json
 
 _LONGEST_NAME = 255  # bytes of a file's name, in nearly all file systems
 # Digests of the files of a folder that people may edit, as they were written there.
@@ -286,7 +287,7 @@ def check_unedited(paths: Iterable[Path]) -> None:
 def _written(record: Path) -> dict[str, list[str]]:
     """The last digests of the files of a folder, as they were written there."""
     try:
-        found = json.loads(record.read_text("utf-8"))
+        found = parse_json(record.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

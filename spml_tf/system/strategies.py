@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.system.errors import UserError
+from spml_tf.system.json_text import parse_json
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -107,7 +108,7 @@ def is_first_worker() -> bool:
 
 def _check(text: str) -> None:
     try:
-        config = json.loads(text)
+        config = parse_json(text)
         addresses = config["cluster"]["worker"]
         number, kind = int(config["task"]["index"]), config["task"]["type"]
     except (ValueError, KeyError, TypeError) as error:

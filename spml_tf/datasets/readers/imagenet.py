@@ -25,6 +25,7 @@ from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
+from spml_tf.system.json_text import parse_json
 
 SPLITS = ("train", "val", "real")
 NUM_CLASSES = 1000
@@ -258,10 +259,10 @@ def _real_labels(path: Path, photos: _Photos) -> NDArray[np.int8]:
 def _parsed(path: Path) -> Any:
     text = read_text(path, _REAL_SOURCE)
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}); {_REAL_SOURCE}") from error
-    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of 5,000 digits
+    except ValueError as error:  # nested too deeply, or a number of 5,000 digits
         raise UserError(f"{path}: not the ReaL labels; {_REAL_SOURCE}") from error
 
 

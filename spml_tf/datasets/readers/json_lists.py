@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
+from spml_tf.system.json_text import parse_json
 
 # By what messages call them. The type bool is in none, although Python counts it as an int.
 _TYPES: dict[str, set[type]] = {
@@ -205,13 +206,13 @@ def _floats(values: Sequence[int | float]) -> NDArray[np.float64]:
 
 def _parse(path: Path, text: str, source: str, object_hook: Callable[..., Any] | None) -> Any:
     try:
-        return json.loads(text, object_hook=object_hook)
+        return parse_json(text, object_hook)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}: not whole JSON: {error.msg} in line {error.lineno}, column {error.colno}; "
             + source
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         # A number of thousands of digits, or thousands of brackets.
         raise UserError(f"{path}: no usable JSON ({error}); {source}") from error
 

@@ -7,7 +7,6 @@ in one pass over the records; training then reads each image where its record be
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from spml_tf.datasets.readers.voc import DIFFICULT_RULES
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
+from spml_tf.system.json_text import parse_json
 
 # Where the positive labels stand, the first that is there counts, and whether labels that are not
 # listed are negative.
@@ -100,7 +100,7 @@ def splits(data_dir: str | os.PathLike[str], dataset: str) -> SplitNames:
     path = _folder(dataset, data_dir) / "dataset_info.json"
     text = read_text(path)
     try:
-        names = {split["name"] for split in json.loads(text)["splits"]}
+        names = {split["name"] for split in parse_json(text)["splits"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not tfds' own ({error}); prepare the data set again") from error
     test = next((name for name in ("validation", "test") if name in names), "none")
