@@ -67,7 +67,7 @@ def outcome(tmp_path_factory) -> Callable[[str, str], list[dict[str, np.ndarray]
     return of
 
 
-SPLITS = ["2r", "2w", pytest.param("2w2r", marks=pytest.mark.slow)]
+SPLITS = ["2w", *(pytest.param(x, marks=pytest.mark.slow) for x in ("2r", "2w2r"))]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -35,6 +35,9 @@ from spml_tf.system import cli
 from spml_tf.training import methods
 
 NAMES = (*methods.METHODS, "en+cl", "en+scl")
+# One of each kind of what a method remembers: nothing, scores, marks, trained estimates, heatmaps.
+QUICK = ("an", "en", "ll_cp", "role", "splc", "en+cl", "en+scl")
+EVERY = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in NAMES]
 # The networks of all are alike; the slow part exports every one.
 EXPORTED = ("an", "role", "en+scl")
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -53,7 +56,7 @@ def stopped(monkeypatch, tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_resumes_bit_for_bit(voc, tmp_path, monkeypatch, stopped, capsys, name):
     """Three epochs without a break, and the last of them again from what the first two left."""
     monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)

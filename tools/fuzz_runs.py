@@ -3,11 +3,12 @@
 python tools/fuzz_runs.py [--minutes=10] [--seed=0] [--work_dir=DIR]
 
 Two runs of three epochs are trained, and one of them is kept as kill -9 would leave it after its
-second epoch. Then, again and again: a file of the finished or the unfinished run is cut at a random
-place, gets a random bit changed, is emptied, deleted, or replaced by the other run's; and train or
-another command is run. It must give the results of the undamaged run, or one error line and a code
-that is not 0; never a traceback, never another best network. Prints a line for each fault found and
-a table of what was done; the exit code is 1 if there was one.
+second epoch. Each file of the finished and of the unfinished run is cut at 20 random places, gets a
+random bit changed five times, is emptied, deleted, and replaced by the other run's, all in random
+order until the time is over; and train or another command is run each time. It must give the
+results of the undamaged run, or one error line and a code that is not 0; never a traceback, never
+another best network. Prints a line for each fault found and a table of what was done; the exit code
+is 1 if there was one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FLAGS = [
     "--method=en+scl", "--selection_start_epoch=2", "--consistency_start_epoch=2",
     "--heatmap_size=8", "--bank_dtype=uint8",
 ]  # fmt: skip
-DAMAGES = ("cut", "bit", "emptied", "deleted", "swapped")
+DAMAGES = {"cut": 20, "bit": 5, "emptied": 1, "deleted": 1, "swapped": 1}
 READERS = ("evaluate", "export", "report", "audit", "analyze")
 
 
@@ -105,18 +106,22 @@ def main() -> int:
             name: call(name, reading(name, whole, Path(root) / f"{name}0"))[0] for name in READERS
         }
         assert not any(read.values()), read
+        cases = [
+            (source, path.relative_to(source), kind)
+            for source in (whole, killed) for path in sorted(source.rglob("*"))
+            if path.is_file() and "tensorboard" not in path.parts and path.name != ".lock"
+            for kind, times in DAMAGES.items() for _ in range(times)
+        ]  # fmt: skip
+        draws.shuffle(cases)
         until, number = time.monotonic() + given.minutes * 60, 0
-        while time.monotonic() < until:
+        for source, file, kind in cases:
+            if time.monotonic() > until:
+                break
             number += 1
-            source = draws.choice((whole, killed))
             folder = Path(shutil.copytree(source, Path(root) / "run"))
-            files = sorted(
-                path for path in folder.rglob("*")
-                if path.is_file() and "tensorboard" not in path.parts and path.name != ".lock"
-            )  # fmt: skip
-            path, kind = draws.choice(files), draws.choice(DAMAGES)
+            path = folder / file
             command = draws.choice(("train", *READERS)) if source == whole else "train"
-            damage(path, kind, other / path.relative_to(folder), draws)
+            damage(path, kind, other / file, draws)
             if command == "train":
                 words = [*FLAGS, "--seed=0", f"--output_dir={folder}"]
             else:
@@ -127,15 +132,14 @@ def main() -> int:
                 reason = f"other results: {json.loads(results(folder)[0])['val']['map']}"
             if reason:
                 faults += 1
-                name = path.relative_to(folder)
-                print(f"{number}: {command}, {source.name}/{name} {kind}: {reason}", flush=True)
+                print(f"{number}: {command}, {source.name}/{file} {kind}: {reason}", flush=True)
             name = "".join("N" if x.isdigit() else x for x in path.name)
             counts[name, "one line" if code else "right result"] += 1
             for made in (folder, Path(root) / "out"):
                 shutil.rmtree(made, ignore_errors=True)
     for (name, outcome), times in sorted(counts.items()):
         print(f"| {name} | {outcome} | {times} |")
-    print(f"{number} damaged runs, {faults} faults")
+    print(f"{number} of {len(cases)} damaged runs, {faults} faults")
     return 1 if faults else 0
 
 
