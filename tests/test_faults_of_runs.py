@@ -50,20 +50,15 @@ def stopped_at(
     ("number", "code", "word", "hook", "epoch", "batch", "where"),
     [
         (signal.SIGTERM, 143, "terminated", "on_train_batch_end", 2, 1, "step 2 of epoch 3"),
-        (signal.SIGINT, 130, "interrupted", "on_train_batch_end", 0, 2, "step 3 of epoch 1"),
         (signal.SIGTERM, 143, "terminated", "on_test_batch_end", 3, 0, "step 4 of epoch 4"),
-        pytest.param(
-            signal.SIGINT,
-            130,
-            "interrupted",
-            "on_train_batch_end",
-            1,
-            3,
-            "step 4 of epoch 2",
-            marks=pytest.mark.slow,
-        ),  # fmt: skip
+        # Quick tests of training have Ctrl-C.
+        *(
+            pytest.param(signal.SIGINT, 130, "interrupted", "on_train_batch_end", *x,
+                         marks=pytest.mark.slow)
+            for x in ((0, 2, "step 3 of epoch 1"), (1, 3, "step 4 of epoch 2"))
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_stopped_run_goes_on_where_it_was(
     voc, finished, tmp_path, monkeypatch, capsys, number, code, word, hook, epoch, batch, where
 ):
@@ -125,7 +120,10 @@ NEWEST = "checkpoint/epoch00003"
 @pytest.mark.parametrize(
     ("damages", "epoch", "note"),
     [
-        ({"history.csv": empty, "network.keras": Path.unlink, "flags.txt": garble}, 3, ""),
+        pytest.param(
+            {"history.csv": empty, "network.keras": Path.unlink, "flags.txt": garble}, 3, "",
+            marks=pytest.mark.slow,
+        ),
         ({"history.csv": garble, "network.keras": flip, f"{NEWEST}.weights.h5": flip}, 2,
          "epoch00003.weights.h5: was changed or cut after it was written; going on from the one"),
     ],
