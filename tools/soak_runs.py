@@ -3,10 +3,11 @@
 python tools/soak_runs.py [--kills=30] [--seed=0] [--workers=1] [--work_dir=DIR]
 
 Kill -9 comes at a random moment of the run. Of every three trials one is killed while a checkpoint
-is being written, and of every six one is killed twice. The methods take turns, so that each kind of
-table is among them: heatmaps of all classes as bytes and as float32, of a few classes, marks that
-last, trained estimates. With --workers=2 one of two workers is killed, and the line tells how long
-the others went on. Prints a line for each trial; the exit code is 1 if one differs.
+is being written, a random one of the run's, and of every six one is killed twice. The methods take
+turns, so that each kind of table is among them: heatmaps of all classes as bytes and as float32, of
+a few classes, marks that last, trained estimates. With --workers=2 one of two workers is killed,
+once there are two, and the line tells how long the others went on. Prints a line for each trial;
+the exit code is 1 if one differs.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+EPOCHS = 3
 COMMON = [
-    "--dataset=digits", "--image_size=16", "--epochs=3", "--batch_size=64", "--threads=1",
+    "--dataset=digits", "--image_size=16", f"--epochs={EPOCHS}", "--batch_size=256", "--threads=1",
     "--selection_start_epoch=2", "--consistency_start_epoch=2", "--heatmap_size=8",
 ]  # fmt: skip
 KINDS = {
@@ -78,40 +80,51 @@ def equal(one: Path, other: Path) -> bool:
     )
 
 
-def kill(process: subprocess.Popen[bytes], draws: random.Random) -> str:
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    """Numbers of a process' own processes, the oldest first."""
+    words = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return sorted(map(int, words))
+
+
+def kill(process: subprocess.Popen[bytes], workers: int, draws: random.Random) -> str:
     """kill -9 of a process, or of one of its workers; what became of it."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    if not children:
+    if workers == 1:
         process.kill()
         return "killed" if process.wait() == -signal.SIGKILL else "had ended"
-    worker = draws.randrange(len(children))
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(int(sorted(map(int, children))[worker]), signal.SIGKILL)
+    while process.poll() is None and len(children(process)) < workers:
+        time.sleep(_PAUSE)
+    worker = draws.randrange(workers)
+    with contextlib.suppress(ProcessLookupError, IndexError):
+        os.kill(children(process)[worker], signal.SIGKILL)
     begin = time.monotonic()
     code = process.wait()
     return f"worker {worker} killed, code {code} after {time.monotonic() - begin:.1f} s"
 
 
 def kill_while_writing(
-    process: subprocess.Popen[bytes], folder: Path, after: float, draws: random.Random
+    process: subprocess.Popen[bytes], workers: int, folder: Path, draws: random.Random
 ) -> str:
-    """kill -9 at the first moment after some seconds at which a checkpoint is being written."""
-    begin = time.monotonic()
+    """kill -9 while a checkpoint is being written, any of those that are left to write."""
+    places = folder / "checkpoint"
+    saved = max((int(path.name[5:10]) for path in places.glob("epoch*.json")), default=0)
+    number = draws.randint(min(saved + 1, EPOCHS), EPOCHS)
     while process.poll() is None:
-        writing = any((folder / "checkpoint").glob(".unfinished-*"))
-        if writing and time.monotonic() - begin > after:
-            return kill(process, draws)
+        writing = any(places.glob(f".unfinished-*epoch{number:05}*"))
+        if writing:
+            return f"of epoch {number}: {kill(process, workers, draws)}"
         time.sleep(_PAUSE)
     return "had ended"
 
 
-def kill_after(process: subprocess.Popen[bytes], seconds: float, draws: random.Random) -> str:
+def kill_after(
+    process: subprocess.Popen[bytes], workers: int, seconds: float, draws: random.Random
+) -> str:
     """kill -9 after some seconds."""
     try:
         process.wait(seconds)
         return "had ended"
     except subprocess.TimeoutExpired:
-        return kill(process, draws)
+        return kill(process, workers, draws)
 
 
 def main() -> int:
@@ -138,10 +151,12 @@ def main() -> int:
             for _ in range(2 if trial % 6 == 5 else 1):
                 process, after = start(kind, folder, given.workers), draws.uniform(0, lasts[kind])
                 if trial % 3 == 2:
-                    how = kill_while_writing(process, folder, after * 0.7, draws)
+                    how = kill_while_writing(process, given.workers, folder, draws)
                     told.append(f"while writing: {how}")
                 else:
-                    told.append(f"after {after:.1f} s: {kill_after(process, after, draws)}")
+                    told.append(
+                        f"after {after:.1f} s: {kill_after(process, given.workers, after, draws)}"
+                    )
             code = start(kind, folder, given.workers).wait()
             same = code == 0 and equal(folder, whole[kind])
             bad += not same
