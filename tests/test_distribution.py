@@ -19,13 +19,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import command, flags, run
 from faults import fault
 from saved_runs import copy_after_epoch, has_checkpoint, newest_weights, wait_until
 
 import spml_tf
 from spml_tf import train
-from spml_tf.system import launcher, strategies
+from spml_tf.system import launcher, replicas, strategies
 from spml_tf.system.errors import UserError
 from spml_tf.system.replicas import Shard
 
@@ -276,3 +277,20 @@ def test_workers_stop_together(voc, tmp_path):
     told = [line for line in errors.splitlines() if "terminated: saved after " in line]
     assert len(told) == 2 and told[0].split("saved")[1] == told[1].split("saved")[1]
     assert errors.splitlines()[-1] == "terminated: the same command goes on"
+
+
+def test_a_lost_worker_is_told_whatever_was_made_of_it(monkeypatch):
+    monkeypatch.setattr(replicas, "this_shard", lambda: Shard(0, 2))
+    with (
+        pytest.raises(UserError, match=r"^another worker is gone \(Collective ops is aborted by"),
+        strategies.telling_lost_workers("start all again"),
+    ):
+        try:
+            raise tf.errors.UnavailableError(None, None, "Collective ops is aborted by: peer 1")
+        except tf.errors.OpError as error:
+            raise UserError("network.keras: Keras cannot load it") from error
+    with (
+        pytest.raises(UserError, match="^network.keras: Keras cannot load it"),
+        strategies.telling_lost_workers("start all again"),
+    ):
+        raise UserError("network.keras: Keras cannot load it") from ValueError("not a zip")

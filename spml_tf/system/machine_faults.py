@@ -40,7 +40,7 @@ _REASONS = {
 _NO_MEMORY = ("OOM when allocating", "failed to allocate memory", "bad_alloc", "OUT_OF_MEMORY")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """An exception and those it came of."""
     seen: BaseException | None = error
     while seen is not None:
@@ -83,7 +83,7 @@ def os_error(error: BaseException) -> OSError | None:
     """
     if isinstance(error, UserError) or out_of_memory(error):
         return None
-    for one in _chain(error):
+    for one in chain(error):
         found = _system_error(one)
         if found is not None and (one is error or found.errno in _REASONS):
             return found
@@ -115,5 +115,5 @@ def out_of_memory(error: BaseException) -> bool:
         isinstance(one, MemoryError)
         or (isinstance(one, OSError) and one.errno == errno.ENOMEM)
         or (_of_tensorflow(one) and any(words in str(one) for words in _NO_MEMORY))
-        for one in _chain(error)
+        for one in chain(error)
     )

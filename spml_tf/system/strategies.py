@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from spml_tf.system import machine_faults
 from spml_tf.system.errors import UserError
 from spml_tf.system.json_text import parse_json
 
@@ -136,6 +137,9 @@ def _first(error: Exception) -> str:
 def telling_lost_workers(goes_on: str) -> Iterator[None]:
     """Turns what TensorFlow raises when another worker is gone into one line.
 
+    That holds for what was made of it, too: a network's file is not damaged because a collective
+    operation failed while it was loaded.
+
     Args:
         goes_on: what to do.
 
@@ -149,10 +153,12 @@ def telling_lost_workers(goes_on: str) -> Iterator[None]:
             errors.DeadlineExceededError, errors.InternalError)  # fmt: skip
     try:
         yield
-    except lost as error:
-        if not _of_workers(error):
-            raise
-        raise UserError(f"another worker is gone ({_reason(error)}); {goes_on}") from None
+    except Exception as error:
+        for one in machine_faults.chain(error):
+            if isinstance(one, lost) and _of_workers(one):
+                reason = f"another worker is gone ({_reason(one)}); {goes_on}"
+                raise UserError(reason) from None
+        raise
 
 
 def _of_workers(error: Exception) -> bool:
