@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers import READERS, find
+from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.cli import flag_field
 from spml_tf.system.errors import UserError
 
@@ -27,7 +28,7 @@ _ONE_READER = "Flags of single data sets"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataSettings:
+class DataSettings(TableOptions):
     """The flags about data, None where not given.
 
     Attributes are described by their flags: `python -m spml_tf.data --help`. Those that `resolved`
@@ -140,7 +141,8 @@ class DataSettings:
     def reader_options(self) -> dict[str, Any]:
         """The flags that only some readers take, None where not given."""
         values = {name: getattr(self, name) for name in _OPTIONS}
-        return {name: None if x == "" or x is False else x for name, x in values.items()}
+        found = {name: None if x == "" or x is False else x for name, x in values.items()}
+        return {**found, "table_options": self.of_table() if self.given() else None}
 
 
 def resolved(given: DataSettings) -> dict[str, Any]:
