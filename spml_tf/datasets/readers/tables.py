@@ -41,7 +41,7 @@ from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text, split_csv
 
-__all__ = ["Table", "quoted", "read_table", "spoiled"]
+__all__ = ["Table", "quoted", "read_table", "split_rows", "spoiled", "table_of_rows"]
 
 # In the cell of negatives: all classes that are not listed as positive.
 _ALL_OTHERS = "*"
@@ -58,6 +58,7 @@ class Table:
         places: "file:line" of each photo's first row.
         class_names: L names.
         labels: int8 [N, L] of {1, 0, -1}.
+        complete: bool [N], the photos of which all classes that are not listed are negative.
         missing: the classes for which the table has no column; always empty for lists.
         weights: float32 [N], the photos' weights, None without a column of them.
         notes: what was left out or treated, each with the file's name.
@@ -68,6 +69,7 @@ class Table:
     places: tuple[str, ...]
     class_names: tuple[str, ...]
     labels: NDArray[np.int8]
+    complete: NDArray[np.bool_]
     missing: tuple[str, ...] = ()
     weights: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
@@ -97,7 +99,19 @@ def read_table(
             message gives file and line, and the flag to give.
     """
     options = options or TableOptions()
-    place, header, body = _rows(path, read_text(path, hint), options)
+    place, header, body = split_rows(path, read_text(path, hint), options)
+    return table_of_rows(path, place, header, body, class_names, options)
+
+
+def table_of_rows(
+    path: str | os.PathLike[str],
+    place: str,
+    header: list[str],
+    body: list[Row],
+    class_names: Sequence[str] | None,
+    options: TableOptions,
+) -> Table:
+    """As `read_table`, of what `split_rows` returns."""
     values = Values(options)
     columns = assign(place, header, body, options, values)
     images, keys = _image_names(header, columns.image, body, options)
@@ -110,9 +124,11 @@ def read_table(
         _check_names(place, dict.fromkeys(found, 1), options, False)
         chosen, every = _read_columns(place, header, columns.classes, body, class_names, values)
         labels = _merged(every, firsts, body, keys, chosen)
-        missing = tuple(name for name in chosen if name not in set(found))
+        there = set(found)
+        missing = tuple(name for name in chosen if name not in there)
+        complete = np.zeros(len(own), bool)
     else:
-        chosen, labels, told = _Lists(place, header, columns, options, values).read(
+        chosen, labels, complete, told = _Lists(place, header, columns, options, values).read(
             body, firsts, class_names
         )
         notes += [f"{path}: {note}" for note in told]
@@ -127,16 +143,29 @@ def read_table(
         tuple(body[row][0] for row in own),
         chosen,
         labels,
+        complete,
         missing,
         _weights(header, columns.weight, body, firsts, own),
         tuple(notes),
     )
 
 
-def _rows(
+def split_rows(
     path: str | os.PathLike[str], text: str, options: TableOptions
 ) -> tuple[str, list[str], list[Row]]:
-    """The place of the header, the header, and rows that are as long as it."""
+    """Splits a table.
+
+    Args:
+        path: the file, for messages.
+        text: its content.
+        options: how to read it.
+
+    Returns:
+        The place of the header, the header, and the rows with their places, as long as the header.
+
+    Raises:
+        UserError: as `read_table`.
+    """
     separator = column_separator(str(path), text, options.column_separator)
     rows = split_csv(path, text, separator, skip_blanks=True)
     given = split_flag("table_header", options.table_header)
@@ -295,8 +324,8 @@ class _Lists:
 
     def read(
         self, body: Sequence[Row], firsts: NDArray[np.int64], class_names: Sequence[str] | None
-    ) -> tuple[tuple[str, ...], NDArray[np.int8], list[str]]:
-        """Class names, labels int8 [N, L] of the photos, and notes."""
+    ) -> tuple[tuple[str, ...], NDArray[np.int8], NDArray[np.bool_], list[str]]:
+        """Class names, labels int8 [N, L] of the photos, complete bool [N], and notes."""
         for first, (place, fields) in zip(firsts.tolist(), body, strict=True):
             self._known.setdefault(first, {})
             self._read_row(first, place, fields)
@@ -304,10 +333,11 @@ class _Lists:
             class_names = _own_classes(self._place, self._header, self._columns, self._places)
             _check_names(self._place, self._counts, self._options, True)
         columns = dict(zip(self._places, _columns(self._places, class_names), strict=True))
+        every = self._options.unlisted == "negative"
+        complete = np.array([every or first in self._complete for first in self._known], bool)
         labels = np.full((len(self._known), len(class_names)), UNKNOWN, np.int8)
+        labels[complete] = NEGATIVE
         for row, (first, known) in enumerate(self._known.items()):
-            if self._options.unlisted == "negative" or first in self._complete:
-                labels[row] = NEGATIVE
             for name, (value, place) in known.items():
                 if value == POSITIVE and self._complete.get(first, place) != place:
                     raise UserError(
@@ -319,7 +349,7 @@ class _Lists:
         if self._names.lists and not self._options.label_separator:
             column = self._header[self._columns.labels or 0]
             notes.append(f"{quoted(column)} holds lists in brackets: read as lists")
-        return tuple(class_names), labels, notes
+        return tuple(class_names), labels, complete, notes
 
     def _read_row(self, photo: int, place: str, fields: Sequence[str]) -> None:
         columns, none = self._columns, self._options.no_label

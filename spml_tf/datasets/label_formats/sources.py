@@ -1,0 +1,169 @@
+"""What lies in a source of labels: files that may hold labels, photos, and names of splits."""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from spml_tf.datasets.label_formats.found import PHOTO, LabelFile
+from spml_tf.datasets.readers.table_columns import quoted
+from spml_tf.system.errors import UserError
+
+SPLITS = ("train", "val", "test")
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "dev": "val", "test": "test", "testing": "test",
+}  # fmt: skip
+_LABELS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml")
+# Ours, and what stands beside label files but is none.
+_REPORTS = ("import.json", "import.txt")
+_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
+# What Label Studio puts before the name of a photo that was uploaded.
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+
+
+def split_of_name(name: str) -> str:
+    """The split that a name tells of, "" for none.
+
+    Examples:
+        >>> [split_of_name(x) for x in ("train", "Valid", "instances_val2017", "trainer", "dog")]
+        ['train', 'val', 'val', '', '']
+    """
+    words = re.split(r"[^a-z]+", name.lower())
+    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else ""
+
+
+def split_of_path(path: Path, root: Path) -> str:
+    """The split that a label file's name tells of, or else the innermost folder's below a root."""
+    if path == root:
+        return split_of_name(path.stem)
+    parts = [path.stem, *reversed(path.relative_to(root).parts[:-1])]
+    return next(filter(None, map(split_of_name, parts)), "")
+
+
+def walk(root: Path, left_out: Path) -> Iterator[str]:
+    """The files below a folder, relative to it with slashes, hidden ones and one folder apart."""
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(
+            name for name in names if name[0] != "." and Path(folder, name) != left_out
+        )
+        inner = os.path.relpath(folder, root).replace(os.sep, "/")
+        for name in sorted(files):
+            if name[0] != ".":
+                yield name if inner == "." else f"{inner}/{name}"
+
+
+def label_files(source: Path, left_out: Path) -> list[LabelFile]:
+    """The files of a source that may hold labels, and the folder itself.
+
+    Args:
+        source: a file or a folder.
+        left_out: a folder that is not looked into.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    if source.is_file():
+        return [LabelFile(source)]
+    if not source.is_dir():
+        raise UserError(f"--source={source}: there is no such file or folder")
+    names = [x for x in walk(source, left_out) if x.lower().endswith(_LABELS)]
+    files = [source / name for name in names if PurePosixPath(name).name not in _REPORTS]
+    return [*map(LabelFile, files), LabelFile(source)]
+
+
+class Photos:
+    """The photos of a folder, found by the names that labels give them.
+
+    Args:
+        root: the folder.
+        left_out: a folder in it that is not looked into.
+    """
+
+    def __init__(self, root: Path, left_out: Path) -> None:
+        self.root = root
+        self.names = [x for x in walk(root, left_out) if PHOTO.search(x)] if root.is_dir() else []
+        self._by_last: dict[str, list[str]] = collections.defaultdict(list)
+        for name in self.names:
+            last = PurePosixPath(name).name
+            self._by_last[last].append(name)
+            self._by_last[PHOTO.sub("", last)].append(name)
+
+    def find(self, names: Sequence[str], folder: Path, ending: str) -> list[tuple[str, bool]]:
+        """Where the photos of a label file are.
+
+        Of all names the same number of leading parts is dropped, the smallest with which any is
+        found: a name whose photo is missing must not find that of another.
+
+        Args:
+            names: as the file has them: relative to its folder, to the photos' folder or to one in
+                it, URLs, with or without an ending.
+            folder: of the label file.
+            ending: of photos that are not found and have none.
+
+        Returns:
+            For each name the photo's path relative to the root, and whether it is there.
+
+        Raises:
+            UserError: several photos may be meant.
+        """
+        parts = [self._parts(name) for name in names]
+        base = self._inside(folder)
+        found: list[str | None] = [None] * len(names)
+        for dropped in range(max(map(len, parts), default=0)):
+            found = [
+                self._one(one[dropped:], base) if len(one) > dropped else None for one in parts
+            ]
+            if any(found):
+                break
+        return [
+            (self._missing(name, one, base, ending), False) if path is None else (path, True)
+            for name, one, path in zip(names, parts, found, strict=True)
+        ]
+
+    def _inside(self, folder: Path) -> str:
+        """A folder's path relative to the root, "" where it lies outside."""
+        try:
+            inner = folder.resolve().relative_to(self.root.resolve()).as_posix()
+        except ValueError:
+            return ""
+        return "" if inner == "." else inner
+
+    @staticmethod
+    def _parts(name: str) -> tuple[str, ...]:
+        name = _URL.sub("", name).partition("?")[0] if _URL.match(name) else name
+        return tuple(x for x in name.replace("\\", "/").split("/") if x not in ("", "."))
+
+    def _one(self, parts: Sequence[str], base: str) -> str | None:
+        for last in (parts[-1], _UPLOADED.sub("", parts[-1])):
+            tail = "/".join((*parts[:-1], last))
+            found = [
+                name
+                for name in self._by_last.get(last, ())
+                if f"/{name}".endswith(f"/{tail}") or f"/{PHOTO.sub('', name)}".endswith(f"/{tail}")
+            ]
+            exact = f"{base}/{tail}".lstrip("/")
+            near = [x for x in found if x == exact or PHOTO.sub("", x) == exact]
+            inner = [x for x in found if base and x.startswith(f"{base}/")]
+            for some in (near, inner, found):
+                if len(some) == 1:
+                    return some[0]
+            if found:
+                raise UserError(
+                    f"{self.root}: {len(found)} photos are called {quoted(tail)}, such as "
+                    f"{quoted(found[0])} and {quoted(found[1])}; name the folder of those that are "
+                    "labelled with --photos_dir"
+                )
+        return None
+
+    @staticmethod
+    def _missing(name: str, parts: Sequence[str], base: str, ending: str) -> str:
+        """What a photo that is not there is called."""
+        if _URL.match(name):
+            parts = parts[-1:]
+        last = parts[-1] if PHOTO.search(parts[-1]) else parts[-1] + ending
+        return "/".join((*([base] if base else []), *parts[:-1], last))
