@@ -31,8 +31,8 @@ way worth knowing; with --output_dir=DIR also in DIR/check.csv.
 summary: counts of labels and images, as text and with a sheet of example photos in --output_dir.
 prepare: writes the observed labels and the validation split (labels.csv), and with --format=jpeg or
 tfrecord the images too, to --output_dir; read the latter with --dataset=prepared.
-import: reads label files of other tools and writes tables for --dataset=folder to --output_dir, with
-a report; its flags are those about tables of labels, and those that say import."""
+import: reads label files of other tools and writes tables for --dataset=folder, with a report, to
+--output_dir; its flags are those about tables of labels, and those that say import."""
 
 _FINDINGS = "check.csv"
 # Flags of one command, refused elsewhere.

@@ -115,9 +115,18 @@ class TestTables:
             ("", "train.csv:1: the file is empty; the header is image,labels or"),
             ("\n\r\n", "train.csv:1: the file is empty"),
             ("image,labels\n", "train.csv:1: a header without rows"),
-            ("a.jpg,cat\n", "train.csv:1: the first line names a photo, 'a.jpg'; add a header, or giv"),
-            ("x,cat\na.jpg,1\n", "train.csv:1: no column is called image, found 'x', 'cat'; give --image"),
-            ("image:cat\na.jpg:1\n", "train.csv:1: no column is called image, found 'image:cat'; gi"),
+            (
+                "a.jpg,cat\n",
+                "train.csv:1: the first line names a photo, 'a.jpg'; add a header, or giv",
+            ),
+            (
+                "x,cat\na.jpg,1\n",
+                "train.csv:1: no column is called image, found 'x', 'cat'; give --image",
+            ),
+            (
+                "image:cat\na.jpg:1\n",
+                "train.csv:1: no column is called image, found 'image:cat'; gi",
+            ),
             ("image\na.jpg\n", "train.csv:1: there is no column of labels"),
             ("image,,cat\na.jpg,x,1\n", "train.csv:1: the name of column 2 is empty"),
             ('image,"c\nat"\na.jpg,1\n', "train.csv:2: the name of column 2 holds a line break"),
@@ -174,12 +183,15 @@ class TestTables:
     @pytest.mark.parametrize(
         ("row", "message"),
         [
-            ("c.jpg,cat,dog,cow", "expected 3 cells as in the header, found 4; separate labels by"),
+            ("c.jpg,cat,dog,cow", "expected 3 cells as in the header, found 4; mend the row or t"),
             ('c.jpg,"c\nat",', "a name in labels holds a line break"),
             ("c.jpg,cat;dog,dog", "'dog' is in labels and in negatives"),
             ("c.jpg,*,", "* stands in negatives only"),
             ("c.jpg,cat,*;dog", "* means all classes but the labels"),
-            ("a.jpg,dog,", "'dog' is negative in one row and positive in another, {csv}:2; keep one"),
+            (
+                "a.jpg,dog,",
+                "'dog' is negative in one row and positive in another, {csv}:2; keep one",
+            ),
             ("a.jpg,,*", "'cat' of a photo that shows none"),
         ],
     )
@@ -473,7 +485,9 @@ classes = st.lists(
 # As the tables are, whatever the names look like.
 EXACTLY = [
     TableOptions(image_column="image", column_separator="comma", trust_table=True),
-    TableOptions(label_column="labels", label_separator=";", column_separator=",", trust_table=True),
+    TableOptions(
+        label_column="labels", label_separator=";", column_separator=",", trust_table=True
+    ),
 ]
 
 

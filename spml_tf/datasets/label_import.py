@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -175,6 +176,8 @@ def _by_split(name: str, files: Sequence[LabelFile], source: Path) -> dict[str, 
                 f"--source={source}: {len(group)} files for {split}, {names}; name the one to read "
                 "with --source=FILE"
             )
+    if len(found) == 1:  # what is imported alone is trained on
+        return {"train": next(iter(found.values()))}
     return {split: found[split] for split in SPLITS if split in found}
 
 
@@ -184,10 +187,14 @@ def _class_names(
     """The classes of all files, those of training first."""
     found = tuple(dict.fromkeys(name for *_, labels in parts for name in labels.class_names))
     if not found:
-        raise UserError(f"--source={plan.source}: holds no label; label the photos, and export again")
+        raise UserError(
+            f"--source={plan.source}: holds no label; label the photos, and export again"
+        )
     for name in plan.classes:
         if name not in found:
-            raise UserError(f"--classes: unknown class {name!r}; the classes are {', '.join(found)}")
+            raise UserError(
+                f"--classes: unknown class {name!r}; the classes are {', '.join(found)}"
+            )
     chosen = plan.classes or found
     odd = misread.suspicion(dict.fromkeys(chosen, 1), False)
     if odd and not options.trust_table:
@@ -209,26 +216,22 @@ def _splits(
             "with --classes=NAME,NAME"
         )
     found: dict[str, list[_Split]] = {}
-    for folder, names in _by_folder(parts).items():
-        located = iter(photos.find(names, folder, FORMATS[name].ending))
-        for file, file_split, labels in parts:
-            if file.folder == folder:
-                own = [next(located) for _ in labels.images]
-                for split, part in _split_up(own, file_split, labels, class_names):
-                    found.setdefault(split, []).append(part)
+    groups: dict[tuple[Path, str], list[tuple[LabelFile, str, Labels]]] = {}
+    for part in parts:
+        groups.setdefault((part[0].folder, part[1]), []).append(part)
+    for (folder, file_split), group in groups.items():
+        names = [image for *_, labels in group for image in labels.images]
+        only = file_split if len(groups) > 1 else ""
+        located = iter(photos.find(names, folder, FORMATS[name].ending, only))
+        for *_, labels in group:
+            own = [next(located) for _ in labels.images]
+            for split, one in _split_up(own, file_split, labels, class_names):
+                found.setdefault(split, []).append(one)
     return {
         split: _joined(found[split], class_names, drop_missing)
         for split in SPLITS
         if split in found
     }
-
-
-def _by_folder(parts: Sequence[tuple[LabelFile, str, Labels]]) -> dict[Path, list[str]]:
-    """The names of photos by the folder of the files that name them."""
-    found: dict[Path, list[str]] = {}
-    for file, _, labels in parts:
-        found.setdefault(file.folder, []).extend(labels.images)
-    return found
 
 
 def _split_up(
@@ -313,9 +316,8 @@ def _record(
     photos: Photos,
 ) -> dict[str, Any]:
     """What import.json holds, but for the command and changes of names in the tables."""
-    named = {name for part in splits.values() for name in part.names}
+    counts = collections.Counter(x for part in splits.values() for x in part.names)
     given = {name for *_, labels in parts for name in labels.images}
-    shared = [x for split, part in splits.items() for x in part.names]
     renamed = {old: new for *_, x in parts for old, new in x.renamed if old != new}
     return {
         "written_by": _WRITTEN_BY,
@@ -330,13 +332,14 @@ def _record(
             x for part in splits.values() for x, there in zip(part.names, part.there, strict=True)
             if not there
         ],
-        "files_without_a_row": [x for x in photos.names if x not in named],
-        "images_in_several_splits": sorted({x for x in shared if shared.count(x) > 1})
-        if len(shared) > len(named)
-        else [],
-        "renamed_images": len(named - given),
+        "files_without_a_row": [x for x in photos.names if x not in counts],
+        "images_in_several_splits": sorted(x for x, count in counts.items() if count > 1),
+        "renamed_images": len(set(counts) - given),
         "renamed_classes": renamed,
-        "notes": list(dict.fromkeys(note for *_, labels in parts for note in labels.notes)),
+        "notes": [
+            *photos.notes,
+            *dict.fromkeys(note for *_, labels in parts for note in labels.notes),
+        ],
     }  # fmt: skip
 
 
@@ -394,20 +397,19 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{len(record['class_names'])} classes, positives + known negatives of all splits"
     for name in record["class_names"][:_SHOWN]:
-        counts = [part["classes"][name] for part in record["splits"].values()]
-        positive, negative = (sum(x[word] for x in counts) for word in ("positive", "negative"))
+        own = [part["classes"][name] for part in record["splits"].values()]
+        positive, negative = (sum(x[word] for x in own) for word in ("positive", "negative"))
         yield f"  {name}: {positive:,} + {negative:,}"
     if len(record["class_names"]) > _SHOWN:
         yield f"  and {len(record['class_names']) - _SHOWN} more in {_RECORD}"
     yield ""
     for key in ("images_without_a_file", "files_without_a_row", "images_in_several_splits"):
-        names = record[key]
-        first = f", such as {quoted(names[0])}" if names else ""
-        yield f"{key.replace('_', ' ')}: {len(names):,}{first}"
+        such = "".join(f", such as {quoted(one)}" for one in record[key][:1])
+        yield f"{key.replace('_', ' ')}: {len(record[key]):,}{such}"
     yield f"names of images changed: {record['renamed_images']:,}"
     changed = record["renamed_classes"]
-    first = next((f", such as {quoted(x)} to {quoted(y)}" for x, y in changed.items()), "")
-    yield f"names of classes changed: {len(changed):,}{first}"
+    such = next((f", such as {quoted(x)} to {quoted(y)}" for x, y in changed.items()), "")
+    yield f"names of classes changed: {len(changed):,}{such}"
     for note in record["notes"]:
         yield f"note: {note}"
     unknown = sum(part["unknown"] for part in record["splits"].values())

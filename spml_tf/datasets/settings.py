@@ -66,6 +66,10 @@ class DataSettings(TableOptions):
     observed_negatives: int = flag_field(
         0, "Negatives drawn per image with --train_labels=single.", int
     )
+    class_weights: str | None = flag_field(
+        None,
+        "Table class,weight of how much each class counts in the loss; those it lacks count 1.",
+    )
     data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
     label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
     fingerprint: str = flag_field(
@@ -179,6 +183,7 @@ def resolved(given: DataSettings) -> dict[str, Any]:
         "val_split": given.val_split or names.val,
         "test_split": given.test_split or names.test,
         "train_labels": train_labels,
+        "class_weights": os.path.abspath(given.class_weights) if given.class_weights else None,
     }
 
 

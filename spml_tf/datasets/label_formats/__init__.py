@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
-    from spml_tf.datasets.label_formats.found import Labels, LabelFile
+    from spml_tf.datasets.label_formats.found import LabelFile, Labels
     from spml_tf.datasets.table_options import TableOptions
 
 # The flags that are not about columns, which formats without columns take too.
@@ -56,7 +56,7 @@ class Format:
         labels: Labels = self._module().read(file, options)
         return labels
 
-    def _module(self) -> object:
+    def _module(self) -> Any:
         return importlib.import_module(f"{__name__}.{self.module}")
 
 
@@ -78,9 +78,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def recognise(
-    files: Iterable[LabelFile], name: str, place: str
-) -> tuple[str, list[LabelFile]]:
+def recognise(files: Iterable[LabelFile], name: str, place: str) -> tuple[str, list[LabelFile]]:
     """Which format some files are of, and which of them belong to it.
 
     Args:
@@ -94,7 +92,10 @@ def recognise(
     Raises:
         UserError: none or several formats are recognised.
     """
+    files = list(files)
     if name != "auto":
+        if len(files) == 1 or name == "folders":
+            return name, files[-1:]
         return name, [file for file in files if FORMATS[name].recognises(file)]
     found: dict[str, list[LabelFile]] = {}
     for file in files:
@@ -111,6 +112,8 @@ def recognise(
             f"{'|'.join(FORMATS)}"
         )
     if len(found) > 1:
-        words = " or ".join(f"--from={other} ({files[0].path.name})" for other, files in found.items())
+        words = " or ".join(
+            f"--from={other} ({files[0].path.name})" for other, files in found.items()
+        )
         raise UserError(f"{place}: holds label files of several formats; give {words}")
     return next(iter(found.items()))

@@ -1,6 +1,6 @@
 """Azure AutoML's JSON Lines: a URL and a label, or several, a line.
 
-    {"image_url": "azureml://.../Image_02.jpg", "image_details": {}, "label": ["can", "bottle"]}
+{"image_url": "azureml://.../Image_02.jpg", "image_details": {}, "label": ["can", "bottle"]}
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CheXpert's table: metadata between path and classes; -1.0 is uncertain.
 
-    Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema
-    CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg,Male,60,Frontal,AP,1.0,
+Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema
+CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg,Male,60,Frontal,AP,1.0,
 """
 
 from __future__ import annotations

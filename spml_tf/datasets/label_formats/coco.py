@@ -101,7 +101,7 @@ def _name(place: str, category: dict[str, Any]) -> str:
 
 
 def _group(categories: list[dict[str, Any]], used: set[str]) -> str | None:
-    """The category that Roboflow adds for the group of all others, which nothing is labelled with."""
+    """The category that Roboflow adds for the group of all others, of which there is no label."""
     groups = {x.get("supercategory") for x in categories}
     for entry in categories:
         key = _key(entry.get("id"))

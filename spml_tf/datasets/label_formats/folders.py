@@ -7,28 +7,37 @@ from spml_tf.datasets.label_formats.sources import split_of_name
 from spml_tf.datasets.readers.class_folders import class_folders, collect
 from spml_tf.datasets.table_options import TableOptions
 
+# Folders that hold the photos of all classes.
+_GENERAL = ("images", "image", "img", "imgs", "data", "photos", "pictures", "jpegimages", "labels")
+
 
 def recognises(file: LabelFile) -> bool:
-    """Whether it is a folder with folders of photos in it."""
+    """Whether it is a folder with several folders of photos in it that may be classes."""
     if not file.path.is_dir():
         return False
-    names = class_folders(str(file.path))
-    return bool(names) and bool(collect(str(file.path), "", names, False)[0])
+    root = str(file.path)
+    names = {name for top in _tops(root) for name in class_folders(root, top)}
+    if len(names) < 2 or any(name.lower() in _GENERAL for name in names):
+        return False
+    return any(collect(root, top, class_folders(root, top), False)[0] for top in _tops(root))
 
 
 def read(file: LabelFile, options: TableOptions) -> Labels:
     """A photo is positive for the class whose folder it lies in; all else is unknown."""
     root = str(file.path)
-    tops = class_folders(root)
-    splits = {top: split_of_name(top) for top in tops}
-    nested = {top for top in tops if splits[top] and class_folders(root, top)}
     collector = Collector(file.path, options)
-    parts = [(top, class_folders(root, top)) for top in sorted(nested)] or [("", tops)]
-    for top, names in parts:
+    for top in _tops(root):
+        names = class_folders(root, top)
         collector.add_classes(names)
         photos, notes = collect(root, top, names, False)
         collector.notes += notes
         for name, label in photos.items():
-            row = collector.add_photo(root, name, splits.get(top, ""))
-            collector.add(root, row, label)
+            collector.add(root, collector.add_photo(root, name, split_of_name(top)), label)
     return collector.labels()
+
+
+def _tops(root: str) -> list[str]:
+    """The folders of splits, or "" where the folders of the classes lie in the root itself."""
+    tops = class_folders(root)
+    nested = [top for top in tops if split_of_name(top) and class_folders(root, top)]
+    return nested if nested and len(nested) == len(tops) else [""]

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.table_cells import Row
 from spml_tf.datasets.readers.table_columns import check_header, quoted, spoiled
-from spml_tf.datasets.readers.tables import Table, split_rows, table_of_rows
+from spml_tf.datasets.readers.tables import (
+    Table,
+    named_by,
+    no_prefix,
+    split_rows,
+    table_of_rows,
+)
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
@@ -218,6 +224,7 @@ class Collector:
         self._labelled: list[bool] = []
         self._marks: dict[tuple[int, str], int] = {}
         self._classes: dict[str, None] = {}
+        self._stripped = False
         self.notes: list[str] = []
 
     def add_classes(self, names: Sequence[str]) -> None:
@@ -236,6 +243,8 @@ class Collector:
         name = name.strip() if isinstance(name, str) else name
         if not isinstance(name, str) or spoiled(name):
             raise UserError(f"{place}: expected the name of a photo, found {quoted(repr(name))}")
+        name, stripped = named_by(name, self._options)
+        self._stripped |= stripped
         row = self._rows.setdefault(name, len(self._rows))
         if row == len(self._splits):
             self._splits.append(split)
@@ -267,6 +276,8 @@ class Collector:
         names = tuple(name for name in self._classes if name != none)
         if not self._rows:
             raise UserError(f"{self._path}: holds no photo; export it again")
+        if self._options.strip_prefix and not self._stripped:
+            raise no_prefix(self._options, next(iter(self._rows)))
         columns = {name: column for column, name in enumerate(names)}
         found = np.full((len(self._rows), len(names)), UNKNOWN, np.int8)
         complete = np.array(self._labelled) & (self._options.unlisted == "negative")

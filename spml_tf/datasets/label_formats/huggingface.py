@@ -1,6 +1,6 @@
 """Hugging Face's ImageFolder: `metadata.csv` or `metadata.jsonl` beside the photos.
 
-    {"file_name": "0001.png", "labels": ["cat", "dog"]}
+{"file_name": "0001.png", "labels": ["cat", "dog"]}
 """
 
 from __future__ import annotations

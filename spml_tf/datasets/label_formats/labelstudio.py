@@ -12,7 +12,13 @@ import dataclasses
 import re
 from typing import Any
 
-from spml_tf.datasets.label_formats.found import PHOTO, Collector, LabelFile, Labels, labels_of_table
+from spml_tf.datasets.label_formats.found import (
+    PHOTO,
+    Collector,
+    LabelFile,
+    Labels,
+    labels_of_table,
+)
 from spml_tf.datasets.readers.table_cells import Row
 from spml_tf.datasets.readers.tables import table_of_rows
 from spml_tf.datasets.table_options import TableOptions

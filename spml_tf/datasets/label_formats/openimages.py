@@ -55,7 +55,9 @@ def _display_names(path: Path) -> dict[str, str]:
         for table in sorted(folder.glob("*class-descriptions*.csv")):
             for place, fields in read_csv(table):
                 if len(fields) != 2:
-                    raise UserError(f"{place}: expected an id and a name, found {len(fields)} cells")
+                    raise UserError(
+                        f"{place}: expected an id and a name, found {len(fields)} cells"
+                    )
                 names.setdefault(fields[0].strip(), fields[1].strip())
         if names:
             break

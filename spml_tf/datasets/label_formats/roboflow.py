@@ -1,7 +1,7 @@
 """Roboflow's multi-label export: `_classes.csv` beside the photos of each split.
 
-    filename, cat, dog
-    417_jpg.rf.002c.jpg, 1, 0
+filename, cat, dog
+417_jpg.rf.002c.jpg, 1, 0
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from spml_tf.datasets.label_formats.found import PHOTO, LabelFile
@@ -82,28 +82,40 @@ class Photos:
     Args:
         root: the folder.
         left_out: a folder in it that is not looked into.
+
+    Attributes:
+        names: their paths relative to the root, symbolic links apart.
+        notes: about links that are left out.
     """
 
     def __init__(self, root: Path, left_out: Path) -> None:
         self.root = root
-        self.names = [x for x in walk(root, left_out) if PHOTO.search(x)] if root.is_dir() else []
+        found = [x for x in walk(root, left_out) if PHOTO.search(x)] if root.is_dir() else []
+        self.names = [name for name in found if not os.path.islink(root / name)]
+        links = len(found) - len(self.names)
+        self.notes = (f"{root}: {links} photos are symbolic links: left out",) if links else ()
+        self._there = {PHOTO.sub("", name): name for name in self.names}
+        self._there.update({name: name for name in self.names})
         self._by_last: dict[str, list[str]] = collections.defaultdict(list)
         for name in self.names:
             last = PurePosixPath(name).name
             self._by_last[last].append(name)
             self._by_last[PHOTO.sub("", last)].append(name)
 
-    def find(self, names: Sequence[str], folder: Path, ending: str) -> list[tuple[str, bool]]:
-        """Where the photos of a label file are.
+    def find(
+        self, names: Sequence[str], folder: Path, ending: str = "", split: str = ""
+    ) -> list[tuple[str, bool]]:
+        """Where the photos of label files of one folder are.
 
-        Of all names the same number of leading parts is dropped, the smallest with which any is
-        found: a name whose photo is missing must not find that of another.
+        All are looked for in the same way, the first in which any is found: a name whose photo is
+        missing must not find that of another. The ways are: as named, and with one leading part
+        less after the other; below the files' folder, elsewhere in it, elsewhere.
 
         Args:
-            names: as the file has them: relative to its folder, to the photos' folder or to one in
-                it, URLs, with or without an ending.
-            folder: of the label file.
+            names: as the files have them: paths or URLs, with or without an ending.
+            folder: of the label files.
             ending: of photos that are not found and have none.
+            split: of which they are; folders of other splits are not looked into. "" for any.
 
         Returns:
             For each name the photo's path relative to the root, and whether it is there.
@@ -115,9 +127,11 @@ class Photos:
         base = self._inside(folder)
         found: list[str | None] = [None] * len(names)
         for dropped in range(max(map(len, parts), default=0)):
-            found = [
-                self._one(one[dropped:], base) if len(one) > dropped else None for one in parts
-            ]
+            tails = [one[dropped:] for one in parts]
+            for way in (self._near, self._below, self._anywhere):
+                found = [way(tail, base, split) if tail else None for tail in tails]
+                if any(found):
+                    break
             if any(found):
                 break
         return [
@@ -138,26 +152,35 @@ class Photos:
         name = _URL.sub("", name).partition("?")[0] if _URL.match(name) else name
         return tuple(x for x in name.replace("\\", "/").split("/") if x not in ("", "."))
 
-    def _one(self, parts: Sequence[str], base: str) -> str | None:
-        for last in (parts[-1], _UPLOADED.sub("", parts[-1])):
-            tail = "/".join((*parts[:-1], last))
+    def _near(self, tail: Sequence[str], base: str, _: str) -> str | None:
+        for one in _as_uploaded(tail):
+            if found := self._there.get(f"{base}/{one}".lstrip("/")):
+                return found
+        return None
+
+    def _below(self, tail: Sequence[str], base: str, _: str) -> str | None:
+        return self._only(tail, lambda name: name.startswith(f"{base}/") if base else False)
+
+    def _anywhere(self, tail: Sequence[str], _: str, split: str) -> str | None:
+        return self._only(tail, lambda name: not split or _split_of_photo(name) in ("", split))
+
+    def _only(self, tail: Sequence[str], fits: Callable[[str], bool]) -> str | None:
+        """The photo whose path ends with some parts, and fits."""
+        for one in _as_uploaded(tail):
             found = [
                 name
-                for name in self._by_last.get(last, ())
-                if f"/{name}".endswith(f"/{tail}") or f"/{PHOTO.sub('', name)}".endswith(f"/{tail}")
+                for name in self._by_last.get(PurePosixPath(one).name, ())
+                if f"/{name}".endswith(f"/{one}") or f"/{PHOTO.sub('', name)}".endswith(f"/{one}")
             ]
-            exact = f"{base}/{tail}".lstrip("/")
-            near = [x for x in found if x == exact or PHOTO.sub("", x) == exact]
-            inner = [x for x in found if base and x.startswith(f"{base}/")]
-            for some in (near, inner, found):
-                if len(some) == 1:
-                    return some[0]
-            if found:
+            found = list(filter(fits, found))
+            if len(found) > 1:
                 raise UserError(
-                    f"{self.root}: {len(found)} photos are called {quoted(tail)}, such as "
+                    f"{self.root}: {len(found)} photos are called {quoted(one)}, such as "
                     f"{quoted(found[0])} and {quoted(found[1])}; name the folder of those that are "
                     "labelled with --photos_dir"
                 )
+            if found:
+                return found[0]
         return None
 
     @staticmethod
@@ -165,5 +188,20 @@ class Photos:
         """What a photo that is not there is called."""
         if _URL.match(name):
             parts = parts[-1:]
+        if not parts:
+            return name
         last = parts[-1] if PHOTO.search(parts[-1]) else parts[-1] + ending
         return "/".join((*([base] if base else []), *parts[:-1], last))
+
+
+def _as_uploaded(tail: Sequence[str]) -> tuple[str, ...]:
+    """A path, and without what Label Studio puts before the name of an uploaded photo."""
+    path = "/".join(tail)
+    plain = "/".join((*tail[:-1], _UPLOADED.sub("", tail[-1])))
+    return (path,) if plain == path else (path, plain)
+
+
+def _split_of_photo(name: str) -> str:
+    """The split that the folders of a photo tell of."""
+    folders = reversed(PurePosixPath(name).parts[:-1])
+    return next(filter(None, map(split_of_name, folders)), "")

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML files of anybody's: an annotation a photo, any classes, flat or in VOC's folders.
+"""Pascal VOC's XML files of anybody's: one a photo, any classes, flat or in VOC's folders.
 
     <annotation><filename>a.jpg</filename><object><name>cat</name></object></annotation>
 

@@ -62,7 +62,8 @@ def merged(labels: NDArray[np.int8], firsts: NDArray[np.int64]) -> NDArray[np.in
         new = known & (found[first] == UNKNOWN)
         givers.update({(first, column): row for column in np.flatnonzero(new).tolist()})
         found[first][new] = labels[row][new]
-    return found[own]
+    kept: NDArray[np.int8] = found[own]
+    return kept
 
 
 def same_content(paths: Sequence[str | None]) -> NDArray[np.int64]:

@@ -168,8 +168,8 @@ def _without_copies(examples: Examples) -> Examples:
         raise UserError(
             f"{(examples.paths or ())[error.first]}: is the same photo as "
             f"{quoted(examples.names[error.second])}, and their labels of "
-            f"{quoted(examples.class_names[error.column])} contradict each other; mend one, or give "
-            "--keep_copies"
+            f"{quoted(examples.class_names[error.column])} contradict each other; mend one, or "
+            "give --keep_copies"
         ) from None
     copy = int(np.flatnonzero(firsts != np.arange(len(firsts)))[0])
     note = (
@@ -177,9 +177,7 @@ def _without_copies(examples: Examples) -> Examples:
         f"{quoted(examples.names[copy])} of {quoted(examples.names[firsts[copy]])}: read as one "
         "with the labels of all; --keep_copies keeps them apart"
     )
-    return dataclasses.replace(
-        examples.subset(own), labels=labels, notes=(*examples.notes, note)
-    )
+    return dataclasses.replace(examples.subset(own), labels=labels, notes=(*examples.notes, note))
 
 
 def _table_path(root: str, split: str, tables: dict[str, str | None], allow_outside: bool) -> str:

@@ -25,8 +25,8 @@ def suspicion(counts: Mapping[str, int], in_cells: bool = True) -> str | None:
         A sentence, None where nothing is odd.
 
     Examples:
-        >>> suspicion({"cat": 3, "dog": 2, "cat|dog": 1})
-        "the class 'cat|dog' holds '|'; give --label_separator=bar, or if the name is right, give --trust_table"
+        >>> print(suspicion({"cat": 3, "cat|dog": 1}))  # doctest: +ELLIPSIS
+        the class 'cat|dog' holds '|'; give --label_separator=bar, or ... give --trust_table
         >>> suspicion({"cat": 3, "dog": 2})
     """
     for name in counts:

@@ -55,7 +55,9 @@ def column_separator(path: str, text: str, given: str | None) -> str:
     if given:
         separator = _WORDS.get(given, given)
         if len(separator) != 1:
-            raise UserError(f"--column_separator={given}: must be one character, or comma, tab, bar")
+            raise UserError(
+                f"--column_separator={given}: must be one character, or comma, tab, bar"
+            )
         return separator
     first = next(filter(str.strip, text.splitlines()), "")
     fits = [mark for mark in _SEPARATORS if mark in first]
@@ -89,9 +91,7 @@ class Values:
 
     def __init__(self, options: TableOptions) -> None:
         meanings = {POSITIVE: POSITIVE, NEGATIVE: _MEANINGS[options.zero or "negative"]}
-        self.cells = {
-            cell: meanings[value] for value, cells in _WRITTEN.items() for cell in cells
-        }
+        self.cells = {cell: meanings[value] for value, cells in _WRITTEN.items() for cell in cells}
         self.cells[""] = _MEANINGS[options.blank or "unknown"]
         if options.minus_one:
             self.cells.update(dict.fromkeys(_MINUS_ONE, _MEANINGS[options.minus_one]))

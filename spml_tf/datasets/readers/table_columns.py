@@ -93,8 +93,8 @@ def check_header(place: str, header: Sequence[str]) -> None:
         names = [f"CLASS{x}" for x in range(len(header[:9]))] if header[2:] else ["labels"] * 2
         names[photo : photo + 1] = ["image"]
         raise UserError(
-            f"{place}: the first line names a photo, {quoted(header[photo])}; add a header, or give "
-            f"it as --table_header={','.join(names)}"
+            f"{place}: the first line names a photo, {quoted(header[photo])}; add a header, or "
+            f"give it as --table_header={','.join(names)}"
         )
     if len(header) > _MOST_COLUMNS:
         raise UserError(
@@ -152,7 +152,8 @@ class _Assignment:
         if value is not None and label is None:
             raise UserError("--value_column: needs --label_column, the column of the class")
         omitted = {
-            self._find("omit_columns", name) for name in split_flag("omit_columns", given.omit_columns)
+            self._find("omit_columns", name)
+            for name in split_flag("omit_columns", given.omit_columns)
         }
         taken = {image, negative, value, weight, label, *omitted}
         rest = [x for x in range(len(header)) if x not in taken and not self._unnamed(x)]
@@ -194,8 +195,8 @@ class _Assignment:
         column = self._header[photos[0]] if len(photos) == 1 and self._header[photos[0]] else ""
         raise UserError(
             f"{place}: no column is called image, found {names}; give "
-            f"--image_column={column or 'COLUMN'}; {FORMS}; if the columns are separated by another "
-            "character, give --column_separator=CHARACTER"
+            f"--image_column={column or 'COLUMN'}; {FORMS}; if the columns are separated by "
+            "another character, give --column_separator=CHARACTER"
         )
 
     def _look_for_labels(

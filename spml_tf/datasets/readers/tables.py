@@ -1,4 +1,4 @@
-"""Labels that a user has in a table: a list of names per photo, a name a row, or a column per class.
+"""Labels that a user has in a table: a list of names per photo, a name a row, a column per class.
 
 The header tells them apart. This package's own formats are
 
@@ -7,8 +7,8 @@ The header tells them apart. This package's own formats are
     b.jpg,cow,*                   b.jpg,0,0,1
     c.jpg,,                       c.jpg,,,
 
-Both tables say the same. What neither lists nor fills in is unknown. Tables of other shapes are read
-with `TableOptions`, and what people write without harm is read without: see docs/label_files.md.
+Both tables say the same. What neither lists nor fills in is unknown. Tables of other shapes are
+read with `TableOptions`, and harmless ones without: see docs/label_files.md.
 """
 
 from __future__ import annotations
@@ -184,10 +184,11 @@ def split_rows(
         if len(fields) > count and not any(map(str.strip, fields[count:])):
             del fields[count:]
         if len(fields) != count:
-            lists = "labels" in header or "negatives" in header
-            advice = "; separate labels by ;, or quote cells that hold the separator" * lists
             raise UserError(
-                f"{row_place}: expected {count} cells as in the header, found {len(fields)}{advice}"
+                f"{row_place}: expected {count} cells as in the header, found {len(fields)}; mend "
+                "the row or the header (cells that hold the separator are quoted), or give "
+                "--column_separator=CHARACTER if columns are separated by another one than "
+                f"{separator!r}"
             )
     return place, header, body
 
@@ -196,35 +197,42 @@ def _image_names(
     header: Sequence[str], column: int, body: Sequence[Row], options: TableOptions
 ) -> tuple[list[str], list[str]]:
     """The photos' names of all rows, and the same in one spelling."""
-    prefix, ending = options.strip_prefix or "", options.add_extension or ""
-    images, keys, stripped = [], [], 0
+    images, keys, stripped = [], [], False
     for place, fields in body:
-        image = fields[column].strip()
-        if prefix and image.startswith(prefix):
-            image = image[len(prefix) :].lstrip("/")
-            stripped += 1
+        image, without = named_by(fields[column].strip(), options)
+        stripped |= without
         if reason := spoiled(image):
-            raise UserError(
-                f"{place}: the cell of {header[column]} {reason}; name a photo"
-            )
+            raise UserError(f"{place}: the cell of {header[column]} {reason}; name a photo")
         if "\\" in image:
             raise UserError(f"{place}: {quoted(image)} holds a backslash; write folder/photo.jpg")
         if image.endswith("/"):
             raise UserError(f"{place}: {quoted(image)} is the name of a folder; name a photo")
-        if ending and not image.lower().endswith(ending.lower()):
-            image += ending
         images.append(image)
         keys.append(str(PurePosixPath(image)))
-    if prefix and not stripped:
-        raise UserError(
-            f"--strip_prefix={prefix}: no photo's name begins with it, found {quoted(images[0])}"
-        )
+    if options.strip_prefix and not stripped:
+        raise no_prefix(options, images[0])
     return images, keys
 
 
-def _check_names(
-    place: str, counts: dict[str, int], options: TableOptions, in_cells: bool
-) -> None:
+def named_by(image: str, options: TableOptions) -> tuple[str, bool]:
+    """A photo's name after --strip_prefix and --add_extension, and whether the prefix was there."""
+    prefix, ending = options.strip_prefix or "", options.add_extension or ""
+    stripped = bool(prefix) and image.startswith(prefix)
+    image = image[len(prefix) :].lstrip("/") if stripped else image
+    if image and ending and not image.endswith("/") and not image.lower().endswith(ending.lower()):
+        image += ending
+    return image, stripped
+
+
+def no_prefix(options: TableOptions, image: str) -> UserError:
+    """What is said where no photo's name begins with the prefix."""
+    return UserError(
+        f"--strip_prefix={options.strip_prefix}: no photo's name begins with it, found "
+        f"{quoted(image)}"
+    )
+
+
+def _check_names(place: str, counts: dict[str, int], options: TableOptions, in_cells: bool) -> None:
     if not options.trust_table and (found := misread.suspicion(counts, in_cells)):
         raise UserError(f"{place}: looks misread: {found}")
 
@@ -275,13 +283,21 @@ def _bad_cell(
             "others; give --minus_one=unknown or --minus_one=negative (and --zero=unknown where 0 "
             "means that)"
         )
+    cells = {row[column].strip() for _, row in body}
+    if len(cells) == len(body) and all(x.isdecimal() for x in cells):
+        return UserError(
+            f"{place}: {quoted(name)} must be 1, 0 or empty (unknown), found {quoted(cell)}, and "
+            f"numbers the rows: if the header is shifted, mend it; give --omit_columns={name} only "
+            "if that is the column's name"
+        )
     others = no_classes(header, body, classes, values)
     lists = f"; --label_column={name} if it holds names of classes" if len(classes) < 3 else ""
     omit = f"; --omit_columns={others} if those are no classes" if others else ""
     if not others:
         omit = "; --skip_fractions makes values between 0 and 1 unknown"
     return UserError(
-        f"{place}: {quoted(name)} must be 1, 0 or empty (unknown), found {quoted(cell)}{lists}{omit}"
+        f"{place}: {quoted(name)} must be 1, 0 or empty (unknown), found {quoted(cell)}{lists}"
+        + omit
     )
 
 
@@ -408,7 +424,7 @@ class _Lists:
             before, where = known[name]
         if before != value:
             reason = (
-                f"is in labels and in negatives; remove it from one of them"
+                "is in labels and in negatives; remove it from one of them"
                 if where == place
                 else f"is negative in one row and positive in another, {where}; keep one of them"
             )
