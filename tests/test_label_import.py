@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import label_exports
 import pytest
@@ -16,7 +18,7 @@ from conftest import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spml_tf.data import _Options
+from spml_tf import data
 from spml_tf.datasets import label_import, readers
 from spml_tf.datasets.readers import tables
 from spml_tf.datasets.table_options import TableOptions
@@ -46,11 +48,18 @@ ROWS = [
 CLASSES = ["cat", "dog", "sofa"]
 
 
-def done(words: list[str], code: int = 0) -> subprocess.CompletedProcess[str]:
-    found = run("import", *words, module="data")
-    assert found.returncode == code, found.stderr + found.stdout
-    assert "Traceback" not in found.stderr
-    return found
+class Told(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+def done(words: list[str], code: int = 0) -> Told:
+    """The command, in this process: it is short, and there are many calls."""
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        found = data.main(["import", *words])
+    assert found == code, errors.getvalue() + out.getvalue()
+    return Told(out.getvalue(), errors.getvalue())
 
 
 def imported(source: Path, output: Path, *words: str) -> dict:
@@ -61,7 +70,7 @@ def imported(source: Path, output: Path, *words: str) -> dict:
 def read_back(record: dict) -> dict[str, dict[str, set[str]]]:
     """By the last part of a photo's name the classes that are there and that are not."""
     found = {}
-    options = cli.parse([*shlex.split(record["command"]), "check"], _Options, "")
+    options = cli.parse([*shlex.split(record["command"]), "check"], data._Options, "")
     for split in record["splits"]:
         examples = readers.load("folder", options.data_dir, split, **options.reader_options)
         for name, row in zip(examples.names, examples.labels.tolist(), strict=True):
@@ -381,11 +390,14 @@ class TestTheCommand:
         return root
 
     def test_the_report(self, source, tmp_path):
-        told = done([f"--source={source}", f"--output_dir={tmp_path / 'out'}"]).stdout
+        words = [f"--source={source}", f"--output_dir={tmp_path / 'out'}"]
+        found = run("import", *words, module="data", new_python=True)
+        assert found.returncode == 0, found.stderr
+        told = found.stdout
         for line in (
-            "format: a table (--from=csv, recognised)",
+            r"format: a table \(--from=csv, recognised\)",
             r"images +3$", r"positives +4$", r"known negatives +1$", r"unknown +1$",
-            "  cat: 2 \\+ 1$", "  dog: 2 \\+ 0|  dog: 2",
+            r"  cat: 2 \+ 0$", r"  dog: 2 \+ 1$",
             "images without a file: 1, such as 'im9.jpg'",
             "files without a row: 1, such as 'im2.jpg'",
             "note: 1 labels are unknown; .*--blank=negative",
@@ -448,7 +460,7 @@ class TestTheCommand:
             (["--classes=cow"], "--classes: unknown class 'cow'; the classes are cat, dog"),
             (
                 ["--image_column=x"],
-                "labels.csv:1: --image_column: no column 'x'; there are 'filena",
+                "labels.csv:1: --image_column: no column 'x'; there are 'fi",
             ),
             (["--strip_prefix=x/"], "--strip_prefix=x/: no photo's name begins with it"),
         ],
@@ -475,7 +487,7 @@ class TestTheCommand:
         label_exports.cvat(source, ROWS, CLASSES)
         words = [f"--source={source}", f"--output_dir={tmp_path / 'out'}"]
         told = done(words, 1).stderr
-        assert "--from=cvat (annotations.xml) or --from=coco (_annotations.coco.json)" in told
+        assert "--from=cvat (annotations.xml)" in told and "--from=coco (_annotations.coco" in told
         assert json.loads(done_record(words, "--from=cvat"))["format"] == "cvat"
         (source / "other.csv").write_text("image,cat\nim0.jpg,1\n")
         told = done([*words, "--from=csv", "--overwrite"], 1).stderr
@@ -590,22 +602,22 @@ class TestLayouts:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("a.json", '{"images": [], "categories": [', "not whole JSON.*line 1"),
+            ("a.json", '{"images": [], "categories": [], "annotations": [', "not whole JSON.*li"),
             ("annotations.xml", "<annotations><image name='a.jpg'>", "no CVAT annotations"),
             ("annotations.xml", "<annotations><image id='1'/></annotations>",
              "image 0: expected the name of a photo"),
             ("annotations.xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><annotations/>", "document type"),
             ("labels.json", '{"classes": ["cat"], "labels": {"a": [3]}}',
              r"labels\['a'\]: class 3 is not among the 1 classes"),
-            ("labels.jsonl", '{"image_url": "a.jpg", "label": "cat"}\n{', "labels.jsonl:2: no JSON"),
-            ("a.jsonl", '{"image_url": "a.jpg", "label": "cat"}\n[1]\n', "a.jsonl:2: expected an ob"),
-            ("_annotations.coco.json", '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": '
-             '[{"id": 1, "name": "cat"}], "annotations": [{"image_id": 2, "category_id": 1}]}',
+            ("a.jsonl", '{"image_url": "a.jpg", "label": "cat"}\n{', "a.jsonl:2: no JSON"),
+            ("a.jsonl", '{"image_url": "a.jpg", "label": "cat"}\n[1]\n', "a.jsonl:2: expected an"),
+            ("_annotations.coco.json", '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories"'
+             ': [{"id": 1, "name": "cat"}], "annotations": [{"image_id": 2, "category_id": 1}]}',
              r"annotations\[0\]: image_id '2' is not in this file"),
             ("_annotations.coco.json", '{"images": [{"id": 1}, {"id": "1"}], "categories": '
              '[], "annotations": []}', r"images\[1\]: id 1 comes twice"),
-            ("_annotations.coco.json", '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": '
-             '[], "annotations": []}', "holds no label"),
+            ("_annotations.coco.json", '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories"'
+             ': [], "annotations": []}', "holds no label"),
             ("x.csv", "", "x.csv:1: the file is empty"),
             ("x.dat", "", "holds no label file that is recognised; name its format with --from="),
             ("labels.json", '{"classes": ["cat|dog"], "labels": {"a": 0}}',

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.label_formats import COMMON_OPTIONS, FORMATS, recognise
 from spml_tf.datasets.label_formats.found import LabelFile, Labels
-from spml_tf.datasets.label_formats.sources import SPLITS, Photos, label_files, split_of_path
+from spml_tf.datasets.label_formats.sources import (
+    REPORT,
+    SPLITS,
+    Photos,
+    label_files,
+    split_of_path,
+)
 from spml_tf.datasets.readers import copies, misread
 from spml_tf.datasets.readers.table_columns import quoted
 from spml_tf.datasets.table_options import TableOptions
@@ -35,7 +41,7 @@ from spml_tf.system.files import (
 )
 
 _WRITTEN_BY = "python -m spml_tf.data import"
-_RECORD, _TEXT, _WEIGHT = "import.json", "import.txt", "weight"
+_TEXT, _WEIGHT = "import.txt", "weight"
 # Cells of a table beyond which it takes gigabytes.
 _MOST_CELLS = 2_000_000_000
 # Of classes in the text.
@@ -135,7 +141,7 @@ def import_labels(plan: Plan, options: TableOptions) -> str:
             old: new for old, new in zip(class_names, written, strict=True) if old != new
         }
         text = _text(record)
-        write_json(folder / _RECORD, record)
+        write_json(folder / REPORT, record)
         write_text(folder / _TEXT, text)
     return text
 
@@ -146,7 +152,7 @@ def _check_target(target: Path, source: Path, place: str, overwrite: bool) -> No
     if target.resolve() in (source.resolve(), *source.resolve().parents):
         kept = "holds the labels that are read; choose another"
     try:
-        record = json.loads((target / _RECORD).read_text("utf-8"))
+        record = json.loads((target / REPORT).read_text("utf-8"))
     except (OSError, ValueError):
         record = None
     ours = isinstance(record, dict) and record.get("written_by") == _WRITTEN_BY
@@ -401,7 +407,7 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
         positive, negative = (sum(x[word] for x in own) for word in ("positive", "negative"))
         yield f"  {name}: {positive:,} + {negative:,}"
     if len(record["class_names"]) > _SHOWN:
-        yield f"  and {len(record['class_names']) - _SHOWN} more in {_RECORD}"
+        yield f"  and {len(record['class_names']) - _SHOWN} more in {REPORT}"
     yield ""
     for key in ("images_without_a_file", "files_without_a_row", "images_in_several_splits"):
         such = "".join(f", such as {quoted(one)}" for one in record[key][:1])

@@ -18,8 +18,8 @@ _SPLIT_WORDS = {
     "dev": "val", "test": "test", "testing": "test",
 }  # fmt: skip
 _LABELS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml")
-# Ours, and what stands beside label files but is none.
-_REPORTS = ("import.json", "import.txt")
+# What stands beside tables that an import has written.
+REPORT = "import.json"
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
 # What Label Studio puts before the name of a photo that was uploaded.
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
@@ -58,7 +58,7 @@ def walk(root: Path, left_out: Path) -> Iterator[str]:
 
 
 def label_files(source: Path, left_out: Path) -> list[LabelFile]:
-    """The files of a source that may hold labels, and the folder itself.
+    """The files of a source that may hold labels, earlier imports apart, and the folder itself.
 
     Args:
         source: a file or a folder.
@@ -71,9 +71,9 @@ def label_files(source: Path, left_out: Path) -> list[LabelFile]:
         return [LabelFile(source)]
     if not source.is_dir():
         raise UserError(f"--source={source}: there is no such file or folder")
-    names = [x for x in walk(source, left_out) if x.lower().endswith(_LABELS)]
-    files = [source / name for name in names if PurePosixPath(name).name not in _REPORTS]
-    return [*map(LabelFile, files), LabelFile(source)]
+    files = [source / x for x in walk(source, left_out) if x.lower().endswith(_LABELS)]
+    ours = {path.parent for path in files if path.name == REPORT}
+    return [*(LabelFile(path) for path in files if path.parent not in ours), LabelFile(source)]
 
 
 class Photos:
