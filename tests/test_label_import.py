@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -12,15 +13,19 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import label_exports
+import numpy as np
 import pytest
 from conftest import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import spml_tf
 from spml_tf import data
-from spml_tf.datasets import label_import, readers
+from spml_tf.datasets import label_files, label_import, readers, splits
 from spml_tf.datasets.readers import tables
+from spml_tf.datasets.settings import resolved
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import UNKNOWN
 from spml_tf.system import cli
@@ -670,3 +675,169 @@ class TestCopies:
         )
         with pytest.raises(UserError, match=message):
             readers.load("folder", str(root), "train", train_csv="t.csv")
+
+
+def flags_of(record: dict) -> list[str]:
+    return shlex.split(record["command"])
+
+
+def end_to_end(source: Path, tmp_path: Path, words: list[str]) -> None:
+    """Imported, checked, trained for two epochs, evaluated, exported and used."""
+    record = imported(source, tmp_path / "out", *words)
+    if record["images_without_a_file"]:
+        label_exports.write_photos(source, record["images_without_a_file"])
+    flags = flags_of(record)
+    checked = run("check", *flags, module="data")
+    assert checked.returncode == 0 and "0 errors" in checked.stdout, checked.stderr
+    train = [
+        "--network=small_residual", "--weights=none", "--image_size=32", "--epochs=2",
+        "--batch_size=4", "--threads=1", "--method=an", "--val_fraction=0.4",
+    ]  # fmt: skip
+    trained = run(*flags, *train, f"--output_dir={tmp_path / 'run'}")
+    assert trained.returncode == 0, trained.stderr
+    record_of_run = json.loads((tmp_path / "run/run.json").read_text())
+    assert record_of_run["class_names"] == record["class_names"]
+    assert sum(record_of_run["images"].values()) == record["images"]
+    exported = run(
+        f"--run_dir={tmp_path / 'run'}", f"--export_dir={tmp_path / 'm'}", module="export"
+    )
+    assert exported.returncode == 0, exported.stderr
+    photos = tmp_path / "photos"
+    label_exports.write_photos(photos, ["a.jpg", "b.jpg"])
+    words = [f"--model_dir={tmp_path / 'm'}", f"--images={photos}/*.jpg"]
+    predicted = run(*words, f"--output={tmp_path / 'p.csv'}", module="predict")
+    assert predicted.returncode == 0, predicted.stderr
+    header, *lines = (tmp_path / "p.csv").read_text().splitlines()
+    assert len(lines) == 2 and all(name in header for name in record["class_names"])
+
+
+# In each, im0 to im7 of all splits.
+MORE = [(f"im{n}.jpg", {"cat": n % 2, "dog": 1 - n % 2, "sofa": int(n > 4)}) for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    "writer", ["coco", *(pytest.param(x, marks=pytest.mark.slow) for x in WRITERS if x != "coco")]
+)
+def test_from_an_export_to_predictions(writer, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    WRITERS[writer](source, MORE, CLASSES)
+    inner = {"roboflow": "train/", "fiftyone": "data/"}.get(writer, "")
+    label_exports.write_photos(source / inner, [photo for photo, _ in MORE])
+    end_to_end(source, tmp_path, [])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CASES, reason="needs label_files: set SPML_TF_TEST_DATA")
+@pytest.mark.parametrize("case", CASES)
+def test_from_every_collected_file_to_predictions(case, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(DATA / case, source, ignore=shutil.ignore_patterns("expected.json"))
+    end_to_end(source, tmp_path, FLAGS.get(case, []))
+
+
+def test_the_flags_work_in_training(tmp_path):
+    """A table of another shape, with weights, without an import; a resumed run knows them."""
+    root = tmp_path / "photos"
+    label_exports.write_photos(root, [f"im{n}.jpg" for n in range(8)])
+    lines = ["Image Index|who|tags|how much"]
+    lines += [f"old/im{n}|me|{'cat,dog' if n % 2 else 'dog'}|{n % 3}.5" for n in range(8)]
+    (root / "t.csv").write_text("\n".join(lines))
+    (tmp_path / "classes.csv").write_text("class,weight\ndog,0.25\n")
+    flags = [
+        "--dataset=folder", f"--data_dir={root}", "--train_csv=t.csv", "--image_column=Image Index",
+        "--label_column=tags", "--label_separator=comma", "--add_extension=.jpg",
+        "--strip_prefix=old/", "--weight_column=how much", "--unlisted=negative",
+        f"--class_weights={tmp_path / 'classes.csv'}", "--network=small_residual",
+        "--image_size=32", "--epochs=1", "--batch_size=4", "--threads=1", "--method=an",
+        f"--output_dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    done = run(*flags)
+    assert done.returncode == 0, done.stderr
+    assert "columns that are no labels, left out: 'who'" in done.stderr
+    scored = run(f"--run_dir={tmp_path / 'run'}", "--split=val", module="evaluate")
+    assert scored.returncode == 0 and json.loads(scored.stdout)["images"] == 2, scored.stderr
+    (tmp_path / "classes.csv").write_text("class,weight\ndog,0.5\n")
+    changed = run(*flags)
+    assert changed.returncode == 1 and "data" in changed.stderr
+
+
+class TestWeights:
+    def test_of_photos(self, tmp_path):
+        path = tmp_path / "t.csv"
+        path.write_text("image,cat,w\na.jpg,1,0.5\nb.jpg,0,2\na.jpg,1,0.5\n")
+        options = TableOptions(weight_column="w")
+        table = tables.read_table(path, options=options)
+        assert table.class_names == ("cat",) and table.weights.tolist() == [0.5, 2.0]
+        for cell in ("", "x", "-1", "nan", "inf"):
+            path.write_text(f"image,cat,w\na.jpg,1,{cell}\n")
+            with pytest.raises(UserError, match=r"t\.csv:2: 'w' must be a number from 0"):
+                tables.read_table(path, options=options)
+        path.write_text("image,cat,w\na.jpg,1,0.5\na.jpg,1,2\n")
+        with pytest.raises(UserError, match=r"t\.csv:3: another 'w' than in .*t\.csv:2"):
+            tables.read_table(path, options=options)
+
+    def test_are_imported(self, tmp_path):
+        source = tmp_path / "source"
+        label_exports.write_photos(source, ["a.jpg", "b.jpg"])
+        (source / "labels.csv").write_text("image,cat,w\na.jpg,1,0.5\nb.jpg,0,2\n")
+        record = imported(source, tmp_path / "out", "--weight_column=w")
+        options = cli.parse([*flags_of(record), "check"], data._Options, "")
+        examples = readers.load("folder", options.data_dir, "train", **options.reader_options)
+        assert examples.weights.tolist() == [0.5, 2.0] and examples.class_names == ("cat",)
+        assert examples.subset([1]).weights.tolist() == [2.0]
+        other = readers.load("folder", options.data_dir, "train", **options.reader_options)
+        object.__setattr__(other, "weights", np.array([0.5, 3], np.float32))
+        assert other.fingerprint() != examples.fingerprint()
+
+    def test_of_classes(self, tmp_path):
+        path = tmp_path / "w.csv"
+        path.write_text("class,weight\ndog,0.25\n")
+        assert label_files.read_class_weights(path, ["cat", "dog"]).tolist() == [1.0, 0.25]
+        for text, message in (
+            ("class,w\n", r"w\.csv:1: the first line must be class,weight"),
+            ("class,weight\ncow,1\n", r"w\.csv:2: expected one of the classes cat, dog"),
+            ("class,weight\ncat,1\ncat,1\n", r"w\.csv:3: expected one"),
+            ("class,weight\ncat,-1\n", r"w\.csv:2: the weight must be a number from 0"),
+            ("class,weight\ncat,x\n", r"w\.csv:2: the weight must be a number from 0"),
+        ):
+            path.write_text(text)
+            with pytest.raises(UserError, match=message):
+                label_files.read_class_weights(path, ["cat", "dog"])
+
+    def test_are_those_of_fit(self):
+        """The same loss as with the weights that `fit` takes."""
+        losses = []
+        x = {
+            "image": np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)),
+            "index": np.arange(4)[::-1].copy(),
+        }
+        y = np.array([[1, 0], [0, 1], [1, 1], [-1, 1]], np.int8)
+        weights = np.array([0.5, 1, 2, 4], np.float32)
+        for kept in (True, False):
+            keras.utils.set_random_seed(0)
+            network = spml_tf.networks.small_residual_cam(2, image_size=32, width=16)
+            model = spml_tf.SPMLModel(network, num_images=4, method="an")
+            model.compile(keras.optimizers.SGD(0.1))
+            given = {"sample_weight": weights[x["index"]], "class_weight": {1: 3.0}}
+            if kept:
+                model.set_weights_of_labels(weights, np.array([1, 3], np.float32))
+                given = {}
+            history = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0, **given)
+            losses.append(history.history["loss"])
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        with pytest.raises(ValueError, match="do not fit 4 images and 2 classes"):
+            model.set_weights_of_labels(weights[:2])
+
+    def test_a_note_about_uneven_classes(self, tmp_path):
+        names = [f"im{n}.jpg" for n in range(21)]
+        label_exports.write_photos(tmp_path, names)
+        lines = ["image,cat,dog", *(f"{x},1,{int(x == 'im3.jpg')}" for x in names)]
+        (tmp_path / "t.csv").write_text("\n".join(lines))
+        options = cli.parse(
+            ["--dataset=folder", f"--data_dir={tmp_path}", "--train_csv=t.csv", "--val_csv=t.csv",
+             "check"], data._Options, "",
+        )  # fmt: skip
+        found = splits.load_splits(dataclasses.replace(options, **resolved(options)))
+        (note,) = [x for x in found.notes if x.startswith("annotated positives")]
+        assert note.startswith("annotated positives a class: 1 ('dog') to 21 ('cat'), median 11;")
