@@ -759,7 +759,7 @@ def test_the_flags_work_in_training(tmp_path):
     assert scored.returncode == 0 and json.loads(scored.stdout)["images"] == 2, scored.stderr
     (tmp_path / "classes.csv").write_text("class,weight\ndog,0.5\n")
     changed = run(*flags)
-    assert changed.returncode == 1 and "data" in changed.stderr
+    assert changed.returncode == 1 and "the data have changed" in changed.stderr
 
 
 class TestWeights:
