@@ -126,7 +126,7 @@ class Photos:
         parts = [self._parts(name) for name in names]
         base = self._inside(folder)
         found: list[str | None] = [None] * len(names)
-        for dropped in range(max(map(len, parts), default=0)):
+        for dropped in range(max(map(len, parts), default=0) if self.names else 0):
             tails = [one[dropped:] for one in parts]
             for way in (self._near, self._below, self._anywhere):
                 found = [way(tail, base, split) if tail else None for tail in tails]

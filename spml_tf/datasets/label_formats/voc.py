@@ -39,7 +39,11 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
     # Other tools' filename is that of another photo now and then; the annotation's own name is not.
     ending = PHOTO.search(root.findtext("filename", "").strip())
     name = file.path.stem + (ending[0] if ending else "")
-    split = _splits(file.path.parent.parent / "ImageSets" / "Main").get(file.path.stem, "")
+    folder = file.path.parent.parent / "ImageSets" / "Main"
+    lists = _splits(folder)
+    split = lists.get(file.path.stem, "")
+    if lists and not split:
+        collector.notes.append(f"{folder}: photos that no list names are training photos")
     photo = collector.add_photo(str(file.path), name, split)
     for node in root.findall("object"):
         collector.add(f"{file.path}: object", photo, node.findtext("name"))

@@ -23,6 +23,7 @@ _WRITTEN = {
     NEGATIVE: ("0", "0.0", "False", "false", "FALSE"),
 }
 _MINUS_ONE = ("-1", "-1.0")
+_VALUES = {"", *_WRITTEN[POSITIVE], *_WRITTEN[NEGATIVE], *_MINUS_ONE}
 _FRACTION = re.compile(r"0?\.\d+(e-\d+)?|\d(\.\d+)?e-\d+", re.I)
 
 Row = tuple[str, list[str]]
@@ -108,8 +109,7 @@ class Values:
     def looks_like_one(cell: str) -> bool:
         """Whether a cell is a value with some options, -1 and fractions among them."""
         cell = cell.strip()
-        known = {"", *_WRITTEN[POSITIVE], *_WRITTEN[NEGATIVE], *_MINUS_ONE}
-        return cell in known or _FRACTION.fullmatch(cell) is not None
+        return cell in _VALUES or _FRACTION.fullmatch(cell) is not None
 
 
 class Names:

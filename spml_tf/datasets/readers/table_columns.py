@@ -111,7 +111,7 @@ def check_header(place: str, header: Sequence[str]) -> None:
 
 
 def assign(
-    place: str, header: Sequence[str], body: Sequence[Row], options: TableOptions, values: Values
+    place: str, header: Sequence[str], body: Sequence[Row], options: TableOptions
 ) -> Columns:
     """Says which column is what.
 
@@ -120,13 +120,12 @@ def assign(
         header: names without blanks around them, checked.
         body: the rows, each as long as the header.
         options: the flags about tables.
-        values: what cells mean.
 
     Raises:
         UserError: a column that a flag names is not there, there is no column of photos or of
             labels, or a column is neither; the message shows the flag to give.
     """
-    return _Assignment(place, header, body, options, values).columns()
+    return _Assignment(place, header, body, options).columns()
 
 
 class _Assignment:
@@ -136,10 +135,8 @@ class _Assignment:
         header: Sequence[str],
         body: Sequence[Row],
         options: TableOptions,
-        values: Values,
     ) -> None:
-        self._place, self._header, self._body = place, header, body
-        self._options, self._values = options, values
+        self._place, self._header, self._body, self._options = place, header, body, options
         self._notes: list[str] = []
 
     def columns(self) -> Columns:
@@ -234,7 +231,8 @@ class _Assignment:
         return self._body[row][1][column].strip()
 
     def _holds_values(self, column: int) -> bool:
-        return all(self._values.looks_like_one(fields[column]) for _, fields in self._body)
+        cells = {fields[column] for _, fields in self._body}
+        return all(map(Values.looks_like_one, cells))
 
     def _unnamed(self, column: int) -> bool:
         """Whether a column without a name may be dropped: it is blank, or numbers the rows."""
@@ -273,11 +271,9 @@ class _Assignment:
         return tuple(f"{path}: {note}" for note in self._notes)
 
 
-def no_classes(
-    header: Sequence[str], body: Sequence[Row], classes: Sequence[int], values: Values
-) -> str:
+def no_classes(header: Sequence[str], body: Sequence[Row], classes: Sequence[int]) -> str:
     """The columns among those of classes that hold something else, as --omit_columns lists them."""
-    return _Assignment("", header, body, TableOptions(), values).refusal(classes)
+    return _Assignment("", header, body, TableOptions()).refusal(classes)
 
 
 def _plain(name: str) -> str:

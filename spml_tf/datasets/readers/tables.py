@@ -113,7 +113,7 @@ def table_of_rows(
 ) -> Table:
     """As `read_table`, of what `split_rows` returns."""
     values = Values(options)
-    columns = assign(place, header, body, options, values)
+    columns = assign(place, header, body, options)
     images, keys = _image_names(header, columns.image, body, options)
     firsts = copies.first_rows(keys)
     own = np.flatnonzero(firsts == np.arange(len(firsts))).tolist()
@@ -259,7 +259,7 @@ def _read_columns(
             cells = [values.get(fields[x]) for x in classes]
             if None in cells:
                 column = classes[cells.index(None)]
-                raise _bad_cell(row_place, header, column, fields, body, classes, values) from None
+                raise _bad_cell(row_place, header, column, fields, body, classes) from None
             codes.extend(cell for cell in cells if cell is not None)
     matrix = np.frombuffer(codes, np.int8).reshape(-1, len(found))
     labels = np.full((len(matrix), len(class_names)), UNKNOWN, np.int8)
@@ -274,7 +274,6 @@ def _bad_cell(
     fields: Sequence[str],
     body: Sequence[Row],
     classes: Sequence[int],
-    values: Values,
 ) -> UserError:
     name, cell = header[column], fields[column].strip()
     if cell in ("-1", "-1.0"):
@@ -290,13 +289,14 @@ def _bad_cell(
             f"numbers the rows: if the header is shifted, mend it; give --omit_columns={name} only "
             "if that is the column's name"
         )
-    others = no_classes(header, body, classes, values)
+    others = no_classes(header, body, classes)
     lists = f"; --label_column={name} if it holds names of classes" if len(classes) < 3 else ""
     omit = f"; --omit_columns={others} if those are no classes" if others else ""
     if not others:
         omit = "; --skip_fractions makes values between 0 and 1 unknown"
     return UserError(
-        f"{place}: {quoted(name)} must be 1, 0 or empty (unknown), found {quoted(cell)}{lists}"
+        f"{place}: {quoted(name)} must be 1, 0 or empty (unknown), found {quoted(cell)}; mend it"
+        + lists
         + omit
     )
 
