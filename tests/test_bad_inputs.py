@@ -315,7 +315,7 @@ CASES = [
     Case("a column that is no class", table(TRAIN.replace("image,", "image,sex,").replace("jpg,", "jpg,M,")), r"train\.csv:2: .*--omit_columns=sex", "file and line, and the flag to give"),
     Case("names separated by bars", table("image,labels\n0.jpg,cat|dog\n1.jpg,cat\n"), r"train\.csv:1: looks misread: .*--label_separator=bar", "stops, with the flag to give"),
     Case("names separated by blanks", table("image,labels\n0.jpg,cat dog\n1.jpg,cat\n"), r"train\.csv:1: looks misread: .*--label_separator=blank", "stops, with the flag to give"),
-    Case("a list in brackets", table('image,labels\n0.jpg,"[""cat"", ""dog""]"\n1.jpg,cat\n'), r"note: .*read as lists", "read as a list, and noted", code=0),
+    Case("a list in brackets", table('image,labels\n0.jpg,"[""cat"", ""dog""]"\n1.jpg,cat\n2.jpg,dog\n'), r"note: .*read as lists", "read as a list, and noted", code=0),
     Case("an object in a cell", table('image,labels\n0.jpg,"{""a"": 1, ""b"": 2}"\n1.jpg,cat\n'), r"train\.csv:1: looks misread: ", "stops"),
     Case("two columns of the same name", table(TRAIN.replace("dog", "cat", 1)), r"train\.csv:1: two columns are called 'cat'", "file and line"),
     Case("a photo in two rows", row("1.jpg,1,0"), r"note: .*train\.csv: 5 rows of 4 photos", "read as one with the labels of both, and noted", code=0),
