@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spml_tf.datasets.label_formats import FORMATS
 from spml_tf.datasets.settings import DataSettings, check_range, resolved
+from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import check_unedited, made_folder, naming_unwritable
@@ -22,24 +24,36 @@ if TYPE_CHECKING:
 USAGE = """Looks at the data a run would be trained on, or writes them anew.
 
 usage: python -m spml_tf.data check|summary|prepare --dataset=NAME --data_dir=DIR [--flag=value ...]
+       python -m spml_tf.data import --source=FILE_OR_FOLDER --output_dir=DIR [--flag=value ...]
 
 check: decodes every image and names those that training would stop on, and those it treats in a
 way worth knowing; with --output_dir=DIR also in DIR/check.csv.
 summary: counts of labels and images, as text and with a sheet of example photos in --output_dir.
 prepare: writes the observed labels and the validation split (labels.csv), and with --format=jpeg or
-tfrecord the images too, to --output_dir; read the latter with --dataset=prepared."""
+tfrecord the images too, to --output_dir; read the latter with --dataset=prepared.
+import: reads label files of other tools and writes tables for --dataset=folder, with a report, to
+--output_dir; its flags are those about tables of labels, and those that say import."""
 
 _FINDINGS = "check.csv"
 # Flags of one command, refused elsewhere.
-_ONLY_PREPARE = ("format", "short_side", "jpeg_quality", "overwrite")
+_ONLY = {
+    **dict.fromkeys(("format", "short_side", "jpeg_quality"), ("prepare",)),
+    **dict.fromkeys(("source", "from_format", "photos_dir"), ("import",)),
+    **dict.fromkeys(("copy_photos", "drop_missing"), ("import",)),
+    "overwrite": ("prepare", "import"),
+}
+
+
+_IMPORT = "Import"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Options(DataSettings):
     # `_action` fills threads.
-    command: str = cli.word_field(("check", "summary", "prepare"))
+    command: str = cli.word_field(("check", "summary", "prepare", "import"))
     output_dir: str | None = cli.flag_field(
-        None, "Folder to write to. Default: summaries/DATASET for summary; prepare needs it."
+        None,
+        "Folder to write to. Default: summaries/DATASET for summary; prepare and import need it.",
     )
     threads: int = cli.flag_field(
         None, "check, prepare: images read at a time. Default: the number of CPUs.", int
@@ -60,7 +74,27 @@ class _Options(DataSettings):
         None, "prepare: of resized images, 1 to 100. Default: 92.", int
     )
     overwrite: bool | None = cli.flag_field(
-        None, "prepare: replace an earlier result in --output_dir (no other folder).", bool
+        None, "prepare, import: replace an earlier result in --output_dir (no other folder).", bool
+    )
+    source: str | None = cli.flag_field(
+        None, "import: the label file, or a folder that holds label files.", group=_IMPORT
+    )
+    from_format: str | None = cli.flag_field(
+        None,
+        "import: format of the label files; auto: recognised by what they hold. Default: auto.",
+        str,
+        ("auto", *FORMATS),
+        _IMPORT,
+        name="from",
+    )
+    photos_dir: str | None = cli.flag_field(
+        None, "import: folder of the photos. Default: that of --source.", group=_IMPORT
+    )
+    copy_photos: bool | None = cli.flag_field(
+        None, "import: copy the photos to --output_dir.", bool, group=_IMPORT
+    )
+    drop_missing: bool | None = cli.flag_field(
+        None, "import: leave out the rows of photos that are not there.", bool, group=_IMPORT
     )
 
 
@@ -136,11 +170,38 @@ def _prepare(options: _Options) -> None:
     print(f"prepared in {options.output_dir}")
 
 
+def _import(options: _Options) -> None:
+    from spml_tf.datasets.label_import import Plan, import_labels
+
+    for field in dataclasses.fields(DataSettings):
+        own = field.name == "classes" or field.name in vars(TableOptions())
+        if not own and getattr(options, field.name) != field.default:
+            raise UserError(f"--{field.name}: import does not take it; leave it out")
+    if not options.source or not options.output_dir:
+        missing = "output_dir" if options.source else "source"
+        raise UserError(f"--{missing} is missing; see --help")
+    plan = Plan(
+        options.source,
+        options.from_format or "auto",
+        options.output_dir,
+        options.photos_dir or "",
+        options.class_list,
+        bool(options.copy_photos),
+        bool(options.drop_missing),
+        bool(options.overwrite),
+    )
+    print(import_labels(plan, options.of_table()), end="")
+    print(f"written to {options.output_dir}")
+
+
 def _action(given: _Options) -> None:
-    if given.command != "prepare":
-        for name in _ONLY_PREPARE:
-            if getattr(given, name) is not None:
-                raise UserError(f"--{name}: {given.command} does not take it; leave it out")
+    for name, commands in _ONLY.items():
+        if given.command not in commands and getattr(given, name) is not None:
+            flag = cli.flag_name(_Options, name)
+            raise UserError(f"--{flag}: {given.command} does not take it; leave it out")
+    if given.command == "import":
+        _import(given)
+        return
     check_range("threads", given.threads, 1, 1024)
     check_range("short_side", given.short_side, 0, 1e5)
     check_range("jpeg_quality", given.jpeg_quality, 1, 100)

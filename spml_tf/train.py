@@ -241,6 +241,8 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
     if settings.initial_banks:
         _load_banks(model, settings.initial_banks, data)
     model.set_labels(data.observed)
+    if data.train.weights is not None or data.class_weights is not None:
+        model.set_weights_of_labels(data.train.weights, data.class_weights)
     return model
 
 

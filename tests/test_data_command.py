@@ -212,8 +212,8 @@ def test_check_passes_good_data_and_data_in_memory(voc, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give one of the words check, summary, prepare, found none"),
-        (["chek"], "give one of the words check, summary, prepare, found chek"),
+        ([], "give one of the words check, summary, prepare, import, found none"),
+        (["chek"], "give one of the words check, summary, prepare, import, found chek"),
         (["check", "summary"], "found check summary"),
         (["check", "--format=jpeg"], "--format: check does not take it"),
         (["check", "--threads=0"], "--threads=0: must lie between 1"),

@@ -603,7 +603,8 @@ def test_escapes_are_shown(tmp_path):
     done = run("check", *words, module="data")
     assert "\x1b" not in done.stdout + done.stderr and done.returncode == 0
     shutil.copy(tmp_path / "data/train/b.png", tmp_path / "data/train/\x1b[2Ja.png")
-    done = run("check", *words, module="data")
+    assert r"\x1b[2Ja.png: is the same photo" in only_error(run("check", *words, module="data"))
+    done = run("check", *words, "--keep_copies", module="data")
     assert r"\x1b[2Ja.png: identical to" in done.stdout or r"\x1b[2Ja.png in" in done.stdout
     (tmp_path / "data/train/\x1b[2Ja.png").unlink()
     done = run("check", *words, module="data")

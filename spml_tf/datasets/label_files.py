@@ -137,6 +137,46 @@ def read_reviewed(
     return reading.labels
 
 
+def read_class_weights(
+    path: str | os.PathLike[str], class_names: Sequence[str]
+) -> NDArray[np.float32]:
+    """Reads how much each class counts in the loss.
+
+    Args:
+        path: CSV file with the header class,weight.
+        class_names: L unique class names.
+
+    Returns:
+        float32 [L] from 0; 1 for classes without a row.
+
+    Raises:
+        UserError: the file is missing, has another header, or a row names an unknown class or one
+            that has a row already, or a weight that is no number from 0.
+    """
+    table = read_csv(path, "--class_weights names a CSV file with the header class,weight")
+    place, header = next(table, (f"{path}:1", []))
+    if [name.strip() for name in header] != ["class", "weight"]:
+        raise UserError(f"{place}: the first line must be class,weight")
+    columns = {name: column for column, name in enumerate(class_names)}
+    weights, seen = np.ones(len(class_names), np.float32), set()
+    for place, fields in table:
+        name, text = (*map(str.strip, fields), "", "")[:2]
+        if len(fields) != 2 or name not in columns or name in seen:
+            known = ", ".join(class_names)
+            raise UserError(
+                f"{place}: expected one of the classes {known}, each once, and its weight, found "
+                f"{','.join(fields)!r}"
+            )
+        try:
+            weights[columns[name]] = float(text)
+        except ValueError:
+            weights[columns[name]] = np.nan
+        if not 0 <= weights[columns[name]] < np.inf:
+            raise UserError(f"{place}: the weight must be a number from 0, found {text!r}")
+        seen.add(name)
+    return weights
+
+
 class _Reading:
     """Labels and splits row by row."""
 

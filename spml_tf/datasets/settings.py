@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers import READERS, find
+from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.cli import flag_field
 from spml_tf.system.errors import UserError
 
@@ -27,7 +28,7 @@ _ONE_READER = "Flags of single data sets"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataSettings:
+class DataSettings(TableOptions):
     """The flags about data, None where not given.
 
     Attributes are described by their flags: `python -m spml_tf.data --help`. Those that `resolved`
@@ -64,6 +65,10 @@ class DataSettings:
     )
     observed_negatives: int = flag_field(
         0, "Negatives drawn per image with --train_labels=single.", int
+    )
+    class_weights: str | None = flag_field(
+        None,
+        "Table class,weight of how much each class counts in the loss; those it lacks count 1.",
     )
     data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
     label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
@@ -140,7 +145,8 @@ class DataSettings:
     def reader_options(self) -> dict[str, Any]:
         """The flags that only some readers take, None where not given."""
         values = {name: getattr(self, name) for name in _OPTIONS}
-        return {name: None if x == "" or x is False else x for name, x in values.items()}
+        found = {name: None if x == "" or x is False else x for name, x in values.items()}
+        return {**found, "table_options": self.of_table() if self.given() else None}
 
 
 def resolved(given: DataSettings) -> dict[str, Any]:
@@ -177,6 +183,7 @@ def resolved(given: DataSettings) -> dict[str, Any]:
         "val_split": given.val_split or names.val,
         "test_split": given.test_split or names.test,
         "train_labels": train_labels,
+        "class_weights": os.path.abspath(given.class_weights) if given.class_weights else None,
     }
 
 

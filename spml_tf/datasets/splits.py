@@ -16,6 +16,9 @@ from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.system.errors import UserError, printable
 
+# Times as many positives as another class has, from which on it is noted.
+_UNEVEN = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
@@ -29,6 +32,7 @@ class Splits:
         held_out: names of the validation images that were held out of the training split.
         positives_per_image: K, the mean over the fully labelled validation images, or None.
         notes: what the readers left out or treated, and what to know about the labels.
+        class_weights: float32 [L], how much each class counts in the loss, or None.
     """
 
     train: Examples
@@ -38,6 +42,7 @@ class Splits:
     held_out: tuple[str, ...]
     positives_per_image: float | None
     notes: tuple[str, ...]
+    class_weights: NDArray[np.float32] | None = None
 
     @property
     def parts(self) -> dict[str, Examples]:
@@ -60,7 +65,7 @@ class Splits:
         return shares
 
     def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal of images, labels and classes of all splits, and of `observed`.
+        """SHA-256 in hexadecimal of images, labels, classes, weights and `observed`.
 
         Files are read, or their sizes asked for, once.
         """
@@ -69,6 +74,8 @@ class Splits:
     @functools.cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(np.ascontiguousarray(self.observed).tobytes())
+        if self.class_weights is not None:
+            digest.update(self.class_weights.tobytes())
         for part in self.parts.values():
             digest.update(part.fingerprint().encode("ascii"))
         return digest.hexdigest()
@@ -118,6 +125,9 @@ def load_splits(settings: DataSettings) -> Splits:
             )
     notes = (*_size_notes(settings, whole, test), *_notes(train, observed, val, test))
     _tell(notes)
+    weights = None
+    if settings.class_weights:
+        weights = label_files.read_class_weights(settings.class_weights, train.class_names)
     return Splits(
         train,
         observed,
@@ -126,6 +136,7 @@ def load_splits(settings: DataSettings) -> Splits:
         val.names if settings.val_split == "none" else (),
         _positives_per_image(val),
         notes,
+        weights,
     )
 
 
@@ -180,6 +191,8 @@ def _notes(
     if not seen.all():
         absent = [name for name, known in zip(train.class_names, seen, strict=True) if not known]
         notes[f"no training image is labelled with {_few(absent)}: cannot be learned"] = None
+    if uneven := _distribution(observed, train.class_names):
+        notes[uneven] = None
     bare = int((observed == labels.UNKNOWN).all(axis=1).sum())
     if bare:
         notes[f"{bare} of {len(train)} training images have no known label: kept"] = None
@@ -191,6 +204,20 @@ def _notes(
     if shared:
         notes[f"images in training and in validation or test: {_few(shared)}: kept"] = None
     return tuple(notes)
+
+
+def _distribution(observed: NDArray[np.int8], class_names: tuple[str, ...]) -> str:
+    """A note about positives where some class has many times as many as another."""
+    counts = (observed == labels.POSITIVE).sum(axis=0)
+    seen = np.flatnonzero(counts)
+    if not len(seen) or counts.max() < _UNEVEN * counts[seen].min():
+        return ""
+    least, most = int(seen[counts[seen].argmin()]), int(counts.argmax())
+    return (
+        f"annotated positives a class: {counts[least]:,} ({class_names[least]!r}) to "
+        f"{counts[most]:,} ({class_names[most]!r}), median {np.median(counts[seen]):g}; "
+        "--class_weights=TABLE weighs classes"
+    )
 
 
 def _few(names: list[str]) -> str:

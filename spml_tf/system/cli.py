@@ -50,6 +50,7 @@ def flag_field(
     choices: tuple[str, ...] | None = None,
     group: str | None = None,
     required: bool = False,
+    name: str | None = None,
 ) -> Any:
     """A dataclass field that `run` turns into a flag.
 
@@ -61,6 +62,7 @@ def flag_field(
         group: heading of the flag in --help; None means the attribute `group` of the class that
             declares the field, and where it has none the flag stands first, without a heading.
         required: refuse a command line without it, or with an empty text.
+        name: the flag's, where it is a word that Python keeps for itself; else the field's.
     """
     return dataclasses.field(
         default=default,
@@ -70,8 +72,23 @@ def flag_field(
             "choices": choices,
             "group": group,
             "required": required,
+            "name": name,
         },
     )
+
+
+def flag_name(options: type, field: str) -> str:
+    """The flag of a field.
+
+    Args:
+        options: dataclass of `flag_field`s.
+        field: the field's name.
+    """
+    return _name(next(x for x in dataclasses.fields(options) if x.name == field))
+
+
+def _name(field: dataclasses.Field[Any]) -> str:
+    return field.metadata["name"] or field.name
 
 
 def plugins_field() -> Any:
@@ -130,7 +147,7 @@ def flags_of_workers(options: Any) -> list[str]:
         value = getattr(options, field.name)
         if value != field.default and field.name not in ("workers", "strategy"):
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            found.append(f"--{field.name}={text}")
+            found.append(f"--{_name(field)}={text}")
     return found
 
 
@@ -152,9 +169,9 @@ def _define(values: flags.FlagValues, options: type) -> None:
         text, kind, choices = (field.metadata[x] for x in ("help", "kind", "choices"))
         default: Any = field.default
         if choices:
-            flags.DEFINE_enum(field.name, default, choices, text, flag_values=values)
+            flags.DEFINE_enum(_name(field), default, choices, text, flag_values=values)
         else:
-            _DEFINE[kind](field.name, default, text, flag_values=values)
+            _DEFINE[kind](_name(field), default, text, flag_values=values)
 
 
 def _grouped(options: type) -> dict[str, list[dataclasses.Field[Any]]]:
@@ -175,7 +192,7 @@ def _flag_help(field: dataclasses.Field[Any]) -> list[str]:
     choices = field.metadata["choices"]
     values = f"={'|'.join(choices)}" if choices else ""
     default = "" if field.default is None else f" (default: {field.default})"
-    return [f"  --{field.name}{values}", f"      {field.metadata['help']}{default}"]
+    return [f"  --{_name(field)}{values}", f"      {field.metadata['help']}{default}"]
 
 
 def _help(options: type, usage: str) -> str:
@@ -239,10 +256,10 @@ def parse(
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
     words = _words(options, stray)
-    given = {field.name: values[field.name].value for field in _flag_fields(options)}
+    given = {field.name: values[_name(field)].value for field in _flag_fields(options)}
     for field in _flag_fields(options):
         if field.metadata["required"] and given[field.name] in (None, ""):
-            raise UserError(f"--{field.name} is missing; see --help")
+            raise UserError(f"--{_name(field)} is missing; see --help")
     return options(**given, **words)
 
 

@@ -89,7 +89,30 @@ def read_csv(path: str | os.PathLike[str], hint: str = "") -> Iterator[tuple[str
     Raises:
         UserError: as `read_text`, or a quotation mark is never closed.
     """
-    reader = csv.reader(io.StringIO(read_text(path, hint), newline=""), strict=True)
+    yield from split_csv(path, read_text(path, hint))
+
+
+def split_csv(
+    path: str | os.PathLike[str], text: str, separator: str = ",", skip_blanks: bool = False
+) -> Iterator[tuple[str, list[str]]]:
+    """As `read_csv`, of a text that has been read.
+
+    Args:
+        path: the file it comes from, for messages.
+        text: the table.
+        separator: one character, between fields.
+        skip_blanks: drop blanks before a field, in front of a quotation mark too.
+
+    Yields:
+        As `read_csv`.
+
+    Raises:
+        UserError: a quotation mark is never closed.
+    """
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True,
+        skipinitialspace=skip_blanks,
+    )  # fmt: skip
     try:
         for fields in filter(None, reader):
             yield f"{path}:{reader.line_num}", [bare(field) for field in fields]

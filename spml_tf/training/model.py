@@ -129,6 +129,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             autocast=False,
         )  # fmt: skip
         self._class_weight: NDArray[np.float32] | None = None
+        self._kept_weights: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         self._resumed_epoch = 0
         self.latest_results: dict[str, Any] = {}
         self._method_loss: keras.losses.Loss | None = None
@@ -241,9 +242,13 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         image, *row = batches.unpack(x)
         every_y = y
         y, sample_weight, box, flip, index = batches.without_stand_ins(y, sample_weight, *row)
-        index = self._row(index)
         labels = tf.cast(y, tf.int8)
         weight = batches.label_weights(sample_weight, self._class_weight, labels)
+        if self._kept_weights is not None:
+            of_images, of_classes = self._kept_weights
+            kept = batches.label_weights(tf.gather(of_images, index), of_classes, labels)
+            weight = kept if weight is None else weight * kept
+        index = self._row(index)
         average, visited = self._averages(index)  # t-1: read before this step writes
         with tf.GradientTape() as tape:
             logits = self.network(image, training=True)
@@ -457,6 +462,31 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         """
         for part in self.parts:
             part.start(self.shard.own(labels))
+
+    def set_weights_of_labels(
+        self, images: NDArray[np.float32] | None = None, classes: NDArray[np.float32] | None = None
+    ) -> None:
+        """Weighs the training labels by image and by class, in all batches of this process.
+
+        They multiply what `sample_weight` and `class_weight` of `fit` say. Metrics and evaluation
+        are not weighed.
+
+        Args:
+            images: float32 [N] from 0, by the images' index; None: all 1.
+            classes: float32 [L] from 0; None: all 1.
+
+        Raises:
+            ValueError: another number of images or classes.
+        """
+        of_images = np.ones(self.num_images, np.float32) if images is None else images
+        of_classes = np.ones(self.num_classes, np.float32) if classes is None else classes
+        if (of_images.shape, of_classes.shape) != ((self.num_images,), (self.num_classes,)):
+            raise ValueError(
+                f"weights of {of_images.shape} images and {of_classes.shape} classes do not fit "
+                f"{self.num_images} images and {self.num_classes} classes"
+            )
+        self._kept_weights = of_images, of_classes
+        self.train_function = None  # it holds the former ones
 
     def marked_labels(self, observed: NDArray[np.int8]) -> NDArray[np.int8]:
         """The training labels with the marks that stay, [N, L] int8 in {1, 0, -1, 2}.

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.datasets.readers.split_names import SplitNames
+from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class Reader:
         known = _parameters(read)
         for name, value in options.items():
             if value is not None and name not in known:
-                raise UserError(f"--{name}: this data set does not take it; leave it out")
+                flag = value.given()[0] if isinstance(value, TableOptions) else name
+                raise UserError(f"--{flag}: this data set does not take it; leave it out")
         examples: Examples = read(data_dir, split, **_taken(read, {**options, "seed": seed}))
         return examples
 

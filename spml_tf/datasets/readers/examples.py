@@ -17,7 +17,7 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import sha256
 
 # What an image may have, beside its name and labels.
-_PARTS = ("paths", "images", "offsets", "boxes", "areas", "observed")
+_PARTS = ("paths", "images", "offsets", "boxes", "areas", "observed", "weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Examples:
             [0, 1] (of its outline where that is known, else of the box); None without boxes.
         observed: int8 [N, L] of {1, 0, -1}, the labels an annotator gave, where the data set comes
             with these beside the full ones; else None.
+        weights: float32 [N], how much each image counts in the loss; None where all count alike.
         notes: one line each about what the reader left out or treated, for the user to read.
         hash_contents: whether `fingerprint` reads files, or takes their sizes only.
         max_megapixels: files whose header tells of more pixels, in millions, are not decoded.
@@ -56,6 +57,7 @@ class Examples:
     boxes: tuple[NDArray[np.float32], ...] | None = None
     areas: tuple[NDArray[np.float32], ...] | None = None
     observed: NDArray[np.int8] | None = None
+    weights: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
     max_megapixels: float = MAX_MEGAPIXELS
     hash_contents: bool = False
@@ -128,7 +130,7 @@ class Examples:
         return dataclasses.replace(chosen, class_names=tuple(class_names), **parts)
 
     def fingerprint(self) -> str:
-        """SHA-256, as hexadecimal text, of the names, classes, labels and image content.
+        """SHA-256, as hexadecimal text, of the names, classes, labels, weights and image content.
 
         Images in memory count with their bytes, files with their sizes only, unless `hash_contents`
         is set: reading every photo of a large set can take as long as a training epoch.
@@ -140,6 +142,8 @@ class Examples:
         for words in (self.names, self.class_names):
             digest.update("\n".join(words).encode("utf-8") + b"\0")
         digest.update(np.ascontiguousarray(self.labels).tobytes())
+        if self.weights is not None:
+            digest.update(np.ascontiguousarray(self.weights).tobytes())
         if self.images is not None:
             digest.update(repr(self.images.shape).encode("ascii"))
             digest.update(np.ascontiguousarray(self.images).tobytes())

@@ -6,17 +6,20 @@ val/CLASS and test/CLASS.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from spml_tf.datasets.readers import copies
 from spml_tf.datasets.readers.class_folders import SUFFIXES, class_folders, collect, strangers
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import find_photos
 from spml_tf.datasets.readers.split_names import SplitNames
 from spml_tf.datasets.readers.tables import quoted, read_table
+from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 
@@ -35,12 +38,14 @@ def load(
     val_csv: str | None = None,
     test_csv: str | None = None,
     allow_outside: bool = False,
+    table_options: TableOptions | None = None,
 ) -> Examples:
     """Reads one split of a folder of photos.
 
     With --train_csv, its classes are those of all tables, and it is read for every split. Without,
     a photo is positive for the class whose folder it lies in, at any depth, and all its other
-    labels are unknown.
+    labels are unknown. Photos with the same content become one, called as the first of them, with
+    the labels of all.
 
     Args:
         data_dir: the folder.
@@ -49,6 +54,7 @@ def load(
         val_csv: the same for the validation photos.
         test_csv: the same for the test photos.
         allow_outside: accept tables, photos and links that lead out of the folder.
+        table_options: how tables are read, and whether photos of the same content stay apart.
 
     Returns:
         Examples with files, in the order of the table, or sorted by name. Names are the paths
@@ -56,8 +62,8 @@ def load(
 
     Raises:
         UserError: folder, table or photo missing, neither table nor class folders, a malformed
-            table (see `tables.read_table`), a class that is not in the training split, or names
-            that are not UTF-8.
+            table (see `tables.read_table`), a class that is not in the training split, photos of
+            the same content that contradict each other, or names that are not UTF-8.
     """
     root = _root(data_dir)
     tables = {"train": train_csv, "val": val_csv, "test": test_csv}
@@ -68,9 +74,12 @@ def load(
             f"split: {root} has {known}, found {split!r}; others have a table, such as --val_csv, "
             "or a folder beside train, such as val"
         )
+    options = table_options or TableOptions()
     if train_csv:
-        return _read_tables(root, split, tables, allow_outside)
-    return _read_folders(root, split, allow_outside)
+        return _read_tables(root, split, tables, allow_outside, options)
+    if flags := [flag for flag in options.given() if flag != "keep_copies"]:
+        raise UserError(f"--{flags[0]}: is about tables, and there is none; {_SOURCE}")
+    return _read_folders(root, split, allow_outside, bool(options.keep_copies))
 
 
 def splits(
@@ -124,17 +133,51 @@ def _has_split_folders(root: str) -> bool:
 
 
 def _read_tables(
-    root: str, split: str, tables: dict[str, str | None], allow_outside: bool
+    root: str,
+    split: str,
+    tables: dict[str, str | None],
+    allow_outside: bool,
+    options: TableOptions,
 ) -> Examples:
-    table = read_table(_table_path(root, "train", tables, allow_outside), hint=_SOURCE)
+    table = read_table(
+        _table_path(root, "train", tables, allow_outside), hint=_SOURCE, options=options
+    )
     notes = _lookalikes(table.class_names)
     if split != "train":
         path = _table_path(root, split, tables, allow_outside)
-        table = read_table(path, table.class_names, _SOURCE)
+        table = read_table(path, table.class_names, _SOURCE, options)
         if table.missing:
             notes += (f"{path}: no column for {_few(table.missing)}: unknown labels",)
     paths = _require(root, table.images, allow_outside, table.places.__getitem__)
-    return Examples(table.names, table.labels, table.class_names, paths=paths, notes=notes)
+    examples = Examples(
+        table.names, table.labels, table.class_names, paths=paths, weights=table.weights,
+        notes=(*notes, *table.notes),
+    )  # fmt: skip
+    return examples if options.keep_copies else _without_copies(examples)
+
+
+def _without_copies(examples: Examples) -> Examples:
+    """Photos of the same content as one, with the labels of all."""
+    firsts = copies.same_content(examples.paths or ())
+    own = np.flatnonzero(firsts == np.arange(len(firsts)))
+    if len(own) == len(firsts):
+        return examples
+    try:
+        labels = copies.merged(examples.labels, firsts)
+    except copies.ContradictionError as error:
+        raise UserError(
+            f"{(examples.paths or ())[error.first]}: is the same photo as "
+            f"{quoted(examples.names[error.second])}, and their labels of "
+            f"{quoted(examples.class_names[error.column])} contradict each other; mend one, or "
+            "give --keep_copies"
+        ) from None
+    copy = int(np.flatnonzero(firsts != np.arange(len(firsts)))[0])
+    note = (
+        f"{len(firsts) - len(own)} of {len(firsts)} photos are copies of others, such as "
+        f"{quoted(examples.names[copy])} of {quoted(examples.names[firsts[copy]])}: read as one "
+        "with the labels of all; --keep_copies keeps them apart"
+    )
+    return dataclasses.replace(examples.subset(own), labels=labels, notes=(*examples.notes, note))
 
 
 def _table_path(root: str, split: str, tables: dict[str, str | None], allow_outside: bool) -> str:
@@ -161,12 +204,25 @@ def _require(
         where = f"{place(missing[0])}: " if place else ""
         raise UserError(
             f"{where}{path}: {what} ({len(missing)} of {len(names)} are not there); names are "
-            f"relative to {root}"
+            f"relative to {root}{_mended(root, names[missing[0]])}"
         )
     return tuple(path for path in found if path is not None)
 
 
-def _read_folders(root: str, split: str, allow_outside: bool) -> Examples:
+def _mended(root: str, name: str) -> str:
+    """The flag that would find a photo that is missing, or nothing."""
+    if "." not in os.path.basename(name):
+        for ending in SUFFIXES:
+            if os.path.isfile(os.path.join(root, name + ending)):
+                return f"; give --add_extension={ending}"
+    parts = name.split("/")
+    for number in range(1, len(parts)):
+        if os.path.isfile(os.path.join(root, *parts[number:])):
+            return f"; give --strip_prefix={'/'.join(parts[:number])}/"
+    return ""
+
+
+def _read_folders(root: str, split: str, allow_outside: bool, keep_copies: bool) -> Examples:
     nested = _has_split_folders(root)
     train, top = ("train", split) if nested else ("", "")
     class_names = class_folders(root, train)
@@ -180,13 +236,14 @@ def _read_folders(root: str, split: str, allow_outside: bool) -> Examples:
     columns = {name: column for column, name in enumerate(class_names)}
     labels = np.full((len(photos), len(class_names)), UNKNOWN, np.int8)
     labels[np.arange(len(photos)), [columns[name] for name in photos.values()]] = POSITIVE
-    return Examples(
+    examples = Examples(
         tuple(photos),
         labels,
         class_names,
         paths=_require(root, tuple(photos), allow_outside),
         notes=(*beside, *more, *_lookalikes(class_names)),
     )
+    return examples if keep_copies else _without_copies(examples)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
+from spml_tf.datasets.readers.safe_xml import parse_xml
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_words
@@ -219,7 +220,7 @@ def _read_boxes(
     """
     rows = []
     try:
-        tree = _parse(path)
+        tree = parse_xml(path)
         height, width = (_number(tree, f"size/{side}", 1) for side in ("height", "width"))
         for node in tree.findall("object"):
             if _is_difficult(node) and not keep_difficult:
@@ -234,16 +235,6 @@ def _read_boxes(
         # LookupError: an encoding that Python does not know.
         raise UserError(f"{path}: not a VOC annotation ({error}); {source}") from error
     return rows
-
-
-class _Builder(ElementTree.TreeBuilder):
-    def doctype(self, *_: str | None) -> None:
-        """Refuses document types, with which a small file can expand to gigabytes."""
-        raise ValueError("it declares a document type, which VOC's files do not")
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    return ElementTree.parse(path, ElementTree.XMLParser(target=_Builder())).getroot()
 
 
 def _is_difficult(node: ElementTree.Element) -> bool:

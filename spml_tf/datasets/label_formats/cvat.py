@@ -1,0 +1,56 @@
+"""CVAT for images 1.1: an XML file with tags, boxes and outlines.
+
+    <image id="0" name="a.jpg" width="1600" height="1200"><tag label="cat" source="manual"/></image>
+
+A tag with an attribute called present that is false says that the class is not there.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
+from spml_tf.datasets.label_formats.sources import split_of_name
+from spml_tf.datasets.readers.safe_xml import parse_xml
+from spml_tf.datasets.table_options import TableOptions
+from spml_tf.labels import NEGATIVE, POSITIVE
+from spml_tf.system.errors import UserError
+
+_PRESENT = {"present": "false", "absent": "true"}
+
+
+def recognises(file: LabelFile) -> bool:
+    """Whether it is an XML file of annotations, of many images."""
+    return file.suffix == ".xml" and "<annotations" in file.head
+
+
+def read(file: LabelFile, options: TableOptions) -> Labels:
+    """Classes are the task's; what has no tag and no object is unknown, unless --unlisted=negative.
+
+    Raises:
+        UserError: no XML, or an image or object lacks its name or label.
+    """
+    try:
+        root = parse_xml(file.path)
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        raise UserError(f"{file.path}: no CVAT annotations ({error}); export it again") from error
+    collector = Collector(file.path, options)
+    collector.add_classes(
+        [name.strip() for x in root.findall("meta//labels/label") if (name := x.findtext("name"))]
+    )
+    for number, image in enumerate(root.iter("image")):
+        place = f"{file.path}: image {number}"
+        split = split_of_name(image.get("subset", ""))
+        photo = collector.add_photo(place, image.get("name"), split)
+        for node in image:
+            collector.add(place, photo, node.get("label"), _value(node))
+    return collector.labels()
+
+
+def _value(node: ElementTree.Element) -> int:
+    """Whether a tag says that its class is there."""
+    for attribute in node.findall("attribute"):
+        absent = _PRESENT.get(attribute.get("name", "").strip().lower())
+        if absent and (attribute.text or "").strip().lower() == absent:
+            return NEGATIVE
+    return POSITIVE

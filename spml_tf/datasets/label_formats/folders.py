@@ -1,0 +1,43 @@
+"""Photos in a folder per class: CLASS/*.jpg, or SPLIT/CLASS/*.jpg."""
+
+from __future__ import annotations
+
+from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
+from spml_tf.datasets.label_formats.sources import split_of_name
+from spml_tf.datasets.readers.class_folders import class_folders, collect
+from spml_tf.datasets.table_options import TableOptions
+
+# Folders that hold the photos of all classes.
+_GENERAL = ("images", "image", "img", "imgs", "data", "photos", "pictures", "jpegimages", "labels")
+
+
+def recognises(file: LabelFile) -> bool:
+    """Whether it is a folder with several folders of photos in it that may be classes."""
+    if not file.path.is_dir():
+        return False
+    root = str(file.path)
+    names = {name for top in _tops(root) for name in class_folders(root, top)}
+    if len(names) < 2 or any(name.lower() in _GENERAL for name in names):
+        return False
+    return any(collect(root, top, class_folders(root, top), False)[0] for top in _tops(root))
+
+
+def read(file: LabelFile, options: TableOptions) -> Labels:
+    """A photo is positive for the class whose folder it lies in; all else is unknown."""
+    root = str(file.path)
+    collector = Collector(file.path, options)
+    for top in _tops(root):
+        names = class_folders(root, top)
+        collector.add_classes(names)
+        photos, notes = collect(root, top, names, False)
+        collector.notes += notes
+        for name, label in photos.items():
+            collector.add(root, collector.add_photo(root, name, split_of_name(top)), label)
+    return collector.labels()
+
+
+def _tops(root: str) -> list[str]:
+    """The folders of splits, or "" where the folders of the classes lie in the root itself."""
+    tops = class_folders(root)
+    nested = [top for top in tops if split_of_name(top) and class_folders(root, top)]
+    return nested if nested and len(nested) == len(tops) else [""]

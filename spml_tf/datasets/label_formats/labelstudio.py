@@ -1,0 +1,106 @@
+"""Label Studio's exports: CSV, JSON-MIN and JSON.
+
+The column of labels is named by the labelling config; several choices are a JSON object:
+
+    annotation_id,annotator,choice,created_at,id,image,lead_time
+    1,1,"{""choices"": [""cat"", ""dog""]}",2024-01-01T00:00:00Z,1,/data/upload/1/a.jpg,3.2
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from spml_tf.datasets.label_formats.found import (
+    PHOTO,
+    Collector,
+    LabelFile,
+    Labels,
+    labels_of_table,
+)
+from spml_tf.datasets.readers.table_cells import Row
+from spml_tf.datasets.readers.tables import table_of_rows
+from spml_tf.datasets.table_options import TableOptions
+from spml_tf.system.errors import UserError
+
+_METADATA = (
+    "annotation_id", "annotator", "created_at", "updated_at", "id", "lead_time", "agreement",
+    "comments", "created_username", "completed_by",
+)  # fmt: skip
+
+
+def recognises(file: LabelFile) -> bool:
+    """Whether it has annotation_id and annotator, or tasks with annotations and results."""
+    if {"annotation_id", "annotator"} <= set(file.header):
+        return True
+    return file.holds("annotation_id", "annotator") or file.holds("annotations", "result", "data")
+
+
+def read(file: LabelFile, options: TableOptions) -> Labels:
+    """Choices, and labels of boxes and polygons; what nobody chose is unknown."""
+    if file.suffix != ".json":
+        return _read_rows(file, *file.rows(options), options)
+    content = file.json()
+    if not isinstance(content, list):
+        raise UserError(f"{file.path}: expected a list of tasks; export it as JSON or JSON-MIN")
+    places = [(f"{file.path}: [{number}]", entry) for number, entry in enumerate(content)]
+    if all(isinstance(entry, dict) and "annotations" in entry for entry in content):
+        return _read_tasks(file, places, options)
+    return _read_rows(file, *file.rows_of_objects(places), options)
+
+
+def _read_rows(
+    file: LabelFile, place: str, header: list[str], body: list[Row], options: TableOptions
+) -> Labels:
+    image = options.image_column or _photo_column(place, header, body)
+    rest = [name for name in header if name != image and name not in _METADATA]
+    if not options.label_column and len(rest) != 1:
+        raise UserError(
+            f"{place}: which column holds the labels? give --label_column={rest[0] if rest else ''}"
+            f"; there are {', '.join(rest) or 'none'}"
+        )
+    chosen = dataclasses.replace(
+        options,
+        image_column=image,
+        label_column=options.label_column or rest[0],
+        label_separator=options.label_separator or "json",
+    )
+    found = labels_of_table(table_of_rows(file.path, place, header, body, None, chosen))
+    return dataclasses.replace(found, images=tuple(map(_photo_name, found.images)))
+
+
+def _photo_column(place: str, header: list[str], body: list[Row]) -> str:
+    photos = [
+        name
+        for column, name in enumerate(header)
+        if all(PHOTO.search(fields[column].strip()) for _, fields in body)
+    ]
+    if len(photos) != 1:
+        raise UserError(f"{place}: which column holds the photos? give --image_column=COLUMN")
+    return photos[0]
+
+
+def _photo_name(url: str) -> str:
+    """The photo's name in the URL that Label Studio serves it under."""
+    url = re.sub(r"^/?data/local-files/\?d=", "", url)
+    return re.sub(r"^/?data/upload/(\d+/)?", "", url)
+
+
+def _read_tasks(file: LabelFile, places: list[tuple[str, Any]], options: TableOptions) -> Labels:
+    collector = Collector(file.path, options)
+    for place, task in places:
+        data = task.get("data") if isinstance(task, dict) else None
+        values = data.values() if isinstance(data, dict) else ()
+        photos = [x for x in values if isinstance(x, str) and PHOTO.search(x)]
+        if len(photos) != 1:
+            raise UserError(f"{place}: data must name one photo, found {len(photos)}")
+        given = [x for x in task["annotations"] if not x.get("was_cancelled")]
+        photo = collector.add_photo(place, _photo_name(photos[0]), labelled=bool(given))
+        for annotation in given:
+            for result in annotation.get("result", ()):
+                kind = str(result.get("type", ""))
+                if kind == "choices" or kind.endswith("labels"):
+                    for name in result.get("value", {}).get(kind, ()):
+                        collector.add(place, photo, name)
+    return collector.labels()

@@ -1,0 +1,207 @@
+"""What lies in a source of labels: files that may hold labels, photos, and names of splits."""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from spml_tf.datasets.label_formats.found import PHOTO, LabelFile
+from spml_tf.datasets.readers.table_columns import quoted
+from spml_tf.system.errors import UserError
+
+SPLITS = ("train", "val", "test")
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "dev": "val", "test": "test", "testing": "test",
+}  # fmt: skip
+_LABELS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml")
+# What stands beside tables that an import has written.
+REPORT = "import.json"
+_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
+# What Label Studio puts before the name of a photo that was uploaded.
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+
+
+def split_of_name(name: str) -> str:
+    """The split that a name tells of, "" for none.
+
+    Examples:
+        >>> [split_of_name(x) for x in ("train", "Valid", "instances_val2017", "trainer", "dog")]
+        ['train', 'val', 'val', '', '']
+    """
+    words = re.split(r"[^a-z]+", name.lower())
+    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else ""
+
+
+def split_of_path(path: Path, root: Path) -> str:
+    """The split that a label file's name tells of, or else the innermost folder's below a root."""
+    if path == root:
+        return split_of_name(path.stem)
+    parts = [path.stem, *reversed(path.relative_to(root).parts[:-1])]
+    return next(filter(None, map(split_of_name, parts)), "")
+
+
+def walk(root: Path, left_out: Path) -> Iterator[str]:
+    """The files below a folder, relative to it with slashes, hidden ones and one folder apart."""
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(
+            name for name in names if name[0] != "." and Path(folder, name) != left_out
+        )
+        inner = os.path.relpath(folder, root).replace(os.sep, "/")
+        for name in sorted(files):
+            if name[0] != ".":
+                yield name if inner == "." else f"{inner}/{name}"
+
+
+def label_files(source: Path, left_out: Path) -> list[LabelFile]:
+    """The files of a source that may hold labels, earlier imports apart, and the folder itself.
+
+    Args:
+        source: a file or a folder.
+        left_out: a folder that is not looked into.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    if source.is_file():
+        return [LabelFile(source)]
+    if not source.is_dir():
+        raise UserError(f"--source={source}: there is no such file or folder")
+    files = [source / x for x in walk(source, left_out) if x.lower().endswith(_LABELS)]
+    ours = {path.parent for path in files if path.name == REPORT}
+    return [*(LabelFile(path) for path in files if path.parent not in ours), LabelFile(source)]
+
+
+class Photos:
+    """The photos of a folder, found by the names that labels give them.
+
+    Args:
+        root: the folder.
+        left_out: a folder in it that is not looked into.
+
+    Attributes:
+        names: their paths relative to the root, symbolic links apart.
+        notes: about links that are left out.
+    """
+
+    def __init__(self, root: Path, left_out: Path) -> None:
+        self.root = root
+        found = [x for x in walk(root, left_out) if PHOTO.search(x)] if root.is_dir() else []
+        self.names = [name for name in found if not os.path.islink(root / name)]
+        links = len(found) - len(self.names)
+        self.notes = (f"{root}: {links} photos are symbolic links: left out",) if links else ()
+        self._there = {PHOTO.sub("", name): name for name in self.names}
+        self._there.update({name: name for name in self.names})
+        self._by_last: dict[str, list[str]] = collections.defaultdict(list)
+        for name in self.names:
+            last = PurePosixPath(name).name
+            self._by_last[last].append(name)
+            self._by_last[PHOTO.sub("", last)].append(name)
+
+    def find(
+        self, names: Sequence[str], folder: Path, ending: str = "", split: str = ""
+    ) -> list[tuple[str, bool]]:
+        """Where the photos of label files of one folder are.
+
+        All are looked for in the same way, the first in which any is found: a name whose photo is
+        missing must not find that of another. The ways are: as named, and with one leading part
+        less after the other; below the files' folder, elsewhere in it, elsewhere.
+
+        Args:
+            names: as the files have them: paths or URLs, with or without an ending.
+            folder: of the label files.
+            ending: of photos that are not found and have none.
+            split: of which they are; folders of other splits are not looked into. "" for any.
+
+        Returns:
+            For each name the photo's path relative to the root, and whether it is there.
+
+        Raises:
+            UserError: several photos may be meant.
+        """
+        parts = [self._parts(name) for name in names]
+        base = self._inside(folder)
+        found: list[str | None] = [None] * len(names)
+        for dropped in range(max(map(len, parts), default=0) if self.names else 0):
+            tails = [one[dropped:] for one in parts]
+            for way in (self._near, self._below, self._anywhere):
+                found = [way(tail, base, split) if tail else None for tail in tails]
+                if any(found):
+                    break
+            if any(found):
+                break
+        return [
+            (self._missing(name, one, base, ending), False) if path is None else (path, True)
+            for name, one, path in zip(names, parts, found, strict=True)
+        ]
+
+    def _inside(self, folder: Path) -> str:
+        """A folder's path relative to the root, "" where it lies outside."""
+        try:
+            inner = folder.resolve().relative_to(self.root.resolve()).as_posix()
+        except ValueError:
+            return ""
+        return "" if inner == "." else inner
+
+    @staticmethod
+    def _parts(name: str) -> tuple[str, ...]:
+        name = _URL.sub("", name).partition("?")[0] if _URL.match(name) else name
+        return tuple(x for x in name.replace("\\", "/").split("/") if x not in ("", "."))
+
+    def _near(self, tail: Sequence[str], base: str, _: str) -> str | None:
+        for one in _as_uploaded(tail):
+            if found := self._there.get(f"{base}/{one}".lstrip("/")):
+                return found
+        return None
+
+    def _below(self, tail: Sequence[str], base: str, _: str) -> str | None:
+        return self._only(tail, lambda name: name.startswith(f"{base}/") if base else False)
+
+    def _anywhere(self, tail: Sequence[str], _: str, split: str) -> str | None:
+        return self._only(tail, lambda name: not split or _split_of_photo(name) in ("", split))
+
+    def _only(self, tail: Sequence[str], fits: Callable[[str], bool]) -> str | None:
+        """The photo whose path ends with some parts, and fits."""
+        for one in _as_uploaded(tail):
+            found = [
+                name
+                for name in self._by_last.get(PurePosixPath(one).name, ())
+                if f"/{name}".endswith(f"/{one}") or f"/{PHOTO.sub('', name)}".endswith(f"/{one}")
+            ]
+            found = list(filter(fits, found))
+            if len(found) > 1:
+                raise UserError(
+                    f"{self.root}: {len(found)} photos are called {quoted(one)}, such as "
+                    f"{quoted(found[0])} and {quoted(found[1])}; name the folder of those that are "
+                    "labelled with --photos_dir"
+                )
+            if found:
+                return found[0]
+        return None
+
+    @staticmethod
+    def _missing(name: str, parts: Sequence[str], base: str, ending: str) -> str:
+        """What a photo that is not there is called."""
+        if _URL.match(name):
+            parts = parts[-1:]
+        if not parts:
+            return name
+        last = parts[-1] if PHOTO.search(parts[-1]) else parts[-1] + ending
+        return "/".join((*([base] if base else []), *parts[:-1], last))
+
+
+def _as_uploaded(tail: Sequence[str]) -> tuple[str, ...]:
+    """A path, and without what Label Studio puts before the name of an uploaded photo."""
+    path = "/".join(tail)
+    plain = "/".join((*tail[:-1], _UPLOADED.sub("", tail[-1])))
+    return (path,) if plain == path else (path, plain)
+
+
+def _split_of_photo(name: str) -> str:
+    """The split that the folders of a photo tell of."""
+    folders = reversed(PurePosixPath(name).parts[:-1])
+    return next(filter(None, map(split_of_name, folders)), "")

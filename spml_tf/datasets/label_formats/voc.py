@@ -1,0 +1,62 @@
+"""Pascal VOC's XML files of anybody's: one a photo, any classes, flat or in VOC's folders.
+
+    <annotation><filename>a.jpg</filename><object><name>cat</name></object></annotation>
+
+Splits are those of ImageSets/Main beside the folder of the annotations, else of the folders' names.
+"""
+
+from __future__ import annotations
+
+import functools
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from spml_tf.datasets.label_formats.found import PHOTO, Collector, LabelFile, Labels
+from spml_tf.datasets.readers.safe_xml import parse_xml
+from spml_tf.datasets.table_options import TableOptions
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import read_words
+
+_LISTS = {"train": "train", "val": "val", "test": "test", "trainval": "train"}
+
+
+def recognises(file: LabelFile) -> bool:
+    """Whether it is an XML file of one annotation."""
+    return file.suffix == ".xml" and "<annotation>" in file.head
+
+
+def read(file: LabelFile, options: TableOptions) -> Labels:
+    """Objects are positives, difficult ones too; what has none is unknown.
+
+    Raises:
+        UserError: no XML, or an object without a name.
+    """
+    try:
+        root = parse_xml(file.path)
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        raise UserError(f"{file.path}: not a VOC annotation ({error}); export it again") from error
+    collector = Collector(file.path, options)
+    # Other tools' filename is that of another photo now and then; the annotation's own name is not.
+    ending = PHOTO.search(root.findtext("filename", "").strip())
+    name = file.path.stem + (ending[0] if ending else "")
+    folder = file.path.parent.parent / "ImageSets" / "Main"
+    lists = _splits(folder)
+    split = lists.get(file.path.stem, "")
+    if lists and not split:
+        collector.notes.append(f"{folder}: photos that no list names are training photos")
+    photo = collector.add_photo(str(file.path), name, split)
+    for node in root.findall("object"):
+        collector.add(f"{file.path}: object", photo, node.findtext("name"))
+    return collector.labels()
+
+
+@functools.lru_cache(maxsize=8)
+def _splits(folder: Path) -> dict[str, str]:
+    """The splits of photos by the lists that are there."""
+    found: dict[str, str] = {}
+    for name, split in _LISTS.items():
+        path = folder / f"{name}.txt"
+        if path.is_file():
+            for _, words in read_words(path):
+                found.setdefault(words[0], split)
+    return found

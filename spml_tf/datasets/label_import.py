@@ -1,0 +1,428 @@
+"""Turns label files of other tools into this package's tables: train.csv, val.csv and test.csv."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spml_tf.datasets.label_formats import COMMON_OPTIONS, FORMATS, recognise
+from spml_tf.datasets.label_formats.found import LabelFile, Labels
+from spml_tf.datasets.label_formats.sources import (
+    REPORT,
+    SPLITS,
+    Photos,
+    label_files,
+    split_of_path,
+)
+from spml_tf.datasets.readers import copies, misread
+from spml_tf.datasets.readers.table_columns import quoted
+from spml_tf.datasets.table_options import TableOptions
+from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
+from spml_tf.system.errors import UserError, printable
+from spml_tf.system.files import (
+    check_output_folder,
+    naming_unwritable,
+    put_back,
+    replaced_folder,
+    replaced_unless_edited,
+    write_csv,
+    write_json,
+    write_text,
+)
+
+_WRITTEN_BY = "python -m spml_tf.data import"
+_TEXT, _WEIGHT = "import.txt", "weight"
+# Cells of a table beyond which it takes gigabytes.
+_MOST_CELLS = 2_000_000_000
+# Of classes in the text.
+_SHOWN = 40
+_CELLS = {POSITIVE: "1", NEGATIVE: "0", UNKNOWN: ""}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is imported.
+
+    Attributes:
+        source: the label file, or the folder that holds it.
+        format: a key of `FORMATS`, or "auto".
+        output_dir: the folder to write.
+        photos_dir: folder of the photos; "" for the source, or the folder of a source that is a
+            file.
+        classes: names of the classes to keep, all where empty.
+        copy_photos: whether photos are copied to the output.
+        drop_missing: whether rows of photos that are not there are left out.
+        overwrite: whether an earlier import is replaced.
+    """
+
+    source: str
+    format: str
+    output_dir: str
+    photos_dir: str = ""
+    classes: tuple[str, ...] = ()
+    copy_photos: bool = False
+    drop_missing: bool = False
+    overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """The photos of a split.
+
+    Attributes:
+        names: relative to the photos' folder, unique.
+        there: whether each is a file.
+        labels: int8 [N, L].
+        weights: float32 [N], or None.
+    """
+
+    names: tuple[str, ...]
+    there: tuple[bool, ...]
+    labels: NDArray[np.int8]
+    weights: NDArray[np.float32] | None
+
+
+def import_labels(plan: Plan, options: TableOptions) -> str:
+    """Reads label files and writes tables, all of them or nothing.
+
+    Args:
+        plan: what and where.
+        options: how tables are read.
+
+    Returns:
+        The report as text; the folder holds it as import.txt, and with numbers as import.json.
+
+    Raises:
+        UserError: nothing is recognised, a file is malformed, labels contradict each other, or the
+            output holds something else.
+    """
+    source, target = Path(plan.source).absolute(), Path(plan.output_dir).absolute()
+    place = f"--output_dir={plan.output_dir}"
+    _check_target(target, source, place, plan.overwrite)
+    root = Path(plan.photos_dir).absolute() if plan.photos_dir else source
+    root = root.parent if root.is_file() else root
+    if plan.photos_dir and not root.is_dir():
+        raise UserError(f"--photos_dir={plan.photos_dir}: is not a folder")
+    name, files = recognise(label_files(source, target), plan.format, f"--source={plan.source}")
+    if not files:
+        raise UserError(
+            f"--source={plan.source}: holds no file of {FORMATS[name].title}; see --from=auto"
+        )
+    _check_options(name, options)
+    by_split = _by_split(name, files, source)
+    photos = Photos(root, target)
+    parts = [
+        (file, split, FORMATS[name].read(file, options))
+        for split, group in by_split.items()
+        for file in group
+    ]
+    class_names = _class_names(plan, parts, options)
+    splits = _splits(name, parts, class_names, photos, plan.drop_missing)
+    record = _record(plan, name, parts, class_names, splits, photos)
+    with naming_unwritable(place), replaced_folder(target) as folder:
+        weighted = any(part.weights is not None for part in splits.values())
+        written = _written_names(class_names, weighted)
+        for split, part in splits.items():
+            _write(folder / f"{split}.csv", part, written)
+        if plan.copy_photos:
+            _copy(photos.root, folder, splits)
+        record["command"] = _command(plan, root, target, splits, options)
+        record["renamed_classes"] |= {
+            old: new for old, new in zip(class_names, written, strict=True) if old != new
+        }
+        text = _text(record)
+        write_json(folder / REPORT, record)
+        write_text(folder / _TEXT, text)
+    return text
+
+
+def _check_target(target: Path, source: Path, place: str, overwrite: bool) -> None:
+    put_back(target)
+    kept = "" if overwrite else "holds an earlier import; choose another folder or give --overwrite"
+    if target.resolve() in (source.resolve(), *source.resolve().parents):
+        kept = "holds the labels that are read; choose another"
+    try:
+        record = json.loads((target / REPORT).read_text("utf-8"))
+    except (OSError, ValueError):
+        record = None
+    ours = isinstance(record, dict) and record.get("written_by") == _WRITTEN_BY
+    refusal = "not empty, and no earlier import; choose another folder"
+    check_output_folder(target, place, ours, refusal, kept, [f"{x}.csv" for x in SPLITS])
+
+
+def _check_options(name: str, options: TableOptions) -> None:
+    """Refuses flags about columns where there are none."""
+    for flag in options.given():
+        if not FORMATS[name].columns and flag not in COMMON_OPTIONS:
+            raise UserError(
+                f"--{flag}: is about columns, which {FORMATS[name].title} has not; leave it out"
+            )
+
+
+def _by_split(name: str, files: Sequence[LabelFile], source: Path) -> dict[str, list[LabelFile]]:
+    """The files by the splits that their names tell of; without any it is train."""
+    found: dict[str, list[LabelFile]] = {}
+    for file in files:
+        split = "" if file.path == source and source.is_dir() else split_of_path(file.path, source)
+        found.setdefault(split or "train", []).append(file)
+    for split, group in found.items():
+        if len(group) > 1 and not FORMATS[name].many:
+            names = ", ".join(quoted(str(x.path)) for x in group[:3])
+            raise UserError(
+                f"--source={source}: {len(group)} files for {split}, {names}; name the one to read "
+                "with --source=FILE"
+            )
+    if len(found) == 1:  # what is imported alone is trained on
+        return {"train": next(iter(found.values()))}
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _class_names(
+    plan: Plan, parts: Sequence[tuple[LabelFile, str, Labels]], options: TableOptions
+) -> tuple[str, ...]:
+    """The classes of all files, those of training first."""
+    found = tuple(dict.fromkeys(name for *_, labels in parts for name in labels.class_names))
+    if not found:
+        raise UserError(
+            f"--source={plan.source}: holds no label; label the photos, and export again"
+        )
+    for name in plan.classes:
+        if name not in found:
+            raise UserError(
+                f"--classes: unknown class {name!r}; the classes are {', '.join(found)}"
+            )
+    chosen = plan.classes or found
+    odd = misread.suspicion(dict.fromkeys(chosen, 1), False)
+    if odd and not options.trust_table:
+        raise UserError(f"--source={plan.source}: looks misread: {odd}")
+    return chosen
+
+
+def _splits(
+    name: str,
+    parts: Sequence[tuple[LabelFile, str, Labels]],
+    class_names: tuple[str, ...],
+    photos: Photos,
+    drop_missing: bool,
+) -> dict[str, _Split]:
+    total = sum(len(labels.images) for *_, labels in parts)
+    if total * len(class_names) > _MOST_CELLS:
+        raise UserError(
+            f"{total:,} photos by {len(class_names):,} classes are too many for a table; keep some "
+            "with --classes=NAME,NAME"
+        )
+    found: dict[str, list[_Split]] = {}
+    groups: dict[tuple[Path, str], list[tuple[LabelFile, str, Labels]]] = {}
+    for part in parts:
+        groups.setdefault((part[0].folder, part[1]), []).append(part)
+    for (folder, file_split), group in groups.items():
+        names = [image for *_, labels in group for image in labels.images]
+        only = file_split if len(groups) > 1 else ""
+        located = iter(photos.find(names, folder, FORMATS[name].ending, only))
+        for *_, labels in group:
+            own = [next(located) for _ in labels.images]
+            for split, one in _split_up(own, file_split, labels, class_names):
+                found.setdefault(split, []).append(one)
+    return {
+        split: _joined(found[split], class_names, drop_missing)
+        for split in SPLITS
+        if split in found
+    }
+
+
+def _split_up(
+    found: Sequence[tuple[str, bool]], file_split: str, labels: Labels, class_names: Sequence[str]
+) -> Iterator[tuple[str, _Split]]:
+    """A file's photos by their splits, with all classes."""
+    matrix = np.full((len(found), len(class_names)), UNKNOWN, np.int8)
+    matrix[labels.complete] = NEGATIVE
+    there = {name: column for column, name in enumerate(labels.class_names)}
+    own = [column for column, name in enumerate(class_names) if name in there]
+    matrix[:, own] = labels.labels[:, [there[class_names[column]] for column in own]]
+    splits = np.array([split or file_split for split in labels.splits])
+    for split in SPLITS:
+        rows = np.flatnonzero(splits == split)
+        if len(rows):
+            names, files = zip(*(found[row] for row in rows.tolist()), strict=True)
+            weights = None if labels.weights is None else labels.weights[rows]
+            yield split, _Split(names, files, matrix[rows], weights)
+
+
+def _joined(parts: Sequence[_Split], class_names: Sequence[str], drop_missing: bool) -> _Split:
+    """The parts of a split as one, a photo once."""
+    names = [name for part in parts for name in part.names]
+    there = np.array([x for part in parts for x in part.there], bool)
+    labels = np.concatenate([part.labels for part in parts])
+    weights = None
+    if any(part.weights is not None for part in parts):
+        weights = np.concatenate(
+            [np.ones(len(x.names), np.float32) if x.weights is None else x.weights for x in parts]
+        )
+    kept = np.flatnonzero(there) if drop_missing else np.arange(len(names))
+    names = [names[row] for row in kept.tolist()]
+    firsts = copies.first_rows(names)
+    own = np.flatnonzero(firsts == np.arange(len(firsts)))
+    try:
+        labels = copies.merged(labels[kept], firsts)
+    except copies.ContradictionError as error:
+        raise UserError(
+            f"{names[error.first]}: is labelled twice, and {quoted(class_names[error.column])} is "
+            "positive in one place and negative in the other; mend one of them"
+        ) from None
+    return _Split(
+        tuple(names[row] for row in own.tolist()),
+        tuple(there[kept][own].tolist()),
+        labels,
+        None if weights is None else weights[kept][own],
+    )
+
+
+def _written_names(class_names: Sequence[str], weighted: bool) -> tuple[str, ...]:
+    """The classes' names in the tables, where image and weight are those of other columns."""
+    taken = {"image", _WEIGHT} if weighted else {"image"}
+    return tuple(f"class {name}" if name in taken else name for name in class_names)
+
+
+def _write(path: Path, part: _Split, class_names: Sequence[str]) -> None:
+    header = ["image", *class_names, *([_WEIGHT] if part.weights is not None else [])]
+
+    def rows() -> Iterator[list[str]]:
+        for row, name in enumerate(part.names):
+            weight = [] if part.weights is None else [f"{part.weights[row]:.9g}"]
+            yield [name, *(_CELLS[x] for x in part.labels[row].tolist()), *weight]
+
+    write_csv(path, header, rows(), into=replaced_unless_edited)
+
+
+def _copy(root: Path, folder: Path, splits: dict[str, _Split]) -> None:
+    """Copies the photos that are there, under the names that the tables have."""
+    for part in splits.values():
+        for name, there in zip(part.names, part.there, strict=True):
+            if there:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(root / name, folder / name)
+
+
+def _record(
+    plan: Plan,
+    name: str,
+    parts: Sequence[tuple[LabelFile, str, Labels]],
+    class_names: Sequence[str],
+    splits: dict[str, _Split],
+    photos: Photos,
+) -> dict[str, Any]:
+    """What import.json holds, but for the command and changes of names in the tables."""
+    counts = collections.Counter(x for part in splits.values() for x in part.names)
+    given = {name for *_, labels in parts for name in labels.images}
+    renamed = {old: new for *_, x in parts for old, new in x.renamed if old != new}
+    return {
+        "written_by": _WRITTEN_BY,
+        "format": name,
+        "recognised": plan.format == "auto",
+        "files": [str(file.path) for file, *_ in parts][:100],
+        "photos_dir": str(photos.root),
+        "class_names": list(class_names),
+        "splits": {split: _counts(part, class_names) for split, part in splits.items()},
+        "images": sum(len(part.names) for part in splits.values()),
+        "images_without_a_file": [
+            x for part in splits.values() for x, there in zip(part.names, part.there, strict=True)
+            if not there
+        ],
+        "files_without_a_row": [x for x in photos.names if x not in counts],
+        "images_in_several_splits": sorted(x for x, count in counts.items() if count > 1),
+        "renamed_images": len(set(counts) - given),
+        "renamed_classes": renamed,
+        "notes": [
+            *photos.notes,
+            *dict.fromkeys(note for *_, labels in parts for note in labels.notes),
+        ],
+    }  # fmt: skip
+
+
+def _counts(part: _Split, class_names: Sequence[str]) -> dict[str, Any]:
+    found = {
+        word: (part.labels == value).sum(axis=0).tolist()
+        for word, value in (("positive", POSITIVE), ("negative", NEGATIVE), ("unknown", UNKNOWN))
+    }
+    return {
+        "images": len(part.names),
+        **{word: sum(counts) for word, counts in found.items()},
+        "images_without_positives": int((part.labels != POSITIVE).all(axis=1).sum()),
+        "classes": {
+            name: {word: counts[column] for word, counts in found.items()}
+            for column, name in enumerate(class_names)
+        },
+    }
+
+
+def _command(
+    plan: Plan, root: Path, target: Path, splits: dict[str, _Split], options: TableOptions
+) -> str:
+    """The flags that read the tables."""
+    data_dir = target if plan.copy_photos else root
+    inside = target.resolve().is_relative_to(data_dir.resolve())
+    words = ["--dataset=folder", f"--data_dir={data_dir}"]
+    for split in splits:
+        table = target / f"{split}.csv"
+        name = os.path.relpath(table, data_dir) if inside else str(table)
+        words.append(f"--{split}_csv={name}")
+    if not inside:
+        words.append("--allow_outside")
+    if any(part.weights is not None for part in splits.values()):
+        words.append(f"--weight_column={_WEIGHT}")
+    words += [f"--{x}" for x in ("trust_table", "keep_copies") if getattr(options, x)]
+    return shlex.join(words)
+
+
+def _text(record: dict[str, Any]) -> str:
+    return "\n".join(map(printable, _lines(record))) + "\n"
+
+
+def _lines(record: dict[str, Any]) -> Iterator[str]:
+    how = "recognised" if record["recognised"] else "as told"
+    yield f"format: {FORMATS[record['format']].title} (--from={record['format']}, {how})"
+    files = record["files"]
+    yield f"files: {', '.join(files[:3])}{f' and {len(files) - 3} more' if files[3:] else ''}"
+    yield f"photos: in {record['photos_dir']}"
+    yield ""
+    yield f"{'':26}" + "".join(f"{split:>12}" for split in record["splits"])
+    for key in ("images", "positive", "negative", "unknown", "images_without_positives"):
+        counts = "".join(f"{part[key]:>12,}" for part in record["splits"].values())
+        label = {"negative": "known negatives", "positive": "positives"}.get(key, key)
+        yield f"{label.replace('_', ' '):26}{counts}"
+    yield ""
+    yield f"{len(record['class_names'])} classes, positives + known negatives of all splits"
+    for name in record["class_names"][:_SHOWN]:
+        own = [part["classes"][name] for part in record["splits"].values()]
+        positive, negative = (sum(x[word] for x in own) for word in ("positive", "negative"))
+        yield f"  {name}: {positive:,} + {negative:,}"
+    if len(record["class_names"]) > _SHOWN:
+        yield f"  and {len(record['class_names']) - _SHOWN} more in {REPORT}"
+    yield ""
+    for key in ("images_without_a_file", "files_without_a_row", "images_in_several_splits"):
+        such = "".join(f", such as {quoted(one)}" for one in record[key][:1])
+        yield f"{key.replace('_', ' ')}: {len(record[key]):,}{such}"
+    yield f"names of images changed: {record['renamed_images']:,}"
+    changed = record["renamed_classes"]
+    such = next((f", such as {quoted(x)} to {quoted(y)}" for x, y in changed.items()), "")
+    yield f"names of classes changed: {len(changed):,}{such}"
+    for note in record["notes"]:
+        yield f"note: {note}"
+    unknown = sum(part["unknown"] for part in record["splits"].values())
+    if unknown:
+        yield (
+            f"note: {unknown:,} labels are unknown; if all classes of every photo were looked for, "
+            "give --unlisted=negative (lists) or --blank=negative (columns)"
+        )
+    yield ""
+    yield f"read it with: {record['command']}"

@@ -1,0 +1,76 @@
+"""Signs that a table was misread: names of classes that no class has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from spml_tf.datasets.readers.table_cells import separator_word
+
+# In the order in which they are looked for; a class may be called "salt & pepper".
+_MARKS = "{[|\t"
+_BETWEEN = re.compile(r"\s*[,|/+&:;\t]\s*|\s+")
+_PHOTO = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic)$", re.I)
+_TRUST = "if the name is right, give --trust_table"
+
+
+def suspicion(counts: Mapping[str, int], in_cells: bool = True) -> str | None:
+    """Why the names of classes look as if a table was misread, with the flag that mends it.
+
+    Args:
+        counts: how often each class is named.
+        in_cells: whether the names stood in cells; else in the header.
+
+    Returns:
+        A sentence, None where nothing is odd.
+
+    Examples:
+        >>> print(suspicion({"cat": 3, "cat|dog": 1}))  # doctest: +ELLIPSIS
+        the class 'cat|dog' holds '|'; give --label_separator=bar, or ... give --trust_table
+        >>> suspicion({"cat": 3, "dog": 2})
+    """
+    for name in counts:
+        mark = next((x for x in _MARKS if x in name), None)
+        if mark:
+            word = "json" if mark in "{[" else separator_word(mark)
+            flag = f"--label_separator={word}" if in_cells else "--omit_columns=COLUMN"
+            return _sentence(name, f"holds {mark!r}", flag)
+        if _PHOTO.search(name):
+            flag = "--image_column=COLUMN" if in_cells else "--table_header=COLUMN,COLUMN"
+            return _sentence(name, "is the name of a photo", flag)
+    if not in_cells:
+        return None
+    for name, count in counts.items():
+        parts = _BETWEEN.split(name)
+        known = [part for part in parts if part in counts and part != name]
+        if known and (len(known) == len(parts) or count == 1):
+            flag = f"--label_separator={separator_word(_between(name))}"
+            return _sentence(name, f"holds the class {known[0]!r}", flag)
+    return _crossed(list(counts))
+
+
+def _crossed(names: Sequence[str]) -> str | None:
+    """Whether all names are lists: of several parts, of which one opens a name and ends another."""
+    if len(names) < 2:
+        return None
+    parts = [_BETWEEN.split(name) for name in names]
+    if min(map(len, parts)) < 2:
+        return None
+    both = {x[0] for x in parts} & {x[-1] for x in parts}
+    if not both:
+        return None
+    name = next(name for name, x in zip(names, parts, strict=True) if x[0] in both)
+    part = min(both & {_BETWEEN.split(name)[0]})
+    flag = f"--label_separator={separator_word(_between(name))}"
+    return _sentence(name, f"shares {part!r} with others", flag)
+
+
+def _between(name: str) -> str:
+    """What separates the parts of a name, a single character."""
+    found = _BETWEEN.search(name)
+    return (found[0].strip(" ") or " ") if found else " "
+
+
+def _sentence(name: str, why: str, flag: str) -> str:
+    shown = repr(name if len(name) <= 80 else f"{name[:77]}...")
+    return f"the class {shown} {why}; give {flag}, or {_TRUST}"
