@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,22 +13,27 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.evaluation.score_store import ScoreStore
+from spml_tf.labels import POSITIVE
 from spml_tf.system import replicas
 from spml_tf.system.errors import DivergedError
+from spml_tf.system.parallel import ordered_map
 from spml_tf.system.replicas import Shard
 
 # Scores of all workers together at a time, of as many classes as that are.
 _SHARED = 2_000_000
+# Scores that one thread ranks at a time, of as many classes as that are.
+_BLOCK = 500_000
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
     """Average precision of every class: sum over thresholds of (R_k - R_(k-1)) P_k.
 
-    Images of equal score share one threshold, as in scikit-learn's average_precision_score.
+    Images of equal score share one threshold, as in scikit-learn's average_precision_score. Classes
+    are ranked in as many threads as there are processors.
 
     Args:
         labels: [N, L]; 1 is a positive, every other value a negative.
-        scores: [N, L] float, higher means more likely positive.
+        scores: [N, L] float or integers, higher means more likely positive.
 
     Returns:
         [L] float64 in [0, 1], NaN for a class without positives.
@@ -34,28 +41,42 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float6
     Raises:
         ValueError: for shapes that differ.
         DivergedError: for scores that are not finite.
+
+    Examples:
+        >>> average_precision([[0], [1], [0]], [[0.9], [0.8], [0.1]]).tolist()
+        [0.5]
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.shape != scores.shape or labels.ndim != 2:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be one [N, L]")
     if not np.isfinite(scores).all():
         raise DivergedError("scores must be finite: the network has diverged")
-    if len(labels) == 0:
-        return np.full(labels.shape[1], np.nan)
-    order = np.argsort(-scores, axis=0, kind="stable")
-    positive = np.take_along_axis(labels == 1, order, axis=0)
-    ranked = np.take_along_axis(scores, order, axis=0)
-    last_of_tie = np.vstack([ranked[1:] != ranked[:-1], np.ones((1, labels.shape[1]), bool)])
-    ranks = np.arange(1, len(labels) + 1)[:, None]
-    # Each image takes the precision at the last image of its tie.
-    threshold = np.where(last_of_tie, ranks, len(labels) + 1)
-    threshold = np.minimum.accumulate(threshold[::-1], axis=0)[::-1]
-    true_positives = np.take_along_axis(np.cumsum(positive, axis=0), threshold - 1, axis=0)
-    # One after the other, so that the order of equal scores does not matter, not even to rounding.
-    gained = np.cumsum(positive * (true_positives / threshold), axis=0)[-1]
-    with np.errstate(invalid="ignore"):
-        precisions: NDArray[np.float64] = gained / positive.sum(axis=0)
-    return precisions
+    width = max(_BLOCK // max(len(labels), 1), 1)
+    blocks = [np.s_[:, x : x + width] for x in range(0, labels.shape[1], width)]
+    found = ordered_map(
+        lambda block: _of_block(labels[block], scores[block]), blocks, os.cpu_count() or 1
+    )
+    return np.concatenate([np.zeros(0), *found])
+
+
+def _of_block(labels: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.float64]:
+    """`average_precision` of a few classes."""
+    positive = np.ascontiguousarray(labels.T) == POSITIVE
+    columns = np.ascontiguousarray(scores.T)
+    return np.array([_of_class(x, y) for x, y in zip(positive, columns, strict=True)])
+
+
+def _of_class(positive: NDArray[np.bool_], scores: NDArray[Any]) -> float:
+    """Of one class; to sort values and look the positives up is far faster than to sort places."""
+    own = np.sort(scores[positive])
+    if not len(own):
+        return math.nan
+    ranked = np.sort(scores)
+    # How many images, and how many positives, score at least as high as each positive does.
+    images = len(ranked) - np.searchsorted(ranked, own)
+    hits = len(own) - np.searchsorted(own, own)
+    # One after the other from the highest on, so that equal scores may stand in any order.
+    return float(np.cumsum((hits / images)[::-1])[-1] / len(own))
 
 
 def average_precision_of_workers(
