@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import Any, ClassVar
 
+from spml_tf import labels
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers import READERS, find
 from spml_tf.system.cli import flag_field
@@ -64,6 +65,14 @@ class DataSettings:
     )
     observed_negatives: int = flag_field(
         0, "Negatives drawn per image with --train_labels=single.", int
+    )
+    unknown_counts_as: str = flag_field(
+        "nothing",
+        "What unknown labels of validation and test images count as in mAP, thresholds and all "
+        "other measures. nothing: they are left out where a class has known positives and known "
+        "negatives, elsewhere they are negatives; negative: they are negatives everywhere.",
+        str,
+        labels.UNKNOWN_COUNTS_AS,
     )
     data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
     label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.evaluation.average_precision import average_precision
-from spml_tf.labels import POSITIVE, UNKNOWN
+from spml_tf.labels import POSITIVE, UNKNOWN, counted_labels
 
 
 class Reliability(NamedTuple):
@@ -142,19 +142,24 @@ def bin_of_size(sizes: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.int6
 
 
 def average_precision_by_size(
-    labels: ArrayLike, scores: ArrayLike, sizes: ArrayLike, edges: NDArray[np.float64]
+    labels: ArrayLike,
+    scores: ArrayLike,
+    sizes: ArrayLike,
+    edges: NDArray[np.float64],
+    unknown_counts_as: str = "nothing",
 ) -> NDArray[np.float64]:
     """Average precision with the positives of one size (Verelst et al., WACV 2023, Figure D.1).
 
     For a bin and a class the ranking holds the positives whose size lies in the bin and all images
-    that are not positive; other positives are left out. Few positives among as many negatives have
+    that count as negative; other positives are left out. Few positives among as many negatives have
     a lower precision, so compare methods within a bin, not bins.
 
     Args:
-        labels: [N, L]; 1 is a positive, every other value a negative.
+        labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
         scores: [N, L] float.
         sizes: [N, L], NaN where there is none.
         edges: [B + 1] increasing.
+        unknown_counts_as: "nothing" or "negative", see `labels.counted_labels`.
 
     Returns:
         [B, L] in [0, 1], NaN where a class has no positive in the bin.
@@ -167,9 +172,10 @@ def average_precision_by_size(
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     positive, bins = labels == POSITIVE, bin_of_size(sizes, edges)
+    counted = counted_labels(labels, unknown_counts_as)
     found = np.full((len(edges) - 1, labels.shape[1]), np.nan)
     for number, row in enumerate(found):
-        kept = ~positive | (bins == number)
+        kept = counted & (~positive | (bins == number))
         for column in np.flatnonzero((positive & kept).any(axis=0)):
             rows = kept[:, column]
             part = positive[rows, column, None], scores[rows, column, None]

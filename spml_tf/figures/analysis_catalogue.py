@@ -102,8 +102,10 @@ FIGURES = (
         analysis_tables.per_class,
         analysis_figures.per_class,
         "Average precision by class",
-        "Means over seeds; classes without positives are left out. Unknown labels count as "
-        "negative.",
+        "Means over seeds; classes without positives are left out. Unknown labels are left "
+        "out where a class has known positives and known negatives, elsewhere, and everywhere "
+        "with --unknown_counts_as=negative, they count as negatives; the CSV counts the labels "
+        "that are known.",
     ),
     AnalysisFigure(
         "reliability",

@@ -53,6 +53,11 @@ class Analysis:
         """[M, L] in {1, 0, -1}, of the images reported on."""
         return self.groups[0].runs[0].labels
 
+    @property
+    def unknown_counts_as(self) -> str:
+        """What unknown labels count as, see `labels.counted_labels`: as in the first run."""
+        return self.groups[0].runs[0].settings.unknown_counts_as
+
     def baseline(self) -> Group:
         """The first group whose method is an.
 
