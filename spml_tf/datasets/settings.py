@@ -23,6 +23,8 @@ _OPTIONS = (
     "min_certainty",
     "label_encoding",
     "images_dir",
+    "boxes_csv",
+    "masks_dir",
 )
 _ONE_READER = "Flags of single data sets"
 
@@ -102,6 +104,18 @@ class DataSettings:
         None,
         "Accept photos outside data_dir: absolute names, names with .., symbolic links.",
         bool,
+        group=_ONE_READER,
+    )
+    boxes_csv: str | None = flag_field(
+        None,
+        "folder: table of boxes, in data_dir, with the header image,class,y1,x1,y2,x2 (and perhaps "
+        "area), in parts of the image.",
+        group=_ONE_READER,
+    )
+    masks_dir: str | None = flag_field(
+        None,
+        "folder: folder of masks, in data_dir: NAME.png for NAME.jpg, with 0 for no class, k for "
+        "the k-th class and 255 for what is not labelled.",
         group=_ONE_READER,
     )
     difficult: str | None = flag_field(

@@ -236,6 +236,57 @@ def pointing_hits(
     return hits, pairs
 
 
+def energy_inside(
+    heatmaps: ArrayLike, mask: ArrayLike, numbers: Sequence[int], void: int = 255
+) -> NDArray[np.float64]:
+    """Share of each heatmap's sum that lies inside its class's objects (Wang et al., CVPR-W 2020).
+
+    A cell of the heatmap is as large as its part of the mask; cells that a mask divides count by
+    the part of them that is inside.
+
+    Args:
+        heatmaps: [G, G', L], at least 0.
+        mask: [H, W] of a class's number or another one.
+        numbers: L numbers, each class's in the mask.
+        void: number of what is not labelled, which counts neither inside nor outside.
+
+    Returns:
+        [L] in [0, 1], NaN for a class that the mask does not show.
+
+    Examples:
+        >>> heatmap = np.array([[[3.0], [1.0]]])  # one row of two cells
+        >>> energy_inside(heatmap, [[1, 1, 1, 0]], [1]).tolist()  # (3 + 1/2) / 4
+        [0.875]
+    """
+    heatmaps, mask = np.asarray(heatmaps, np.float64), np.asarray(mask)
+    down, across = (
+        _overlaps(cells, pixels)
+        for cells, pixels in zip(heatmaps.shape[:2], mask.shape, strict=True)
+    )
+
+    def covered(pixels: NDArray[np.bool_]) -> NDArray[np.float64]:
+        parts: NDArray[np.float64] = down @ pixels @ across.T
+        return parts
+
+    labelled = covered((mask != void) | np.isin(mask, numbers))
+    shares = np.full(len(numbers), np.nan)
+    for column, number in enumerate(numbers):
+        own = mask == number
+        if own.any():
+            heatmap = heatmaps[..., column]
+            whole = (heatmap * labelled).sum()
+            shares[column] = (heatmap * covered(own)).sum() / whole if whole else np.nan
+    return shares
+
+
+def _overlaps(cells: int, pixels: int) -> NDArray[np.float64]:
+    """[cells, pixels]: the part of each cell that each pixel takes, along one side."""
+    low, high = (np.arange(cells)[:, None] + x for x in (0, 1))
+    left, right = ((np.arange(pixels) + x) * cells / pixels for x in (0, 1))
+    parts: NDArray[np.float64] = np.minimum(high, right) - np.maximum(low, left)
+    return np.maximum(parts, 0.0)
+
+
 def reliability(labels: ArrayLike, scores: ArrayLike, bins: int = 10) -> Reliability:
     """How often labels are positive where the network says they are.
 

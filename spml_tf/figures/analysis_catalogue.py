@@ -98,6 +98,17 @@ FIGURES = (
         "the mean over classes of each class's share.",
     ),
     AnalysisFigure(
+        "mask_share",
+        analysis_tables.mask_share,
+        analysis_figures.mask_share,
+        "Heatmap inside the object",
+        "Share of the heatmap of the whole image, sigmoid(F), that lies inside the class's mask, "
+        "mean over pairs of an image and a class in its mask (the energy-based pointing game of "
+        "Wang et al., CVPR Workshops 2020). Whiskers are sample standard deviations over seeds. "
+        "Gray: a map that is the same everywhere, which is the part of the image that the object "
+        "covers. The CSV also has the mean over classes of each class's mean.",
+    ),
+    AnalysisFigure(
         "per_class",
         analysis_tables.per_class,
         analysis_figures.per_class,

@@ -7,12 +7,13 @@ figure cannot be had it raises UnavailableError, which says why.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spml_tf.datasets.readers.objects import read_mask
 from spml_tf.drawing.figure_files import Row, spread
 from spml_tf.evaluation import bootstrap, measures
 from spml_tf.evaluation.average_precision import average_precision, mean_average_precision
@@ -25,6 +26,7 @@ SIZE_BINS = 5
 RELIABILITY_BINS = 10
 RESAMPLES = 1000
 CENTRE = "image centre"
+EVEN = "even map"
 
 
 def top_scores(found: Analysis) -> list[Row]:
@@ -166,6 +168,40 @@ def _pointing(peaks: Sequence[NDArray[Any]], boxes: Sequence[NDArray[Any]], clas
         "seeds": len(shares), "pairs": int(pairs.sum()), **spread("hits", shares),
         "hits_class_mean": statistics.mean(by_class),
     }  # fmt: skip
+
+
+def mask_share(found: Analysis) -> list[Row]:
+    """Share of the heatmaps' sum inside the masks, for each group and for a map that is even.
+
+    Returns:
+        A row each: mean over pairs of an image and a class in its mask, and mean over classes of
+        each class's mean, in percent.
+    """
+    images, classes = found.masked_images(), len(found.class_names)
+    numbers = images.mask_numbers or ()
+    masks = [read_mask(str(path), images.mask_classes) for path in images.masks or ()]
+    if not any(np.isin(mask, numbers).any() for mask in masks):
+        raise UnavailableError("the masks show no class")
+
+    def row(name: str, runs: Iterable[Iterable[NDArray[Any]]]) -> Row:
+        inside = measures.energy_inside
+        shares = [
+            np.array([100 * inside(*x, numbers) for x in zip(maps, masks, strict=True)])
+            for maps in runs
+        ]
+        pairs = int((~np.isnan(shares[0])).sum())
+        by_class = [np.nanmean(x[:, ~np.isnan(x).all(axis=0)], axis=0).mean() for x in shares]
+        return {
+            "method": name, "seeds": len(shares), "pairs": pairs,
+            **spread("share", [float(np.nanmean(x)) for x in shares]),
+            "share_class_mean": float(np.mean(by_class)),
+        }  # fmt: skip
+
+    rows = [
+        row(group.name, (found.heatmaps(run, images) for run in group.runs))
+        for group in found.groups
+    ]
+    return [*rows, row(EVEN, [[np.ones((1, 1, classes))] * len(masks)])]
 
 
 def per_class(found: Analysis) -> list[Row]:
