@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from spml_tf import labels
 from spml_tf.system import cli, launcher, strategies
 from spml_tf.system.errors import UserError
 
@@ -28,8 +29,10 @@ usage: python -m spml_tf.evaluate --run_dir=DIR [--split=test]
        python -m spml_tf.evaluate --dataset=imagenet --data_dir=DIR --network=resnet50 \\
            --weights=imagenet
 
-{"run_dir", "split", "images", "map", "ap": {class: ...}, "absent_classes": [...]}; the precision of
-a class without positives is null.
+{"run_dir", "split", "images", "map", "ap": {class: ...}, "absent_classes": [...], "known": {class:
+{"positives", "negatives", "unknown"}}, "unknown_as_negative": [...]}; the precision of a class
+without positives is null, "known" counts labels, and "unknown_as_negative" names the classes whose
+unknown labels count as negatives.
 
 For ImageNet's split real also {"val": {"images", "top1"}, "real": {"images", "top1", "map",
 "classes"}}: top-1 accuracy on the validation labels and on the ReaL labels, and mean average
@@ -52,6 +55,13 @@ class _Options:
         "rule of Cole et al. 2021).",
         str,
         ("skip", "zero"),
+    )
+    unknown_counts_as: str | None = cli.flag_field(
+        None,
+        "What unknown labels count as: nothing leaves them out where a class has known positives "
+        "and known negatives; negative. Default: as in the run.",
+        str,
+        labels.UNKNOWN_COUNTS_AS,
     )
     batch_size: int = cli.flag_field(32, "Images at a time.", int)
     dataset: str | None = cli.flag_field(
@@ -94,17 +104,22 @@ def evaluate(
         absent_classes: "skip" or "zero", see `average_precision.mean_average_precision`.
         batch_size: images at a time.
         **others: the command's other flags: dataset, data_dir, network, weights, image_size,
-            probabilities.
+            probabilities, unknown_counts_as.
 
     Returns:
-        {"run_dir", "split", "images", "map", "ap", "absent_classes"}, precisions in percent, None
-        for a class without positives; for ImageNet's split real also "val" and "real", see
-        `real_labels.real_report`.
+        {"run_dir", "split", "images"} and what `predictions.score_report` returns, precisions in
+        percent; for ImageNet's split real also "val" and "real", see `real_labels.real_report`.
 
     Raises:
         UserError: where there is no run, its network is missing, or the data cannot be read.
     """
-    options = _Options(run_dir, split, absent_classes, batch_size, **others)
+    options = _Options(
+        run_dir=run_dir,
+        split=split,
+        absent_classes=absent_classes,
+        batch_size=batch_size,
+        **others,
+    )
     return _evaluate(options)
 
 
@@ -113,6 +128,8 @@ def _evaluate(options: _Options) -> dict[str, Any]:
 
     _check(options)
     network, settings, class_names = _network(options)
+    if options.unknown_counts_as is not None:
+        settings = dataclasses.replace(settings, unknown_counts_as=options.unknown_counts_as)
     examples = _examples(settings, options.split)
     if examples.class_names != class_names:
         raise UserError(
@@ -123,7 +140,11 @@ def _evaluate(options: _Options) -> dict[str, Any]:
     named = {"run_dir": options.run_dir, "split": options.split, "images": len(examples)}
     ranked = real_labels.softmax(scores) if options.probabilities == "softmax" else scores
     report = predictions.score_report(
-        examples.labels, ranked, examples.class_names, options.absent_classes
+        examples.labels,
+        ranked,
+        examples.class_names,
+        options.absent_classes,
+        settings.unknown_counts_as,
     )
     if (settings.dataset, _split_name(settings, options.split)) != ("imagenet", "real"):
         return {**named, **report}

@@ -225,6 +225,7 @@ class _Experiment:
             f"Machine: {'; '.join(machines)}",
             f"{len(rows)} runs, {hours:.1f} hours of training in all",
         ]
+        facts += result_tables.known_labels([folder for _, folder in self.finished()])
         if self.chosen:
             hours = sum(map(result_tables.seconds, trials)) / 3600
             facts.append(f"Search: {len(trials)} runs, {hours:.1f} hours")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spml_tf import labels
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
@@ -109,7 +110,8 @@ def _thresholds(run: Any, class_names: list[str]) -> dict[str, float]:
     from spml_tf.evaluation.thresholds import best_f1_thresholds
 
     saved = run.read_predictions("val")
-    values = best_f1_thresholds(saved["labels"], saved["scores"])
+    rule = run.settings().unknown_counts_as
+    values = best_f1_thresholds(saved["labels"], saved["scores"], rule)
     return dict(zip(class_names, values.tolist(), strict=True))
 
 
@@ -163,11 +165,12 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
     results = run.read_metrics()
     flags, images = record["flags"], record["images"]
     splits = {name: text for name, text in _REPORTED.items() if name in results}
-    rows = []
-    for name, threshold in classes["thresholds"].items():
+    rows, counts = [], labels.known_counts(run.read_predictions("val")["labels"])
+    for (name, threshold), known in zip(classes["thresholds"].items(), counts, strict=True):
         precisions = (_percent(results[split]["ap"][name]) for split in splits)
-        rows.append(f"| {' | '.join((_plain(name), *precisions, f'{threshold:.4f}'))} |")
-    counts = ", ".join(f"{images[split]} {text}" for split, text in splits.items())
+        numbers = map(str, known.values())
+        rows.append(f"| {' | '.join((_plain(name), *precisions, f'{threshold:.4f}', *numbers))} |")
+    image_counts = ", ".join(f"{images[split]} {text}" for split, text in splits.items())
     maps = ", ".join(
         f"{_percent(results[split]['map'])} on {text}" for split, text in splits.items()
     )
@@ -185,15 +188,16 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         f"{_plain(flags['weights'])}, input "
         f"{flags['image_size']} x {flags['image_size']} pixels (any size is resized, the aspect "
         "ratio ignored); preprocessing is inside.",
-        f"- Data: {_plain(flags['dataset'])}, {images['train']} training, {counts} images; "
+        f"- Data: {_plain(flags['dataset'])}, {images['train']} training, {image_counts} images; "
         f"{_labels_seen(flags)}; positives per image (K): "
         f"{record['positives_per_image']}.",
         f"- Data fingerprint: `{record['data_fingerprint']}`.",
         f"- mAP: {maps} (epoch {results['best_epoch']}, the best on validation).",
         f"- Versions: {_plain(', '.join(f'{k} {v}' for k, v in record['versions'].items()))}.",
         "",
-        f"| class | {' | '.join(f'AP {split}' for split in splits)} | threshold |",
-        f"|---|{'---|' * len(splits)}---|",
+        f"| class | {' | '.join(f'AP {split}' for split in splits)} | threshold | val positives | "
+        "val negatives | val unknown |",
+        f"|---|{'---|' * len(splits)}---|---|---|---|",
         *rows,
         "",
         "## Use and limits",
@@ -206,7 +210,7 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "them; probabilities are not calibrated.",
         "- Decisions: probability >= threshold. The thresholds give the highest F1 on the "
         "validation images, so their F1 there is optimistic; a class without a positive there has "
-        "0.5. Data with other class frequencies need thresholds of their own.",
+        f"0.5. {_unknown(flags)} Data with other class frequencies need thresholds of their own.",
         f"- Validation chose the epoch too: {chosen}.",
         "- Heatmaps (endpoint cams) show what the classifier responds to, not an object's outline.",
         "",
@@ -218,6 +222,16 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _unknown(flags: dict[str, Any]) -> str:
+    """What unknown labels count as."""
+    if flags.get("unknown_counts_as", "nothing") == "negative":
+        return "Unknown labels count as negatives."
+    return (
+        "Unknown labels are left out where a class has known positives and known negatives, "
+        "elsewhere they count as negatives."
+    )
 
 
 def _labels_seen(flags: dict[str, Any]) -> str:

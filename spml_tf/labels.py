@@ -23,6 +23,9 @@ STAND_IN = -2
 
 DEFAULT_SEED = 1200
 
+# What unknown labels count as in measures, see `counted_labels`.
+UNKNOWN_COUNTS_AS = ("nothing", "negative")
+
 
 def validate_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.int8]:
     """Checks that a matrix is in this package's encoding.
@@ -155,6 +158,117 @@ def positives_per_image(labels: ArrayLike) -> float:
         1.5
     """
     return float((_complete(labels) == POSITIVE).sum(axis=1).mean())
+
+
+def counted_labels(labels: ArrayLike, unknown_counts_as: str = "nothing") -> NDArray[np.bool_]:
+    """Which labels a measure of a class looks at: the one rule for all measures.
+
+    Where a class has known positives and known negatives, its unknown labels are left out. Where it
+    has none of one kind there is nothing to rank its known labels against: they are all looked at,
+    and an unknown label counts as a negative.
+
+    Args:
+        labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
+        unknown_counts_as: "nothing" for this rule, "negative" to look at all labels of all classes.
+
+    Returns:
+        [N, L] bool; all True where every label is known.
+
+    Raises:
+        ValueError: for another rule.
+
+    Examples:
+        >>> counted_labels([[1, 1], [0, -1], [-1, -1]]).tolist()  # of class 1 no negative is known
+        [[True, True], [True, True], [False, True]]
+    """
+    if unknown_counts_as not in UNKNOWN_COUNTS_AS:
+        known_rules = " or ".join(map(repr, UNKNOWN_COUNTS_AS))
+        raise ValueError(f"unknown_counts_as must be {known_rules}, found {unknown_counts_as!r}")
+    labels = np.asarray(labels)
+    known = labels != UNKNOWN
+    if unknown_counts_as == "negative" or known.all():
+        return np.ones_like(known)
+    positive = labels == POSITIVE
+    counted: NDArray[np.bool_] = known | ~(positive.any(axis=0) & (known & ~positive).any(axis=0))
+    return counted
+
+
+def known_counts(labels: ArrayLike) -> list[dict[str, int]]:
+    """How many labels of each class are known.
+
+    Args:
+        labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
+
+    Returns:
+        L of {"positives", "negatives", "unknown"}.
+
+    Examples:
+        >>> known_counts([[1], [0], [-1], [-1]])
+        [{'positives': 1, 'negatives': 1, 'unknown': 2}]
+    """
+    labels = np.asarray(labels)
+    positives, unknown = ((labels == x).sum(axis=0).tolist() for x in (POSITIVE, UNKNOWN))
+    return [
+        {"positives": p, "negatives": len(labels) - p - u, "unknown": u}
+        for p, u in zip(positives, unknown, strict=True)
+    ]
+
+
+def unknown_as_negative(labels: ArrayLike, unknown_counts_as: str = "nothing") -> NDArray[np.bool_]:
+    """Classes with positives of which unknown labels count as negatives: their measures mislead.
+
+    Args and raises: as for `counted_labels`.
+
+    Returns:
+        [L] bool.
+
+    Examples:
+        >>> unknown_as_negative([[1, 1], [0, -1], [-1, -1]]).tolist()
+        [False, True]
+    """
+    labels = np.asarray(labels)
+    unknown = (labels == UNKNOWN) & counted_labels(labels, unknown_counts_as)
+    found: NDArray[np.bool_] = unknown.any(axis=0) & (labels == POSITIVE).any(axis=0)
+    return found
+
+
+def perfect_mean_average_precision(
+    labels: ArrayLike, true_per_known: float, unknown_counts_as: str = "nothing"
+) -> float:
+    """What a network that ranks without a mistake is expected to reach on incomplete labels.
+
+    In the classes of `unknown_as_negative` it ranks T true positives first, of which P are known,
+    any of them as probably as another. A known one at rank r has the precision
+    (1 + (r - 1) q) / r with q = (P - 1) / (T - 1), the mean of which over r = 1..T is
+    q + (1 - q) H_T / T, H_T being the T-th harmonic number. Elsewhere it reaches 1.
+
+    Args:
+        labels: as for `counted_labels`.
+        true_per_known: T / P of these classes, at least 1; T is rounded, to at most N.
+        unknown_counts_as: as for `counted_labels`.
+
+    Returns:
+        The mean over classes with positives, in [0, 1]; NaN without any.
+
+    Examples:
+        One of two true positives is known: it comes first or second, 1 or 1/2.
+
+        >>> perfect_mean_average_precision([[1], [-1], [-1]], 2.0)
+        0.75
+    """
+    labels = np.asarray(labels)
+    misleading = unknown_as_negative(labels, unknown_counts_as)
+    positives = (labels == POSITIVE).sum(axis=0)
+    best = np.ones(len(positives))
+    for column in np.flatnonzero(misleading):
+        known = int(positives[column])
+        true = int(np.clip(np.rint(true_per_known * known), known, len(labels)))
+        if true > known:
+            share = (known - 1) / (true - 1)
+            harmonic = (1 / np.arange(1, true + 1)).sum()
+            best[column] = share + (1 - share) * harmonic / true
+    present = best[positives > 0]
+    return float(present.mean()) if len(present) else float("nan")
 
 
 def class_shares(labels: ArrayLike) -> NDArray[np.float64]:

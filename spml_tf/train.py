@@ -235,9 +235,8 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         )
     except ValueError as error:
         raise UserError(f"--method={settings.method}: {error}") from None
-    model.compile(
-        optimizer=_optimizer(settings, len(data.train), model), metrics=[MeanAveragePrecision()]
-    )
+    metric = MeanAveragePrecision(unknown_counts_as=settings.unknown_counts_as)
+    model.compile(optimizer=_optimizer(settings, len(data.train), model), metrics=[metric])
     if settings.initial_banks:
         _load_banks(model, settings.initial_banks, data)
     model.set_labels(data.observed)
@@ -362,7 +361,12 @@ def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress
                 names=np.array(part.names),
                 class_names=np.array(part.class_names),
             )
-        results[split] = predictions.score_report(part.labels, scores, part.class_names)
+        results[split] = predictions.score_report(
+            part.labels,
+            scores,
+            part.class_names,
+            unknown_counts_as=settings.unknown_counts_as,
+        )
     if not shard.worker:
         files.write_json(run.metrics, results)
         run.finish()

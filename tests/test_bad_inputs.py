@@ -343,7 +343,7 @@ CASES = [
     Case("a row without a photo", row(",1,0"), r"train\.csv:6: ", "file and line"),
     Case("a photo without labels", row("4.jpg,,"), r"note: 1 of 5 training images have no known label: kept", "kept, and noted", code=0),
     Case("a class without positives", table(TRAIN.replace("image", "image,cow").replace(".jpg", ".jpg,0")), r"note: no training image is labelled with 'cow'", "noted", code=0),
-    Case("validation labels that are not complete", table("image,cat,dog\n4.jpg,1,\n", "val.csv"), r"note: validation labels are incomplete", "noted: unknown labels count as negatives in mAP", code=0),
+    Case("validation labels that are not complete", table("image,cat,dog\n4.jpg,1,\n", "val.csv"), r"note: validation labels are incomplete", "noted, with what unknown labels count as in mAP", code=0),
     Case("two photos of the same content", lambda root: (shutil.copy(root / "0.jpg", root / "2.jpg")), r"note: 1 of 4 photos are copies of others, such as '2\.jpg' of '0\.jpg'", "read as one with the labels of both, and noted", code=0),
     Case("two photos of the same content with other labels", lambda root: (shutil.copy(root / "0.jpg", root / "1.jpg")), r"0\.jpg: is the same photo as '1\.jpg'.*--keep_copies", "both are named"),
     Case("a photo in train.csv and in val.csv", row("4.jpg,1,0"), r"note: images in training and in validation or test: '4\.jpg'", "kept, and noted", code=0),

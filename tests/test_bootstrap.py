@@ -17,7 +17,9 @@ def test_equals_scikit_learn_on_repeated_images(monkeypatch, at_a_time):
     labels[:, 2] = np.where(np.arange(12) == 5, 1, 0)
     scores = rng.integers(0, 5, (2, 2, 12, 3)) / 4
     monkeypatch.setattr(bootstrap, "_WEIGHTS_AT_A_TIME", 12 * at_a_time)
-    found = bootstrap.difference_interval(labels, scores, resamples=40, confidence=0.8, seed=7)
+    found = bootstrap.difference_interval(
+        labels, scores, resamples=40, confidence=0.8, seed=7, unknown_counts_as="negative"
+    )
 
     draws = np.random.default_rng(7)
     differences = []

@@ -46,7 +46,14 @@ def test_evaluate_repeats_the_runs_results(finished, split):
 def test_a_class_without_positives_is_reported():
     labels, scores = np.array([[1, 0], [0, 0]]), np.array([[0.9, 0.1], [0.2, 0.3]])
     report = predictions.score_report(labels, scores, ("a", "b"))
-    assert report == {"map": 100.0, "ap": {"a": 100.0, "b": None}, "absent_classes": ["b"]}
+    assert report == {
+        "map": 100.0, "ap": {"a": 100.0, "b": None}, "absent_classes": ["b"],
+        "known": {
+            "a": {"positives": 1, "negatives": 1, "unknown": 0},
+            "b": {"positives": 0, "negatives": 2, "unknown": 0},
+        },
+        "unknown_as_negative": [],
+    }  # fmt: skip
     assert predictions.score_report(labels, scores, ("a", "b"), "zero")["map"] == 50.0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -27,11 +29,15 @@ def test_by_hand():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 12), st.integers(0, 9999))
-def test_equals_scikit_learn_ties_included(images, classes, levels, seed):
+@given(
+    st.integers(1, 60), st.integers(1, 5), st.integers(1, 12),
+    st.sampled_from(["float16", "float32", "float64", "uint8"]), st.integers(0, 9999),
+)  # fmt: skip
+def test_equals_scikit_learn_ties_included(images, classes, levels, storage, seed):
     rng = np.random.default_rng(seed)
     labels = (rng.random((images, classes)) < 0.3).astype(int)
-    scores = rng.integers(0, levels, (images, classes)) / levels
+    scores = rng.integers(0, levels, (images, classes))
+    scores = (scores if storage == "uint8" else scores / levels).astype(storage)
     found = average_precision.average_precision(labels, scores)
     for column in range(classes):
         if labels[:, column].any():
@@ -39,6 +45,24 @@ def test_equals_scikit_learn_ties_included(images, classes, levels, seed):
             assert abs(found[column] - expected) < 1e-9
         else:
             assert np.isnan(found[column])
+
+
+def test_is_far_faster_than_scikit_learn():
+    """Taking turns in one process: at least 3 times as fast, as a rule 10 times."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((20_000, 80)) < 0.04).astype(np.int8)
+    scores = rng.random(labels.shape, np.float32)
+    columns = list(zip(labels.T, scores.T, strict=True))
+    own, others = [], []
+    for _ in range(3):
+        begin = time.perf_counter()
+        found = average_precision.average_precision(labels, scores)
+        middle = time.perf_counter()
+        expected = [average_precision_score(*column) for column in columns]
+        own.append(middle - begin)
+        others.append(time.perf_counter() - middle)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert min(others) > 3 * min(own)
 
 
 @settings(max_examples=30, deadline=None)

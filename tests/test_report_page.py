@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from parsed_html import Parsed
 from PIL import Image
 
+from spml_tf import labels
 from spml_tf.datasets.readers import Examples
 from spml_tf.pages import html_page, line_charts, network_photos, report_comparison, report_sections
 from spml_tf.runs.settings import Settings, resolve
@@ -154,13 +155,16 @@ def test_comparison_subtracts_the_first_run():
         name: {"best_epoch": 1, "val": {"map": 9.0, "ap": ap}, "test": {"map": 8.0, "ap": ap}}
         for name, ap in part.items()
     }
-    tables = report_comparison.tables(settings, metrics, ["x", "y"], [5, 0], "test")
+    truth = [[1, 0]] * 5 + [[-1, 0]]
+    tables = report_comparison.tables(
+        settings, metrics, ["x", "y"], labels.known_counts(truth), "test"
+    )
     assert re.findall(r'<th scope="row">(--\w+)', tables) == ["--method"]
     rows = re.findall(r'<th scope="row">[xy]</th>.*?</tr>', tables)
     values = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
     assert values == [
-        ["5", "50.00", "47.50", "\u22122.50"],
-        ["0", "\u2013", "3.00", "\u2013"],
+        ["5", "0", "1", "50.00", "47.50", "\u22122.50"],
+        ["0", "6", "0", "\u2013", "3.00", "\u2013"],
     ]
 
 

@@ -108,17 +108,24 @@ def made(images, classes, storage, levels, seed):
     budget=st.sampled_from([*BUDGETS, "shares", "no shares"]),
     workers=st.sampled_from(WORKERS),
     rows=st.sampled_from([1, 7, 2**20]),
+    guessed=st.sampled_from([1, 2**12]),
+    kept=st.sampled_from([3, 2**20]),
     seed=st.integers(0, 9999),
 )
 def test_the_choices_of_workers_are_those_over_all(
-    images, classes, storage, levels, mean, budget, workers, rows, seed
+    images, classes, storage, levels, mean, budget, workers, rows, guessed, kept, seed
 ):
-    """With ties, with images never visited, in blocks of any size, some workers without images."""
+    """With ties, with images never visited, in blocks of any size, some workers without images.
+
+    And with and without a first guess, which one image of sixteen makes too high now and then.
+    """
     scores, codes, visited = made(images, classes, storage, levels, seed)
     if budget.endswith("shares"):
         budget = np.random.default_rng(seed).random(classes) * (budget == "shares")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "_BLOCK", rows * classes)
+        patch.setattr(selection, "_GUESSED", guessed)
+        patch.setattr(selection, "_KEPT", kept)
         found = chosen_by_workers(scores, codes, visited, mean, budget, workers)
         expected = np.zeros(codes.shape, bool)
         expected[visited] = reference(scores[visited], codes[visited], mean, budget)
@@ -191,6 +198,16 @@ def test_nothing_of_the_size_of_all_labels_is_made(budget):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64e6
+
+
+def test_a_first_guess_that_misleads_changes_nothing():
+    """Every sixteenth image, of which thresholds are guessed, has the highest scores of all."""
+    images = np.arange(5000)
+    scores = np.stack([(images % 16 == 0) + images / 5000, images / 5000], 1).astype(np.float32)
+    codes = np.where(images[:, None] % 50 == 7, 1, -1).astype(np.int8) * np.ones((1, 2), np.int8)
+    for budget in BUDGETS:
+        found = selection.expected_positives(scores, codes, 0.8, budget)
+        np.testing.assert_array_equal(found, reference(scores, codes, 0.8, budget))
 
 
 def test_what_cannot_be_ranked_is_said_by_all_workers():

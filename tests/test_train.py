@@ -297,7 +297,7 @@ def test_unknown_validation_labels_are_announced_and_k_is_asked_for(monkeypatch,
     monkeypatch.setattr(readers.Reader, "read", partly_labelled)
     settings = resolve(Settings())
     data = splits.load_splits(settings)
-    assert "unknown labels count as negatives" in capsys.readouterr().err
+    assert "measures are over the known labels of each class" in capsys.readouterr().err
     assert data.positives_per_image is None
     with pytest.raises(UserError, match="--selection_budget=validation: no image is fully"):
         data.selection_budget("validation")

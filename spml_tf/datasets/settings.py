@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import Any, ClassVar
 
+from spml_tf import labels
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers import READERS, find
 from spml_tf.datasets.table_options import TableOptions
@@ -23,6 +24,8 @@ _OPTIONS = (
     "min_certainty",
     "label_encoding",
     "images_dir",
+    "boxes_csv",
+    "masks_dir",
 )
 _ONE_READER = "Flags of single data sets"
 
@@ -70,6 +73,14 @@ class DataSettings(TableOptions):
         None,
         "Table class,weight of how much each class counts in the loss; those it lacks count 1.",
     )
+    unknown_counts_as: str = flag_field(
+        "nothing",
+        "What unknown labels of validation and test images count as in mAP, thresholds and all "
+        "other measures. nothing: they are left out where a class has known positives and known "
+        "negatives, elsewhere they are negatives; negative: they are negatives everywhere.",
+        str,
+        labels.UNKNOWN_COUNTS_AS,
+    )
     data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
     label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
     fingerprint: str = flag_field(
@@ -98,6 +109,18 @@ class DataSettings(TableOptions):
         None,
         "Accept photos outside data_dir: absolute names, names with .., symbolic links.",
         bool,
+        group=_ONE_READER,
+    )
+    boxes_csv: str | None = flag_field(
+        None,
+        "folder: table of boxes, in data_dir, with the header image,class,y1,x1,y2,x2 (and perhaps "
+        "area), in parts of the image.",
+        group=_ONE_READER,
+    )
+    masks_dir: str | None = flag_field(
+        None,
+        "folder: folder of masks, in data_dir: NAME.png for NAME.jpg, with 0 for no class, k for "
+        "the k-th class and 255 for what is not labelled.",
         group=_ONE_READER,
     )
     difficult: str | None = flag_field(

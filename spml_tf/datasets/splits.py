@@ -123,7 +123,12 @@ def load_splits(settings: DataSettings) -> Splits:
                 f"--dataset={settings.dataset}: its splits have different classes; name those to "
                 "use with --classes"
             )
-    notes = (*_size_notes(settings, whole, test), *_notes(train, observed, val, test))
+    notes = (
+        *_size_notes(settings, whole, test),
+        *_notes(train, observed, val, test),
+        *_unknown_notes(settings, val, "validation"),
+        *(() if test is None else _unknown_notes(settings, test, "test")),
+    )
     _tell(notes)
     weights = None
     if settings.class_weights:
@@ -151,7 +156,7 @@ def load_examples(settings: DataSettings, split: str) -> Examples:
         UserError: for data that are missing or malformed.
     """
     examples = _read(settings, split)
-    _tell(examples.notes)
+    _tell((*examples.notes, *_unknown_notes(settings, examples, split)))
     return examples
 
 
@@ -196,8 +201,6 @@ def _notes(
     bare = int((observed == labels.UNKNOWN).all(axis=1).sum())
     if bare:
         notes[f"{bare} of {len(train)} training images have no known label: kept"] = None
-    if (val.labels == labels.UNKNOWN).any():
-        notes["validation labels are incomplete: unknown labels count as negatives in mAP"] = None
     if not (val.labels == labels.POSITIVE).any():
         notes["no validation image shows any class: mAP is undefined, no epoch is the best"] = None
     shared = sorted(set(train.names) & {name for part in others for name in part.names})
@@ -217,6 +220,31 @@ def _distribution(observed: NDArray[np.int8], class_names: tuple[str, ...]) -> s
         f"annotated positives a class: {counts[least]:,} ({class_names[least]!r}) to "
         f"{counts[most]:,} ({class_names[most]!r}), median {np.median(counts[seen]):g}; "
         "--class_weights=TABLE weighs classes"
+    )
+
+
+def _unknown_notes(settings: DataSettings, part: Examples, name: str) -> tuple[str, ...]:
+    """How far measures on a split with unknown labels can be trusted."""
+    rule, known = settings.unknown_counts_as, part.labels != labels.UNKNOWN
+    if known.all():
+        return ()
+    misleading = labels.unknown_as_negative(part.labels, rule)
+    start = f"{name} labels are incomplete ({100 * known.mean():.1f}% are known)"
+    if not misleading.any():
+        return (f"{start}: measures are over the known labels of each class",)
+    count = f"{int(misleading.sum())} of {len(part.class_names)} classes"
+    why = "" if rule == "negative" else ", of which no negative is known"
+    positives = (part.labels == labels.POSITIVE).sum()
+    # Of a run; the commands about data do not ask for it.
+    mean = getattr(settings, "positives_per_image", None)
+    ratio = mean * len(part) / positives if mean else 2.0
+    best = 100 * labels.perfect_mean_average_precision(part.labels, max(ratio, 1.0), rule)
+    case = (
+        f"with --positives_per_image={mean:g}" if mean else "if there are twice the known positives"
+    )
+    return (
+        f"{start}: unknown labels count as negatives in {count}{why}; {case} a network without a "
+        f"mistake would show an mAP of {best:.1f}%, not 100%",
     )
 
 

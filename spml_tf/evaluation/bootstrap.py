@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.labels import POSITIVE
+from spml_tf.labels import POSITIVE, counted_labels
 
 # Weights of images in resamples that are held at a time.
 _WEIGHTS_AT_A_TIME = 2_000_000
@@ -19,6 +19,7 @@ def difference_interval(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    unknown_counts_as: str = "nothing",
 ) -> tuple[float, float]:
     """Interval of the difference in mean average precision between two methods on these images.
 
@@ -27,11 +28,12 @@ def difference_interval(
     over pairs. It tells how far the choice of test images matters, not that of seeds.
 
     Args:
-        labels: [N, L]; 1 is a positive, every other value a negative.
+        labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
         pairs: at least one (scores, baseline's scores), each [N, L] finite, such as of one seed.
         resamples: how often images are drawn.
         confidence: in (0, 1), the part of the resamples inside the interval.
         seed: of the drawing.
+        unknown_counts_as: "nothing" or "negative", see `labels.counted_labels`.
 
     Returns:
         (low, high) of mAP - baseline's mAP, in [-1, 1]. Classes without a positive among the drawn
@@ -45,6 +47,7 @@ def difference_interval(
         >>> difference_interval(labels, [([[0.9], [0.1]], [[0.1], [0.9]])])
         (0.0, 0.5)
     """
+    counted = counted_labels(labels, unknown_counts_as)
     positive = np.asarray(labels) == POSITIVE
     if not positive.any():
         raise ValueError("no label is positive")
@@ -54,7 +57,7 @@ def difference_interval(
     for size in _portions(resamples, max(1, _WEIGHTS_AT_A_TIME // count)):
         weights = rng.multinomial(count, np.full(count, 1 / count), size).astype(np.float64)
         maps = [
-            [_weighted_map(positive, np.asarray(scores), weights) for scores in pair]
+            [_weighted_map(positive, counted, np.asarray(scores), weights) for scores in pair]
             for pair in pairs
         ]
         differences.append(np.mean([own - base for own, base in maps], axis=0))
@@ -69,18 +72,23 @@ def _portions(total: int, size: int) -> list[int]:
 
 
 def _weighted_map(
-    positive: NDArray[np.bool_], scores: NDArray[np.floating], weights: NDArray[np.float64]
+    positive: NDArray[np.bool_],
+    counted: NDArray[np.bool_],
+    scores: NDArray[np.floating],
+    weights: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Mean average precision [R] where image n counts weights[r, n] times, ties as one threshold.
 
     Args:
         positive: [N, L].
+        counted: [N, L], which labels of an image count.
         scores: [N, L].
         weights: [R, N] float64, at least 0.
     """
     total, present = np.zeros((2, len(weights)))
-    for own, values in zip(positive.T, scores.T, strict=True):
+    for own, kept, values in zip(positive.T, counted.T, scores.T, strict=True):
         order = np.argsort(-values, kind="stable")
+        order = order[kept[order]]
         ranked = values[order]
         weight = weights[:, order]
         hits = weight * own[order]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.evaluation.average_precision import average_precision
-from spml_tf.labels import POSITIVE, UNKNOWN
+from spml_tf.labels import POSITIVE, UNKNOWN, counted_labels
 
 
 class Reliability(NamedTuple):
@@ -142,19 +142,24 @@ def bin_of_size(sizes: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.int6
 
 
 def average_precision_by_size(
-    labels: ArrayLike, scores: ArrayLike, sizes: ArrayLike, edges: NDArray[np.float64]
+    labels: ArrayLike,
+    scores: ArrayLike,
+    sizes: ArrayLike,
+    edges: NDArray[np.float64],
+    unknown_counts_as: str = "nothing",
 ) -> NDArray[np.float64]:
     """Average precision with the positives of one size (Verelst et al., WACV 2023, Figure D.1).
 
     For a bin and a class the ranking holds the positives whose size lies in the bin and all images
-    that are not positive; other positives are left out. Few positives among as many negatives have
+    that count as negative; other positives are left out. Few positives among as many negatives have
     a lower precision, so compare methods within a bin, not bins.
 
     Args:
-        labels: [N, L]; 1 is a positive, every other value a negative.
+        labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
         scores: [N, L] float.
         sizes: [N, L], NaN where there is none.
         edges: [B + 1] increasing.
+        unknown_counts_as: "nothing" or "negative", see `labels.counted_labels`.
 
     Returns:
         [B, L] in [0, 1], NaN where a class has no positive in the bin.
@@ -167,9 +172,10 @@ def average_precision_by_size(
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     positive, bins = labels == POSITIVE, bin_of_size(sizes, edges)
+    counted = counted_labels(labels, unknown_counts_as)
     found = np.full((len(edges) - 1, labels.shape[1]), np.nan)
     for number, row in enumerate(found):
-        kept = ~positive | (bins == number)
+        kept = counted & (~positive | (bins == number))
         for column in np.flatnonzero((positive & kept).any(axis=0)):
             rows = kept[:, column]
             part = positive[rows, column, None], scores[rows, column, None]
@@ -228,6 +234,57 @@ def pointing_hits(
         hits[np.unique(classes[inside])] += 1
         pairs[np.unique(classes)] += 1
     return hits, pairs
+
+
+def energy_inside(
+    heatmaps: ArrayLike, mask: ArrayLike, numbers: Sequence[int], void: int = 255
+) -> NDArray[np.float64]:
+    """Share of each heatmap's sum that lies inside its class's objects (Wang et al., CVPR-W 2020).
+
+    A cell of the heatmap is as large as its part of the mask; cells that a mask divides count by
+    the part of them that is inside.
+
+    Args:
+        heatmaps: [G, G', L], at least 0.
+        mask: [H, W] of a class's number or another one.
+        numbers: L numbers, each class's in the mask.
+        void: number of what is not labelled, which counts neither inside nor outside.
+
+    Returns:
+        [L] in [0, 1], NaN for a class that the mask does not show.
+
+    Examples:
+        >>> heatmap = np.array([[[3.0], [1.0]]])  # one row of two cells
+        >>> energy_inside(heatmap, [[1, 1, 1, 0]], [1]).tolist()  # (3 + 1/2) / 4
+        [0.875]
+    """
+    heatmaps, mask = np.asarray(heatmaps, np.float64), np.asarray(mask)
+    down, across = (
+        _overlaps(cells, pixels)
+        for cells, pixels in zip(heatmaps.shape[:2], mask.shape, strict=True)
+    )
+
+    def covered(pixels: NDArray[np.bool_]) -> NDArray[np.float64]:
+        parts: NDArray[np.float64] = down @ pixels @ across.T
+        return parts
+
+    labelled = covered((mask != void) | np.isin(mask, numbers))
+    shares = np.full(len(numbers), np.nan)
+    for column, number in enumerate(numbers):
+        own = mask == number
+        if own.any():
+            heatmap = heatmaps[..., column]
+            whole = (heatmap * labelled).sum()
+            shares[column] = (heatmap * covered(own)).sum() / whole if whole else np.nan
+    return shares
+
+
+def _overlaps(cells: int, pixels: int) -> NDArray[np.float64]:
+    """[cells, pixels]: the part of each cell that each pixel takes, along one side."""
+    low, high = (np.arange(cells)[:, None] + x for x in (0, 1))
+    left, right = ((np.arange(pixels) + x) * cells / pixels for x in (0, 1))
+    parts: NDArray[np.float64] = np.minimum(high, right) - np.maximum(low, left)
+    return np.maximum(parts, 0.0)
 
 
 def reliability(labels: ArrayLike, scores: ArrayLike, bins: int = 10) -> Reliability:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.evaluation import average_precision
 from spml_tf.evaluation.image_batches import Batch, Images, batches
+from spml_tf.labels import known_counts, unknown_as_negative
 from spml_tf.system import replicas
 
 
@@ -233,24 +234,37 @@ def score_report(
     scores: ArrayLike,
     class_names: tuple[str, ...],
     absent_classes: str = "skip",
+    unknown_counts_as: str = "nothing",
 ) -> dict[str, Any]:
-    """Mean and per-class average precision, in percent.
+    """Mean and per-class average precision, in percent, and of how many labels.
 
     Args:
-        labels: [N, L]; 1 is a positive, every other value a negative.
+        labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
         scores: [N, L] float.
         class_names: L names.
         absent_classes: "skip" or "zero", see `average_precision.mean_average_precision`.
+        unknown_counts_as: "nothing" or "negative", see `average_precision.average_precision`.
 
     Returns:
-        {"map": float or None, "ap": {class: float or None}, "absent_classes": [names]}; None
-        stands for a class without positives.
+        {"map": float or None, "ap": {class: float or None}, "absent_classes": [names], "known":
+        {class: {"positives", "negatives", "unknown"}}, "unknown_as_negative": [names]}; None stands
+        for a class without positives, "known" counts labels, and "unknown_as_negative" names the
+        classes whose unknown labels count as negatives, see `labels.unknown_as_negative`.
     """
-    precisions = 100.0 * average_precision.average_precision(labels, scores)
-    mean = 100.0 * average_precision.mean_average_precision(labels, scores, absent_classes)
+    labels = np.asarray(labels)
+    precisions = 100.0 * average_precision.average_precision(labels, scores, unknown_counts_as)
+    mean = 100.0 * average_precision.mean_average_precision(
+        labels, scores, absent_classes, unknown_counts_as
+    )
+    counts = known_counts(labels)
+    misleading = unknown_as_negative(labels, unknown_counts_as)
     named = dict(zip(class_names, (_number(x) for x in precisions), strict=True))
     absent = [name for name, value in named.items() if value is None]
-    return {"map": _number(mean), "ap": named, "absent_classes": absent}
+    return {
+        "map": _number(mean), "ap": named, "absent_classes": absent,
+        "known": dict(zip(class_names, counts, strict=True)),
+        "unknown_as_negative": [x for x, bad in zip(class_names, misleading, strict=True) if bad],
+    }  # fmt: skip
 
 
 def _number(value: float) -> float | None:

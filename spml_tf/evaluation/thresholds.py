@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spml_tf.labels import POSITIVE, counted_labels
+
 DEFAULT = 0.5
 
 
-def best_f1_thresholds(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
+def best_f1_thresholds(
+    labels: ArrayLike, scores: ArrayLike, unknown_counts_as: str = "nothing"
+) -> NDArray[np.float64]:
     """The threshold of highest F1 for each class; score >= threshold decides for the class.
 
     Between two neighbouring scores any threshold decides alike: the middle is taken, which leaves
@@ -16,8 +20,9 @@ def best_f1_thresholds(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float
     thresholds of equal F1 the highest is taken. A class without positives gets 0.5.
 
     Args:
-        labels: [N, L]; 1 is a positive, every other value a negative.
+        labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
         scores: [N, L] float in [0, 1].
+        unknown_counts_as: "nothing" or "negative", see `labels.counted_labels`.
 
     Returns:
         [L] float64.
@@ -26,8 +31,10 @@ def best_f1_thresholds(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float
         >>> best_f1_thresholds([[1], [1], [0]], [[0.75], [0.5], [0.25]]).tolist()  # halfway to 0.25
         [0.375]
     """
-    columns = zip(np.asarray(labels).T == 1, np.asarray(scores, np.float64).T, strict=True)
-    return np.array([_best(positive, column) for positive, column in columns])
+    counted = counted_labels(labels, unknown_counts_as)
+    positive, scores = np.asarray(labels) == POSITIVE, np.asarray(scores, np.float64)
+    columns = zip(positive.T, scores.T, counted.T, strict=True)
+    return np.array([_best(own[kept], column[kept]) for own, column, kept in columns])
 
 
 def _best(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:

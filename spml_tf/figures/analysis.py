@@ -10,7 +10,7 @@ from spml_tf.drawing import figure_files
 from spml_tf.drawing.figure_files import Row
 from spml_tf.figures import analysis_index
 from spml_tf.figures.analysis_catalogue import FIGURES, AnalysisFigure
-from spml_tf.figures.analysis_tables import CENTRE
+from spml_tf.figures.analysis_tables import CENTRE, EVEN
 from spml_tf.figures.compared_runs import Analysis, UnavailableError
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import (
@@ -94,6 +94,6 @@ def _title(figure: AnalysisFigure, found: Analysis, rows: Sequence[Row]) -> str:
 
 def _seeds(rows: Sequence[Row]) -> str:
     """ ", 3 seeds", or ", 1 to 3 seeds" where methods have different numbers of them."""
-    counts = {row["seeds"] for row in rows if row["method"] != CENTRE}
+    counts = {row["seeds"] for row in rows if row["method"] not in (CENTRE, EVEN)}
     low, high = min(counts), max(counts)
     return f", {high} seed{'s' * (high > 1)}" if low == high else f", {low} to {high} seeds"

@@ -98,12 +98,25 @@ FIGURES = (
         "the mean over classes of each class's share.",
     ),
     AnalysisFigure(
+        "mask_share",
+        analysis_tables.mask_share,
+        analysis_figures.mask_share,
+        "Heatmap inside the object",
+        "Share of the heatmap of the whole image, sigmoid(F), that lies inside the class's mask, "
+        "mean over pairs of an image and a class in its mask (the energy-based pointing game of "
+        "Wang et al., CVPR Workshops 2020). Whiskers are sample standard deviations over seeds. "
+        "Gray: a map that is the same everywhere, which is the part of the image that the object "
+        "covers. The CSV also has the mean over classes of each class's mean.",
+    ),
+    AnalysisFigure(
         "per_class",
         analysis_tables.per_class,
         analysis_figures.per_class,
         "Average precision by class",
-        "Means over seeds; classes without positives are left out. Unknown labels count as "
-        "negative.",
+        "Means over seeds; classes without positives are left out. Unknown labels are left "
+        "out where a class has known positives and known negatives, elsewhere, and everywhere "
+        "with --unknown_counts_as=negative, they count as negatives; the CSV counts the labels "
+        "that are known.",
     ),
     AnalysisFigure(
         "reliability",

@@ -18,7 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from spml_tf.drawing.figure_files import Row, set_title
-from spml_tf.figures.analysis_tables import CENTRE, by_method
+from spml_tf.figures.analysis_tables import by_method
 
 # Okabe and Ito's palette, told apart with any colour vision, then some of Tol's; markers for print.
 _COLOURS = (
@@ -171,11 +171,21 @@ def selection(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
 
 def pointing(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
     """Bars of the share of hits in the pointing game."""
+    return _bars(rows, title, names, "hits", "hits (% of pairs of image and class)")
+
+
+def mask_share(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
+    """Bars of the share of heatmaps inside of masks."""
+    return _bars(rows, title, names, "share", "inside the object (% of the heatmap's sum)")
+
+
+def _bars(rows: Sequence[Row], title: str, names: Sequence[str], value: str, label: str) -> Figure:
+    """A bar for each row, gray where it is no group's."""
     figure = _figure(6.5, 1.3 + 0.36 * len(rows), title)
     axis = _plain(figure.subplots())
-    places, shares = range(len(rows)), [row["hits"] for row in rows]
-    deviations = _deviations(rows, "hits")
-    colours = ["0.7" if row["method"] == CENTRE else _colour(names, row["method"]) for row in rows]
+    places, shares = range(len(rows)), [row[value] for row in rows]
+    deviations = _deviations(rows, value)
+    colours = [_colour(names, row["method"]) if row["method"] in names else "0.7" for row in rows]
     axis.barh(places, shares, xerr=deviations, color=colours, capsize=3)
     for place, share, deviation in zip(places, shares, deviations, strict=True):
         axis.text(share + deviation, place, f" {share:.1f}", va="center", fontsize=8)
@@ -183,7 +193,7 @@ def pointing(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
     axis.invert_yaxis()
     axis.set_xlim(0, max(105.0, 1.08 * max(shares)))
     axis.set_xticks(range(0, 101, 20))
-    axis.set_xlabel("hits (% of pairs of image and class)")
+    axis.set_xlabel(label)
     return figure
 
 

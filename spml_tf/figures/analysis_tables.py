@@ -7,17 +7,18 @@ figure cannot be had it raises UnavailableError, which says why.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spml_tf.datasets.readers.objects import read_mask
 from spml_tf.drawing.figure_files import Row, spread
 from spml_tf.evaluation import bootstrap, measures
 from spml_tf.evaluation.average_precision import average_precision, mean_average_precision
 from spml_tf.figures.compared_runs import Analysis, UnavailableError
-from spml_tf.labels import POSITIVE, UNKNOWN
+from spml_tf.labels import POSITIVE, UNKNOWN, known_counts
 
 RANKS = 4
 SCORE_BINS = 20
@@ -25,6 +26,7 @@ SIZE_BINS = 5
 RELIABILITY_BINS = 10
 RESAMPLES = 1000
 CENTRE = "image centre"
+EVEN = "even map"
 
 
 def top_scores(found: Analysis) -> list[Row]:
@@ -57,7 +59,9 @@ def gain_by_size(found: Analysis) -> list[Row]:
     means = {}
     for group in found.groups:
         precisions = [
-            measures.average_precision_by_size(run.labels, run.scores, sizes, edges)
+            measures.average_precision_by_size(
+                run.labels, run.scores, sizes, edges, found.unknown_counts_as
+            )
             for run in group.runs
         ]
         means[group.name] = np.mean([np.nanmean(x, axis=1) for x in precisions], axis=0)
@@ -81,7 +85,7 @@ def difference(found: Analysis) -> list[Row]:
         A row for each other group that shares a seed with it: points of mAP, mean and deviation
         over seeds, and the 95% interval of the mean over images.
     """
-    base, labels = found.baseline(), found.labels
+    base, labels, rule = found.baseline(), found.labels, found.unknown_counts_as
     found.check_positives()
     by_seed = {run.settings.seed: run for run in base.runs}
     rows = []
@@ -90,11 +94,12 @@ def difference(found: Analysis) -> list[Row]:
         if group is base or not shared:
             continue
         pairs = [(run.scores, by_seed[run.settings.seed].scores) for run in shared]
-        points = [
-            100 * (mean_average_precision(labels, own) - mean_average_precision(labels, other))
-            for own, other in pairs
+        maps = [
+            [mean_average_precision(labels, x, unknown_counts_as=rule) for x in pair]
+            for pair in pairs
         ]
-        low, high = bootstrap.difference_interval(labels, pairs, RESAMPLES)
+        points = [100 * (own - other) for own, other in maps]
+        low, high = bootstrap.difference_interval(labels, pairs, RESAMPLES, unknown_counts_as=rule)
         rows.append({
             "method": group.name, "seeds": len(shared), "baseline": base.name,
             **spread("difference", points), "low": 100 * low, "high": 100 * high,
@@ -165,16 +170,56 @@ def _pointing(peaks: Sequence[NDArray[Any]], boxes: Sequence[NDArray[Any]], clas
     }  # fmt: skip
 
 
+def mask_share(found: Analysis) -> list[Row]:
+    """Share of the heatmaps' sum inside the masks, for each group and for a map that is even.
+
+    Returns:
+        A row each: mean over pairs of an image and a class in its mask, and mean over classes of
+        each class's mean, in percent.
+    """
+    images, classes = found.masked_images(), len(found.class_names)
+    numbers = images.mask_numbers or ()
+    masks = [read_mask(str(path), images.mask_classes) for path in images.masks or ()]
+    if not any(np.isin(mask, numbers).any() for mask in masks):
+        raise UnavailableError("the masks show no class")
+
+    def row(name: str, runs: Iterable[Iterable[NDArray[Any]]]) -> Row:
+        inside = measures.energy_inside
+        shares = [
+            np.array([100 * inside(*x, numbers) for x in zip(maps, masks, strict=True)])
+            for maps in runs
+        ]
+        pairs = int((~np.isnan(shares[0])).sum())
+        by_class = [np.nanmean(x[:, ~np.isnan(x).all(axis=0)], axis=0).mean() for x in shares]
+        return {
+            "method": name, "seeds": len(shares), "pairs": pairs,
+            **spread("share", [float(np.nanmean(x)) for x in shares]),
+            "share_class_mean": float(np.mean(by_class)),
+        }  # fmt: skip
+
+    rows = [
+        row(group.name, (found.heatmaps(run, images) for run in group.runs))
+        for group in found.groups
+    ]
+    return [*rows, row(EVEN, [[np.ones((1, 1, classes))] * len(masks)])]
+
+
 def per_class(found: Analysis) -> list[Row]:
-    """Average precision of every class, in percent; a class without positives is left out."""
+    """Average precision of every class, in percent, and how many of its labels are known.
+
+    A class without positives is left out.
+    """
     found.check_positives()
-    rows = []
+    rows, counts = [], known_counts(found.labels)
     for group in found.groups:
-        own = np.array([100 * average_precision(run.labels, run.scores) for run in group.runs])
-        for name, values in zip(found.class_names, own.T, strict=True):
+        own = np.array([
+            100 * average_precision(run.labels, run.scores, found.unknown_counts_as)
+            for run in group.runs
+        ])  # fmt: skip
+        for name, values, known in zip(found.class_names, own.T, counts, strict=True):
             if not np.isnan(values).any():
                 row = {"method": group.name, "seeds": len(values), "class": name}
-                rows.append({**row, **spread("ap", values.tolist())})
+                rows.append({**row, **spread("ap", values.tolist()), **known})
     return rows
 
 

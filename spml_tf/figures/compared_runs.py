@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from spml_tf import networks
 from spml_tf.datasets import splits
@@ -53,6 +55,11 @@ class Analysis:
         """[M, L] in {1, 0, -1}, of the images reported on."""
         return self.groups[0].runs[0].labels
 
+    @property
+    def unknown_counts_as(self) -> str:
+        """What unknown labels count as, see `labels.counted_labels`: as in the first run."""
+        return self.groups[0].runs[0].settings.unknown_counts_as
+
     def baseline(self) -> Group:
         """The first group whose method is an.
 
@@ -85,6 +92,18 @@ class Analysis:
             raise UnavailableError("the data set has no boxes")
         return boxes, areas
 
+    def masked_images(self) -> Examples:
+        """The images that have a mask.
+
+        Raises:
+            UnavailableError: the images cannot be had, or have no masks.
+        """
+        images = self.images()
+        rows = [row for row, path in enumerate(images.masks or ()) if path is not None]
+        if not rows:
+            raise UnavailableError("the data set has no masks")
+        return images.subset(rows)
+
     def check_positives(self) -> None:
         """Raises UnavailableError where no class has a positive."""
         if not (self.labels == POSITIVE).any():
@@ -97,12 +116,23 @@ class Analysis:
             UnavailableError: the images cannot be had.
             UserError: an image or the network cannot be read.
         """
+        network, size = self._network(run), run.settings.image_size
+        return predictions.predict_peaks(network, self.images(), size, self.batch_size)
+
+    def heatmaps(self, run: RunScores, images: Examples) -> Iterator[NDArray[np.float32]]:
+        """Heatmaps sigmoid(F) of a run's network, each [G, G, L].
+
+        Raises:
+            UserError: an image or the network cannot be read.
+        """
+        network, size = self._network(run), run.settings.image_size
+        return map(expit, predictions.predict_maps(network, images, size, self.batch_size))
+
+    def _network(self, run: RunScores) -> keras.Model:
         runs = [run for group in self.groups for run in group.runs]
         place = next(number for number, other in enumerate(runs, start=1) if other is run)
         print(f"heatmaps of {run.folder.path} ({place} of {len(runs)})", file=sys.stderr)
-        network = networks.load_network(run.folder.best_network())
-        size = run.settings.image_size
-        return predictions.predict_peaks(network, self.images(), size, self.batch_size)
+        return networks.load_network(run.folder.best_network())
 
 
 def read(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spml_tf.pages.report_sections import Difference, shown_flag, table
+from spml_tf.pages.report_sections import Difference, known_columns, shown_flag, table
 from spml_tf.runs.settings import Settings
 
 
@@ -14,7 +14,7 @@ def tables(
     settings: Mapping[str, Settings],
     metrics: Mapping[str, Mapping[str, Any]],
     class_names: Sequence[str],
-    positives: Sequence[int],
+    known: Sequence[Mapping[str, int]],
     split: str,
 ) -> str:
     """Mean average precision of each run, the flags that differ, and each class's precision.
@@ -23,13 +23,11 @@ def tables(
         settings: by the runs' names; the first run is the one that others are subtracted from.
         metrics: metrics.json by the same names.
         class_names: L names.
-        positives: L numbers of images that show the class in `split`.
+        known: how many labels of each class are known in `split`, from `labels.known_counts`.
         split: "val" or "test", which the classes are compared on.
     """
     return (
-        _means(settings, metrics)
-        + _flags(settings)
-        + _classes(metrics, class_names, positives, split)
+        _means(settings, metrics) + _flags(settings) + _classes(metrics, class_names, known, split)
     )
 
 
@@ -67,18 +65,18 @@ def _flags(settings: Mapping[str, Settings]) -> str:
 def _classes(
     metrics: Mapping[str, Mapping[str, Any]],
     class_names: Sequence[str],
-    positives: Sequence[int],
+    known: Sequence[Mapping[str, int]],
     split: str,
 ) -> str:
     """A row per class: the first run's precision, then each other's and what it gains."""
     found = {name: run[split]["ap"] for name, run in metrics.items() if split in run}
     first, *others = found
-    columns = [("class", False), (f"positives in {split}", True), (first, True)]
+    columns = [("class", False), *known_columns(split), (first, True)]
     for name in others:
         columns += [(name, True), (f"{name} \u2212 {first}", True)]
     rows = []
-    for label, count in zip(class_names, positives, strict=True):
-        row = [label, count, found[first].get(label)]
+    for label, counts in zip(class_names, known, strict=True):
+        row: list[object] = [label, *counts.values(), found[first].get(label)]
         for name in others:
             value = found[name].get(label)
             row += [value, _gain(value, found[first].get(label))]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spml_tf.labels import POSITIVE
+from spml_tf.labels import known_counts
 from spml_tf.pages import html_page, line_charts, report_comparison, report_photos
 from spml_tf.pages import report_sections as sections
 from spml_tf.pages.report_photos import LabelPhoto, Photo
@@ -74,7 +74,7 @@ def _own_sections(
     split = reported_split(run.settings)
     differing = sections.differing(run.settings)
     curves = sections.curves(charts, 0) + sections.history_table(run.history)
-    table = sections.class_table(metrics, record["class_names"], _positives(run), split)
+    table = sections.class_table(metrics, record["class_names"], known_counts(run.labels), split)
     return {
         "settings": ("Settings", sections.settings(differing, flags, record)),
         "curves": ("Curves", curves),
@@ -108,9 +108,6 @@ def _comparison(
     class_names = first.folder.read_record()["class_names"]
     settings = {key: run.settings for key, run in runs.items()}
     split = reported_split(first.settings)
-    tables = report_comparison.tables(settings, metrics, class_names, _positives(first), split)
+    known = known_counts(first.labels)
+    tables = report_comparison.tables(settings, metrics, class_names, known, split)
     return tables + sections.curves(charts, place)
-
-
-def _positives(run: RunScores) -> list[int]:
-    return [int(count) for count in (run.labels == POSITIVE).sum(axis=0)]

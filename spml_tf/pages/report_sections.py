@@ -215,24 +215,32 @@ def omitted(reason: str) -> str:
 
 
 def class_table(
-    metrics: Mapping[str, Any], class_names: Sequence[str], positives: Sequence[int], split: str
+    metrics: Mapping[str, Any],
+    class_names: Sequence[str],
+    known: Sequence[Mapping[str, int]],
+    split: str,
 ) -> str:
     """Average precision of each class, in percent, which sorts by any column.
 
     Args:
         metrics: metrics.json.
         class_names: L names.
-        positives: L numbers of images that show the class in `split`.
+        known: how many labels of each class are known in `split`, from `labels.known_counts`.
         split: "val" or "test".
     """
     parts = [part for part in ("val", "test") if part in metrics]
-    columns = [("class", False), (f"positives in {split}", True)]
+    columns = [("class", False), *known_columns(split)]
     columns += [(f"AP {part} (%)", True) for part in parts]
     rows = [
-        [name, count, *(metrics[part]["ap"].get(name) for part in parts)]
-        for name, count in zip(class_names, positives, strict=True)
+        [name, *counts.values(), *(metrics[part]["ap"].get(name) for part in parts)]
+        for name, counts in zip(class_names, known, strict=True)
     ]
     return table("Average precision by class; the headings sort", columns, rows, sortable=True)
+
+
+def known_columns(split: str) -> list[tuple[str, bool]]:
+    """Columns for what `labels.known_counts` counts in a split."""
+    return [(f"{kind} in {split}", True) for kind in ("positives", "negatives", "unknown")]
 
 
 def differing(settings: Settings) -> dict[str, Any]:

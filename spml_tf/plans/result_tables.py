@@ -86,6 +86,26 @@ def seconds(folder: RunFolder) -> float:
     return sum(float(entry["seconds"]) for entry in folder.read_history(sys.maxsize))
 
 
+def known_labels(folders: Sequence[RunFolder]) -> list[str]:
+    """Sentences about labels that runs were scored on and that are not all known."""
+    found: dict[str, None] = {}
+    for folder in folders:
+        rule, metrics = folder.settings().unknown_counts_as, folder.read_metrics()
+        for split in ("val", "test"):
+            report = metrics.get(split, {})
+            counts = report.get("known", {}).values()
+            whole = sum(sum(x.values()) for x in counts)
+            unknown = sum(x["unknown"] for x in counts)
+            if unknown:
+                guessed = len(report["unknown_as_negative"])
+                found[
+                    f"{split}: {100 * (1 - unknown / whole):.1f}% of the labels are known; unknown "
+                    f"ones count as negatives in {guessed} of {len(counts)} classes "
+                    f"(--unknown_counts_as={rule}) and are left out elsewhere"
+                ] = None
+    return list(found)
+
+
 def _rounded(results: Mapping[str, Any], split: str) -> float | str:
     value = results.get(split, {}).get("map")
     return "" if value is None else round(value, 3)

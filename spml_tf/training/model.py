@@ -567,8 +567,12 @@ def _pooled(logits: tf.Tensor) -> tf.Tensor:
 
 
 def _positives(labels: tf.Tensor) -> tf.Tensor:
-    """What metrics see of labels: 1 for positives, 0 for all others."""
-    return tf.cast(labels == POSITIVE, tf.float32)
+    """What metrics see of labels: 1 for positives, 0 for negatives and -0.0 for unknown ones.
+
+    Any metric takes -0.0 for 0; `MeanAveragePrecision` tells it apart.
+    """
+    positive = tf.cast(labels == POSITIVE, tf.float32)
+    return tf.where(tf.cast(labels, tf.float32) < 0, tf.constant(-0.0), positive)
 
 
 def _total(terms: Sequence[tf.Tensor], regularisation: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -22,11 +22,16 @@ from spml_tf.training.options import Budget, check_budget
 Block = tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int8]]
 # The sum of an array over all workers.
 Total = Callable[[NDArray[np.int64]], NDArray[np.int64]]
-# Unsigned keys of the labels of a block, and which of the labels count.
-_Keyed = tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.bool_]]
-# Labels of a block: what is made on the way takes less than 60 bytes of each.
-_BLOCK = 2**20
+# Some labels: their unsigned keys, their groups and their places among equal scores, each [n].
+_Keyed = tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.int64], NDArray[np.int64]]
+# Labels of a block, few enough for a processor's cache: what is made on the way takes less than 60
+# bytes of each.
+_BLOCK = 2**17
 _BYTES = 256
+# The thresholds are first guessed from one image in so many, of at least _GUESSED images, so that
+# only the labels above need be looked at; up to _KEPT of these, 20 bytes each, are read once.
+_SAMPLED, _GUESSED = 16, 4096
+_KEPT = 2**21
 _SCORES = ("uint8", "float16", "float32", "float64")
 
 
@@ -230,31 +235,61 @@ def thresholds(
     groups, places = len(count), shape[0] * (shape[1] if rule == "global" else 1)
     wanted = np.clip(np.rint(count), 0, num_images * shape[1]).astype(np.int64)
 
-    def candidates(labels: NDArray[np.int8]) -> NDArray[np.bool_]:
-        unknown = _unknown(labels)
-        return unknown | (labels == POSITIVE) if rule == "all" else unknown
+    def labels_from(floor: NDArray[np.uint64], step: int = 1) -> Iterator[_Keyed]:
+        """The labels that may be chosen, of one image in `step`, whose keys are not below."""
+        for images, scores, labels in blocks():
+            if step > 1:
+                rows = images % step == 0
+                images, scores, labels = images[rows], scores[rows], labels[rows]
+            keys, within = _keys(scores), _unknown(labels)
+            if rule == "all":
+                within |= labels == POSITIVE
+            if floor.any():
+                within &= keys >= floor.astype(keys.dtype)
+            image, column = np.divmod(np.flatnonzero(within), shape[1])
+            place = images[image] if groups > 1 else images[image] * shape[1] + column
+            yield keys[image, column], column if groups > 1 else 0 * column, place
 
-    def by_score() -> Iterator[_Keyed]:
-        for _, scores, labels in blocks():
-            yield _keys(scores), candidates(labels)
-
-    lowest, wanted, ties = _lowest_keys(by_score, num_bytes, wanted, total)
+    none = np.zeros(groups, np.uint64)
+    read = _read_once(lambda: labels_from(none, _SAMPLED if shape[0] >= _GUESSED else 1))
+    if shape[0] >= _GUESSED:
+        # Some more than their part of the wanted, so that hardly ever the guess is too high.
+        part = wanted / _SAMPLED
+        enough = np.where(wanted > 0, np.ceil(part + 4 * np.sqrt(part) + 4), 0).astype(np.int64)
+        guess, _, _ = _lowest_keys(read, num_bytes, enough, total)
+        read = _read_once(lambda: labels_from(guess))
+        found = 0 * wanted
+        for _, group, _ in read():
+            found += np.bincount(group, minlength=groups)
+        short = total(found) < wanted
+        if short.any():
+            read = _read_once(lambda: labels_from(np.where(short, none, guess)))
+    lowest, wanted, ties = _lowest_keys(read, num_bytes, wanted, total)
     end = np.where(wanted > 0, places, 0)
     split = (wanted > 0) & (wanted < ties)
     if split.any():
 
-        def by_place() -> Iterator[_Keyed]:
-            for images, scores, labels in blocks():
-                keys = _keys(scores)
-                tied = (keys == lowest.astype(keys.dtype)) & split
-                place = _places(images, shape[1], groups)
+        def tied() -> Iterator[_Keyed]:
+            for keys, group, place in read():
+                chosen = (keys == lowest[group]) & split[group]
                 # The first place has the highest key.
-                yield (places - 1 - place).astype(np.uint64), candidates(labels) & tied
+                yield (places - 1 - place[chosen]).astype(np.uint64), group[chosen], place[chosen]
 
         num_bytes = (places.bit_length() + 7) // 8
-        first, _, _ = _lowest_keys(by_place, num_bytes, wanted * split, total)
+        first, _, _ = _lowest_keys(tied, num_bytes, wanted * split, total)
         end = np.where(split, places - first.astype(np.int64), end)
     return Thresholds(lowest, end)
+
+
+def _read_once(read: Callable[[], Iterator[_Keyed]]) -> Callable[[], Iterable[_Keyed]]:
+    """The same labels, from memory where they are few."""
+    kept, count = [], 0
+    for labels in read():
+        kept.append(labels)
+        count += len(labels[0])
+        if count > _KEPT:
+            return read
+    return lambda: kept
 
 
 def _counted(
@@ -280,7 +315,7 @@ def _counted(
 
 
 def _lowest_keys(
-    keyed: Callable[[], Iterator[_Keyed]],
+    keyed: Callable[[], Iterable[_Keyed]],
     num_bytes: int,
     wanted: NDArray[np.int64],
     total: Total,
@@ -288,7 +323,7 @@ def _lowest_keys(
     """The key at which the wanted number of the highest keys is reached.
 
     Args:
-        keyed: gives unsigned keys, [n, L] or [n, 1], and which labels count, bool [n, L].
+        keyed: gives the labels, in parts.
         num_bytes: of a key that count, the lowest ones.
         wanted: [L], or [1] where the labels of all classes are ranked together.
         total: as for `thresholds`.
@@ -302,14 +337,14 @@ def _lowest_keys(
     lowest = np.zeros(len(wanted), np.uint64)
     ties = np.zeros_like(wanted)
     for shift in range(8 * (num_bytes - 1), -1, -8):
-        counts = np.zeros((len(wanted), _BYTES), np.int64)
-        for keys, within in keyed():
+        counts = np.zeros(len(wanted) * _BYTES, np.int64)
+        for keys, group, _ in keyed():
             if shift < 8 * (num_bytes - 1):
-                within &= keys >> (shift + 8) == lowest.astype(keys.dtype)
-            found = np.broadcast_to((keys >> shift).astype(np.uint8), within.shape)[within]
-            cells = found + np.broadcast_to(groups * _BYTES, within.shape)[within]
-            counts += np.bincount(cells, minlength=counts.size).reshape(counts.shape)
-        from_above = total(counts)[:, ::-1].cumsum(axis=1)
+                alike = keys >> (shift + 8) == lowest.astype(keys.dtype)[group]
+                keys, group = keys[alike], group[alike]
+            cells = (keys >> shift).astype(np.uint8) + group * _BYTES
+            counts += np.bincount(cells, minlength=len(counts))
+        from_above = total(counts.reshape(-1, _BYTES))[:, ::-1].cumsum(axis=1)
         # More than there are means all.
         wanted = np.minimum(wanted, from_above[:, -1])
         place = (from_above < wanted[:, None]).sum(axis=1)
@@ -325,6 +360,9 @@ def _keys(scores: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
         return scores
     bits = np.ascontiguousarray(scores).view(f"u{scores.itemsize}")
     sign = bits.dtype.type(1 << (8 * scores.itemsize - 1))
+    if not bits.size or bits.max() < sign:  # as a rule none is below zero: spare the rest
+        above: NDArray[np.unsignedinteger[Any]] = bits | sign
+        return above
     # Below zero the bits grow with the magnitude; both zeros get the same key.
     keys: NDArray[np.unsignedinteger[Any]] = np.where(bits >= sign, -bits, bits | sign)
     return keys

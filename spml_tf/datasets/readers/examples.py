@@ -17,7 +17,7 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import sha256
 
 # What an image may have, beside its name and labels.
-_PARTS = ("paths", "images", "offsets", "boxes", "areas", "observed", "weights")
+_PARTS = ("paths", "images", "offsets", "boxes", "areas", "masks", "observed", "weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Examples:
             [0, 1] of the whole image; None where the data set has no boxes.
         areas: per image float32 [M], the area of each box's object as a part of the image's, in
             [0, 1] (of its outline where that is known, else of the box); None without boxes.
+        masks: per image the file of its mask, see `objects.read_mask`, or None; None where the data
+            set has no masks.
+        mask_numbers: L numbers, each class's in the masks.
+        mask_classes: how many classes the masks may show.
         observed: int8 [N, L] of {1, 0, -1}, the labels an annotator gave, where the data set comes
             with these beside the full ones; else None.
         weights: float32 [N], how much each image counts in the loss; None where all count alike.
@@ -56,6 +60,9 @@ class Examples:
     offsets: NDArray[np.int64] | None = None
     boxes: tuple[NDArray[np.float32], ...] | None = None
     areas: tuple[NDArray[np.float32], ...] | None = None
+    masks: tuple[str | None, ...] | None = None
+    mask_numbers: tuple[int, ...] | None = None
+    mask_classes: int = 0
     observed: NDArray[np.int8] | None = None
     weights: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
@@ -118,6 +125,8 @@ class Examples:
         parts: dict[str, Any] = {"labels": chosen.labels[:, columns]}
         if chosen.observed is not None:
             parts["observed"] = chosen.observed[:, columns]
+        if chosen.mask_numbers is not None:
+            parts["mask_numbers"] = tuple(chosen.mask_numbers[x] for x in columns)
         if chosen.boxes is not None and chosen.areas is not None:
             shown = [np.isin(rows[:, 0], columns) for rows in chosen.boxes]
             parts["boxes"] = tuple(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from spml_tf.datasets.readers import copies
+from spml_tf.datasets.readers import copies, objects
 from spml_tf.datasets.readers.class_folders import SUFFIXES, class_folders, collect, strangers
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import find_photos
@@ -39,6 +39,8 @@ def load(
     test_csv: str | None = None,
     allow_outside: bool = False,
     table_options: TableOptions | None = None,
+    boxes_csv: str | None = None,
+    masks_dir: str | None = None,
 ) -> Examples:
     """Reads one split of a folder of photos.
 
@@ -55,6 +57,8 @@ def load(
         test_csv: the same for the test photos.
         allow_outside: accept tables, photos and links that lead out of the folder.
         table_options: how tables are read, and whether photos of the same content stay apart.
+        boxes_csv: name of a table of boxes in the folder, see `objects.with_boxes`.
+        masks_dir: name of a folder of masks in the folder, see `objects.with_masks`.
 
     Returns:
         Examples with files, in the order of the table, or sorted by name. Names are the paths
@@ -76,10 +80,18 @@ def load(
         )
     options = table_options or TableOptions()
     if train_csv:
-        return _read_tables(root, split, tables, allow_outside, options)
-    if flags := [flag for flag in options.given() if flag != "keep_copies"]:
-        raise UserError(f"--{flags[0]}: is about tables, and there is none; {_SOURCE}")
-    return _read_folders(root, split, allow_outside, bool(options.keep_copies))
+        examples = _read_tables(root, split, tables, allow_outside, options)
+    else:
+        if flags := [flag for flag in options.given() if flag != "keep_copies"]:
+            raise UserError(f"--{flags[0]}: is about tables, and there is none; {_SOURCE}")
+        examples = _read_folders(root, split, allow_outside, bool(options.keep_copies))
+    if boxes_csv:
+        path = _inside(root, "boxes_csv", boxes_csv, allow_outside)
+        examples = objects.with_boxes(examples, root, path, allow_outside)
+    if masks_dir:
+        _inside(root, "masks_dir", masks_dir, allow_outside)
+        examples = objects.with_masks(examples, root, masks_dir, allow_outside)
+    return examples
 
 
 def splits(
@@ -181,12 +193,16 @@ def _without_copies(examples: Examples) -> Examples:
 
 
 def _table_path(root: str, split: str, tables: dict[str, str | None], allow_outside: bool) -> str:
-    name = tables[split] or ""
+    return _inside(root, f"{split}_csv", tables[split] or "", allow_outside)
+
+
+def _inside(root: str, flag: str, name: str, allow_outside: bool) -> str:
+    """The path of what a flag names in the folder."""
     path = os.path.join(root, name)
     real, base = os.path.realpath(path), os.path.realpath(root)
     if not allow_outside and os.path.commonpath((real, base)) != base:
         raise UserError(
-            f"--{split}_csv={name}: lies outside the data folder {root}; move the table there, or "
+            f"--{flag}={name}: lies outside the data folder {root}; move it there, or "
             "give --allow_outside if you trust it"
         )
     return path
