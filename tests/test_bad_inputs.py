@@ -294,7 +294,7 @@ CASES = [
     Case("a JPEG in CMYK", photo(lambda: jpeg(mode="CMYK")), r"note: .*2\.jpg.*CMYK", "converted to RGB, noted by `check`", **TREATED),
     Case("an animated GIF", photo(lambda: frames("GIF"), "2.gif"), r"note: .*2\.gif.*first frame", "its first frame counts, noted by `check`", **TREATED),
     Case("an animated PNG", photo(lambda: frames("PNG"), "2.png"), r"note: .*2\.png.*first frame", "its first frame counts, noted by `check`", **TREATED),
-    Case("an EXIF orientation", photo(turned), r"note: .*2\.jpg.*orientation", "pixels count as stored, noted by `check`; `prepare --format=jpeg` turns them", **TREATED),
+    Case("an EXIF orientation", photo(turned), r"note: .*2\.jpg.*orientation", "turned upright, noted by `check`", **TREATED),
     Case("a gray photo", photo(lambda: jpeg(mode="L")), r"gray", "becomes RGB, counted by `check`", **TREATED),
     Case("a PNG with a palette", photo(lambda: other("PNG", "P"), "2.png"), r"palette", "becomes RGB, counted by `check`", **TREATED),
     Case("a PNG with an alpha channel", photo(lambda: other("PNG", "RGBA"), "2.png"), r"alpha", "the channel is dropped, counted by `check`", **TREATED),

@@ -78,7 +78,7 @@ CASES = {
     "alpha.png": (encode(picture(23).convert("RGBA"), "PNG"), "note", "its alpha channel is"),
     "moving.gif": (animation("GIF"), "note", "animated, only its first frame is used"),
     "moving.png": (animation("PNG"), "note", "animated, only its first frame is used"),
-    "turned.jpg": (oriented(6), "note", "EXIF orientation 6: its pixels are used as stored"),
+    "turned.jpg": (oriented(6), "note", "EXIF orientation 6: turned upright"),
     "tiny.jpg": (encode(picture(24, 40, 31), "JPEG"), "note", "small, 31 x 40 pixels"),
 }
 

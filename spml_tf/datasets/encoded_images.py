@@ -42,7 +42,6 @@ _DECODED = ("JPEG", "PNG", "GIF", "BMP")
 # What the last bytes of a whole file hold.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
 _TAIL = 64
-_ORIENTATION = 0x0112  # the EXIF tag
 _PNG_ALPHA = (4, 6)  # colour types of PNG, with an alpha channel
 
 
@@ -202,15 +201,10 @@ def header(contents: bytes) -> Header:
             return Header(
                 found,
                 image.mode,
-                _orientation(image),
+                int(image_headers.orientation(tf.constant(contents))),
                 (png and contents[25] in _PNG_ALPHA) or "transparency" in image.info,
                 png and contents[24] == 16,
                 bool(getattr(image, "is_animated", False)) and found in ("GIF", "PNG"),
             )
     except Exception:  # Pillow's many plug-ins raise anything, and this is for notes only
         return Header(found)
-
-
-def _orientation(image: Image.Image) -> int:
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if value in range(1, 9) else 1

@@ -136,10 +136,7 @@ def _notes(name: str, header: Header) -> Iterator[str]:
     if header.animated:
         yield "animated, only its first frame is used"
     if header.orientation != 1:
-        yield (
-            f"EXIF orientation {header.orientation}: its pixels are used as stored, while viewers "
-            "rotate them"
-        )
+        yield f"EXIF orientation {header.orientation}: turned upright"
     if header.kind == "BMP" and header.mode == "P":
         yield "its palette is ignored, palette numbers are read as gray: convert it to PNG"
     elif header.kind == "PNG" and header.mode in ("P", "PA"):

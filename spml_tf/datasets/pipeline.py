@@ -337,6 +337,7 @@ class _Source:
             self._offsets = None if examples.offsets is None else tf.constant(examples.offsets)
         self._image_size = image_size
         self._max_megapixels = examples.max_megapixels
+        self._scaled = examples.scaled_decoding
 
     def whole_image(self, index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         if self._images is not None:
@@ -356,8 +357,9 @@ class _Source:
             picture, box = draw_crop(tf.gather(self._images, index), seed, area)
         else:
             picture, box = decode_crop(
-                self.contents(index), _fold_in(seed, _CROP), area, self._max_megapixels
-            )
+                self.contents(index), _fold_in(seed, _CROP), area, self._max_megapixels,
+                self._image_size if self._scaled else None,
+            )  # fmt: skip
         return self._element(picture, box, draw_flip(seed, horizontal_flip), index)
 
     def contents(self, index: tf.Tensor) -> tf.Tensor:

@@ -80,6 +80,12 @@ class DataSettings:
         "bytes a pixel, and more while it is decoded.",
         float,
     )
+    scaled_decoding: bool = flag_field(
+        True,
+        "Decode crops of JPEGs of more than 2 megapixels at 1/2, 1/4 or 1/8 of their size, where "
+        "they stay at least as large as --image_size: faster, numbers change a little.",
+        bool,
+    )
     train_csv: str | None = flag_field(
         None, "folder: table of the training photos, in data_dir.", group=_ONE_READER
     )

@@ -151,6 +151,7 @@ def _read(settings: DataSettings, split: str) -> Examples:
         examples,
         max_megapixels=settings.max_megapixels,
         hash_contents=settings.fingerprint == "content",
+        scaled_decoding=settings.scaled_decoding,
     )
     return examples.restrict(settings.class_list) if settings.class_list else examples
 
