@@ -18,6 +18,8 @@ _OF_EXTENSION = 100  # as many blocks an extension counts for; a few are usual
 _PADDING = 1100  # more than what is read at a place, and than a table of colours
 # Parts of a JPEG or PNG that are looked at for EXIF data, and entries of these; a few are usual.
 _MOST_PARTS, _MOST_ENTRIES = 64, 256
+# Most files have no EXIF data, which a search of their beginning tells sooner.
+_SEARCHED, _EXIF_NAMES = 8192, r"\C*(Exif\x00\x00|eXIf)\C*"
 _LARGEST_EXIF = 65536  # bytes, as many as a part of a JPEG can have
 _ORIENTATION, _SHORT = 0x0112, 3  # the EXIF tag, and the type of its value
 
@@ -138,7 +140,8 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
     """The EXIF orientation of a JPEG or PNG, int32 () in 1 to 8.
 
     EXIF data count where the standards put them: before the tables of a JPEG, in the chunk eXIf
-    before the pixels of a PNG. What is malformed, or of another kind, counts as 1, upright.
+    before the pixels of a PNG; they begin in the first 8,192 bytes. What is malformed, or
+    of another kind, counts as 1, upright.
 
     Args:
         contents: scalar string, a file's bytes; any bytes pass.
@@ -225,10 +228,14 @@ def _read_orientation(contents: tf.Tensor) -> tf.Tensor:
         known = is_text(start[:2], b"II") | is_text(start[:2], b"MM")
         return tf.where(known, tf.maximum(found, 1), 1)
 
+    def found() -> tf.Tensor:
+        place = tf.cond(is_jpeg, in_jpeg, lambda: tf.cond(is_png(contents), in_png, nowhere))
+        return tf.where(place < tf.cast(tf.strings.length(contents), tf.int64), place, 0)
+
     nowhere = functools.partial(tf.constant, 0, tf.int64)
     is_jpeg = tf.strings.substr(contents, 0, 2) == b"\xff\xd8"
-    place = tf.cond(is_jpeg, in_jpeg, lambda: tf.cond(is_png(contents), in_png, nowhere))
-    place = tf.where(place < tf.cast(tf.strings.length(contents), tf.int64), place, 0)
+    head = tf.strings.substr(contents, 0, _SEARCHED)
+    place = tf.cond(tf.strings.regex_full_match(head, _EXIF_NAMES), found, nowhere)
     one = functools.partial(tf.constant, 1, tf.int64)
     return tf.cast(tf.cond(place > 0, of_exif, one), tf.int32)
 

@@ -19,7 +19,7 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 _DCT_METHOD = "INTEGER_ACCURATE"
 # A side that is larger than this many times the new one is antialiased.
 _ANTIALIAS_FROM = 1.5
-# A JPEG of more pixels may be decoded at a part of its size: those of the usual data sets never are.
+# JPEGs of more pixels may be decoded at a part of their size; usual data sets have smaller ones.
 SCALED_FROM = 2e6
 # Columns decoded on either side of a window, see _decode_window.
 _MARGIN = 2

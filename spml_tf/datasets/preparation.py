@@ -1,7 +1,7 @@
 """Writes a data set anew: labels and splits as run, images smaller or in few large files.
 
-Images that are encoded anew are turned upright, as their EXIF orientation says. JPEG files that need
-neither resizing nor rotation are copied as they are.
+Images that are encoded anew are turned upright, as their EXIF orientation says. JPEG files that
+need neither resizing nor rotation are copied as they are.
 """
 
 from __future__ import annotations
