@@ -121,6 +121,8 @@ def _check(options: _Options) -> None:
     with cli.quiet_libraries():  # libjpeg prints its own words about some broken files
         report = image_checks.check(parts, options.threads)
     _print_findings(report, parts)
+    if len(parts) > 1 and not image_checks.finds_similar():
+        print(f"note: {image_checks.DUPLICATES_REMEDY}")
     if options.output_dir is not None:
         folder = Path(options.output_dir)
         with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):

@@ -124,16 +124,18 @@ def _read(path: str, max_megapixels: float) -> bytes | None:
     """The file's bytes, or None, with the reason said, where it is no image."""
     import tensorflow as tf
 
-    from spml_tf.datasets import image_headers
+    from spml_tf.datasets import encoded_images, image_headers, other_formats
     from spml_tf.datasets.images import decode_image
 
     try:
         contents = Path(path).read_bytes()
+        if encoded_images.kind(contents) in encoded_images.OTHERS:
+            contents = other_formats.as_bitmap(contents, max_megapixels)
         if refused := image_headers.refusal(contents, max_megapixels):
             raise OSError(refused)
         decode_image(tf.constant(contents), max_megapixels)
         return contents
-    except (OSError, tf.errors.OpError) as error:
+    except (OSError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(getattr(error, "message", error)).split())[:200]
         print(
             f"error: {printable(path)}: cannot be read as an image, left out ({reason})",

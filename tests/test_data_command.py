@@ -66,8 +66,8 @@ CASES = {
     "cut.bmp": (encode(picture(9), "BMP")[:700], "error", "truncated"),
     "text.jpg": (b"<html>404</html>", "error", "not an image"),
     "word.jpg": (b"GIANT", "error", "not an image"),
-    "scan.tif": (encode(picture(), "TIFF"), "error", "TIFF cannot be decoded, convert it to JPEG"),
-    "web.jpg": (encode(picture(), "WEBP"), "error", "WebP cannot be decoded, convert it to"),
+    "scan.tif": (encode(picture(), "TIFF"), "note", "TIFF, decoded through Pillow"),
+    "web.webp": (encode(picture(), "WEBP"), "note", "WebP, decoded through Pillow"),
     "phone.jpg": (b"\0\0\0\x18ftypheic" + bytes(50), "error", "HEIC cannot be decoded"),
     "name.png": (encode(picture(20), "JPEG"), "note", "its suffix is .png, but it is a JPEG"),
     "deep.png": (deep_png(), "note", "16 bits per channel, reduced to 8"),
@@ -78,7 +78,7 @@ CASES = {
     "alpha.png": (encode(picture(23).convert("RGBA"), "PNG"), "note", "its alpha channel is"),
     "moving.gif": (animation("GIF"), "note", "animated, only its first frame is used"),
     "moving.png": (animation("PNG"), "note", "animated, only its first frame is used"),
-    "turned.jpg": (oriented(6), "note", "EXIF orientation 6: its pixels are used as stored"),
+    "turned.jpg": (oriented(6), "note", "EXIF orientation 6: turned upright"),
     "tiny.jpg": (encode(picture(24, 40, 31), "JPEG"), "note", "small, 31 x 40 pixels"),
 }
 

@@ -349,7 +349,7 @@ class TestClassFolders:
         assert val.names == ("val/dog/b.jpg",) and val.class_names == ("cat", "dog")
         assert val.labels.tolist() == [[-1, 1]] and val.notes == ()
         (root / "test" / "cat" / "c.jpg").unlink()
-        with pytest.raises(UserError, match=r"test: no photo \(\.jpg .*\.bmp\) in the folders"):
+        with pytest.raises(UserError, match=r"test: no photo \(\.jpg .*\.heif\) in the folders"):
             folder.load(root, "test")
 
     def test_some_splits(self, tmp_path):
@@ -366,7 +366,7 @@ class TestClassFolders:
 
     def test_nothing_is_left_out_silently(self, tmp_path):
         root = touch(
-            tmp_path, "cat/a.jpg", "cat/n.txt", "cat/x/m.webp", "cat/.DS_Store", "cat/Thumbs.db",
+            tmp_path, "cat/a.jpg", "cat/n.txt", "cat/x/m.svg", "cat/.DS_Store", "cat/Thumbs.db",
             "readme.md", "loose.jpg", "loose.png", ".cache/b.jpg", "cat/._a.jpg", "desktop.ini",
             "emu/.keep",
         )  # fmt: skip
@@ -375,7 +375,8 @@ class TestClassFolders:
         assert examples.notes == (
             "'emu': no photo in the folder: the class is kept",
             "'loose.jpg' and 1 more: in no folder of a class: left out",
-            "'cat/n.txt' and 2 more: not .jpg .jpeg .png .gif .bmp: left out",
+            "'cat/n.txt' and 2 more: not .jpg .jpeg .png .gif .bmp .webp .tif .tiff .avif .heic "
+            ".heif: left out",
             "'.cache': hidden folder: left out",
         )
 

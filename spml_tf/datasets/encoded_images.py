@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from spml_tf.datasets import image_headers, pipeline
+from spml_tf.datasets import image_headers, other_formats, pipeline
 from spml_tf.datasets.images import decode_image
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers.examples import Examples
@@ -33,16 +33,18 @@ _KINDS = (
     (4, b"ftypavif", "AVIF"),
     (4, b"ftyphei", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
+    (4, b"ftypmsf1", "HEIC"),
     (0, b"\0\0\0\x0cjP", "JPEG 2000"),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cJXL", "JPEG XL"),
     (0, b"8BPS", "Photoshop"),
 )
 _DECODED = ("JPEG", "PNG", "GIF", "BMP")
+# These are decoded through Pillow.
+OTHERS = ("TIFF", "WebP", "AVIF", "HEIC")
 # What the last bytes of a whole file hold.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
 _TAIL = 64
-_ORIENTATION = 0x0112  # the EXIF tag
 _PNG_ALPHA = (4, 6)  # colour types of PNG, with an alpha channel
 
 
@@ -55,7 +57,7 @@ class Header:
     """What is told by an image's header, as far as Pillow can read it.
 
     Attributes:
-        kind: "JPEG", "PNG", "GIF" or "BMP".
+        kind: "JPEG", "PNG", "GIF", "BMP", or one of OTHERS.
         mode: Pillow's name of the pixels' form, such as "RGB", "L", "P" or "CMYK"; "" if unknown.
         orientation: EXIF's, 1 to 8; 1 where the pixels are upright or nothing is said.
         alpha: whether there is an alpha channel or a transparent colour.
@@ -149,6 +151,11 @@ def decode(contents: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[n
     found = kind(contents)
     if found is None:
         raise BrokenImageError("not an image")
+    if found in OTHERS:
+        try:
+            contents, found = other_formats.as_bitmap(contents, max_megapixels), "BMP"
+        except ValueError as error:
+            raise BrokenImageError(str(error)) from None
     if found not in _DECODED:
         raise BrokenImageError(f"{found} cannot be decoded, convert it to JPEG or PNG")
     if refused := image_headers.refusal(contents, max_megapixels):
@@ -202,15 +209,10 @@ def header(contents: bytes) -> Header:
             return Header(
                 found,
                 image.mode,
-                _orientation(image),
+                int(image_headers.orientation(tf.constant(contents))),
                 (png and contents[25] in _PNG_ALPHA) or "transparency" in image.info,
                 png and contents[24] == 16,
                 bool(getattr(image, "is_animated", False)) and found in ("GIF", "PNG"),
             )
     except Exception:  # Pillow's many plug-ins raise anything, and this is for notes only
         return Header(found)
-
-
-def _orientation(image: Image.Image) -> int:
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if value in range(1, 9) else 1

@@ -5,9 +5,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from spml_tf.datasets import encoded_images
 from spml_tf.datasets.encoded_images import BrokenImageError, Header
@@ -17,6 +22,14 @@ from spml_tf.system.parallel import ordered_map, progress
 
 # Networks shrink an image 32 times.
 _SMALLEST_SIDE = 32
+# Perceptual hashes have 64 bits. Copies that were resized or compressed anew differ in few of them;
+# a photo with few bits set is nearly of one colour, and like all such photos.
+_NEAR, _FEW_BITS = 4, 16
+_HASHED_SIDE = 256  # pixels; larger photos are reduced before
+DUPLICATES_REMEDY = (
+    "photos that are nearly the same are not looked for, only identical files; for these too: "
+    "python -m pip install 'spml_tf[duplicates]'"
+)
 _SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".gif": "GIF",
     ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WebP",
@@ -66,11 +79,15 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class _Image:
-    """One image's findings, and the SHA-256 of its bytes, None where they cannot be read."""
+    """One image's findings, the SHA-256 of its bytes, and the perceptual hash of its pixels.
+
+    The hashes are None where it cannot be read or says nothing.
+    """
 
     place: str
     split: str
     digest: bytes | None
+    hash: int | None
     errors: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -83,7 +100,8 @@ def check(parts: Mapping[str, Examples], threads: int) -> Report:
         threads: how many images are read at a time.
 
     Returns:
-        The Report. A file that several splits or names share is decoded once for each split.
+        The Report. A file that several splits or names share is decoded once for each split. Photos
+        that are nearly the same in training and elsewhere are noted where `finds_similar()`.
     """
     readers = {split: encoded_images.Reader(part) for split, part in parts.items()}
     rows = [
@@ -99,13 +117,14 @@ def check(parts: Mapping[str, Examples], threads: int) -> Report:
 
     with encoded_images.quiet_pillow():
         results = list(progress(ordered_map(look, rows, threads), len(rows), "checked"))
+    noted = [*_duplicates(results), *_similar(results)]
     findings = [
         Finding(image.place, image.split, level, message)
         for image in results
         for level, messages in (("error", image.errors), ("note", image.notes))
         for message in messages
     ]
-    return Report(len(rows), tuple(sorted([*findings, *_duplicates(results)])))
+    return Report(len(rows), tuple(sorted([*findings, *noted])))
 
 
 def _look(reader: encoded_images.Reader, examples: Examples, split: str, row: int) -> _Image:
@@ -113,15 +132,32 @@ def _look(reader: encoded_images.Reader, examples: Examples, split: str, row: in
     try:
         contents = reader.contents(row)
         digest = hashlib.sha256(contents).digest()
-        height, width = reader.decode(contents).shape[:2]
+        pixels = reader.decode(contents)
     except BrokenImageError as error:
-        return _Image(place, split, digest, (str(error),), ())
+        return _Image(place, split, digest, None, (str(error),), ())
+    height, width = pixels.shape[:2]
     separate = examples.paths if examples.offsets is None else None
     name = (separate or examples.names)[row]
     notes = [*_notes(name, encoded_images.header(contents))]
     if min(height, width) < _SMALLEST_SIDE:
         notes.append(f"small, {width} x {height} pixels")
-    return _Image(place, split, digest, (), tuple(notes))
+    return _Image(place, split, digest, _perceptual_hash(pixels), (), tuple(notes))
+
+
+def finds_similar() -> bool:
+    """Whether the library is there that `check` needs to find photos that are nearly the same."""
+    return importlib.util.find_spec("imagehash") is not None
+
+
+def _perceptual_hash(pixels: NDArray[np.uint8]) -> int | None:
+    if not finds_similar():
+        return None
+    import imagehash
+
+    picture = Image.fromarray(pixels)
+    picture = picture.reduce(max(1, min(picture.size) // _HASHED_SIDE))
+    number = int(str(imagehash.phash(picture)), 16)
+    return number if _FEW_BITS <= number.bit_count() <= 64 - _FEW_BITS else None
 
 
 def _notes(name: str, header: Header) -> Iterator[str]:
@@ -129,6 +165,11 @@ def _notes(name: str, header: Header) -> Iterator[str]:
     suffix = os.path.splitext(name)[1].lower()
     if _SUFFIXES.get(suffix, header.kind) != header.kind:
         yield f"its suffix is {suffix}, but it is a {header.kind} image: read as what it is"
+    if header.kind in encoded_images.OTHERS:
+        yield (
+            f"{header.kind}, decoded through Pillow, which takes longer; "
+            "`data prepare --format=jpeg` converts it"
+        )
     if header.deep:
         yield "16 bits per channel, reduced to 8"
     if header.mode == "CMYK":
@@ -136,10 +177,7 @@ def _notes(name: str, header: Header) -> Iterator[str]:
     if header.animated:
         yield "animated, only its first frame is used"
     if header.orientation != 1:
-        yield (
-            f"EXIF orientation {header.orientation}: its pixels are used as stored, while viewers "
-            "rotate them"
-        )
+        yield f"EXIF orientation {header.orientation}: turned upright"
     if header.kind == "BMP" and header.mode == "P":
         yield "its palette is ignored, palette numbers are read as gray: convert it to PNG"
     elif header.kind == "PNG" and header.mode in ("P", "PA"):
@@ -166,6 +204,25 @@ def _duplicates(images: Sequence[_Image]) -> Iterator[Finding]:
                     message += f", but in {image.split}: not an independent test"
                 yield Finding(image.place, image.split, "note", message)
             first.setdefault(image.split, image)
+
+
+def _similar(images: Sequence[_Image]) -> Iterator[Finding]:
+    """Notes on images of validation or test that look like one of training; its bytes differ."""
+    hashed = [image for image in images if image.hash is not None]
+    train = [image for image in hashed if image.split == "train"]
+    others = [image for image in hashed if image.split != "train"]
+    if not train:
+        return
+    known = np.array([image.hash for image in train], np.uint64)
+    for image in others:
+        differing = np.bitwise_count(known ^ np.uint64(image.hash or 0))
+        twin = train[int(differing.argmin())]
+        if differing.min() <= _NEAR and twin.digest != image.digest:
+            message = (
+                f"looks like {twin.place} in train ({differing.min()} of 64 bits of their "
+                f"perceptual hashes differ), but in {image.split}: not an independent test"
+            )
+            yield Finding(image.place, image.split, "note", message)
 
 
 def write_findings(path: Path, findings: Sequence[Finding]) -> None:

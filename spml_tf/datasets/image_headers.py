@@ -1,4 +1,4 @@
-"""What the header of a picture tells of its size, looked at before anything is decoded.
+"""What the header of a picture tells of its size and orientation, before anything is decoded.
 
 A small file can hold a picture that fills the memory, and an animation any number of them. All of
 this consists of TensorFlow's operations: it works in tf.data and in exported models, too.
@@ -16,6 +16,12 @@ _EXTENSION, _FRAME, _TABLE = 0x21, 0x2C, 0x80
 _MOST_BLOCKS = 100_000
 _OF_EXTENSION = 100  # as many blocks an extension counts for; a few are usual
 _PADDING = 1100  # more than what is read at a place, and than a table of colours
+# Parts of a JPEG or PNG that are looked at for EXIF data, and entries of these; a few are usual.
+_MOST_PARTS, _MOST_ENTRIES = 64, 256
+# Most files have no EXIF data, which a search of their beginning tells sooner.
+_SEARCHED, _EXIF_NAMES = 8192, r"\C*(Exif\x00\x00|eXIf)\C*"
+_LARGEST_EXIF = 65536  # bytes, as many as a part of a JPEG can have
+_ORIENTATION, _SHORT = 0x0112, 3  # the EXIF tag, and the type of its value
 
 
 def is_png(contents: tf.Tensor) -> tf.Tensor:
@@ -128,6 +134,115 @@ def _measured(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         found = functools.partial(tf.cond, test(contents), read, found)
     whole, sides = found()
     return whole, tf.ensure_shape(sides, [2])
+
+
+def orientation(contents: tf.Tensor) -> tf.Tensor:
+    """The EXIF orientation of a JPEG or PNG, int32 () in 1 to 8.
+
+    EXIF data count where the standards put them: before the tables of a JPEG, in the chunk eXIf
+    before the pixels of a PNG; they begin in the first 8,192 bytes. What is malformed, or
+    of another kind, counts as 1, upright.
+
+    Args:
+        contents: scalar string, a file's bytes; any bytes pass.
+
+    Examples:
+        >>> int(orientation(tf.io.encode_png(tf.zeros([2, 3, 3], tf.uint8))))
+        1
+    """
+    return _orientation(contents)
+
+
+def _bytes(contents: tf.Tensor, at: tf.Tensor, count: int) -> tf.Tensor:
+    """So many bytes at a place, int64 (), zeros behind the end: int32 [count]."""
+    at = tf.minimum(at, tf.cast(tf.strings.length(contents), tf.int64))
+    found = tf.strings.join([tf.strings.substr(contents, at, count), b"\0" * count])
+    data = tf.io.decode_raw(tf.strings.substr(found, 0, count), tf.uint8)
+    return tf.cast(tf.ensure_shape(data, [count]), tf.int64)
+
+
+def _big(data: tf.Tensor) -> tf.Tensor:
+    """The number of some bytes, the highest first."""
+    return tf.reduce_sum(data * [1 << 8 * i for i in reversed(range(data.shape[0]))])
+
+
+def _read_orientation(contents: tf.Tensor) -> tf.Tensor:
+    def is_text(data: tf.Tensor, text: bytes) -> tf.Tensor:
+        return tf.reduce_all(data == list(text))
+
+    def in_jpeg() -> tf.Tensor:
+        """The place of the EXIF data, 0 where there are none."""
+
+        def is_exif(part: tf.Tensor) -> tf.Tensor:
+            return is_text(part[:2], b"\xff\xe1") & is_text(part[4:], b"Exif\0\0")
+
+        def goes_on(part: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+            # Application data and comments come first.
+            other = ((part[1] >= 0xE0) & (part[1] <= 0xEF)) | (part[1] == 0xFE)
+            return (part[0] == 0xFF) & other & ~is_exif(part)
+
+        def next_part(part: tf.Tensor, place: tf.Tensor) -> list[tf.Tensor]:
+            place += 2 + _big(part[2:4])
+            return [_bytes(contents, place, 10), place]
+
+        start = tf.constant(2, tf.int64)
+        part, place = tf.while_loop(
+            goes_on, next_part, [_bytes(contents, start, 10), start],
+            maximum_iterations=_MOST_PARTS,
+        )  # fmt: skip
+        return tf.where(is_exif(part), place + 10, 0)
+
+    def in_png() -> tf.Tensor:
+        def goes_on(part: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+            return ~is_text(part[4:], b"eXIf") & ~is_text(part[4:], b"IDAT")
+
+        def next_part(part: tf.Tensor, place: tf.Tensor) -> list[tf.Tensor]:
+            place += 12 + _big(part[:4])
+            return [_bytes(contents, place, 8), place]
+
+        start = tf.constant(8, tf.int64)
+        part, place = tf.while_loop(
+            goes_on, next_part, [_bytes(contents, start, 8), start],
+            maximum_iterations=_MOST_PARTS,
+        )  # fmt: skip
+        return tf.where(is_text(part[4:], b"eXIf"), place + 8, 0)
+
+    def of_exif() -> tf.Tensor:
+        exif = tf.strings.substr(contents, place, _LARGEST_EXIF)
+        start = _bytes(exif, tf.constant(0, tf.int64), 8)
+        little = is_text(start[:2], b"II")
+
+        def number(data: tf.Tensor) -> tf.Tensor:
+            return tf.where(little, _big(data[::-1]), _big(data))
+
+        at = number(start[4:])
+        count = tf.minimum(number(_bytes(exif, at, 2)), _MOST_ENTRIES)
+        entries = tf.reshape(_bytes(exif, at + 2, 12 * _MOST_ENTRIES), [_MOST_ENTRIES, 12])
+        low = tf.where(little, [0, 2, 8], [1, 3, 9])
+        high = tf.where(little, [1, 3, 9], [0, 2, 8])
+        columns = tf.gather(entries, low, axis=1) + 256 * tf.gather(entries, high, axis=1)
+        tags, kinds, values = tf.unstack(columns, axis=1)
+        meant = (tf.range(_MOST_ENTRIES, dtype=tf.int64) < count) & (tags == _ORIENTATION)
+        meant &= (kinds == _SHORT) & (values >= 1) & (values <= 8)
+        found = tf.reduce_max(tf.where(meant, values, 0))
+        known = is_text(start[:2], b"II") | is_text(start[:2], b"MM")
+        return tf.where(known, tf.maximum(found, 1), 1)
+
+    def found() -> tf.Tensor:
+        place = tf.cond(is_jpeg, in_jpeg, lambda: tf.cond(is_png(contents), in_png, nowhere))
+        return tf.where(place < tf.cast(tf.strings.length(contents), tf.int64), place, 0)
+
+    nowhere = functools.partial(tf.constant, 0, tf.int64)
+    is_jpeg = tf.strings.substr(contents, 0, 2) == b"\xff\xd8"
+    head = tf.strings.substr(contents, 0, _SEARCHED)
+    place = tf.cond(tf.strings.regex_full_match(head, _EXIF_NAMES), found, nowhere)
+    one = functools.partial(tf.constant, 1, tf.int64)
+    return tf.cast(tf.cond(place > 0, of_exif, one), tf.int32)
+
+
+_orientation = tf.function(
+    _read_orientation, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
+)
 
 
 def _number(

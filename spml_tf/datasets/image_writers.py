@@ -30,28 +30,17 @@ if TYPE_CHECKING:
 # A TFRecord file is ended when it has this many bytes.
 _SHARD_BYTES = 256 * 2**20
 _RECORD_FRAME = 16  # the length (8 bytes), its checksum (4), and the data's checksum (4)
-# What turns pixels upright, for each EXIF orientation.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _NUMBERED = "_numbered"  # folder of images whose names cannot be files
 _LONGEST_PART = 200  # bytes of a file's or a folder's name; file systems end at 255
 
 
-def write_images(folder: Path, data: Splits, plan: Plan, upright: bool, threads: int) -> None:
+def write_images(folder: Path, data: Splits, plan: Plan, threads: int) -> None:
     """Writes all splits and their indices; files that are there already are kept.
 
     Args:
         folder: where to write; what is there was begun with the same data and plan.
         data: the splits.
         plan: how to write them, as "jpeg" or "tfrecord".
-        upright: turn images as their EXIF data say.
         threads: how many images are encoded at a time.
 
     Raises:
@@ -61,7 +50,7 @@ def write_images(folder: Path, data: Splits, plan: Plan, upright: bool, threads:
     with encoded_images.quiet_pillow():
         for split, part in data.parts.items():
             observed = data.observed if split == "train" else None
-            encode = _encoder(part, plan, upright)
+            encode = _encoder(part, plan)
             files, numbers, offsets = write(folder, split, part, encode, threads)
             index = folder / f"{split}.npz"
             prepared.write_index(index, part, files, numbers, offsets, observed)
@@ -71,7 +60,7 @@ _Encode = Callable[[int], bytes]
 _Places = tuple[list[str], list[int], list[int] | None]
 
 
-def _encoder(examples: Examples, plan: Plan, upright: bool) -> _Encode:
+def _encoder(examples: Examples, plan: Plan) -> _Encode:
     """A function from an image's row to the bytes to write."""
     reader = encoded_images.Reader(examples)
 
@@ -85,23 +74,21 @@ def _encoder(examples: Examples, plan: Plan, upright: bool) -> _Encode:
             raise UserError(f"{reader.place(row)}: {error}; repair or remove it") from None
         if not plan.short_side:
             return contents
-        orientation = encoded_images.header(contents).orientation if upright else 1
         small = min(pixels.shape[:2]) <= plan.short_side
-        if small and orientation == 1 and encoded_images.kind(contents) == "JPEG":
+        header = encoded_images.header(contents)
+        if small and header.orientation == 1 and header.kind == "JPEG":
             return contents
-        return _encode_pixels(pixels, plan, orientation)
+        return _encode_pixels(pixels, plan)
 
     return encode
 
 
-def _encode_pixels(pixels: NDArray[np.uint8], plan: Plan, orientation: int = 1) -> bytes:
+def _encode_pixels(pixels: NDArray[np.uint8], plan: Plan) -> bytes:
     """PNG in full size, or JPEG with the short side asked for."""
     picture, buffer = Image.fromarray(pixels), io.BytesIO()
     if not plan.short_side:
         picture.save(buffer, "PNG")
         return buffer.getvalue()
-    if orientation in _UPRIGHT:
-        picture = picture.transpose(_UPRIGHT[orientation])
     scale = plan.short_side / min(picture.size)
     if scale < 1:
         size = [max(round(scale * side), 1) for side in picture.size]

@@ -19,6 +19,8 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 _DCT_METHOD = "INTEGER_ACCURATE"
 # A side that is larger than this many times the new one is antialiased.
 _ANTIALIAS_FROM = 1.5
+# JPEGs of more pixels may be decoded at a part of their size; usual data sets have smaller ones.
+SCALED_FROM = 2e6
 # Columns decoded on either side of a window, see _decode_window.
 _MARGIN = 2
 
@@ -30,7 +32,7 @@ def decode_image(contents: tf.Tensor, max_megapixels: float = MAX_MEGAPIXELS) ->
 
     Args:
         contents: scalar string with a JPEG, PNG, BMP or GIF file (its first frame). Gray becomes
-            RGB, an alpha channel is dropped, an EXIF orientation is not applied.
+            RGB, an alpha channel is dropped, an EXIF orientation is applied.
         max_megapixels: the most pixels, in millions, that its header may tell of.
 
     Returns:
@@ -57,7 +59,33 @@ def decode_image(contents: tf.Tensor, max_megapixels: float = MAX_MEGAPIXELS) ->
         return tf.io.decode_image(contents, channels=3, expand_animations=False)
 
     image = tf.cond(tf.io.is_jpeg(contents), jpeg, other)
-    return tf.ensure_shape(image, [None, None, 3])
+    image = tf.ensure_shape(image, [None, None, 3])
+    return upright(image, image_headers.orientation(contents))
+
+
+def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns an image as its EXIF orientation says.
+
+    Args:
+        image: [H, W, 3], as stored.
+        orientation: int32 () in 1 to 8.
+
+    Returns:
+        [H, W, 3], or [W, H, 3] with the orientations 5 to 8, of the same values.
+    """
+
+    def turned() -> tf.Tensor:
+        swapped, down, across = _turn(orientation)
+        whole = tf.cond(swapped, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+        return tf.raw_ops.Reverse(tensor=whole, dims=tf.stack([down, across, False]))
+
+    return tf.ensure_shape(tf.cond(orientation > 1, turned, lambda: image), [None, None, 3])
+
+
+def _turn(orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Whether rows and columns change places, and then go from bottom to top, right to left."""
+    down = tf.reduce_any(orientation == [3, 4, 7, 8])
+    return orientation >= 5, down, tf.reduce_any(orientation == [2, 3, 6, 7])
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
@@ -154,14 +182,36 @@ def decode_crop(
     seed: tf.Tensor,
     area: tuple[float, float],
     max_megapixels: float = MAX_MEGAPIXELS,
+    needed: int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random crop of a file and its box; of a JPEG only the crop is decoded."""
+    """A random crop of a file, upright, and its box; of a JPEG only the crop is decoded.
+
+    Args:
+        contents: as for `decode_image`.
+        seed: as for `sample_crop`.
+        area: as for `sample_crop`.
+        max_megapixels: as for `decode_image`.
+        needed: the side in pixels to which the crop will be resized. Of a JPEG of more than
+            SCALED_FROM pixels the crop is decoded at 1/2, 1/4 or 1/8 of its size, the smallest
+            that has no side below `needed`. None: never.
+
+    Returns:
+        (uint8 [h, w, 3], box [4] float32 (y1, x1, y2, x2) in [0, 1] of the upright image).
+    """
 
     def jpeg() -> tuple[tf.Tensor, tf.Tensor]:
         whole = image_headers.limited(contents, max_megapixels)
-        shape = tf.io.extract_jpeg_shape(whole)
-        window = sample_crop(shape[0], shape[1], seed, area)
-        return _decode_window(whole, window, shape), _box(window, shape[0], shape[1])
+        stored = tf.io.extract_jpeg_shape(whole)[:2]
+        orientation = image_headers.orientation(whole)
+        swapped = orientation >= 5
+        shape = tf.where(swapped, stored[::-1], stored)
+        drawn = sample_crop(shape[0], shape[1], seed, area)
+        window = _swap(_mirror(drawn, shape, orientation), swapped)
+        ratios = (1,) if needed is None else (1, 2, 4, 8)
+        ways = [functools.partial(_decode_window, whole, window, stored, x) for x in ratios]
+        image, window = tf.switch_case(_halvings(window, stored, needed), ways)
+        seen = _mirror(_swap(window, swapped), shape, orientation)
+        return upright(image, orientation), _box(seen, shape[0], shape[1])
 
     def other() -> tuple[tf.Tensor, tf.Tensor]:
         return crop(decode_image(contents, max_megapixels), seed, area)
@@ -170,19 +220,50 @@ def decode_crop(
     return image, box
 
 
-def _decode_window(contents: tf.Tensor, window: Window, shape: tf.Tensor) -> tf.Tensor:
+def _swap(window: Window, swapped: tf.Tensor) -> Window:
+    """A window where rows and columns have changed places, or have not."""
+    y, x, h, w = window
+    pairs = ((y, x), (x, y), (h, w), (w, h))
+    y, x, h, w = (tf.where(swapped, other, same) for same, other in pairs)
+    return y, x, h, w
+
+
+def _mirror(window: Window, shape: tf.Tensor, orientation: tf.Tensor) -> Window:
+    """Where a window of the upright image lies before it is mirrored, and the other way round."""
+    y, x, h, w = window
+    _, down, across = _turn(orientation)
+    return tf.where(down, shape[0] - y - h, y), tf.where(across, shape[1] - x - w, x), h, w
+
+
+def _halvings(window: Window, shape: tf.Tensor, needed: int | None) -> tf.Tensor:
+    """How often a JPEG's window is halved in decoding, int32 () in 0 to 3."""
+    if needed is None:
+        return tf.constant(0)
+    shorter = tf.minimum(window[2], window[3])
+    enough = tf.reduce_sum(tf.cast(shorter >= [needed << k for k in (1, 2, 3)], tf.int32))
+    return tf.where(tf.reduce_prod(tf.cast(shape, tf.float32)) > SCALED_FROM, enough, 0)
+
+
+def _decode_window(
+    contents: tf.Tensor, window: Window, shape: tf.Tensor, ratio: int
+) -> tuple[tf.Tensor, Window]:
     """Decodes a window of a JPEG to exactly the pixels that the whole image has there.
 
     The decoder interpolates colour between neighbouring columns, which it lacks at a window's edge:
     a margin is decoded too and cut off again.
+
+    Returns:
+        The pixels, at 1 / ratio of their number on each side, and the window: that part of the
+        given one which is made of whole blocks of ratio x ratio pixels.
     """
-    y, x, h, w = window
+    y, x, h, w = (number // ratio for number in window)
     left = tf.maximum(x - _MARGIN, 0)
-    right = tf.minimum(x + w + _MARGIN, shape[1])
+    right = tf.minimum(x + w + _MARGIN, -(-shape[1] // ratio))
     wider = tf.image.decode_and_crop_jpeg(
-        contents, tf.stack([y, left, h, right - left]), channels=3, dct_method=_DCT_METHOD
-    )
-    return wider[:, x - left : x - left + w]
+        contents, tf.stack([y, left, h, right - left]), channels=3, ratio=ratio,
+        dct_method=_DCT_METHOD,
+    )  # fmt: skip
+    return wider[:, x - left : x - left + w], (y * ratio, x * ratio, h * ratio, w * ratio)
 
 
 def crop(

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.datasets import image_headers
+from spml_tf.datasets import image_headers, other_formats
 from spml_tf.datasets.images import crop, decode_crop, decode_image, resize
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import STAND_IN, validate_labels
@@ -27,6 +27,8 @@ _CROP, _FLIP = 0, 1
 _RECORD_BUFFER = 1 << 18
 # The first two bytes of the formats that can be decoded: JPEG, PNG, GIF, BMP.
 _KNOWN_STARTS = (b"\xff\xd8", b"\x89P", b"GI", b"BM")
+# Those of TIFF and WebP, which Pillow decodes; AVIF and HEIC have a name at byte 4.
+_OTHER_STARTS, _OTHER_NAME = (b"II", b"MM", b"RI"), b"ftyp"
 # Pieces of batches of several workers that are read at a time.
 _PIECES_AT_ONCE = 4
 
@@ -265,7 +267,7 @@ def first_broken_image(examples: Examples) -> tuple[str, str] | None:
             if reason is None:
                 decode_image(contents, examples.max_megapixels)
         except tf.errors.OpError as error:
-            reason = error.message
+            reason = error.message.split("\n")[0]  # a traceback follows where Pillow decodes
         if reason is not None:
             name = path if examples.offsets is None else f"{path} ({examples.names[row]})"
             return name, reason
@@ -337,6 +339,7 @@ class _Source:
             self._offsets = None if examples.offsets is None else tf.constant(examples.offsets)
         self._image_size = image_size
         self._max_megapixels = examples.max_megapixels
+        self._scaled = examples.scaled_decoding
 
     def whole_image(self, index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         if self._images is not None:
@@ -356,21 +359,35 @@ class _Source:
             picture, box = draw_crop(tf.gather(self._images, index), seed, area)
         else:
             picture, box = decode_crop(
-                self.contents(index), _fold_in(seed, _CROP), area, self._max_megapixels
-            )
+                self.contents(index), _fold_in(seed, _CROP), area, self._max_megapixels,
+                self._image_size if self._scaled else None,
+            )  # fmt: skip
         return self._element(picture, box, draw_flip(seed, horizontal_flip), index)
 
     def contents(self, index: tf.Tensor) -> tf.Tensor:
-        """The bytes of an encoded image; an error where they are of no format we decode."""
+        """The bytes of an encoded image; an error where they are of no format we decode.
+
+        Of a format that Pillow decodes they are those of a bitmap.
+        """
         path = tf.gather(self._paths, index)
         if self._offsets is None:
             contents = tf.io.read_file(path)
         else:
             contents = read_record(path, tf.gather(self._offsets, index))
-        known = tf.reduce_any(tf.strings.substr(contents, 0, 2) == tf.constant(_KNOWN_STARTS))
-        check = tf.debugging.Assert(known, [path, "is no JPEG, PNG, GIF or BMP image"])
+        start = tf.strings.substr(contents, 0, 2)
+        known = tf.reduce_any(start == tf.constant(_KNOWN_STARTS))
+        padded = tf.strings.join([tf.strings.substr(contents, 0, 8), b"\0" * 8])
+        other = tf.reduce_any(start == tf.constant(_OTHER_STARTS))
+        other |= tf.strings.substr(padded, 4, 4) == _OTHER_NAME
+        check = tf.debugging.Assert(known | other, [path, "is no image of a known format"])
         with tf.control_dependencies([check]):
-            return tf.identity(contents)
+            return tf.cond(known, lambda: tf.identity(contents), lambda: self._bitmap(contents))
+
+    def _bitmap(self, contents: tf.Tensor) -> tf.Tensor:
+        def convert(data: bytes) -> bytes:
+            return other_formats.as_bitmap(data, self._max_megapixels)
+
+        return tf.ensure_shape(tf.numpy_function(convert, [contents], tf.string), [])
 
     def _element(
         self, image: tf.Tensor, box: tf.Tensor, flip: tf.Tensor, index: tf.Tensor

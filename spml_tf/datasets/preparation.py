@@ -1,8 +1,7 @@
 """Writes a data set anew: labels and splits as run, images smaller or in few large files.
 
-Where images are encoded anew and the data set has no boxes, their EXIF orientation is applied;
-boxes refer to the pixels as they are stored, so with these it is not. JPEG files that need neither
-resizing nor rotation are copied as they are.
+Images that are encoded anew are turned upright, as their EXIF orientation says. JPEG files that
+need neither resizing nor rotation are copied as they are.
 """
 
 from __future__ import annotations
@@ -91,9 +90,7 @@ def prepare(
                 cli.import_tensorflow()
                 from spml_tf.datasets import image_writers
 
-                image_writers.write_images(
-                    work, data, plan, applies_orientation(data, plan), threads
-                )
+                image_writers.write_images(work, data, plan, threads)
             label_files.write_observed(
                 work / _LABELS,
                 data.observed,
@@ -116,15 +113,13 @@ def describe(settings: DataSettings, data: splits.Splits, plan: Plan) -> dict[st
         plan: how images are written.
 
     Returns:
-        {"written_by", "format", "short_side", "jpeg_quality", "exif_orientation": "applied" or
-        "as stored", "flags", "class_names", "images" per split, "positives_per_image" K,
-        "observed_digest", "fingerprint", "versions", "notes"}.
+        {"written_by", "format", "short_side", "jpeg_quality", "flags", "class_names", "images" per
+        split, "positives_per_image" K, "observed_digest", "fingerprint", "versions", "notes"}.
     """
     folder = settings.data_dir
     return {
         "written_by": _WRITTEN_BY,
         **dataclasses.asdict(plan),
-        "exif_orientation": "applied" if applies_orientation(data, plan) else "as stored",
         "flags": _portable_flags(settings),
         "class_names": list(data.train.class_names),
         "images": {name: len(part) for name, part in data.parts.items()},
@@ -139,11 +134,6 @@ def describe(settings: DataSettings, data: splits.Splits, plan: Plan) -> dict[st
         },
         "notes": [note.replace(folder, "DATA_DIR") if folder else note for note in data.notes],
     }
-
-
-def applies_orientation(data: splits.Splits, plan: Plan) -> bool:
-    """Whether images are turned as their EXIF data say: encoded anew, and without boxes."""
-    return plan.short_side > 0 and all(part.boxes is None for part in data.parts.values())
 
 
 def _portable_flags(settings: DataSettings) -> dict[str, Any]:

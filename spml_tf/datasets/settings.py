@@ -96,6 +96,18 @@ class DataSettings(TableOptions):
         "bytes a pixel, and more while it is decoded.",
         float,
     )
+    skip_broken: bool = flag_field(
+        False,
+        "Leave photos out that cannot be decoded, and count them in a note: all are decoded once "
+        "before. Without it the first one stops the command.",
+        bool,
+    )
+    scaled_decoding: bool = flag_field(
+        True,
+        "Decode crops of JPEGs of more than 2 megapixels at 1/2, 1/4 or 1/8 of their size, where "
+        "they stay at least as large as --image_size: faster, numbers change a little.",
+        bool,
+    )
     train_csv: str | None = flag_field(
         None, "folder: table of the training photos, in data_dir.", group=_ONE_READER
     )

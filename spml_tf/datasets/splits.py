@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import os
 import sys
 
 import numpy as np
@@ -14,7 +15,9 @@ from spml_tf import labels
 from spml_tf.datasets import label_files, readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.settings import DataSettings
+from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
+from spml_tf.system.parallel import ordered_map
 
 # Times as many positives as another class has, from which on it is noted.
 _UNEVEN = 20
@@ -167,8 +170,39 @@ def _read(settings: DataSettings, split: str) -> Examples:
         examples,
         max_megapixels=settings.max_megapixels,
         hash_contents=settings.fingerprint == "content",
+        scaled_decoding=settings.scaled_decoding,
     )
+    if settings.skip_broken and examples.paths is not None:
+        examples = _without_broken(examples)
     return examples.restrict(settings.class_list) if settings.class_list else examples
+
+
+def _without_broken(examples: Examples) -> Examples:
+    """The images that can be decoded, with a note that counts the others."""
+    cli.import_tensorflow()
+    from spml_tf.datasets import encoded_images
+
+    reader = encoded_images.Reader(examples)
+
+    def reason(row: int) -> str | None:
+        try:
+            reader.pixels(row)
+        except encoded_images.BrokenImageError as error:
+            return str(error)
+        return None
+
+    rows = range(len(examples))
+    with cli.quiet_libraries(), encoded_images.quiet_pillow():
+        reasons = list(ordered_map(reason, rows, os.cpu_count() or 1))
+    broken = [row for row in rows if reasons[row] is not None]
+    if not broken:
+        return examples
+    note = (
+        f"{len(broken):,} of {len(examples):,} photos cannot be decoded and are left out, the "
+        f"first is {reader.place(broken[0])} ({reasons[broken[0]]})"
+    )
+    kept = examples.subset([row for row in rows if reasons[row] is None])
+    return dataclasses.replace(kept, notes=(*kept.notes, note))
 
 
 def _tell(notes: tuple[str, ...]) -> None:

@@ -10,7 +10,9 @@ from spml_tf.datasets.readers.tables import quoted, spoiled
 from spml_tf.system.errors import UserError
 
 # What training can decode, of any case.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif",
+)  # fmt: skip
 
 # Files that desktops leave in folders, besides those whose names begin with a dot.
 _LITTER = ("thumbs.db", "desktop.ini")

@@ -47,6 +47,8 @@ class Examples:
         notes: one line each about what the reader left out or treated, for the user to read.
         hash_contents: whether `fingerprint` reads files, or takes their sizes only.
         max_megapixels: files whose header tells of more pixels, in millions, are not decoded.
+        scaled_decoding: whether crops of large JPEGs may be decoded at a part of their size, see
+            `images.decode_crop`.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -68,6 +70,7 @@ class Examples:
     notes: tuple[str, ...] = ()
     max_megapixels: float = MAX_MEGAPIXELS
     hash_contents: bool = False
+    scaled_decoding: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", validate_labels(self.labels))

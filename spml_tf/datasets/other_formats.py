@@ -1,0 +1,58 @@
+"""Pictures that TensorFlow does not decode: Pillow reads them, and a bitmap takes their place."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageOps
+
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
+
+# What Pillow is asked to read: its many other plug-ins are not, as any of them may have faults.
+FORMATS = ("WEBP", "TIFF", "AVIF", "HEIF")
+HEIC_REMEDY = "HEIC needs one more package: python -m pip install 'spml_tf[heic]'"
+
+
+def as_bitmap(contents: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
+    """Decodes a WebP, TIFF, AVIF or HEIC file, and stores its first picture as a bitmap.
+
+    Args:
+        contents: the file's bytes.
+        max_megapixels: the most pixels, in millions, that its header may tell of.
+
+    Returns:
+        A BMP file: the picture in RGB of 8 bits, upright, without its alpha channel.
+
+    Raises:
+        ValueError: the bytes are no such picture, or one that is larger; the text says which.
+
+    Examples:
+        >>> from PIL import Image
+        >>> stream = io.BytesIO()
+        >>> Image.new("RGB", (3, 2)).save(stream, "WEBP")
+        >>> as_bitmap(stream.getvalue())[:2]
+        b'BM'
+    """
+    if contents[4:8] == b"ftyp" and contents[8:12] not in (b"avif", b"avis"):
+        try:
+            import pillow_heif
+        except ImportError:
+            raise ValueError(HEIC_REMEDY) from None
+        pillow_heif.register_heif_opener()
+    try:
+        with Image.open(io.BytesIO(contents), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_megapixels * 1e6:
+                raise ValueError(
+                    f"{width} x {height} pixels, more than --max_megapixels={max_megapixels:g}"
+                )
+            deep = image.mode.startswith("I;16")
+            seen = image.point(lambda value: value / 256).convert("L") if deep else image
+            picture, stream = ImageOps.exif_transpose(seen).convert("RGB"), io.BytesIO()
+            picture.save(stream, "BMP")
+            return stream.getvalue()
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow's plug-ins raise anything about damaged files
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"damaged, or of a kind that cannot be decoded ({reason})") from None
