@@ -385,6 +385,19 @@ def test_the_flag_that_reads_it(name, flags, says, tmp_path):
     ]
 
 
+def test_names_in_brackets_are_whole(tmp_path):
+    """A list says itself where a name ends, so that one class may hold the name of another."""
+    path = tmp_path / "labels.csv"
+    path.write_text('image,labels\na.jpg,"[""dog"", ""hot dog""]"\nb.jpg,dog\n')
+    assert tables.read_table(path).class_names == ("dog", "hot dog")
+    path.write_text('image,labels\na.jpg,"dog;hot dog"\nb.jpg,dog\n')
+    with pytest.raises(UserError, match="the class 'hot dog' holds the class 'dog'"):
+        tables.read_table(path)
+    path.write_text('image,labels\na.jpg,"[""dog|cat""]"\n')
+    with pytest.raises(UserError, match=r"the class 'dog\|cat' holds '\|'"):
+        tables.read_table(path)
+
+
 class TestTheCommand:
     @pytest.fixture
     def source(self, tmp_path) -> Path:

@@ -336,6 +336,7 @@ class _Lists:
         self._known: dict[int, dict[str, tuple[int, str]]] = {}
         self._complete: dict[int, str] = {}
         self._counts: collections.Counter[str] = collections.Counter()
+        self._in_lists: set[str] = set()
         self._places: dict[str, str] = {}
 
     def read(
@@ -347,7 +348,10 @@ class _Lists:
             self._read_row(first, place, fields)
         if class_names is None:
             class_names = _own_classes(self._place, self._header, self._columns, self._places)
-            _check_names(self._place, self._counts, self._options, True)
+            # Lists in brackets say themselves where a name ends.
+            plain = {x: n for x, n in self._counts.items() if x not in self._in_lists}
+            _check_names(self._place, plain, self._options, True)
+            _check_names(self._place, dict.fromkeys(self._in_lists, 1), self._options, False)
         columns = dict(zip(self._places, _columns(self._places, class_names), strict=True))
         every = self._options.unlisted == "negative"
         complete = np.array([every or first in self._complete for first in self._known], bool)
@@ -405,7 +409,10 @@ class _Lists:
     def _split(self, place: str, column: int | None, fields: Sequence[str]) -> list[str]:
         if column is None:
             return []
+        before = self._names.lists
         names = list(dict.fromkeys(self._names.split(fields[column])))
+        if self._names.lists > before:
+            self._in_lists.update(names)
         for name in names:
             if reason := spoiled(name):
                 raise UserError(
