@@ -87,16 +87,18 @@ def test_average_precision_by_size_by_hand():
 
 
 @settings(max_examples=30, deadline=None)
-@given(SEEDS)
-def test_average_precision_by_size_equals_scikit_learn(seed):
+@given(SEEDS, st.sampled_from(["nothing", "negative"]))
+def test_average_precision_by_size_equals_scikit_learn(seed, rule):
     rng = np.random.default_rng(seed)
     labels, scores = rng.integers(-1, 2, (30, 3)), rng.integers(0, 9, (30, 3)) / 9
     sizes, edges = np.where(labels == 1, rng.random((30, 3)), NAN), np.array([0, 0.4, 1.0])
-    found = measures.average_precision_by_size(labels, scores, sizes, edges)
+    found = measures.average_precision_by_size(labels, scores, sizes, edges, rule)
     for number, (low, high) in enumerate(((0, 0.4), (0.4, 1.0))):
         for column in range(3):
             own = (sizes[:, column] >= low) & (sizes[:, column] < high)
-            kept = own | (labels[:, column] != 1)
+            kept = own | (labels[:, column] == 0)
+            if rule == "negative" or not (labels[:, column] == 0).any():
+                kept |= labels[:, column] == -1
             if own.any():
                 parts = labels[kept, column] == 1, scores[kept, column]
                 assert found[number, column] == pytest.approx(average_precision_score(*parts))

@@ -18,14 +18,15 @@ pytestmark = pytest.mark.usefixtures("without_determinism")
 
 
 def test_by_hand():
-    """Ranking + - + -: precisions at the positives 1/1 and 2/3, mean 5/6. With all four tied:
-    one threshold, precision 2/4."""
+    """Ranking + - + -: precisions at the positives 1/1 and 2/3, mean 5/6. With all four tied: one
+    threshold, precision 2/4 where the unknown one counts as negative, 2/3 where it is left out."""
     labels = np.array([[1, 1], [0, 1], [1, 0], [0, -1]])
     scores = np.array([[0.9, 0.5], [0.8, 0.5], [0.7, 0.5], [0.1, 0.5]])
-    np.testing.assert_allclose(average_precision.average_precision(labels, scores), [5 / 6, 0.5])
-    assert average_precision.mean_average_precision(labels, scores) == pytest.approx(
-        (5 / 6 + 0.5) / 2
-    )
+    for rule, tied in (("nothing", 2 / 3), ("negative", 0.5)):
+        found = average_precision.average_precision(labels, scores, rule)
+        np.testing.assert_allclose(found, [5 / 6, tied])
+        mean = average_precision.mean_average_precision(labels, scores, unknown_counts_as=rule)
+        assert mean == pytest.approx((5 / 6 + tied) / 2)
 
 
 @settings(max_examples=60, deadline=None)

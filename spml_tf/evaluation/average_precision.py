@@ -60,11 +60,13 @@ def average_precision(
         raise DivergedError("scores must be finite: the network has diverged")
     width = max(_BLOCK // max(len(labels), 1), 1)
     blocks = [np.s_[:, x : x + width] for x in range(0, labels.shape[1], width)]
-    found = ordered_map(
-        lambda block: _of_block(labels[block], scores[block], unknown_counts_as),
-        blocks,
-        os.cpu_count() or 1,
-    )
+    # Not a thread more than there are blocks: many calls are about one class.
+    threads = max(min(os.cpu_count() or 1, len(blocks)), 1)
+
+    def of(block: Any) -> NDArray[np.float64]:
+        return _of_block(labels[block], scores[block], unknown_counts_as)
+
+    found = map(of, blocks) if threads == 1 else ordered_map(of, blocks, threads)
     return np.concatenate([np.zeros(0), *found])
 
 
