@@ -163,7 +163,7 @@ def test_twins_are_predicted_alike(twins, tmp_path):
             module="predict",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        tables.append([row[1:] for row in csv.reader(output.open())])
+        tables.append([row[1:] for row in csv.reader(output.read_text().splitlines())])
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
     assert np.ptp(scores[0], axis=0).min() > 0.01
     assert tables[0] == tables[1] and len(tables[0]) == COUNT + 1

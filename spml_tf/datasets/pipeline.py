@@ -387,7 +387,9 @@ class _Source:
         def convert(data: bytes) -> bytes:
             return other_formats.as_bitmap(data, self._max_megapixels)
 
-        return tf.ensure_shape(tf.numpy_function(convert, [contents], tf.string), [])
+        return tf.ensure_shape(
+            tf.numpy_function(convert, [contents], tf.string, stateful=False), []
+        )
 
     def _element(
         self, image: tf.Tensor, box: tf.Tensor, flip: tf.Tensor, index: tf.Tensor
