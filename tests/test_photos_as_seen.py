@@ -152,11 +152,11 @@ def test_twins_are_predicted_alike(twins, tmp_path):
         "class_names": ["a", "b"], "thresholds": {"a": 0.5, "b": 0.5}, "image_size": 24,
     }  # fmt: skip
     (export / "classes.json").write_text(json.dumps(classes))
-    served = tf.saved_model.load(str(export)).serve_bytes
+    model = tf.saved_model.load(str(export))
     scores, tables = [], []
     for number, folder in enumerate(twins):
         files = [Path(path).read_bytes() for path in examples_of(folder).paths]
-        scores.append(served(tf.constant(files))["probabilities"].numpy())
+        scores.append(model.serve_bytes(tf.constant(files))["probabilities"].numpy())
         output = tmp_path / f"{number}.csv"
         done = run(
             f"--model_dir={export}", f"--images={folder}/*/*.JPG", f"--output={output}",
@@ -197,7 +197,9 @@ def test_formats_that_pillow_decodes(tmp_path):
     expected = images.resize(tf.constant(picture(5)), 40).numpy()
     for name, image in zip(examples.names, inputs["image"].numpy(), strict=True):
         exact = "WEBP" in name or "TIFF" in name
-        assert np.abs(image - expected).mean() <= (0 if exact else 4), name
+        assert np.abs(image - expected).mean() <= (0 if exact else 8), (
+            name
+        )  # another picture: over 50
     report = image_checks.check({"train": examples}, 1)
     assert not report.errors and len(report.findings) == 4
 
@@ -228,6 +230,7 @@ def test_large_jpegs_are_decoded_at_a_part_of_their_size(orientation):
     for seed in range(6):
         seeds = tf.constant([seed, 1])
         part, box = images.decode_crop(content, seeds, (0.1, 1.0), needed=120)
+        part = part.numpy()
         y1, x1, y2, x2 = np.rint(box.numpy() * np.tile(whole.shape[:2], 2)).astype(int)
         ratio = (y2 - y1) // part.shape[0]
         assert (y2 - y1, x2 - x1) == (ratio * part.shape[0], ratio * part.shape[1])
@@ -272,12 +275,12 @@ def test_skip_broken(tmp_path):
                 path.write_bytes(encoded(picture(number + len(name)), "JPEG"))
     (tmp_path / "train/dog/1.jpg").write_bytes(b"\xff\xd8\xff")
     words = [
-        "--dataset=folder", f"--data_dir={tmp_path}", "--network=small_residual",
-        "--weights=none", "--image_size=32", "--epochs=1", "--batch_size=2", "--heatmap_size=6",
+        "--dataset=folder", f"--data_dir={tmp_path}", "--method=an", "--network=small_residual",
+        "--weights=none", "--image_size=32", "--epochs=1", "--batch_size=2", "--keep_copies",
     ]  # fmt: skip
-    done = run(*words, f"--run_dir={tmp_path / 'a'}")
+    done = run(*words, f"--output_dir={tmp_path / 'a'}")
     assert done.returncode == 1 and "train/dog/1.jpg: cannot be decoded" in done.stderr
-    done = run(*words, f"--run_dir={tmp_path / 'b'}", "--skip_broken")
+    done = run(*words, f"--output_dir={tmp_path / 'b'}", "--skip_broken")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "b" / "run.json").read_text())
     note = "1 of 6 photos cannot be decoded and are left out, the first is"

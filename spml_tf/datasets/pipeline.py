@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -267,7 +268,9 @@ def first_broken_image(examples: Examples) -> tuple[str, str] | None:
             if reason is None:
                 decode_image(contents, examples.max_megapixels)
         except tf.errors.OpError as error:
-            reason = error.message.split("\n")[0]  # a traceback follows where Pillow decodes
+            reason = error.message
+        except ValueError as error:  # of Pillow, which is called at once here
+            reason = str(error)
         if reason is not None:
             name = path if examples.offsets is None else f"{path} ({examples.names[row]})"
             return name, reason
@@ -384,8 +387,9 @@ class _Source:
             return tf.cond(known, lambda: tf.identity(contents), lambda: self._bitmap(contents))
 
     def _bitmap(self, contents: tf.Tensor) -> tf.Tensor:
-        def convert(data: bytes) -> bytes:
-            return other_formats.as_bitmap(data, self._max_megapixels)
+        def convert(data: Any) -> bytes:
+            # Bytes in a graph, an array of no dimensions elsewhere.
+            return other_formats.as_bitmap(np.asarray(data, object).item(), self._max_megapixels)
 
         return tf.ensure_shape(
             tf.numpy_function(convert, [contents], tf.string, stateful=False), []
