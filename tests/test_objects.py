@@ -32,9 +32,9 @@ def write(path, text):
 @pytest.fixture
 def root(tmp_path):
     """Photos a/0 and a/1 to train on and b/0 to validate on; cat is class 1 and dog class 2."""
-    for name in ("a/0", "a/1", "b/0"):
+    for grey, name in enumerate(("a/0", "a/1", "b/0"), start=100):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (40, 40), "gray").save(tmp_path / f"{name}.jpg")
+        Image.new("RGB", (40, 40), (grey,) * 3).save(tmp_path / f"{name}.jpg")
     write(tmp_path / "train.csv", "image,cat,dog\na/0.jpg,1,1\na/1.jpg,1,0\n")
     write(tmp_path / "val.csv", "image,cat,dog\nb/0.jpg,1,0\n")
     write(tmp_path / "boxes.csv", f"{HEADER}\n{BOXES}")

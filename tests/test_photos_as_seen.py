@@ -197,9 +197,8 @@ def test_formats_that_pillow_decodes(tmp_path):
     expected = images.resize(tf.constant(picture(5)), 40).numpy()
     for name, image in zip(examples.names, inputs["image"].numpy(), strict=True):
         exact = "WEBP" in name or "TIFF" in name
-        assert np.abs(image - expected).mean() <= (0 if exact else 8), (
-            name
-        )  # another picture: over 50
+        # That of another picture is over 50.
+        assert np.abs(image - expected).mean() <= (0 if exact else 8), name
     report = image_checks.check({"train": examples}, 1)
     assert not report.errors and len(report.findings) == 4
 
