@@ -103,12 +103,12 @@ def test_every_folder_and_command_has_its_place():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.flags")), ids=str)
-def test_flagfiles_are_whole(path):
+def test_flagfiles_are_whole(path, tmp_path):
     """Each opens with its command and names a method."""
     text = path.read_text()
     assert re.match(r"# .+\n# python -m spml_tf.train --flagfile=experiments/", text)
     assert str(path.relative_to(ROOT)) in text
-    settings = cli.parse([f"--flagfile={path}", "--data_dir=x"], Settings, "")
+    settings = cli.parse([f"--flagfile={path}", f"--data_dir={tmp_path}"], Settings, "")
     methods.parts_of(settings.method)
     assert resolve(settings).epochs > 1
 

@@ -274,11 +274,11 @@ def test_average_precision_of_workers_is_exact(
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_average_precision_of_workers_by_hand(workers):
-    """Ranking + - + -: precisions 1/1 and 2/3. All tied: 2/4. No positive: NaN."""
+    """Ranking + - + -: precisions 1/1 and 2/3. All three known ones tied: 2/3. No positive: NaN."""
     labels = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 0], [0, -1, -1]])
     scores = np.array([[0.9, 0.5, 1], [0.8, 0.5, 2], [0.7, 0.5, 3], [0.1, 0.5, 4]], np.float32)
     for found in precision_of_workers(labels, scores, workers):
-        np.testing.assert_array_equal(found, [(1 + 2 / 3) / 2, 0.5, np.nan])
+        np.testing.assert_array_equal(found, [(1 + 2 / 3) / 2, 2 / 3, np.nan])
 
 
 def test_average_precision_of_workers_refuses():
