@@ -157,6 +157,48 @@ def imagenet_lists() -> Reader:
     return Reader(files, lambda folder: imagenet_lists.read_classes(folder, known, ""))
 
 
+def imports() -> Reader:
+    from spml_tf.datasets.label_formats import FORMATS
+    from spml_tf.datasets.label_formats.sources import label_files
+    from spml_tf.datasets.table_options import TableOptions
+
+    files = {
+        "roboflow/_classes.csv": b"filename, Acne, Dark Spots\na.jpg, 1, 0\nb.jpg, 0, 1\n",
+        "openimages/labels.csv": b"ImageID,Source,LabelName,Confidence\n0a,verification,/m/1,0\n"
+        b"0a,verification,/m/2,1\n0b,machine,/m/2,0.7\n",
+        "openimages/class-descriptions.csv": b"/m/1,Human head\n/m/2,Cat\n",
+        "chexpert/train.csv": b"Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema\n"
+        b"CheXpert-v1.0-small/train/p1/s1/v1.jpg,Male,60,Frontal,AP,1.0,-1.0\n",
+        "nih/Data_Entry.csv": b"Image Index,Finding Labels,Follow-up #,Patient ID\n"
+        b"1.png,Cardiomegaly|Emphysema,1,2\n2.png,No Finding,1,2\n",
+        "labelstudio/a.csv": b'image,choice,id\na.jpg,"{""choices"": [""cat"",""dog""]}",1\n'
+        b"b.jpg,cat,2\n",
+        "labelstudio/a.json": b'[{"image": "/data/upload/1/a.jpg", "choice": {"choices": ["cat"]}, '
+        b'"id": 1}, {"image": "b.jpg", "choice": "dog", "id": 2}]',
+        "hf/metadata.jsonl": b'{"file_name": "1.png", "labels": ["cat", "dog"]}\n{"file_name": '
+        b'"2.png", "labels": []}\n',
+        "azureml/a.jsonl": b'{"image_url": "azureml://x/I_02.jpg", "image_details": {"width": 1}, '
+        b'"label": ["can", "milk"]}\n',
+        "fiftyone/labels.json": b'{"classes": ["A", "B"], "labels": {"1": [0, 1], "2": null}}',
+        "cvat/annotations.xml": b'<annotations><image id="0" name="a.jpg" width="6" height="2"'
+        b'><tag label="good" source="manual"/></image></annotations>',
+        "coco/a.json": b'{"images": [{"id": "7", "file_name": "a.jpg"}], "annotations": [{"id": '
+        b'1, "image_id": "7", "category_id": 2, "bbox": []}], "categories": [{"id": 2, "name": "c"}]}',
+        "voc/a.xml": b"<annotation><filename>a.jpg</filename><object><name>cat</name><bndbox>"
+        b"<xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>",
+        "csv/labels.tsv": b"\timage\tcat\tdog\n0\ta.jpg\tTrue\tFalse\n1\tb.jpg\tFalse\tTrue\n",
+    }
+
+    def read(folder: Path) -> None:
+        for name in sorted({Path(file).parts[0] for file in files}):
+            known = FORMATS[name]
+            for file in label_files(folder / name, folder / "none"):
+                if known.recognises(file):
+                    known.read(file, TableOptions())
+
+    return Reader(files, read)
+
+
 def torch() -> Reader:
     from spml_tf.networks.torch_file import read_torch_tensors
 
@@ -205,6 +247,7 @@ def image_headers() -> Reader:
                 continue
             try:
                 told = image_headers.limited(tf.constant(content), 0.25)
+                assert 1 <= int(image_headers.orientation(told)) <= 8
                 sides = image_headers.size(told).numpy()
                 decoded = tf.io.decode_image(told, expand_animations=False)
             except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError):
@@ -232,7 +275,7 @@ def hdf5() -> Reader:
 
 READERS = {
     x.__name__: x
-    for x in (tables, label_files, plans, voc, coco, nuswide, cub, imagenet_lists, torch,
+    for x in (tables, label_files, imports, plans, voc, coco, nuswide, cub, imagenet_lists, torch,
               image_headers, hdf5)
 }  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import os
 import shlex
 import shutil
@@ -39,6 +38,7 @@ from spml_tf.system.files import (
     write_json,
     write_text,
 )
+from spml_tf.system.json_text import parse_json
 
 _WRITTEN_BY = "python -m spml_tf.data import"
 _TEXT, _WEIGHT = "import.txt", "weight"
@@ -152,7 +152,7 @@ def _check_target(target: Path, source: Path, place: str, overwrite: bool) -> No
     if target.resolve() in (source.resolve(), *source.resolve().parents):
         kept = "holds the labels that are read; choose another"
     try:
-        record = json.loads((target / REPORT).read_text("utf-8"))
+        record = parse_json((target / REPORT).read_text("utf-8"))
     except (OSError, ValueError):
         record = None
     ours = isinstance(record, dict) and record.get("written_by") == _WRITTEN_BY

@@ -28,6 +28,7 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
+from spml_tf.system.json_text import parse_json
 
 PHOTO = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic|avif)$", re.I)
 
@@ -101,8 +102,8 @@ class LabelFile:
         """The cells of a table's first line, or the keys of the first object of JSON Lines."""
         if self.suffix in (".jsonl", ".ndjson"):
             try:
-                first = json.loads(self._line())
-            except (ValueError, RecursionError):
+                first = parse_json(self._line())
+            except ValueError:
                 return ()
             return tuple(first) if isinstance(first, dict) else ()
         if self.suffix not in (".csv", ".tsv", ".txt"):
@@ -140,13 +141,13 @@ class LabelFile:
             UserError: it is none; the message gives line and column.
         """
         try:
-            return json.loads(self.text)
+            return parse_json(self.text)
         except json.JSONDecodeError as error:
             raise UserError(
                 f"{self.path}: not whole JSON: {error.msg} in line {error.lineno}, column "
                 f"{error.colno}; export it again"
             ) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise UserError(f"{self.path}: no usable JSON ({error}); export it again") from error
 
     def rows(self, options: TableOptions) -> tuple[str, list[str], list[Row]]:
@@ -162,8 +163,8 @@ class LabelFile:
             if line.strip():
                 place = f"{self.path}:{number}"
                 try:
-                    objects.append((place, json.loads(line)))
-                except (ValueError, RecursionError) as error:
+                    objects.append((place, parse_json(line)))
+                except ValueError as error:
                     raise UserError(f"{place}: no JSON ({error}); export the file again") from error
         return self.rows_of_objects(objects)
 

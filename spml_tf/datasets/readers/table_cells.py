@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import split_csv
+from spml_tf.system.json_text import parse_json
 
 _WORDS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "pipe": "|"}
 # Of columns, in the order in which they are tried.
@@ -150,8 +150,8 @@ class Names:
 def _listed(cell: str) -> list[str] | None:
     """The names of a list in JSON or of Python, or of an object around one; None: no list."""
     try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
+        value = parse_json(cell)
+    except ValueError:
         try:
             value = ast.literal_eval(cell)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
