@@ -183,7 +183,8 @@ def imports() -> Reader:
         "cvat/annotations.xml": b'<annotations><image id="0" name="a.jpg" width="6" height="2"'
         b'><tag label="good" source="manual"/></image></annotations>',
         "coco/a.json": b'{"images": [{"id": "7", "file_name": "a.jpg"}], "annotations": [{"id": '
-        b'1, "image_id": "7", "category_id": 2, "bbox": []}], "categories": [{"id": 2, "name": "c"}]}',
+        b'1, "image_id": "7", "category_id": 2, "bbox": []}], "categories": [{"id": 2, '
+        b'"name": "c"}]}',
         "voc/a.xml": b"<annotation><filename>a.jpg</filename><object><name>cat</name><bndbox>"
         b"<xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>",
         "csv/labels.tsv": b"\timage\tcat\tdog\n0\ta.jpg\tTrue\tFalse\n1\tb.jpg\tFalse\tTrue\n",
