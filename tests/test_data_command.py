@@ -68,7 +68,11 @@ CASES = {
     "word.jpg": (b"GIANT", "error", "not an image"),
     "scan.tif": (encode(picture(), "TIFF"), "note", "TIFF, decoded through Pillow"),
     "web.webp": (encode(picture(), "WEBP"), "note", "WebP, decoded through Pillow"),
-    "phone.jpg": (b"\0\0\0\x18ftypheic" + bytes(50), "error", "HEIC cannot be decoded"),
+    "phone.jpg": (
+        b"\0\0\0\x18ftypheic" + bytes(50),
+        "error",
+        "damaged, or of a kind that cannot be decoded",
+    ),
     "name.png": (encode(picture(20), "JPEG"), "note", "its suffix is .png, but it is a JPEG"),
     "deep.png": (deep_png(), "note", "16 bits per channel, reduced to 8"),
     "print.jpg": (encode(picture(21).convert("CMYK"), "JPEG"), "note", "CMYK, converted to RGB"),
