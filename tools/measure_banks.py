@@ -52,6 +52,7 @@ def child(name: str, action: str, file: str, batches: int, directory: str | None
 
     from spml_tf.banks.ema_bank import score_bank
     from spml_tf.banks.heatmap_bank import heatmap_bank
+    from spml_tf.banks.image_tables import row_slices
     from spml_tf.labels import POSITIVE, UNKNOWN
     from spml_tf.training.label_store import LabelStore
 
@@ -104,7 +105,7 @@ def child(name: str, action: str, file: str, batches: int, directory: str | None
     def fill() -> None:
         """What an epoch over all images leaves: each is visited, one label of each is known."""
         model.ema_scores.visited.assign(np.ones(images, bool))
-        for block in model.label_store.codes.blocks():
+        for block in row_slices(images, 16 * classes):
             numbers = np.arange(block.start, block.stop)
             codes = np.full((len(numbers), classes), UNKNOWN, np.int8)
             codes[np.arange(len(numbers)), numbers % classes] = POSITIVE

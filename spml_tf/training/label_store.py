@@ -189,12 +189,16 @@ class LabelStore(KeepsTables):
             codes: [M, L] int8 in {1, 0, -1, 2}.
         """
         visited = scores.visited.numpy()
-        for block in self.codes.blocks():
+        for block in self._slices():
             seen = visited[block]
             averages, codes = scores.table.read(block), self.codes.read(block)
             if not seen.all():  # as a rule they are: spare the copies
                 averages, codes = averages[seen], codes[seen]
             yield np.flatnonzero(seen) + block.start, averages, codes
+
+    def _slices(self) -> Iterator[slice]:
+        """Rows of some hundred thousand labels, which unpacked take 16 bytes and more, each."""
+        return row_slices(len(self.codes), 16 * self.num_classes)
 
     def replace_marks(
         self,
@@ -210,9 +214,7 @@ class LabelStore(KeepsTables):
         """
         assert self.epochs_selected is not None
         places = []
-        for block, (rows, averages, known) in zip(
-            self.codes.blocks(), self.blocks(scores), strict=True
-        ):
+        for block, (rows, averages, known) in zip(self._slices(), self.blocks(scores), strict=True):
             image, column = np.nonzero(chosen(rows, averages, known))
             codes = known if len(rows) == block.stop - block.start else self.codes.read(block)
             np.putmask(codes, codes == EXPECTED, UNKNOWN)
