@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from spml_tf import labels
+from spml_tf.datasets.settings import UNKNOWN_COUNTS_AS
 from spml_tf.system import cli, launcher, strategies
 from spml_tf.system.errors import UserError
 
@@ -61,7 +61,7 @@ class _Options:
         "What unknown labels count as: nothing leaves them out where a class has known positives "
         "and known negatives; negative. Default: as in the run.",
         str,
-        labels.UNKNOWN_COUNTS_AS,
+        UNKNOWN_COUNTS_AS,
     )
     batch_size: int = cli.flag_field(32, "Images at a time.", int)
     dataset: str | None = cli.flag_field(

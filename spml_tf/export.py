@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spml_tf import labels
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
@@ -162,10 +161,12 @@ def write_saved_model(
 
 
 def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> str:
+    from spml_tf.labels import known_counts
+
     results = run.read_metrics()
     flags, images = record["flags"], record["images"]
     splits = {name: text for name, text in _REPORTED.items() if name in results}
-    rows, counts = [], labels.known_counts(run.read_predictions("val")["labels"])
+    rows, counts = [], known_counts(run.read_predictions("val")["labels"])
     for (name, threshold), known in zip(classes["thresholds"].items(), counts, strict=True):
         precisions = (_percent(results[split]["ap"][name]) for split in splits)
         numbers = map(str, known.values())

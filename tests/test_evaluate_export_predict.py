@@ -44,7 +44,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_evaluate_agrees_with_scikit_learn_and_knows_other_splits(finished, capsys):
     assert evaluate.main([f"--run_dir={finished}", "--batch_size=3"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert list(report) == ["run_dir", "split", "images", "map", "ap", "absent_classes"]
+    keys = ["run_dir", "split", "images", "map", "ap", "absent_classes", "known"]
+    assert list(report) == [*keys, "unknown_as_negative"]
     with np.load(finished / "predictions_test.npz") as saved:
         labels, scores = saved["labels"], saved["scores"]
     for column, name in enumerate(CLASSES):

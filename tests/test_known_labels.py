@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from spml_tf import labels as lab
+from spml_tf.datasets.settings import UNKNOWN_COUNTS_AS
 from spml_tf.evaluation import average_precision, bootstrap, measures, thresholds
 
 CLASSES = ("red", "green", "blue")
@@ -106,6 +107,7 @@ def test_what_a_perfect_network_would_show():
     assert np.isnan(lab.perfect_mean_average_precision([[0]], 2.0))
     with pytest.raises(ValueError, match="unknown_counts_as must be 'nothing' or 'negative'"):
         lab.counted_labels([[1]], "positive")
+    assert UNKNOWN_COUNTS_AS == lab.UNKNOWN_COUNTS_AS
 
 
 @pytest.fixture(scope="module")

@@ -85,23 +85,23 @@ def test_no_other_script_can_run(browser):
 
 def test_table_sorts_by_any_column(browser):
     table = browser.find_element(By.CSS_SELECTOR, "#classes table")
-    heads = table.find_elements(By.TAG_NAME, "th")[:4]
+    heads = table.find_elements(By.TAG_NAME, "th")[:6]
 
     def order() -> list[int]:
         cells = table.find_elements(By.CSS_SELECTOR, "tbody th")
         return [CLASSES.index(cell.text) for cell in cells]
 
-    assert [head.text.split("\n")[0] for head in heads][2:] == ["AP val (%)", "AP test (%)"]
-    heads[3].find_element(By.TAG_NAME, "button").click()
+    assert [head.text.split("\n")[0] for head in heads][4:] == ["AP val (%)", "AP test (%)"]
+    heads[5].find_element(By.TAG_NAME, "button").click()
     assert order() == [2, 0, 1, 3]  # 100, 90, 7.5, none
-    assert heads[3].get_attribute("aria-sort") == "descending"
-    press(browser, heads[3].find_element(By.TAG_NAME, "button"), Keys.ENTER)
+    assert heads[5].get_attribute("aria-sort") == "descending"
+    press(browser, heads[5].find_element(By.TAG_NAME, "button"), Keys.ENTER)
     assert order() == [1, 0, 2, 3]  # what has no number stays last
-    assert heads[3].get_attribute("aria-sort") == "ascending"
+    assert heads[5].get_attribute("aria-sort") == "ascending"
     press(browser, heads[1].find_element(By.TAG_NAME, "button"), Keys.SPACE)
     assert order()[0] == 0  # two positives; one, one, none
     assert order()[3] == 3
-    assert heads[3].get_attribute("aria-sort") is None
+    assert heads[5].get_attribute("aria-sort") is None
 
 
 def test_class_picker_draws_another_map(browser):

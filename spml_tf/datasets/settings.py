@@ -6,7 +6,6 @@ import dataclasses
 import os
 from typing import Any, ClassVar
 
-from spml_tf import labels
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers import READERS, find
 from spml_tf.datasets.table_options import TableOptions
@@ -27,6 +26,8 @@ _OPTIONS = (
     "boxes_csv",
     "masks_dir",
 )
+# As in `spml_tf.labels`, which comes with numpy: --help needs none.
+UNKNOWN_COUNTS_AS = ("nothing", "negative")
 _ONE_READER = "Flags of single data sets"
 
 
@@ -79,7 +80,7 @@ class DataSettings(TableOptions):
         "other measures. nothing: they are left out where a class has known positives and known "
         "negatives, elsewhere they are negatives; negative: they are negatives everywhere.",
         str,
-        labels.UNKNOWN_COUNTS_AS,
+        UNKNOWN_COUNTS_AS,
     )
     data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
     label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
