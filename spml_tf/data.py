@@ -101,6 +101,8 @@ class _Options(DataSettings):
 def _check(options: _Options) -> None:
     from spml_tf.datasets import splits
 
+    if options.skip_broken:
+        raise UserError("--skip_broken: check names the broken photos; leave it out")
     if options.output_dir is not None:
         check_unedited([Path(options.output_dir, _FINDINGS)])
     parts = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 
 import numpy as np
@@ -78,6 +79,28 @@ def test_bad_rows_are_named(root, row, message):
     write(root / "boxes.csv", f"{HEADER}\na/0.jpg,dog,0,0,1,1\n{row}\n")
     with pytest.raises(UserError, match=rf"boxes\.csv:3: .*{message}"):
         load(root)
+
+
+def test_boxes_and_masks_of_copies_are_those_of_the_photo(root):
+    (root / "a/1.jpg").write_bytes((root / "a/0.jpg").read_bytes())
+    write(root / "train.csv", "image,cat,dog\na/0.jpg,,1\na/1.jpg,1,\n")
+    (root / "m" / "a").mkdir(parents=True)
+    Image.new("L", (40, 40)).save(root / "m/a/1.png")
+    found = load(root, masks_dir="m")
+    assert found.names == ("a/0.jpg",) and found.labels.tolist() == [[1, 1]]
+    assert [x.tolist() for x in found.boxes] == [
+        [[1, 0, 0, 0.5, 0.25], [0, 0.5, 0, 1, 1], [0, 0.25, 0.5, 1, 1]]
+    ]
+    assert found.areas[0].tolist() == [0.125, 0.5, 0.375]
+    assert [os.path.relpath(x, root) for x in found.masks] == ["m/a/1.png"]
+
+
+def test_a_folder_of_masks_is_no_class(root):
+    (root / "m" / "a").mkdir(parents=True)
+    Image.new("L", (40, 40)).save(root / "m/a/1.png")
+    found = readers.load("folder", str(root), "train", masks_dir="m")
+    assert found.class_names == ("a", "b") and found.mask_numbers == (1, 2)
+    assert sum(x is not None for x in found.masks) == 1
 
 
 def test_bad_files_are_named(root):

@@ -203,6 +203,25 @@ def test_formats_that_pillow_decodes(tmp_path):
     assert not report.errors and len(report.findings) == 4
 
 
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_tiffs_of_16_bits(order):
+    """The upper eight bits count."""
+    deep = np.array([[0, 255, 256], [25600, 40000, 65535]]).astype(order)
+    stream = io.BytesIO()
+    mode = "I;16" if order == "<u2" else "I;16B"
+    Image.frombytes(mode, (3, 2), deep.tobytes()).save(stream, "TIFF")
+    pixels = encoded_images.decode(stream.getvalue())
+    assert pixels[..., 0].tolist() == [[0, 0, 1], [100, 156, 255]]
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_tiffs_of_32_bits_are_refused():
+    stream = io.BytesIO()
+    Image.new("F", (3, 2), 0.5).save(stream, "TIFF")
+    with pytest.raises(encoded_images.BrokenImageError, match="convert it to 8 bits"):
+        encoded_images.decode(stream.getvalue())
+
+
 def test_a_broken_one_is_named(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "a.webp").write_bytes(other_kinds()["WEBP"][:60])

@@ -21,7 +21,7 @@ from spml_tf.datasets.images import decode_image
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers.examples import Examples
 
-# How a file begins, at which byte, and what it is. The first four can be decoded.
+# How a file begins, at which byte, and what it is.
 _KINDS = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG", "PNG"),
@@ -31,7 +31,9 @@ _KINDS = (
     (0, b"MM\0*", "TIFF"),
     (8, b"WEBP", "WebP"),
     (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
     (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
     (4, b"ftypmsf1", "HEIC"),
     (0, b"\0\0\0\x0cjP", "JPEG 2000"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 
 # What Pillow is asked to read: its many other plug-ins are not, as any of them may have faults.
-FORMATS = ("WEBP", "TIFF", "AVIF", "HEIF")
+FORMATS = ("WEBP", "TIFF", "AVIF")
 HEIC_REMEDY = "HEIC needs one more package: python -m pip install 'spml_tf[heic]'"
 
 
@@ -33,26 +34,33 @@ def as_bitmap(contents: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
         >>> as_bitmap(stream.getvalue())[:2]
         b'BM'
     """
+    formats: tuple[str, ...] = FORMATS
     if contents[4:8] == b"ftyp" and contents[8:12] not in (b"avif", b"avis"):
         try:
             import pillow_heif
         except ImportError:
             raise ValueError(HEIC_REMEDY) from None
         pillow_heif.register_heif_opener()
+        formats = ("HEIF",)
     try:
-        with Image.open(io.BytesIO(contents), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(contents), formats=formats) as image:
             width, height = image.size
             if width * height > max_megapixels * 1e6:
                 raise ValueError(
                     f"{width} x {height} pixels, more than --max_megapixels={max_megapixels:g}"
                 )
-            deep = image.mode.startswith("I;16")
-            seen = image.point(lambda value: value / 256).convert("L") if deep else image
+            seen: Image.Image = image
+            if image.mode.startswith("I;16"):
+                seen = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            elif image.mode in ("I", "F"):
+                raise ValueError("its channel has 32 bits or is signed; convert it to 8 bits")
             picture, stream = ImageOps.exif_transpose(seen).convert("RGB"), io.BytesIO()
             picture.save(stream, "BMP")
             return stream.getvalue()
     except ValueError:
         raise
+    except UnidentifiedImageError:
+        raise ValueError("damaged, or of a kind that cannot be decoded") from None
     except Exception as error:  # Pillow's plug-ins raise anything about damaged files
         reason = " ".join(str(error).split())[:100]
         raise ValueError(f"damaged, or of a kind that cannot be decoded ({reason})") from None

@@ -82,6 +82,14 @@ def prepare(
     data = splits.load_splits(settings)
     if plan.format == "jpeg" and any(part.paths is None for part in data.parts.values()):
         raise UserError(f"--format=jpeg: {settings.dataset} is in memory; give --format=tfrecord")
+    if plan.format != "labels":
+        for part in data.parts.values():
+            for name, held in (("weights", part.weights), ("masks", part.masks)):
+                if held is not None:
+                    raise UserError(
+                        f"--format={plan.format}: prepared images have no {name} of their own; "
+                        "leave --weight_column and --masks_dir out, or give --format=labels"
+                    )
     facts = describe(settings, data, plan)
     place, parameters = f"--output_dir={output_dir}", {**facts, "data_dir": settings.data_dir}
     try:

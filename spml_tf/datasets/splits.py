@@ -116,10 +116,10 @@ def load_splits(settings: DataSettings) -> Splits:
         )
     else:
         train, val = whole, _read(settings, settings.val_split)
-    for part, name in ((train, "training"), (val, "validation")):
-        if len(part) == 0:
-            raise UserError(f"--dataset={settings.dataset}: the {name} split holds no image")
     test = None if settings.test_split == "none" else _read(settings, settings.test_split)
+    for part, name in ((train, "training"), (val, "validation"), (test, "test")):
+        if part is not None and len(part) == 0:
+            raise UserError(f"--dataset={settings.dataset}: the {name} split holds no image")
     for other in (val, test):
         if other is not None and other.class_names != train.class_names:
             raise UserError(

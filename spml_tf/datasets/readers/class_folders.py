@@ -20,12 +20,13 @@ _LITTER = ("thumbs.db", "desktop.ini")
 Child = tuple[os.DirEntry[str], str]
 
 
-def class_folders(root: str, top: str = "") -> tuple[str, ...]:
+def class_folders(root: str, top: str = "", besides: str = "") -> tuple[str, ...]:
     """Names of the classes: those of the folders in a folder, hidden ones apart.
 
     Args:
         root: the data set's folder.
         top: the folder in it, "" for root itself.
+        besides: the folder in root that holds no class.
 
     Returns:
         The names, sorted.
@@ -33,12 +34,12 @@ def class_folders(root: str, top: str = "") -> tuple[str, ...]:
     Raises:
         UserError: the folder cannot be listed, or a name is not UTF-8 or holds a line break.
     """
-    children = (entry for entry, _ in _children(root, top))
+    children = (entry for entry, name in _children(root, top) if name != besides)
     return tuple(sorted(x.name for x in children if _is_folder(x) and not _hidden(x.name)))
 
 
 def collect(
-    root: str, top: str, class_names: Sequence[str], allow_outside: bool
+    root: str, top: str, class_names: Sequence[str], allow_outside: bool, besides: str = ""
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Looks through the folders of the classes, at any depth.
 
@@ -47,6 +48,7 @@ def collect(
         top: the folder in it which holds the classes' folders, "" for root itself.
         class_names: the classes there may be.
         allow_outside: follow symbolic links to folders.
+        besides: the folder in root that holds no class.
 
     Returns:
         The class of every photo by its name, the path relative to root with slashes, sorted; and
@@ -57,7 +59,7 @@ def collect(
             leads to a folder above it, a folder that cannot be listed, or a malformed name.
     """
     walk = _Walk(root, allow_outside)
-    walk.enter(top, class_names)
+    walk.enter(top, class_names, besides)
     return dict(sorted(walk.photos.items())), walk.notes()
 
 
@@ -80,11 +82,13 @@ class _Walk:
         self._hidden: list[str] = []
         self._empty: list[str] = []
 
-    def enter(self, top: str, class_names: Sequence[str]) -> None:
+    def enter(self, top: str, class_names: Sequence[str], besides: str) -> None:
         known = set(class_names)
         for entry, name in self._visible(top):
             if not _is_folder(entry):
                 (self._classless if _is_photo(entry.name) else self._others).append(name)
+                continue
+            if name == besides:
                 continue
             if entry.name not in known:
                 raise UserError(

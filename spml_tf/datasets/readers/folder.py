@@ -10,6 +10,7 @@ import dataclasses
 import os
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -84,14 +85,14 @@ def load(
     else:
         if flags := [flag for flag in options.given() if flag != "keep_copies"]:
             raise UserError(f"--{flags[0]}: is about tables, and there is none; {_SOURCE}")
-        examples = _read_folders(root, split, allow_outside, bool(options.keep_copies))
+        examples = _read_folders(root, split, allow_outside, masks_dir)
     if boxes_csv:
         path = _inside(root, "boxes_csv", boxes_csv, allow_outside)
         examples = objects.with_boxes(examples, root, path, allow_outside)
     if masks_dir:
         _inside(root, "masks_dir", masks_dir, allow_outside)
         examples = objects.with_masks(examples, root, masks_dir, allow_outside)
-    return examples
+    return examples if options.keep_copies else _without_copies(examples)
 
 
 def splits(
@@ -165,11 +166,11 @@ def _read_tables(
         table.names, table.labels, table.class_names, paths=paths, weights=table.weights,
         notes=(*notes, *table.notes),
     )  # fmt: skip
-    return examples if options.keep_copies else _without_copies(examples)
+    return examples
 
 
 def _without_copies(examples: Examples) -> Examples:
-    """Photos of the same content as one, with the labels of all."""
+    """Photos of the same content as one, with the labels and boxes of all, and the first mask."""
     firsts = copies.same_content(examples.paths or ())
     own = np.flatnonzero(firsts == np.arange(len(firsts)))
     if len(own) == len(firsts):
@@ -189,7 +190,31 @@ def _without_copies(examples: Examples) -> Examples:
         f"{quoted(examples.names[copy])} of {quoted(examples.names[firsts[copy]])}: read as one "
         "with the labels of all; --keep_copies keeps them apart"
     )
-    return dataclasses.replace(examples.subset(own), labels=labels, notes=(*examples.notes, note))
+    rows: dict[int, list[int]] = {}
+    for row, first in enumerate(firsts.tolist()):
+        rows.setdefault(first, []).append(row)
+    if examples.weights is not None:
+        for first, (_, *others) in rows.items():
+            for other in others:
+                if examples.weights[other] != examples.weights[first]:
+                    raise UserError(
+                        f"{(examples.paths or ())[first]}: is the same photo as "
+                        f"{quoted(examples.names[other])}, with another weight; mend one, or give "
+                        "--keep_copies"
+                    )
+    joined: dict[str, Any] = {}
+    for name in ("boxes", "areas"):
+        parts = getattr(examples, name)
+        if parts is not None:
+            joined[name] = tuple(np.concatenate([parts[x] for x in group])
+                                 for group in rows.values())  # fmt: skip
+    if examples.masks is not None:
+        masks = examples.masks
+        joined["masks"] = tuple(
+            next((masks[x] for x in group if masks[x] is not None), None) for group in rows.values()
+        )
+    kept = examples.subset(own)
+    return dataclasses.replace(kept, labels=labels, notes=(*examples.notes, note), **joined)
 
 
 def _table_path(root: str, split: str, tables: dict[str, str | None], allow_outside: bool) -> str:
@@ -238,14 +263,15 @@ def _mended(root: str, name: str) -> str:
     return ""
 
 
-def _read_folders(root: str, split: str, allow_outside: bool, keep_copies: bool) -> Examples:
+def _read_folders(root: str, split: str, allow_outside: bool, masks_dir: str | None) -> Examples:
     nested = _has_split_folders(root)
     train, top = ("train", split) if nested else ("", "")
-    class_names = class_folders(root, train)
+    besides = masks_dir.strip("/").partition("/")[0] if masks_dir else ""
+    class_names = class_folders(root, train, besides)
     if not class_names:
         raise UserError(f"data_dir: {root} holds no folder of a class; {_SOURCE}")
     beside = strangers(root, SPLITS) if nested else ()
-    photos, more = collect(root, top, class_names, allow_outside)
+    photos, more = collect(root, top, class_names, allow_outside, besides)
     if not photos:
         folder = os.path.join(root, top)
         raise UserError(f"{folder}: no photo ({' '.join(SUFFIXES)}) in the folders of the classes")
@@ -259,7 +285,7 @@ def _read_folders(root: str, split: str, allow_outside: bool, keep_copies: bool)
         paths=_require(root, tuple(photos), allow_outside),
         notes=(*beside, *more, *_lookalikes(class_names)),
     )
-    return examples if keep_copies else _without_copies(examples)
+    return examples
 
 
 def _few(names: Sequence[str]) -> str:
