@@ -190,17 +190,22 @@ class RunRecorder(keras.callbacks.Callback):
             raise error_of(number, f"saved after {where}; the same command goes on from there")
 
     def _selection_quality(self) -> dict[str, float]:
-        """Share of the expected positives that are right, and of the missing ones found."""
+        """Share of the expected positives that are right, and of the missing ones found.
+
+        Only labels whose truth is known count for either.
+        """
         chosen = self.model.marked_labels(self.observed) == EXPECTED
         missing = (self.truth == POSITIVE) & (self.shard.own(self.observed) == UNKNOWN)
-        counts = np.array([chosen.sum(), missing.sum(), (chosen & missing).sum()], np.int64)
+        judged = chosen & (self.truth != UNKNOWN)
+        found = (chosen, missing, judged, chosen & missing)
+        counts = np.array([x.sum() for x in found], np.int64)
         with self.model.distribute_strategy.scope():
-            selected, absent, right = map(int, replicas.sum_of_workers(counts))
-        if not selected:
-            return {}
+            selected, absent, known, right = map(int, replicas.sum_of_workers(counts))
+        if not known:
+            return {"selected": selected} if selected else {}
         return {
             "selected": selected,
-            "selection_precision": right / selected,
+            "selection_precision": right / known,
             "selection_recall": right / max(absent, 1),
         }
 
