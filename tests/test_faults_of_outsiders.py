@@ -632,7 +632,7 @@ DEEP = "[" * 5000
               "in a flag", "one line, code 1", "nothing")  # fmt: skip
 @pytest.mark.parametrize("case, told", [
     ("plan", "plan.toml: not valid TOML (maximum recursion depth"),
-    ("flag", "a flag has hundreds of letters"),
+    ("flag", "--x[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[...: no such flag"),
     ("commits", "commits.json: cannot be read (it is nested too deeply)"),
     ("export", "no spml_tf export (it is nested too deeply)"),
     ("run", "run.json: cannot be read (it is nested too deeply)"),

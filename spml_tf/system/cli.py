@@ -26,6 +26,8 @@ from spml_tf.system.strategies import STRATEGIES
 
 _Options = TypeVar("_Options")
 
+# Letters of a flag's name; no flag has half as many.
+_LONGEST_FLAG = 100
 HELP = ("-h", "--help", "-help", "--helpfull", "--helpshort")
 VERSION, DEBUG = "--version", "--debug"
 # How a command ends that was not done; see `run`.
@@ -246,13 +248,11 @@ def parse(
         print(_help(options, usage))
         raise SystemExit(0)
     try:
-        stray = values(["spml_tf", *argv])[1:]
+        with_files = values.read_flags_from_files(list(argv))
+        _check_lengths(with_files)
+        stray = values(["spml_tf", *with_files])[1:]
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
-    except RecursionError:  # absl compares the letters one within the other
-        raise UserError(
-            "a flag has hundreds of letters, which none has; look at the words and flagfiles given"
-        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
     words = _words(options, stray)
@@ -261,6 +261,14 @@ def parse(
         if field.metadata["required"] and given[field.name] in (None, ""):
             raise UserError(f"--{_name(field)} is missing; see --help")
     return options(**given, **words)
+
+
+def _check_lengths(given: Sequence[str]) -> None:
+    """Refuses long names, which absl compares with all others letter by letter."""
+    for word in given:
+        name = word.lstrip("-").partition("=")[0]
+        if word.startswith("-") and len(name) > _LONGEST_FLAG:
+            raise UserError(f"--{name[:40]}...: no such flag; see --help")
 
 
 def _with_plugins(
@@ -274,8 +282,7 @@ def _with_plugins(
     values = flags.FlagValues()
     flags.DEFINE_string("plugins", None, "", flag_values=values)
     named = None
-    # What is suppressed `parse` tells of.
-    with contextlib.suppress(flags.Error, RecursionError, OSError, UnicodeDecodeError):
+    with contextlib.suppress(flags.Error, OSError, UnicodeDecodeError):  # told of by `parse`
         values(["spml_tf", *argv], known_only=True)
         named = values.plugins
     if not named:
