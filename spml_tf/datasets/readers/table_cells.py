@@ -29,6 +29,12 @@ _FRACTION = re.compile(r"0?\.\d+(e-\d+)?|\d(\.\d+)?e-\d+", re.I)
 Row = tuple[str, list[str]]
 
 
+class Null(str):
+    """A cell that is empty because JSON says null: nobody knows, whatever empty cells mean."""
+
+    __slots__ = ()
+
+
 def separator_word(text: str) -> str:
     """How a flag writes a separator, such as "bar"."""
     names = {mark: word for word, mark in reversed(_WORDS.items())} | {" ": BLANK}
