@@ -922,6 +922,41 @@ READINGS = {
         {"t.csv": "image,cat\na.jpg,1\na,1\n", "a.jpg": ""}, [],
         "a.jpg: two names lead to this photo, 'a.jpg' and 'a'",
     ),
+    "classes beside photos that have none": (
+        {"train/cat/a.jpg": "", "train/dog/b.jpg": "", "test/c.jpg": ""}, [],
+        {"train: train/cat/a.jpg": {"cat": 1}, "train: train/dog/b.jpg": {"dog": 1}},
+    ),
+    "a name that only looks uploaded": (
+        {"t.csv": "image,cat\n0a1b2c3d-a.jpg,1\n", "a.jpg": ""}, [],
+        {"train: 0a1b2c3d-a.jpg": {"cat": 1}},
+    ),
+    "two photos of one stem": (
+        {"t.csv": "image,cat\na,1\n", "a.jpg": "", "a.png": "x"}, [],
+        "'a' may be 'a.jpg' and 'a.png'",
+    ),
+    "absent categories that are no list": (
+        {"c.json": '{"images": [{"id": 1, "file_name": "a.jpg", "neg_category_ids": "12"}], '
+         '"categories": [{"id": 1, "name": "cat"}], "annotations": []}'}, [],
+        "neg_category_ids must be a list",
+    ),
+    "a category whose name is a list": (
+        {"c.json": '{"images": [], "categories": [{"id": 1, "name": [], "supercategory": {}}], '
+         '"annotations": []}'}, [], "a category without a name",
+    ),
+    **{
+        f"Label Studio, {key}": (
+            {"c.json": '[{"data": {"image": "a.jpg"}, "annotations": ' + content + "}]"},
+            ["--from=labelstudio"], f"{key} must be",
+        )
+        for key, content in (
+            ("annotations", "null"), ("annotations", "[3]"), ("result", '[{"result": 3}]'),
+            ("value", '[{"result": [{"type": "choices", "value": 3}]}]'),
+            ("choices", '[{"result": [{"type": "choices", "value": {"choices": "cat"}}]}]'),
+        )
+    },
+    "a list of no values": (
+        {"t.csv": "image,labels\na.jpg,{{1}}\n"}, [], "looks misread",
+    ),
 }  # fmt: skip
 
 

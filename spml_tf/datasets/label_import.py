@@ -115,6 +115,8 @@ def import_labels(plan: Plan, options: TableOptions) -> str:
     root = root.parent if root.is_file() else root
     if plan.photos_dir and not root.is_dir():
         raise UserError(f"--photos_dir={plan.photos_dir}: is not a folder")
+    if root.resolve().is_relative_to(target.resolve()):
+        raise UserError(f"{place}: holds the photos, which it would replace; choose another")
     name, files = recognise(label_files(source, target), plan.format, f"--source={plan.source}")
     if not files:
         raise UserError(
@@ -122,7 +124,7 @@ def import_labels(plan: Plan, options: TableOptions) -> str:
         )
     _check_options(name, options)
     by_split = _by_split(name, files, source)
-    photos = Photos(root, target)
+    photos = Photos(root, target, name == "labelstudio")
     parts = [
         (file, split, FORMATS[name].read(file, options))
         for split, group in by_split.items()

@@ -160,10 +160,13 @@ def _listed(cell: str) -> list[str] | None:
     except ValueError:
         try:
             value = ast.literal_eval(cell)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return None
     if isinstance(value, dict) and len(value) == 1:
         (value,) = value.values()
     if not isinstance(value, list) or not all(type(x) in (str, int) for x in value):
         return None
-    return [str(x).strip() for x in value if str(x).strip()]
+    try:
+        return [str(x).strip() for x in value if str(x).strip()]
+    except ValueError:  # a number of thousands of digits
+        return None
