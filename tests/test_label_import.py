@@ -949,7 +949,7 @@ READINGS = {
             ["--from=labelstudio"], f"{key} must be",
         )
         for key, content in (
-            ("annotations", "null"), ("annotations", "[3]"), ("result", '[{"result": 3}]'),
+            ("annotations", '[3, "result"]'), ("result", '[{"result": 3}]'),
             ("value", '[{"result": [{"type": "choices", "value": 3}]}]'),
             ("choices", '[{"result": [{"type": "choices", "value": {"choices": "cat"}}]}]'),
         )
