@@ -854,3 +854,127 @@ class TestWeights:
         found = splits.load_splits(dataclasses.replace(options, **resolved(options)))
         (note,) = [x for x in found.notes if x.startswith("annotated positives")]
         assert note.startswith("annotated positives a class: 1 ('dog') to 21 ('cat'), median 11;")
+
+
+def said(output: Path) -> dict[str, dict[str, int]]:
+    """By split and photo what the tables of an import know."""
+    found = {}
+    for split in ("train", "val", "test"):
+        if (output / f"{split}.csv").exists():
+            table = tables.read_table(output / f"{split}.csv")
+            for name, row in zip(table.names, table.labels.tolist(), strict=True):
+                pairs = zip(table.class_names, row, strict=True)
+                found[f"{split}: {name}"] = {n: x for n, x in pairs if x != UNKNOWN}
+    return found
+
+
+def voc_of(name: str, label: str = "cat", root: str = "<annotation>") -> str:
+    return f"{root}<filename>{name}</filename><object><name>{label}</name></object></annotation>"
+
+
+# Files ("" for a photo) and flags, and what is said of the photos, or a message.
+READINGS = {
+    "VOC with an attribute": (
+        {"a.xml": voc_of("a.jpg", root='<annotation verified="yes">'), "b.xml": voc_of("b.jpg")},
+        [],
+        {"train: a.jpg": {"cat": 1}, "train: b.jpg": {"cat": 1}},
+    ),
+    "True in a column called label": (
+        {"t.csv": "image,label\na.jpg,True\nb.jpg,False\n"}, [],
+        "give it the class's name instead of label",
+    ),
+    "1.0 in a column called label": (
+        {"t.csv": "image,label\na.jpg,1.0\nb.jpg,0.0\n"}, [],
+        "give it the class's name instead of label",
+    ),
+    "no_label that is negative": (
+        {"t.csv": "image,labels,v\na.jpg,none,0\na.jpg,cat,1\nb.jpg,none,1\n"},
+        ["--label_column=labels", "--value_column=v", "--no_label=none"],
+        {"train: a.jpg": {"cat": 1}, "train: b.jpg": {"cat": 0}},
+    ),
+    "no_label among negatives": (
+        {"t.csv": "image,labels,negatives\na.jpg,cat,none;dog\n"}, ["--no_label=none"],
+        {"train: a.jpg": {"cat": 1, "dog": 0}},
+    ),
+    "fractions stay unknown": (
+        {"t.csv": "image,labels,v\na.jpg,cat,0.4\na.jpg,dog,1\nb.jpg,cat,1\n"},
+        ["--label_column=labels", "--value_column=v", "--skip_fractions", "--unlisted=negative"],
+        {"train: a.jpg": {"dog": 1}, "train: b.jpg": {"cat": 1, "dog": 0}},
+    ),
+    "-1 stays unknown": (
+        {"t.csv": "image,labels,v\na.jpg,cat,-1\nb.jpg,cat,1\n"},
+        ["--label_column=labels", "--value_column=v", "--minus_one=unknown",
+         "--unlisted=negative"],
+        {"train: a.jpg": {}, "train: b.jpg": {"cat": 1}},
+    ),
+    "null stays unknown": (
+        {"metadata.jsonl": '{"file_name": "a.jpg", "labels": null}\n'
+         '{"file_name": "b.jpg", "labels": []}\n{"file_name": "c.jpg", "labels": ["cat"]}\n'},
+        ["--unlisted=negative"],
+        {"train: a.jpg": {}, "train: b.jpg": {"cat": 0}, "train: c.jpg": {"cat": 1}},
+    ),
+    "CVAT, a name in two splits": (
+        {"annotations.xml": "<annotations><image name='a.jpg' subset='train'><tag label='cat'/>"
+         "</image><image name='a.jpg' subset='val'><tag label='cat'/></image></annotations>"},
+        [], "image 1: 'a.jpg' is of split 'val', and of 'train' before",
+    ),
+    "two names of one photo": (
+        {"t.csv": "image,cat\na.jpg,1\na,1\n", "a.jpg": ""}, [],
+        "a.jpg: two names lead to this photo, 'a.jpg' and 'a'",
+    ),
+    "classes beside photos that have none": (
+        {"train/cat/a.jpg": "", "train/dog/b.jpg": "", "test/c.jpg": ""}, [],
+        {"train: train/cat/a.jpg": {"cat": 1}, "train: train/dog/b.jpg": {"dog": 1}},
+    ),
+    "a name that only looks uploaded": (
+        {"t.csv": "image,cat\n0a1b2c3d-a.jpg,1\n", "a.jpg": ""}, [],
+        {"train: 0a1b2c3d-a.jpg": {"cat": 1}},
+    ),
+    "two photos of one stem": (
+        {"t.csv": "image,cat\na,1\n", "a.jpg": "", "a.png": "x"}, [],
+        "'a' may be 'a.jpg' and 'a.png'",
+    ),
+    "absent categories that are no list": (
+        {"c.json": '{"images": [{"id": 1, "file_name": "a.jpg", "neg_category_ids": "12"}], '
+         '"categories": [{"id": 1, "name": "cat"}], "annotations": []}'}, [],
+        "neg_category_ids must be a list",
+    ),
+    "a category whose name is a list": (
+        {"c.json": '{"images": [], "categories": [{"id": 1, "name": [], "supercategory": {}}], '
+         '"annotations": []}'}, [], "a category without a name",
+    ),
+    **{
+        f"Label Studio, {key}": (
+            {"c.json": '[{"data": {"image": "a.jpg"}, "annotations": ' + content + "}]"},
+            ["--from=labelstudio"], f"{key} must be",
+        )
+        for key, content in (
+            ("annotations", '[3, "result"]'), ("result", '[{"result": 3}]'),
+            ("value", '[{"result": [{"type": "choices", "value": 3}]}]'),
+            ("choices", '[{"result": [{"type": "choices", "value": {"choices": "cat"}}]}]'),
+        )
+    },
+    "a list of no values": (
+        {"t.csv": "image,labels\na.jpg,{{1}}\n"}, [], "looks misread",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READINGS)
+def test_readings(case, tmp_path):
+    files, flags, expected = READINGS[case]
+    source, output = tmp_path / "source", tmp_path / "out"
+    for name, content in files.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if content:
+            (source / name).write_text(content)
+        else:
+            label_exports.write_photos(source, [name])
+    words = [f"--source={source}", f"--output_dir={output}", *flags]
+    if isinstance(expected, str):
+        told = done(words, 1).stderr
+        assert re.search(expected, told) and told.count("\n") == 1, told
+        assert not output.exists()
+    else:
+        done(words)
+        assert said(output) == expected

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -84,12 +84,14 @@ class _Split:
         there: whether each is a file.
         labels: int8 [N, L].
         weights: float32 [N], or None.
+        given: the names in the label files.
     """
 
     names: tuple[str, ...]
     there: tuple[bool, ...]
     labels: NDArray[np.int8]
     weights: NDArray[np.float32] | None
+    given: tuple[str, ...]
 
 
 def import_labels(plan: Plan, options: TableOptions) -> str:
@@ -113,6 +115,8 @@ def import_labels(plan: Plan, options: TableOptions) -> str:
     root = root.parent if root.is_file() else root
     if plan.photos_dir and not root.is_dir():
         raise UserError(f"--photos_dir={plan.photos_dir}: is not a folder")
+    if root.resolve().is_relative_to(target.resolve()):
+        raise UserError(f"{place}: holds the photos, which it would replace; choose another")
     name, files = recognise(label_files(source, target), plan.format, f"--source={plan.source}")
     if not files:
         raise UserError(
@@ -120,7 +124,7 @@ def import_labels(plan: Plan, options: TableOptions) -> str:
         )
     _check_options(name, options)
     by_split = _by_split(name, files, source)
-    photos = Photos(root, target)
+    photos = Photos(root, target, name == "labelstudio")
     parts = [
         (file, split, FORMATS[name].read(file, options))
         for split, group in by_split.items()
@@ -255,7 +259,8 @@ def _split_up(
         if len(rows):
             names, files = zip(*(found[row] for row in rows.tolist()), strict=True)
             weights = None if labels.weights is None else labels.weights[rows]
-            yield split, _Split(names, files, matrix[rows], weights)
+            given = tuple(labels.images[row] for row in rows.tolist())
+            yield split, _Split(names, files, matrix[rows], weights, given)
 
 
 def _joined(parts: Sequence[_Split], class_names: Sequence[str], drop_missing: bool) -> _Split:
@@ -270,7 +275,15 @@ def _joined(parts: Sequence[_Split], class_names: Sequence[str], drop_missing: b
         )
     kept = np.flatnonzero(there) if drop_missing else np.arange(len(names))
     names = [names[row] for row in kept.tolist()]
+    given = [name for part in parts for name in part.given]
+    given = [given[row] for row in kept.tolist()]
     firsts = copies.first_rows(names)
+    for row, first in enumerate(firsts.tolist()):
+        if PurePosixPath(given[row]) != PurePosixPath(given[first]):
+            raise UserError(
+                f"{names[row]}: two names lead to this photo, {quoted(given[first])} and "
+                f"{quoted(given[row])}; mend or remove one of them"
+            )
     own = np.flatnonzero(firsts == np.arange(len(firsts)))
     try:
         labels = copies.merged(labels[kept], firsts)
@@ -284,6 +297,7 @@ def _joined(parts: Sequence[_Split], class_names: Sequence[str], drop_missing: b
         tuple(there[kept][own].tolist()),
         labels,
         None if weights is None else weights[kept][own],
+        tuple(given[row] for row in own.tolist()),
     )
 
 

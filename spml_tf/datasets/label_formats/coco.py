@@ -56,7 +56,10 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
     for key, image in _by_id(file, "images", lists["images"] or []).items():
         place = f"{file.path}: image {key}"
         photos[key] = collector.add_photo(place, image.get("file_name"))
-        for absent in image.get("neg_category_ids") or ():
+        absents = image.get("neg_category_ids") or []
+        if not isinstance(absents, list):
+            raise UserError(f"{place}: neg_category_ids must be a list; export it again")
+        for absent in absents:
             entry = _found(place, "neg_category_ids", absent, classes)
             collector.add(place, photos[key], _name(place, entry), NEGATIVE)
     for number, entry in enumerate(lists["annotations"] or ()):
@@ -102,7 +105,7 @@ def _name(place: str, category: dict[str, Any]) -> str:
 
 def _group(categories: list[dict[str, Any]], used: set[str]) -> str | None:
     """The category that Roboflow adds for the group of all others, of which there is no label."""
-    groups = {x.get("supercategory") for x in categories}
+    groups = [x.get("supercategory") for x in categories]
     for entry in categories:
         key = _key(entry.get("id"))
         if key not in used and entry.get("name") in groups and entry.get("supercategory") == "none":

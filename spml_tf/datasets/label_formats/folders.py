@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
 from spml_tf.datasets.label_formats.sources import split_of_name
-from spml_tf.datasets.readers.class_folders import class_folders, collect
+from spml_tf.datasets.readers.class_folders import class_folders, collect, strangers
 from spml_tf.datasets.table_options import TableOptions
+from spml_tf.system.errors import UserError
 
 # Folders that hold the photos of all classes.
 _GENERAL = ("images", "image", "img", "imgs", "data", "photos", "pictures", "jpegimages", "labels")
@@ -19,14 +20,21 @@ def recognises(file: LabelFile) -> bool:
     names = {name for top in _tops(root) for name in class_folders(root, top)}
     if len(names) < 2 or any(name.lower() in _GENERAL for name in names):
         return False
-    return any(collect(root, top, class_folders(root, top), False)[0] for top in _tops(root))
+    try:
+        found = [collect(root, top, class_folders(root, top), False)[0] for top in _tops(root)]
+    except UserError:  # such as a link, which --from=folders tells of
+        return False
+    return len({name for photos in found for name in photos.values()}) > 1
 
 
 def read(file: LabelFile, options: TableOptions) -> Labels:
     """A photo is positive for the class whose folder it lies in; all else is unknown."""
     root = str(file.path)
     collector = Collector(file.path, options)
-    for top in _tops(root):
+    tops = _tops(root)
+    if tops != [""]:
+        collector.notes += strangers(root, tops)
+    for top in tops:
         names = class_folders(root, top)
         collector.add_classes(names)
         photos, notes = collect(root, top, names, False)
@@ -40,4 +48,4 @@ def _tops(root: str) -> list[str]:
     """The folders of splits, or "" where the folders of the classes lie in the root itself."""
     tops = class_folders(root)
     nested = [top for top in tops if split_of_name(top) and class_folders(root, top)]
-    return nested if nested and len(nested) == len(tops) else [""]
+    return nested or [""]

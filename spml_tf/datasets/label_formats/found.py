@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.datasets.readers.table_cells import Row
+from spml_tf.datasets.readers.table_cells import Null, Row
 from spml_tf.datasets.readers.table_columns import check_header, quoted, spoiled
 from spml_tf.datasets.readers.tables import (
     Table,
@@ -181,7 +181,7 @@ class LabelFile:
             raise UserError(f"{self.path}: holds no photo; export it again")
         names = list(header)
         check_header(f"{self.path}:1", names)
-        body = [(place, [_cell(entry.get(name)) for name in names]) for place, entry in objects]
+        body = [(place, [_cell(entry.get(name, "")) for name in names]) for place, entry in objects]
         return f"{self.path}:1", names, body
 
     def read_table(self, options: TableOptions, preset: TableOptions) -> Labels:
@@ -206,7 +206,7 @@ def labels_of_table(table: Table) -> Labels:
 
 def _cell(value: Any) -> str:
     if value is None:
-        return ""
+        return Null()
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -250,6 +250,11 @@ class Collector:
         if row == len(self._splits):
             self._splits.append(split)
             self._labelled.append(labelled)
+        elif self._splits[row] != split:
+            raise UserError(
+                f"{place}: {quoted(name)} is of split {quoted(split)}, and of "
+                f"{quoted(self._splits[row])} before; rename or remove one of them"
+            )
         self._labelled[row] |= labelled
         return row
 

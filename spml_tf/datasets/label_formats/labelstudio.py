@@ -95,12 +95,24 @@ def _read_tasks(file: LabelFile, places: list[tuple[str, Any]], options: TableOp
         photos = [x for x in values if isinstance(x, str) and PHOTO.search(x)]
         if len(photos) != 1:
             raise UserError(f"{place}: data must name one photo, found {len(photos)}")
-        given = [x for x in task["annotations"] if not x.get("was_cancelled")]
+        annotations = _list(place, "annotations", task, dict)
+        given = [x for x in annotations if not x.get("was_cancelled")]
         photo = collector.add_photo(place, _photo_name(photos[0]), labelled=bool(given))
         for annotation in given:
-            for result in annotation.get("result", ()):
+            for result in _list(place, "result", annotation, dict):
                 kind = str(result.get("type", ""))
                 if kind == "choices" or kind.endswith("labels"):
-                    for name in result.get("value", {}).get(kind, ()):
+                    value = result.get("value") or {}
+                    if not isinstance(value, dict):
+                        raise UserError(f"{place}: value must be an object; export it again")
+                    for name in _list(place, kind, value, str):
                         collector.add(place, photo, name)
     return collector.labels()
+
+
+def _list(place: str, key: str, holder: dict[str, Any], kind: type) -> list[Any]:
+    """A list of one kind in an object, empty where it is not there."""
+    found = holder.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(x, kind) for x in found):
+        raise UserError(f"{place}: {key} must be a list of {kind.__name__}; export it again")
+    return found

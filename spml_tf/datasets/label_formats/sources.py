@@ -82,18 +82,22 @@ class Photos:
     Args:
         root: the folder.
         left_out: a folder in it that is not looked into.
+        uploaded: whether Label Studio named them.
 
     Attributes:
         names: their paths relative to the root, symbolic links apart.
         notes: about links that are left out.
     """
 
-    def __init__(self, root: Path, left_out: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, left_out: Path, uploaded: bool = False) -> None:
+        self.root, self._uploaded = root, uploaded
         found = [x for x in walk(root, left_out) if PHOTO.search(x)] if root.is_dir() else []
         self.names = [name for name in found if not os.path.islink(root / name)]
         links = len(found) - len(self.names)
         self.notes = (f"{root}: {links} photos are symbolic links: left out",) if links else ()
+        self._stems: dict[str, list[str]] = collections.defaultdict(list)
+        for name in self.names:
+            self._stems[PHOTO.sub("", name)].append(name)
         self._there = {PHOTO.sub("", name): name for name in self.names}
         self._there.update({name: name for name in self.names})
         self._by_last: dict[str, list[str]] = collections.defaultdict(list)
@@ -153,8 +157,16 @@ class Photos:
         return tuple(x for x in name.replace("\\", "/").split("/") if x not in ("", "."))
 
     def _near(self, tail: Sequence[str], base: str, _: str) -> str | None:
-        for one in _as_uploaded(tail):
-            if found := self._there.get(f"{base}/{one}".lstrip("/")):
+        for one in _as_uploaded(tail, self._uploaded):
+            path = f"{base}/{one}".lstrip("/")
+            found = self._there.get(path)
+            if found and found != path and len(self._stems[path]) > 1:
+                names = " and ".join(map(quoted, self._stems[path][:2]))
+                raise UserError(
+                    f"{self.root}: {quoted(path)} may be {names}; name the photo with its ending, "
+                    "or rename one of them"
+                )
+            if found:
                 return found
         return None
 
@@ -166,7 +178,7 @@ class Photos:
 
     def _only(self, tail: Sequence[str], fits: Callable[[str], bool]) -> str | None:
         """The photo whose path ends with some parts, and fits."""
-        for one in _as_uploaded(tail):
+        for one in _as_uploaded(tail, self._uploaded):
             found = [
                 name
                 for name in self._by_last.get(PurePosixPath(one).name, ())
@@ -194,11 +206,11 @@ class Photos:
         return "/".join((*([base] if base else []), *parts[:-1], last))
 
 
-def _as_uploaded(tail: Sequence[str]) -> tuple[str, ...]:
+def _as_uploaded(tail: Sequence[str], uploaded: bool) -> tuple[str, ...]:
     """A path, and without what Label Studio puts before the name of an uploaded photo."""
     path = "/".join(tail)
     plain = "/".join((*tail[:-1], _UPLOADED.sub("", tail[-1])))
-    return (path,) if plain == path else (path, plain)
+    return (path,) if plain == path or not uploaded else (path, plain)
 
 
 def _split_of_photo(name: str) -> str:

@@ -8,6 +8,7 @@ Splits are those of ImageSets/Main beside the folder of the annotations, else of
 from __future__ import annotations
 
 import functools
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -22,7 +23,7 @@ _LISTS = {"train": "train", "val": "val", "test": "test", "trainval": "train"}
 
 def recognises(file: LabelFile) -> bool:
     """Whether it is an XML file of one annotation."""
-    return file.suffix == ".xml" and "<annotation>" in file.head
+    return file.suffix == ".xml" and re.search(r"<annotation[\s>]", file.head) is not None
 
 
 def read(file: LabelFile, options: TableOptions) -> Labels:

@@ -29,6 +29,12 @@ _FRACTION = re.compile(r"0?\.\d+(e-\d+)?|\d(\.\d+)?e-\d+", re.I)
 Row = tuple[str, list[str]]
 
 
+class Null(str):
+    """A cell that is empty because JSON says null: nobody knows, whatever empty cells mean."""
+
+    __slots__ = ()
+
+
 def separator_word(text: str) -> str:
     """How a flag writes a separator, such as "bar"."""
     names = {mark: word for word, mark in reversed(_WORDS.items())} | {" ": BLANK}
@@ -154,10 +160,13 @@ def _listed(cell: str) -> list[str] | None:
     except ValueError:
         try:
             value = ast.literal_eval(cell)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return None
     if isinstance(value, dict) and len(value) == 1:
         (value,) = value.values()
     if not isinstance(value, list) or not all(type(x) in (str, int) for x in value):
         return None
-    return [str(x).strip() for x in value if str(x).strip()]
+    try:
+        return [str(x).strip() for x in value if str(x).strip()]
+    except ValueError:  # a number of thousands of digits
+        return None

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.readers import copies, misread
-from spml_tf.datasets.readers.table_cells import Names, Row, Values, column_separator
+from spml_tf.datasets.readers.table_cells import Names, Null, Row, Values, column_separator
 from spml_tf.datasets.readers.table_columns import (
     FORMS,
     Columns,
@@ -335,6 +335,9 @@ class _Lists:
         # Of every photo, by its first row: the classes that are known, with the place that says so.
         self._known: dict[int, dict[str, tuple[int, str]]] = {}
         self._complete: dict[int, str] = {}
+        # What a row names and says nothing of, and the photos that somebody has looked at.
+        self._unsure: collections.defaultdict[int, set[str]] = collections.defaultdict(set)
+        self._labelled: set[int] = set()
         self._counts: collections.Counter[str] = collections.Counter()
         self._in_lists: set[str] = set()
         self._places: dict[str, str] = {}
@@ -354,10 +357,17 @@ class _Lists:
             _check_names(self._place, dict.fromkeys(self._in_lists, 1), self._options, False)
         columns = dict(zip(self._places, _columns(self._places, class_names), strict=True))
         every = self._options.unlisted == "negative"
-        complete = np.array([every or first in self._complete for first in self._known], bool)
+        complete = np.array(
+            [
+                (every and first in self._labelled) or first in self._complete
+                for first in self._known
+            ],
+            bool,
+        )
         labels = np.full((len(self._known), len(class_names)), UNKNOWN, np.int8)
         labels[complete] = NEGATIVE
         for row, (first, known) in enumerate(self._known.items()):
+            labels[row, [columns[name] for name in sorted(self._unsure[first])]] = UNKNOWN
             for name, (value, place) in known.items():
                 if value == POSITIVE and self._complete.get(first, place) != place:
                     raise UserError(
@@ -397,7 +407,12 @@ class _Lists:
                     f"{place}: {quoted(none)} stands beside other labels, found "
                     f"{', '.join(map(quoted, positives))}; keep one of them"
                 )
-            positives, negatives = [], [_ALL_OTHERS]
+            positives = []
+            if value == POSITIVE:
+                negatives = [_ALL_OTHERS]
+        negatives = [name for name in negatives if name != none]
+        if not (isinstance(fields[columns.labels or 0], Null) and not negatives):
+            self._labelled.add(photo)
         for name in positives:
             self._add(photo, place, name, value)
         if negatives == [_ALL_OTHERS]:
@@ -425,6 +440,7 @@ class _Lists:
         self._counts[name] += 1
         self._places.setdefault(name, place)
         if value in (None, UNKNOWN):
+            self._unsure[photo].add(name)
             return
         known, (before, where) = self._known[photo], (value, place)
         if name in known:
@@ -445,7 +461,7 @@ def _own_classes(
     class_names, column = tuple(sorted(names)), header[columns.labels or 0]
     if not class_names:
         raise UserError(f"{place}: no row has a label; fill in the column {column}")
-    if set(class_names) <= {"1", "0", "-1"}:
+    if all(map(Values.looks_like_one, class_names)):
         raise UserError(
             f"{place}: the header image,{column} announces lists of class names, found only "
             f"{', '.join(class_names)}; for a column of 1 and 0 give it the class's name instead "
