@@ -203,7 +203,8 @@ def _children(process: int) -> list[int]:
     return sorted(map(int, text.split()))
 
 
-@pytest.mark.parametrize("method", [pytest.param("en+scl", marks=pytest.mark.slow), "role"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["en+scl", "role"])
 def test_any_number_of_workers_goes_on(voc, tmp_path, monkeypatch, method):
     """The rows are dealt out anew: an epoch by one process, one by two workers, one by one again.
 

@@ -110,6 +110,7 @@ def check_small(name: str, tmp_path: Path, weights: Path) -> None:
     check_run(tmp_path / "run", small)
 
 
+@pytest.mark.slow
 def test_resnet50_at_a_small_size(tmp_path, weights):
     check_small("voc2012/en_scl", tmp_path, weights)
 
