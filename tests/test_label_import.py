@@ -957,6 +957,10 @@ READINGS = {
     "a list of no values": (
         {"t.csv": "image,labels\na.jpg,{{1}}\n"}, [], "looks misread",
     ),
+    "a path out of the folder": (
+        {"t.csv": "image,cat,dog\n../../home/a.jpg,1,0\nb.jpg,0,1\n", "b.jpg": ""}, [],
+        r"'\.\./\.\./home/a\.jpg': leads out of the photos' folder",
+    ),
 }  # fmt: skip
 
 

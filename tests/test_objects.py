@@ -13,6 +13,7 @@ from PIL import Image
 
 from spml_tf.datasets import readers
 from spml_tf.datasets.readers.objects import read_mask
+from spml_tf.datasets.table_options import TableOptions
 from spml_tf.evaluation import measures
 from spml_tf.system.errors import UserError
 
@@ -93,6 +94,14 @@ def test_boxes_and_masks_of_copies_are_those_of_the_photo(root):
     ]
     assert found.areas[0].tolist() == [0.125, 0.5, 0.375]
     assert [os.path.relpath(x, root) for x in found.masks] == ["m/a/1.png"]
+
+
+def test_boxes_have_the_names_of_the_tables(root):
+    write(root / "train.csv", "image,cat,dog\nold/a/0,1,1\nold/a/1,1,0\n")
+    write(root / "boxes.csv", f"{HEADER}\nold/a/1,cat,0,0,1,1\n")
+    options = TableOptions(strip_prefix="old/", add_extension=".jpg")
+    found = load(root, table_options=options)
+    assert found.names == ("a/0.jpg", "a/1.jpg") and list(map(len, found.boxes)) == [0, 1]
 
 
 def test_a_folder_of_masks_is_no_class(root):

@@ -154,7 +154,7 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
 
 
 def _bytes(contents: tf.Tensor, at: tf.Tensor, count: int) -> tf.Tensor:
-    """So many bytes at a place, int64 (), zeros behind the end: int32 [count]."""
+    """So many bytes at a place, int64 (), zeros behind the end: int64 [count]."""
     at = tf.minimum(at, tf.cast(tf.strings.length(contents), tf.int64))
     found = tf.strings.join([tf.strings.substr(contents, at, count), b"\0" * count])
     data = tf.io.decode_raw(tf.strings.substr(found, 0, count), tf.uint8)

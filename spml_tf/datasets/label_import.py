@@ -343,7 +343,7 @@ def _record(
         "written_by": _WRITTEN_BY,
         "format": name,
         "recognised": plan.format == "auto",
-        "files": [str(file.path) for file, *_ in parts][:100],
+        "files": [str(file.path) for file, *_ in parts],
         "photos_dir": str(photos.root),
         "class_names": list(class_names),
         "splits": {split: _counts(part, class_names) for split, part in splits.items()},

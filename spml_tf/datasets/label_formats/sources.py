@@ -202,6 +202,11 @@ class Photos:
             parts = parts[-1:]
         if not parts:
             return name
+        if ".." in parts:
+            raise UserError(
+                f"{quoted(name)}: leads out of the photos' folder, and no photo in it has that "
+                "name; give --photos_dir, or mend the name"
+            )
         last = parts[-1] if PHOTO.search(parts[-1]) else parts[-1] + ending
         return "/".join((*([base] if base else []), *parts[:-1], last))
 

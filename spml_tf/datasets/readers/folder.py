@@ -88,7 +88,7 @@ def load(
         examples = _read_folders(root, split, allow_outside, masks_dir)
     if boxes_csv:
         path = _inside(root, "boxes_csv", boxes_csv, allow_outside)
-        examples = objects.with_boxes(examples, root, path, allow_outside)
+        examples = objects.with_boxes(examples, root, path, allow_outside, options)
     if masks_dir:
         _inside(root, "masks_dir", masks_dir, allow_outside)
         examples = objects.with_masks(examples, root, masks_dir, allow_outside)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import find_photos
-from spml_tf.datasets.readers.tables import quoted
+from spml_tf.datasets.readers.tables import named_by, quoted
+from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_csv
@@ -21,7 +22,9 @@ _HEADER = ["image", "class", "y1", "x1", "y2", "x2"]
 _HEADERS = (_HEADER, [*_HEADER, "area"])
 
 
-def with_boxes(examples: Examples, root: str, path: str, allow_outside: bool) -> Examples:
+def with_boxes(
+    examples: Examples, root: str, path: str, allow_outside: bool, options: TableOptions
+) -> Examples:
     """Adds the boxes of a table to the images of a split.
 
     The table is that of all splits: rows of photos that lie in the folder and are not in the split
@@ -33,6 +36,7 @@ def with_boxes(examples: Examples, root: str, path: str, allow_outside: bool) ->
         root: the data folder, which the table's names are relative to.
         path: the table.
         allow_outside: accept names and links that lead out of the folder.
+        options: how names of photos become paths, as in the tables of labels.
 
     Returns:
         The same with boxes and areas, in the table's order.
@@ -55,6 +59,7 @@ def with_boxes(examples: Examples, root: str, path: str, allow_outside: bool) ->
     contradicted = 0
     for place, fields in rows:
         name, column, box = _box(place, header, fields, classes)
+        name = str(PurePosixPath(named_by(name, options)[0]))
         if name not in images:
             others.setdefault(name, place)
             continue
@@ -104,7 +109,7 @@ def _box(
             "needed, y1 being its upper edge and x1 its left one"
         )
     area = numbers[4] if len(numbers) > 4 else (y2 - y1) * (x2 - x1)
-    return str(PurePosixPath(image)), classes[name], (y1, x1, y2, x2, area)
+    return image, classes[name], (y1, x1, y2, x2, area)
 
 
 def _check_there(root: str, others: dict[str, str], allow_outside: bool) -> None:
