@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
+
+from spml_tf.system.errors import UserError
 
 
 def parse_json(text: str, object_hook: Callable[..., Any] | None = None) -> Any:
@@ -30,3 +33,31 @@ def parse_json(text: str, object_hook: Callable[..., Any] | None = None) -> Any:
         return json.loads(text, object_hook=object_hook)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def parse_document(
+    path: str | os.PathLike[str],
+    text: str,
+    advice: str,
+    object_hook: Callable[..., Any] | None = None,
+) -> Any:
+    """As `parse_json`, of a file that a user gave.
+
+    Args:
+        path: the file, for the message.
+        text: its content.
+        advice: what to do about a file that is no JSON, for the message.
+        object_hook: as for `json.loads`.
+
+    Raises:
+        UserError: it cannot be read; the message gives line and column where they are known.
+    """
+    try:
+        return parse_json(text, object_hook)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: not whole JSON: {error.msg} in line {error.lineno}, column {error.colno}; "
+            + advice
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path}: no usable JSON ({error}); {advice}") from error

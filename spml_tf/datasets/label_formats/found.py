@@ -28,7 +28,7 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
-from spml_tf.system.json_text import parse_json
+from spml_tf.system.json_text import parse_document, parse_json
 
 PHOTO = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic|avif)$", re.I)
 
@@ -140,15 +140,7 @@ class LabelFile:
         Raises:
             UserError: it is none; the message gives line and column.
         """
-        try:
-            return parse_json(self.text)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{self.path}: not whole JSON: {error.msg} in line {error.lineno}, column "
-                f"{error.colno}; export it again"
-            ) from error
-        except ValueError as error:
-            raise UserError(f"{self.path}: no usable JSON ({error}); export it again") from error
+        return parse_document(self.path, self.text, "export it again")
 
     def rows(self, options: TableOptions) -> tuple[str, list[str], list[Row]]:
         """A table, or JSON Lines as a table; see `tables.split_rows`.

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
-from spml_tf.system.json_text import parse_json
+from spml_tf.system.json_text import parse_document
 
 # By what messages call them. The type bool is in none, although Python counts it as an int.
 _TYPES: dict[str, set[type]] = {
@@ -184,7 +184,7 @@ def read_lists(
         UserError: the file cannot be read, is no JSON (the message gives line and column), or a
             list is missing or empty.
     """
-    content = _parse(path, read_text(path, source), source, object_hook)
+    content = parse_document(path, read_text(path, source), source, object_hook)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object, found {_shown(content)}; {source}")
     for name in names:
@@ -202,19 +202,6 @@ def _floats(values: Sequence[int | float]) -> NDArray[np.float64]:
         return np.array(values, np.float64)
     except OverflowError:
         return np.array([float(x) if abs(x) < 1e300 else np.inf for x in values])
-
-
-def _parse(path: Path, text: str, source: str, object_hook: Callable[..., Any] | None) -> Any:
-    try:
-        return parse_json(text, object_hook)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: not whole JSON: {error.msg} in line {error.lineno}, column {error.colno}; "
-            + source
-        ) from error
-    except ValueError as error:
-        # A number of thousands of digits, or thousands of brackets.
-        raise UserError(f"{path}: no usable JSON ({error}); {source}") from error
 
 
 def _shown(value: Any) -> str:
