@@ -7,8 +7,11 @@ this consists of TensorFlow's operations: it works in tf.data and in exported mo
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import tensorflow as tf
+
+_OfPart = Callable[[tf.Tensor], tf.Tensor]
 
 # How extensions and frames of a GIF begin, and the flag of a table of colours.
 _EXTENSION, _FRAME, _TABLE = 0x21, 0x2C, 0x80
@@ -170,41 +173,41 @@ def _read_orientation(contents: tf.Tensor) -> tf.Tensor:
     def is_text(data: tf.Tensor, text: bytes) -> tf.Tensor:
         return tf.reduce_all(data == list(text))
 
+    def walk(
+        start: int, count: int, goes_on: _OfPart, size: _OfPart
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """From part to part; the first `count` bytes of the last one, and its place."""
+
+        def next_part(part: tf.Tensor, place: tf.Tensor) -> list[tf.Tensor]:
+            place += size(part)
+            return [_bytes(contents, place, count), place]
+
+        first = tf.constant(start, tf.int64)
+        part, place = tf.while_loop(
+            lambda part, _: goes_on(part), next_part, [_bytes(contents, first, count), first],
+            maximum_iterations=_MOST_PARTS,
+        )  # fmt: skip
+        return part, place
+
     def in_jpeg() -> tf.Tensor:
         """The place of the EXIF data, 0 where there are none."""
 
         def is_exif(part: tf.Tensor) -> tf.Tensor:
             return is_text(part[:2], b"\xff\xe1") & is_text(part[4:], b"Exif\0\0")
 
-        def goes_on(part: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        def goes_on(part: tf.Tensor) -> tf.Tensor:
             # Application data and comments come first.
             other = ((part[1] >= 0xE0) & (part[1] <= 0xEF)) | (part[1] == 0xFE)
             return (part[0] == 0xFF) & other & ~is_exif(part)
 
-        def next_part(part: tf.Tensor, place: tf.Tensor) -> list[tf.Tensor]:
-            place += 2 + _big(part[2:4])
-            return [_bytes(contents, place, 10), place]
-
-        start = tf.constant(2, tf.int64)
-        part, place = tf.while_loop(
-            goes_on, next_part, [_bytes(contents, start, 10), start],
-            maximum_iterations=_MOST_PARTS,
-        )  # fmt: skip
+        part, place = walk(2, 10, goes_on, lambda part: 2 + _big(part[2:4]))
         return tf.where(is_exif(part), place + 10, 0)
 
     def in_png() -> tf.Tensor:
-        def goes_on(part: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        def goes_on(part: tf.Tensor) -> tf.Tensor:
             return ~is_text(part[4:], b"eXIf") & ~is_text(part[4:], b"IDAT")
 
-        def next_part(part: tf.Tensor, place: tf.Tensor) -> list[tf.Tensor]:
-            place += 12 + _big(part[:4])
-            return [_bytes(contents, place, 8), place]
-
-        start = tf.constant(8, tf.int64)
-        part, place = tf.while_loop(
-            goes_on, next_part, [_bytes(contents, start, 8), start],
-            maximum_iterations=_MOST_PARTS,
-        )  # fmt: skip
+        part, place = walk(8, 8, goes_on, lambda part: 12 + _big(part[:4]))
         return tf.where(is_text(part[4:], b"eXIf"), place + 8, 0)
 
     def of_exif() -> tf.Tensor:
@@ -251,9 +254,8 @@ def _number(
     """An unsigned number of some bytes, int64 ()."""
     at = tf.minimum(at, tf.strings.length(contents))  # what lies behind the end is none
     data = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, at, count), tf.uint8), tf.int64)
-    shifts = [8 * i for i in range(count)]
-    weights = [1 << shift for shift in (shifts if order == "little" else reversed(shifts))]
-    return tf.reduce_sum(tf.ensure_shape(data, [count]) * weights)
+    data = tf.ensure_shape(data, [count])
+    return _big(data if order == "big" else data[::-1])
 
 
 def _read_first_frame(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
