@@ -96,6 +96,18 @@ def test_boxes_and_masks_of_copies_are_those_of_the_photo(root):
     assert [os.path.relpath(x, root) for x in found.masks] == ["m/a/1.png"]
 
 
+def test_copies_have_one_weight(root):
+    (root / "a/1.jpg").write_bytes((root / "a/0.jpg").read_bytes())
+    options = TableOptions(weight_column="w")
+    for weight in ("2", "1"):
+        write(root / "train.csv", f"image,cat,dog,w\na/0.jpg,1,,1\na/1.jpg,,1,{weight}\n")
+        if weight == "1":
+            assert load(root, table_options=options).weights.tolist() == [1]
+            continue
+        with pytest.raises(UserError, match=r"a/0\.jpg: is the same .* 'a/1\.jpg', with another w"):
+            load(root, table_options=options)
+
+
 def test_boxes_have_the_names_of_the_tables(root):
     write(root / "train.csv", "image,cat,dog\nold/a/0,1,1\nold/a/1,1,0\n")
     write(root / "boxes.csv", f"{HEADER}\nold/a/1,cat,0,0,1,1\n")

@@ -32,6 +32,19 @@ def first_rows(keys: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.array([firsts.setdefault(key, row) for row, key in enumerate(keys)], np.int64)
 
 
+def groups(firsts: NDArray[np.int64]) -> list[list[int]]:
+    """The rows of each photo, of the photos in their order.
+
+    Examples:
+        >>> groups(np.array([0, 1, 0]))
+        [[0, 2], [1]]
+    """
+    rows: dict[int, list[int]] = {}
+    for row, first in enumerate(firsts.tolist()):
+        rows.setdefault(first, []).append(row)
+    return list(rows.values())
+
+
 def merged(labels: NDArray[np.int8], firsts: NDArray[np.int64]) -> NDArray[np.int8]:
     """Gives each photo what all its copies say.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spml_tf.datasets.readers import copies, objects
 from spml_tf.datasets.readers.class_folders import SUFFIXES, class_folders, collect, strangers
@@ -190,31 +191,30 @@ def _without_copies(examples: Examples) -> Examples:
         f"{quoted(examples.names[copy])} of {quoted(examples.names[firsts[copy]])}: read as one "
         "with the labels of all; --keep_copies keeps them apart"
     )
-    rows: dict[int, list[int]] = {}
-    for row, first in enumerate(firsts.tolist()):
-        rows.setdefault(first, []).append(row)
-    if examples.weights is not None:
-        for first, (_, *others) in rows.items():
-            for other in others:
-                if examples.weights[other] != examples.weights[first]:
-                    raise UserError(
-                        f"{(examples.paths or ())[first]}: is the same photo as "
-                        f"{quoted(examples.names[other])}, with another weight; mend one, or give "
-                        "--keep_copies"
-                    )
-    joined: dict[str, Any] = {}
-    for name in ("boxes", "areas"):
-        parts = getattr(examples, name)
-        if parts is not None:
-            joined[name] = tuple(np.concatenate([parts[x] for x in group])
-                                 for group in rows.values())  # fmt: skip
+    _check_weights(examples, firsts)
+    groups = copies.groups(firsts)
+    joined: dict[str, Any] = {
+        name: tuple(np.concatenate([parts[row] for row in group]) for group in groups)
+        for name in ("boxes", "areas") if (parts := getattr(examples, name)) is not None
+    }  # fmt: skip
     if examples.masks is not None:
-        masks = examples.masks
-        joined["masks"] = tuple(
-            next((masks[x] for x in group if masks[x] is not None), None) for group in rows.values()
-        )
+        masks = ([examples.masks[row] for row in group] for group in groups)
+        joined["masks"] = tuple(next(filter(None, those), None) for those in masks)
     kept = examples.subset(own)
     return dataclasses.replace(kept, labels=labels, notes=(*examples.notes, note), **joined)
+
+
+def _check_weights(examples: Examples, firsts: NDArray[np.int64]) -> None:
+    """Refuses copies of a photo whose weights differ."""
+    if examples.weights is None:
+        return
+    others = np.flatnonzero(examples.weights != examples.weights[firsts]).tolist()
+    if others:
+        row = min(others, key=lambda other: int(firsts[other]))
+        raise UserError(
+            f"{(examples.paths or ())[firsts[row]]}: is the same photo as "
+            f"{quoted(examples.names[row])}, with another weight; mend one, or give --keep_copies"
+        )
 
 
 def _table_path(root: str, split: str, tables: dict[str, str | None], allow_outside: bool) -> str:
