@@ -235,7 +235,7 @@ def thresholds(
     groups, places = len(count), shape[0] * (shape[1] if rule == "global" else 1)
     wanted = np.clip(np.rint(count), 0, num_images * shape[1]).astype(np.int64)
 
-    def labels_from(floor: NDArray[np.uint64], step: int = 1) -> Iterator[_Keyed]:
+    def labels_from(floor: NDArray[np.uint64], step: int) -> Iterator[_Keyed]:
         """The labels that may be chosen, of one image in `step`, whose keys are not below."""
         for images, scores, labels in blocks():
             if step > 1:
@@ -247,23 +247,11 @@ def thresholds(
             if floor.any():
                 within &= keys >= floor.astype(keys.dtype)
             image, column = np.divmod(np.flatnonzero(within), shape[1])
-            place = images[image] if groups > 1 else images[image] * shape[1] + column
-            yield keys[image, column], column if groups > 1 else 0 * column, place
+            place = np.broadcast_to(_places(images, shape[1], groups), within.shape)
+            group = column if groups > 1 else 0 * column
+            yield keys[image, column], group, place[image, column]
 
-    none = np.zeros(groups, np.uint64)
-    read = _read_once(lambda: labels_from(none, _SAMPLED if shape[0] >= _GUESSED else 1))
-    if shape[0] >= _GUESSED:
-        # Some more than their part of the wanted, so that hardly ever the guess is too high.
-        part = wanted / _SAMPLED
-        enough = np.where(wanted > 0, np.ceil(part + 4 * np.sqrt(part) + 4), 0).astype(np.int64)
-        guess, _, _ = _lowest_keys(read, num_bytes, enough, total)
-        read = _read_once(lambda: labels_from(guess))
-        found = 0 * wanted
-        for _, group, _ in read():
-            found += np.bincount(group, minlength=groups)
-        short = total(found) < wanted
-        if short.any():
-            read = _read_once(lambda: labels_from(np.where(short, none, guess)))
+    read = _with_all_wanted(labels_from, shape[0], num_bytes, wanted, total)
     lowest, wanted, ties = _lowest_keys(read, num_bytes, wanted, total)
     end = np.where(wanted > 0, places, 0)
     split = (wanted > 0) & (wanted < ties)
@@ -279,6 +267,36 @@ def thresholds(
         first, _, _ = _lowest_keys(tied, num_bytes, wanted * split, total)
         end = np.where(split, places - first.astype(np.int64), end)
     return Thresholds(lowest, end)
+
+
+def _with_all_wanted(
+    labels_from: Callable[[NDArray[np.uint64], int], Iterator[_Keyed]],
+    num_images: int,
+    num_bytes: int,
+    wanted: NDArray[np.int64],
+    total: Total,
+) -> Callable[[], Iterable[_Keyed]]:
+    """Labels among which are all that are wanted: all, or those above guessed thresholds.
+
+    Args:
+        labels_from: gives the labels of one image in so many whose keys are not below these.
+        num_images: of the tables of all workers.
+        num_bytes, wanted, total: as for `_lowest_keys`.
+    """
+    none = np.zeros(len(wanted), np.uint64)
+    if num_images < _GUESSED:
+        return _read_once(lambda: labels_from(none, 1))
+    # Some more than their part of the wanted, so that hardly ever the guess is too high.
+    part = wanted / _SAMPLED
+    enough = np.where(wanted > 0, np.ceil(part + 4 * np.sqrt(part) + 4), 0).astype(np.int64)
+    sample = _read_once(lambda: labels_from(none, _SAMPLED))
+    guess, _, _ = _lowest_keys(sample, num_bytes, enough, total)
+    read = _read_once(lambda: labels_from(guess, 1))
+    found = 0 * wanted
+    for _, group, _ in read():
+        found += np.bincount(group, minlength=len(found))
+    short = total(found) < wanted
+    return _read_once(lambda: labels_from(np.where(short, none, guess), 1)) if short.any() else read
 
 
 def _read_once(read: Callable[[], Iterator[_Keyed]]) -> Callable[[], Iterable[_Keyed]]:
