@@ -25,6 +25,7 @@ import spml_tf
 from spml_tf import data
 from spml_tf.datasets import label_files, label_import, readers, splits
 from spml_tf.datasets.readers import tables
+from spml_tf.datasets.readers.table_cells import Values
 from spml_tf.datasets.settings import resolved
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import UNKNOWN
@@ -190,7 +191,9 @@ words = st.text(
         exclude_categories=("Cs", "Cc", "Cf", "Zl", "Zp", "Zs"), exclude_characters=";|,{[*"
     ),
     min_size=1, max_size=8,
-).filter(lambda x: x.strip() == x and x not in {"1", "0", "-1", "image", "weight"})  # fmt: skip
+).filter(
+    lambda x: x.strip() == x and x not in {"image", "weight"} and not Values.looks_like_one(x)
+)  # fmt: skip
 
 
 @st.composite

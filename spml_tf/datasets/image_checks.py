@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import os
@@ -144,6 +145,7 @@ def _look(reader: encoded_images.Reader, examples: Examples, split: str, row: in
     return _Image(place, split, digest, _perceptual_hash(pixels), (), tuple(notes))
 
 
+@functools.cache
 def finds_similar() -> bool:
     """Whether the library is there that `check` needs to find photos that are nearly the same."""
     return importlib.util.find_spec("imagehash") is not None

@@ -166,10 +166,11 @@ def mean_average_precision(
     Returns:
         float in [0, 1]; NaN where "skip" leaves no class.
     """
-    return _mean(average_precision(labels, scores, unknown_counts_as), absent_classes)
+    return mean_of_classes(average_precision(labels, scores, unknown_counts_as), absent_classes)
 
 
-def _mean(precisions: NDArray[np.float64], absent_classes: str) -> float:
+def mean_of_classes(precisions: NDArray[np.float64], absent_classes: str) -> float:
+    """Mean of what `average_precision` returned, see `mean_average_precision`."""
     if absent_classes == "zero":
         return float(np.nan_to_num(precisions).mean())
     present = precisions[~np.isnan(precisions)]
@@ -250,7 +251,7 @@ class MeanAveragePrecision(keras.metrics.Metric):
                 precisions = average_precision_of_workers(
                     *seen, shard, replicas.sum_of_workers, self.unknown_counts_as
                 )
-        return _mean(precisions, self.absent_classes)
+        return mean_of_classes(precisions, self.absent_classes)
 
     def reset_state(self) -> None:
         self._seen.clear()

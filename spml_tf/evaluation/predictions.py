@@ -252,13 +252,11 @@ def score_report(
         classes whose unknown labels count as negatives, see `labels.unknown_as_negative`.
     """
     labels = np.asarray(labels)
-    precisions = 100.0 * average_precision.average_precision(labels, scores, unknown_counts_as)
-    mean = 100.0 * average_precision.mean_average_precision(
-        labels, scores, absent_classes, unknown_counts_as
-    )
+    precisions = average_precision.average_precision(labels, scores, unknown_counts_as)
+    mean = 100.0 * average_precision.mean_of_classes(precisions, absent_classes)
     counts = known_counts(labels)
     misleading = unknown_as_negative(labels, unknown_counts_as)
-    named = dict(zip(class_names, (_number(x) for x in precisions), strict=True))
+    named = dict(zip(class_names, (_number(100.0 * x) for x in precisions), strict=True))
     absent = [name for name, value in named.items() if value is None]
     return {
         "map": _number(mean), "ap": named, "absent_classes": absent,

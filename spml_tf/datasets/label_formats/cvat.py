@@ -32,7 +32,7 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
     """
     try:
         root = parse_xml(file.path)
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{file.path}: no CVAT annotations ({error}); export it again") from error
     collector = Collector(file.path, options)
     collector.add_classes(

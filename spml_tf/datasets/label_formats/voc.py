@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import re
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from spml_tf.datasets.label_formats.found import PHOTO, Collector, LabelFile, Labels
@@ -34,7 +33,7 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
     """
     try:
         root = parse_xml(file.path)
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{file.path}: not a VOC annotation ({error}); export it again") from error
     collector = Collector(file.path, options)
     # Other tools' filename is that of another photo now and then; the annotation's own name is not.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from spml_tf.datasets.readers.table_cells import separator_word
+from spml_tf.datasets.readers.table_cells import PHOTO, separator_word
 
 # In the order in which they are looked for; a class may be called "salt & pepper".
 _MARKS = "{[|\t"
 _BETWEEN = re.compile(r"\s*[,|/+&:;\t]\s*|\s+")
-_PHOTO = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic)$", re.I)
 _TRUST = "if the name is right, give --trust_table"
 
 
@@ -35,7 +34,7 @@ def suspicion(counts: Mapping[str, int], in_cells: bool = True) -> str | None:
             word = "json" if mark in "{[" else separator_word(mark)
             flag = f"--label_separator={word}" if in_cells else "--omit_columns=COLUMN"
             return _sentence(name, f"holds {mark!r}", flag)
-        if _PHOTO.search(name):
+        if PHOTO.search(name):
             flag = "--image_column=COLUMN" if in_cells else "--table_header=COLUMN,COLUMN"
             return _sentence(name, "is the name of a photo", flag)
     if not in_cells:

@@ -17,8 +17,10 @@ def parse_xml(path: str | os.PathLike[str]) -> ElementTree.Element:
 
     Raises:
         OSError: it cannot be read.
-        ElementTree.ParseError: it is no XML.
-        ValueError: it declares a document type.
-        LookupError: it is in an encoding that Python does not know.
+        ValueError: it is no XML, is in an encoding that Python does not know, or declares a
+            document type.
     """
-    return ElementTree.parse(path, ElementTree.XMLParser(target=_Builder())).getroot()
+    try:
+        return ElementTree.parse(path, ElementTree.XMLParser(target=_Builder())).getroot()
+    except (ElementTree.ParseError, LookupError) as error:
+        raise ValueError(str(error)) from error

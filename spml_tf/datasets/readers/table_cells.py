@@ -26,6 +26,9 @@ _MINUS_ONE = ("-1", "-1.0")
 _VALUES = {"", *_WRITTEN[POSITIVE], *_WRITTEN[NEGATIVE], *_MINUS_ONE}
 _FRACTION = re.compile(r"0?\.\d+(e-\d+)?|\d(\.\d+)?e-\d+", re.I)
 
+# The name of a photo, where a class may have been expected.
+PHOTO = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic)$", re.I)
+
 Row = tuple[str, list[str]]
 
 

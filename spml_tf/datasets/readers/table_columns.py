@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from spml_tf.datasets.readers.table_cells import Row, Values
+from spml_tf.datasets.readers.table_cells import PHOTO, Row, Values
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
 
@@ -24,7 +24,6 @@ _LABEL_NAMES = (
     "labels", "label", "classes", "class", "classname", "category", "categories", "tags", "tag",
     "choice", "choices", "labelname",
 )  # fmt: skip
-_PHOTO = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic)$", re.I)
 # More columns than any set of labels has, ImageNet-21K's among them.
 _MOST_COLUMNS = 100_000
 
@@ -88,7 +87,7 @@ def check_header(place: str, header: Sequence[str]) -> None:
     Raises:
         UserError: the names of a row, too many, or one that is spoiled or given twice.
     """
-    photo = next((x for x, name in enumerate(header) if _PHOTO.search(name)), None)
+    photo = next((x for x, name in enumerate(header) if PHOTO.search(name)), None)
     if photo is not None and not any(_plain(name) in _IMAGE_NAMES for name in header):
         names = [f"CLASS{x}" for x in range(len(header[:9]))] if header[2:] else ["labels"] * 2
         names[photo : photo + 1] = ["image"]
@@ -187,7 +186,7 @@ class _Assignment:
                 return plain[name]
         place, names = self._place, ", ".join(map(quoted, self._header[:8]))
         photos = [
-            x for x in range(len(self._header)) if self._body and _PHOTO.search(self._cell(0, x))
+            x for x in range(len(self._header)) if self._body and PHOTO.search(self._cell(0, x))
         ]
         column = self._header[photos[0]] if len(photos) == 1 and self._header[photos[0]] else ""
         raise UserError(

@@ -231,8 +231,7 @@ def _read_boxes(
                 counts["boxes that reach beyond their photo, clipped to it"] += 1
             corners = np.clip([y1 / height, x1 / width, y2 / height, x2 / width], 0, 1)
             rows.append([_class_index(node), *corners.tolist()])
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        # LookupError: an encoding that Python does not know.
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a VOC annotation ({error}); {source}") from error
     return rows
 
