@@ -19,8 +19,9 @@ expected positive, the heatmap's peak and box as parts of the image), audit.html
 them and to save what you decide, and audit.json.
 
 The second adds reviewed labels to those the run was trained on: train_labels.csv goes to
---train_labels, and where labels came from a table train.csv to --train_csv. A reviewed file is what
-the page saves, or missing.csv or wrong.csv with 1 (present) or 0 (absent) in the column label."""
+--train_labels, and where labels came from a table train.csv to --train_csv (which is not written
+where flags say how that table is read). A reviewed file is what the page saves, or missing.csv or
+wrong.csv with 1 (present) or 0 (absent) in the column label."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,10 @@ def _apply_reviewed(options: _Options, reviewed: str) -> None:
         f"{counts['positive']} labels became positive, {counts['negative']} negative, "
         f"{counts['unchanged']} were so before"
     )
+    settings = run.settings()
+    if settings.train_csv and not reviewed_labels.own_table(settings):
+        flags = ", ".join(f"--{name}" for name in settings.given())
+        print(f"note: no train.csv, for the next run reads its tables with {flags} too")
 
 
 def _action(options: _Options) -> None:

@@ -12,7 +12,7 @@ from conftest import run
 from PIL import Image
 
 from spml_tf.datasets import readers
-from spml_tf.datasets.readers.objects import read_mask
+from spml_tf.datasets.readers import objects
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.evaluation import measures
 from spml_tf.system.errors import UserError
@@ -137,13 +137,18 @@ def test_bad_files_are_named(root):
     write(root / "train.csv", "image,cat,dog\na/0.jpg,1,1\nb/0.jpg,1,0\n")
     with pytest.raises(UserError, match=r"m/0\.png: is the mask of 'a/0\.jpg' and of 'b/0\.jpg'"):
         load(root, boxes_csv=None, masks_dir="m")
+    write(root / "train.csv", "image,cat,dog\na/0.jpg,1,1\n")
+    write(root / "val.csv", "image,cat,dog\nb/0.jpg,1,0\n")
+    parts = [load(root, x, boxes_csv=None, masks_dir="m") for x in ("train", "val")]
+    with pytest.raises(UserError, match=r"m/0\.png: is the mask of 'a/0\.jpg' and of 'b/0\.jpg'"):
+        objects.check_own_masks(*parts)
     Image.new("RGB", (4, 4)).save(root / "m" / "0.png")
     with pytest.raises(UserError, match=r"0\.png: a picture of the kind RGB; a mask has one"):
-        read_mask(str(root / "m" / "0.png"), 2)
+        objects.read_mask(str(root / "m" / "0.png"), 2)
     Image.fromarray(np.array([[0, 1], [255, 3]], np.uint8)).save(root / "m" / "0.png")
     with pytest.raises(UserError, match=r"0\.png: 3 in row 2, column 2, but there are 2 classes"):
-        read_mask(str(root / "m" / "0.png"), 2)
-    assert read_mask(str(root / "m" / "0.png"), 3).tolist() == [[0, 1], [255, 3]]
+        objects.read_mask(str(root / "m" / "0.png"), 2)
+    assert objects.read_mask(str(root / "m" / "0.png"), 3).tolist() == [[0, 1], [255, 3]]
 
 
 def test_energy_by_hand():

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spml_tf.datasets.readers.table_cells import number
 from spml_tf.labels import UNKNOWN, validate_labels
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import Way, naming_unwritable, read_csv, replaced, write_csv
@@ -167,12 +168,10 @@ def read_class_weights(
                 f"{place}: expected one of the classes {known}, each once, and its weight, found "
                 f"{','.join(fields)!r}"
             )
-        try:
-            weights[columns[name]] = float(text)
-        except ValueError:
-            weights[columns[name]] = np.nan
-        if not 0 <= weights[columns[name]] < np.inf:
+        weight = number(text)
+        if weight is None:
             raise UserError(f"{place}: the weight must be a number from 0, found {text!r}")
+        weights[columns[name]] = weight
         seen.add(name)
     return weights
 

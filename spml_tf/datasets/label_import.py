@@ -85,6 +85,7 @@ class _Split:
         labels: int8 [N, L].
         weights: float32 [N], or None.
         given: the names in the label files.
+        left_out: how many more had no file, where those are left out.
     """
 
     names: tuple[str, ...]
@@ -92,6 +93,7 @@ class _Split:
     labels: NDArray[np.int8]
     weights: NDArray[np.float32] | None
     given: tuple[str, ...]
+    left_out: int = 0
 
 
 def import_labels(plan: Plan, options: TableOptions) -> str:
@@ -125,6 +127,10 @@ def import_labels(plan: Plan, options: TableOptions) -> str:
     _check_options(name, options)
     by_split = _by_split(name, files, source)
     photos = Photos(root, target, name == "labelstudio")
+    if not photos.names and plan.drop_missing:
+        raise UserError(
+            f"--drop_missing: {root} holds no photo at all; give --photos_dir, or leave it out"
+        )
     parts = [
         (file, split, FORMATS[name].read(file, options))
         for split, group in by_split.items()
@@ -174,10 +180,12 @@ def _check_options(name: str, options: TableOptions) -> None:
 
 
 def _by_split(name: str, files: Sequence[LabelFile], source: Path) -> dict[str, list[LabelFile]]:
-    """The files by the splits that their names tell of; without any it is train."""
+    """The files by the splits that their names tell of, those without any as train."""
     found: dict[str, list[LabelFile]] = {}
     for file in files:
-        split = "" if file.path == source and source.is_dir() else split_of_path(file.path, source)
+        named = not FORMATS[name].many
+        whole = file.path == source and source.is_dir()
+        split = "" if whole else split_of_path(file.path, source, named)
         found.setdefault(split or "train", []).append(file)
     for split, group in found.items():
         if len(group) > 1 and not FORMATS[name].many:
@@ -186,8 +194,6 @@ def _by_split(name: str, files: Sequence[LabelFile], source: Path) -> dict[str, 
                 f"--source={source}: {len(group)} files for {split}, {names}; name the one to read "
                 "with --source=FILE"
             )
-    if len(found) == 1:  # what is imported alone is trained on
-        return {"train": next(iter(found.values()))}
     return {split: found[split] for split in SPLITS if split in found}
 
 
@@ -205,6 +211,8 @@ def _class_names(
             raise UserError(
                 f"--classes: unknown class {name!r}; the classes are {', '.join(found)}"
             )
+        if plan.classes.count(name) > 1:
+            raise UserError(f"--classes: {name!r} comes twice; name it once")
     chosen = plan.classes or found
     odd = misread.suspicion(dict.fromkeys(chosen, 1), False)
     if odd and not options.trust_table:
@@ -237,11 +245,20 @@ def _splits(
             own = [next(located) for _ in labels.images]
             for split, one in _split_up(own, file_split, labels, class_names):
                 found.setdefault(split, []).append(one)
-    return {
+    joined = {
         split: _joined(found[split], class_names, drop_missing)
         for split in SPLITS
         if split in found
     }
+    for split, photos_of_split in joined.items():
+        if not photos_of_split.names:
+            raise UserError(
+                f"--drop_missing: none of the {photos_of_split.left_out:,} photos of {split} is in "
+                f"{photos.root}; give --photos_dir, or leave it out"
+            )
+    if len(joined) == 1:  # what is imported alone is trained on
+        return {"train": next(iter(joined.values()))}
+    return joined
 
 
 def _split_up(
@@ -298,6 +315,7 @@ def _joined(parts: Sequence[_Split], class_names: Sequence[str], drop_missing: b
         labels,
         None if weights is None else weights[kept][own],
         tuple(given[row] for row in own.tolist()),
+        len(there) - len(kept),
     )
 
 
@@ -352,6 +370,7 @@ def _record(
             x for part in splits.values() for x, there in zip(part.names, part.there, strict=True)
             if not there
         ],
+        "rows_left_out": sum(part.left_out for part in splits.values()),
         "files_without_a_row": [x for x in photos.names if x not in counts],
         "images_in_several_splits": sorted(x for x, count in counts.items() if count > 1),
         "renamed_images": len(set(counts) - given),
@@ -426,6 +445,8 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
     for key in ("images_without_a_file", "files_without_a_row", "images_in_several_splits"):
         such = "".join(f", such as {quoted(one)}" for one in record[key][:1])
         yield f"{key.replace('_', ' ')}: {len(record[key]):,}{such}"
+    if record["rows_left_out"]:
+        yield f"rows left out, without a file: {record['rows_left_out']:,}"
     yield f"names of images changed: {record['renamed_images']:,}"
     changed = record["renamed_classes"]
     such = next((f", such as {quoted(x)} to {quoted(y)}" for x, y in changed.items()), "")

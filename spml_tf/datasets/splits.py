@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spml_tf import labels
 from spml_tf.datasets import label_files, readers
-from spml_tf.datasets.readers import Examples
+from spml_tf.datasets.readers import Examples, objects
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
@@ -126,6 +126,7 @@ def load_splits(settings: DataSettings) -> Splits:
                 f"--dataset={settings.dataset}: its splits have different classes; name those to "
                 "use with --classes"
             )
+    objects.check_own_masks(train, val, test)
     notes = (
         *_size_notes(settings, whole, test),
         *_notes(train, observed, val, test),

@@ -7,7 +7,7 @@ figure cannot be had it raises UnavailableError, which says why.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -179,14 +179,19 @@ def mask_share(found: Analysis) -> list[Row]:
     """
     images, classes = found.masked_images(), len(found.class_names)
     numbers = images.mask_numbers or ()
-    masks = [read_mask(str(path), images.mask_classes) for path in images.masks or ()]
-    if not any(np.isin(mask, numbers).any() for mask in masks):
+    paths = images.masks or ()
+
+    def masks() -> Iterator[NDArray[Any]]:
+        """Read anew for each run, so that one is held and not all."""
+        return (read_mask(str(path), images.mask_classes) for path in paths)
+
+    if not any(np.isin(mask, numbers).any() for mask in masks()):
         raise UnavailableError("the masks show no class")
 
     def row(name: str, runs: Iterable[Iterable[NDArray[Any]]]) -> Row:
         inside = measures.energy_inside
         shares = [
-            np.array([100 * inside(*x, numbers) for x in zip(maps, masks, strict=True)])
+            np.array([100 * inside(*x, numbers) for x in zip(maps, masks(), strict=True)])
             for maps in runs
         ]
         pairs = int((~np.isnan(shares[0])).sum())
@@ -201,7 +206,7 @@ def mask_share(found: Analysis) -> list[Row]:
         row(group.name, (found.heatmaps(run, images) for run in group.runs))
         for group in found.groups
     ]
-    return [*rows, row(EVEN, [[np.ones((1, 1, classes))] * len(masks)])]
+    return [*rows, row(EVEN, [[np.ones((1, 1, classes))] * len(paths)])]
 
 
 def per_class(found: Analysis) -> list[Row]:

@@ -13,6 +13,7 @@ from spml_tf.datasets.splits import Splits
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import (
     check_output_file,
@@ -23,11 +24,23 @@ from spml_tf.system.files import (
     write_csv,
 )
 
+# What is true of any table, and not of one form.
+_OF_ANY_FORM = ("keep_copies", "trust_table")
+
+
+def own_table(settings: Settings) -> bool:
+    """Whether a table in this package's own form is read as the run's table was.
+
+    Flags such as --image_column are of the run's table and not of that one; the validation table
+    needs them further.
+    """
+    return bool(settings.train_csv) and not set(settings.given()) - set(_OF_ANY_FORM)
+
 
 def apply(
     run: RunFolder, paths: Sequence[str], folder: Path, data_dir: str | None = None
 ) -> dict[str, int]:
-    """Writes the files for the next run: train_labels.csv, and train.csv where labels came from it.
+    """Writes the files for the next run: train_labels.csv, and train.csv, see `own_table`.
 
     Args:
         run: the run.
@@ -44,7 +57,7 @@ def apply(
             person has edited or that comes from elsewhere, such as the run's own table.
     """
     table, observed = folder / "train.csv", folder / "train_labels.csv"
-    outputs = [observed, *([table] if run.settings().train_csv else [])]
+    outputs = [observed, *([table] if own_table(run.settings()) else [])]
     for path in outputs:
         check_output_file(path, str(path), [*paths, *_trained_on(run)])
     check_unedited(outputs)
@@ -56,7 +69,7 @@ def apply(
     labels = np.where(reviewed == UNKNOWN, data.observed, reviewed)
     changed = labels != data.observed
     with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
-        if run.settings().train_csv:
+        if own_table(run.settings()):
             _write_table(table, run, data, labels)
         label_files.write_observed(
             observed, labels, names, class_names, data.held_out, replaced_unless_edited
@@ -71,8 +84,9 @@ def apply(
 def _trained_on(run: RunFolder) -> list[Path]:
     """The files that a run had its labels from."""
     settings = run.settings()
-    named = (settings.train_csv, settings.train_labels)
-    return [Path(settings.data_dir or "", name) for name in named if name]
+    table = Path(settings.data_dir or "", settings.train_csv) if settings.train_csv else None
+    observed = Path(settings.train_labels) if settings.train_labels else None
+    return [path for path in (table, observed) if path]
 
 
 def _write_table(path: Path, run: RunFolder, data: Splits, labels: NDArray[np.int8]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path, PurePosixPath
+
 from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
-from spml_tf.datasets.label_formats.sources import split_of_name
+from spml_tf.datasets.label_formats.sources import REPORT, split_of_name
 from spml_tf.datasets.readers.class_folders import class_folders, collect, strangers
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
@@ -17,11 +19,14 @@ def recognises(file: LabelFile) -> bool:
     if not file.path.is_dir():
         return False
     root = str(file.path)
-    names = {name for top in _tops(root) for name in class_folders(root, top)}
+    names = {name for top in _tops(root) for name in _classes(root, top)}
     if len(names) < 2 or any(name.lower() in _GENERAL for name in names):
         return False
     try:
-        found = [collect(root, top, class_folders(root, top), False)[0] for top in _tops(root)]
+        found = [
+            collect(root, top, _classes(root, top), False, _imports(root, top))[0]
+            for top in _tops(root)
+        ]
     except UserError:  # such as a link, which --from=folders tells of
         return False
     return len({name for photos in found for name in photos.values()}) > 1
@@ -35,9 +40,9 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
     if tops != [""]:
         collector.notes += strangers(root, tops)
     for top in tops:
-        names = class_folders(root, top)
+        names = _classes(root, top)
         collector.add_classes(names)
-        photos, notes = collect(root, top, names, False)
+        photos, notes = collect(root, top, names, False, _imports(root, top))
         collector.notes += notes
         for name, label in photos.items():
             collector.add(root, collector.add_photo(root, name, split_of_name(top)), label)
@@ -46,6 +51,16 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
 
 def _tops(root: str) -> list[str]:
     """The folders of splits, or "" where the folders of the classes lie in the root itself."""
-    tops = class_folders(root)
-    nested = [top for top in tops if split_of_name(top) and class_folders(root, top)]
-    return nested or [""]
+    tops = _classes(root)
+    return [top for top in tops if split_of_name(top) and _classes(root, top)] or [""]
+
+
+def _classes(root: str, top: str = "") -> tuple[str, ...]:
+    return class_folders(root, top, _imports(root, top))
+
+
+def _imports(root: str, top: str) -> list[str]:
+    """The folders that earlier imports have written."""
+    return [
+        str(PurePosixPath(top, path.parent.name)) for path in Path(root, top).glob(f"*/{REPORT}")
+    ]

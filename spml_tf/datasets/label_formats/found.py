@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,6 @@ from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
 from spml_tf.system.json_text import parse_document, parse_json
-
-PHOTO = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic|avif)$", re.I)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +148,8 @@ class LabelFile:
         if self.suffix not in (".jsonl", ".ndjson"):
             return split_rows(self.path, self.text, options)
         objects = []
-        for number, line in enumerate(self.text.splitlines(), start=1):
+        # Not splitlines: strings in JSON may hold the separators of lines that Unicode has.
+        for number, line in enumerate(self.text.split("\n"), start=1):
             if line.strip():
                 place = f"{self.path}:{number}"
                 try:
@@ -202,6 +200,14 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _name(place: str, kind: str, name: Any) -> str:
+    """A name without blanks around it; refuses anything else."""
+    name = name.strip() if isinstance(name, str) else name
+    if not isinstance(name, str) or spoiled(name):
+        raise UserError(f"{place}: expected the name of a {kind}, found {quoted(repr(name))}")
+    return name
+
+
 class Collector:
     """Gathers labels photo by photo.
 
@@ -221,8 +227,12 @@ class Collector:
         self.notes: list[str] = []
 
     def add_classes(self, names: Sequence[str]) -> None:
-        """Declares classes, in their order; those of labels come after them."""
-        self._classes.update(dict.fromkeys(names))
+        """Declares classes, in their order; those of labels come after them.
+
+        Raises:
+            UserError: one is no name.
+        """
+        self._classes.update(dict.fromkeys(_name(str(self._path), "class", x) for x in names))
 
     def add_photo(self, place: str, name: Any, split: str = "", labelled: bool = True) -> int:
         """Declares a photo and returns its number.
@@ -233,10 +243,7 @@ class Collector:
             split: "train", "val", "test" or "".
             labelled: whether somebody has looked at it.
         """
-        name = name.strip() if isinstance(name, str) else name
-        if not isinstance(name, str) or spoiled(name):
-            raise UserError(f"{place}: expected the name of a photo, found {quoted(repr(name))}")
-        name, stripped = named_by(name, self._options)
+        name, stripped = named_by(_name(place, "photo", name), self._options)
         self._stripped |= stripped
         row = self._rows.setdefault(name, len(self._rows))
         if row == len(self._splits):
@@ -256,9 +263,7 @@ class Collector:
         Raises:
             UserError: no name of a class, or an earlier label says otherwise.
         """
-        name = name.strip() if isinstance(name, str) else name
-        if not isinstance(name, str) or spoiled(name):
-            raise UserError(f"{place}: expected the name of a class, found {quoted(repr(name))}")
+        name = _name(place, "class", name)
         self._classes.setdefault(name)
         if self._marks.setdefault((photo, name), value) != value:
             raise UserError(f"{place}: {quoted(name)} is positive and negative; keep one of them")

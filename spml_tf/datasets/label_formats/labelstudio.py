@@ -13,13 +13,12 @@ import re
 from typing import Any
 
 from spml_tf.datasets.label_formats.found import (
-    PHOTO,
     Collector,
     LabelFile,
     Labels,
     labels_of_table,
 )
-from spml_tf.datasets.readers.table_cells import Row
+from spml_tf.datasets.readers.table_cells import PHOTO, Row
 from spml_tf.datasets.readers.tables import table_of_rows
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError

@@ -34,17 +34,20 @@ def recognises(file: LabelFile) -> bool:
 
 
 def read(file: LabelFile, options: TableOptions) -> Labels:
-    """Labels by the classes' display names; two classes of one name keep their ids beside it."""
+    """Labels by the classes' display names.
+
+    Classes that share a name in the list have their ids beside it, in every split.
+    """
     found = file.read_table(options, _PRESET)
     names = _display_names(file.path)
     if not names:
         note = f"{file.path}: no *class-descriptions*.csv in its folder: classes are called by ids"
         return dataclasses.replace(found, notes=(*found.notes, note))
-    counts = collections.Counter(names.get(label, label) for label in found.class_names)
+    counts = collections.Counter(names.values())
     shown = []
     for label in found.class_names:
         name = names.get(label, label)
-        shown.append(name if counts[name] == 1 else f"{name} ({label})")
+        shown.append(f"{name} ({label})" if counts[name] > 1 and label in names else name)
     renamed = tuple(zip(found.class_names, shown, strict=True))
     return dataclasses.replace(found, class_names=tuple(shown), renamed=renamed)
 

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from spml_tf.datasets.label_formats.found import PHOTO, LabelFile
+from spml_tf.datasets.label_formats.found import LabelFile
+from spml_tf.datasets.readers.table_cells import PHOTO
 from spml_tf.datasets.readers.table_columns import quoted
 from spml_tf.system.errors import UserError
 
@@ -37,11 +38,17 @@ def split_of_name(name: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def split_of_path(path: Path, root: Path) -> str:
-    """The split that a label file's name tells of, or else the innermost folder's below a root."""
+def split_of_path(path: Path, root: Path, named: bool = True) -> str:
+    """The split that a label file's name tells of, or else the innermost folder's below a root.
+
+    Args:
+        path: the file.
+        root: a folder above it, or itself.
+        named: whether its name tells; that of a photo's own file, train_12.xml, may mean the train.
+    """
     if path == root:
         return split_of_name(path.stem)
-    parts = [path.stem, *reversed(path.relative_to(root).parts[:-1])]
+    parts = [path.stem] * named + [*reversed(path.relative_to(root).parts[:-1])]
     return next(filter(None, map(split_of_name, parts)), "")
 
 
@@ -100,11 +107,8 @@ class Photos:
             self._stems[PHOTO.sub("", name)].append(name)
         self._there = {PHOTO.sub("", name): name for name in self.names}
         self._there.update({name: name for name in self.names})
-        self._by_last: dict[str, list[str]] = collections.defaultdict(list)
-        for name in self.names:
-            last = PurePosixPath(name).name
-            self._by_last[last].append(name)
-            self._by_last[PHOTO.sub("", last)].append(name)
+        # By how many parts: photos by the last parts of their paths, with and without the ending.
+        self._by_tail: dict[int, dict[str, list[str]]] = {}
 
     def find(
         self, names: Sequence[str], folder: Path, ending: str = "", split: str = ""
@@ -179,12 +183,7 @@ class Photos:
     def _only(self, tail: Sequence[str], fits: Callable[[str], bool]) -> str | None:
         """The photo whose path ends with some parts, and fits."""
         for one in _as_uploaded(tail, self._uploaded):
-            found = [
-                name
-                for name in self._by_last.get(PurePosixPath(one).name, ())
-                if f"/{name}".endswith(f"/{one}") or f"/{PHOTO.sub('', name)}".endswith(f"/{one}")
-            ]
-            found = list(filter(fits, found))
+            found = list(filter(fits, self._ending_with(one)))
             if len(found) > 1:
                 raise UserError(
                     f"{self.root}: {len(found)} photos are called {quoted(one)}, such as "
@@ -194,6 +193,17 @@ class Photos:
             if found:
                 return found[0]
         return None
+
+    def _ending_with(self, tail: str) -> list[str]:
+        """The photos whose paths end with some parts, the ending aside."""
+        count = tail.count("/") + 1
+        if count not in self._by_tail:
+            found = self._by_tail.setdefault(count, {})
+            for name in self.names:
+                end = "/".join(name.split("/")[-count:])
+                for one in dict.fromkeys((end, PHOTO.sub("", end))):
+                    found.setdefault(one, []).append(name)
+        return self._by_tail[count].get(tail, [])
 
     @staticmethod
     def _missing(name: str, parts: Sequence[str], base: str, ending: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from spml_tf.datasets.readers.photos import find_photos
 from spml_tf.datasets.readers.tables import quoted, spoiled
@@ -20,13 +20,13 @@ _LITTER = ("thumbs.db", "desktop.ini")
 Child = tuple[os.DirEntry[str], str]
 
 
-def class_folders(root: str, top: str = "", besides: str = "") -> tuple[str, ...]:
+def class_folders(root: str, top: str = "", besides: Collection[str] = ()) -> tuple[str, ...]:
     """Names of the classes: those of the folders in a folder, hidden ones apart.
 
     Args:
         root: the data set's folder.
         top: the folder in it, "" for root itself.
-        besides: the folder in root that holds no class.
+        besides: folders that hold no class, relative to root.
 
     Returns:
         The names, sorted.
@@ -34,12 +34,16 @@ def class_folders(root: str, top: str = "", besides: str = "") -> tuple[str, ...
     Raises:
         UserError: the folder cannot be listed, or a name is not UTF-8 or holds a line break.
     """
-    children = (entry for entry, name in _children(root, top) if name != besides)
+    children = (entry for entry, name in _children(root, top) if name not in besides)
     return tuple(sorted(x.name for x in children if _is_folder(x) and not _hidden(x.name)))
 
 
 def collect(
-    root: str, top: str, class_names: Sequence[str], allow_outside: bool, besides: str = ""
+    root: str,
+    top: str,
+    class_names: Sequence[str],
+    allow_outside: bool,
+    besides: Collection[str] = (),
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Looks through the folders of the classes, at any depth.
 
@@ -48,7 +52,7 @@ def collect(
         top: the folder in it which holds the classes' folders, "" for root itself.
         class_names: the classes there may be.
         allow_outside: follow symbolic links to folders.
-        besides: the folder in root that holds no class.
+        besides: folders that hold no class, relative to root.
 
     Returns:
         The class of every photo by its name, the path relative to root with slashes, sorted; and
@@ -82,13 +86,13 @@ class _Walk:
         self._hidden: list[str] = []
         self._empty: list[str] = []
 
-    def enter(self, top: str, class_names: Sequence[str], besides: str) -> None:
+    def enter(self, top: str, class_names: Sequence[str], besides: Collection[str]) -> None:
         known = set(class_names)
         for entry, name in self._visible(top):
             if not _is_folder(entry):
                 (self._classless if _is_photo(entry.name) else self._others).append(name)
                 continue
-            if name == besides:
+            if name in besides:
                 continue
             if entry.name not in known:
                 raise UserError(

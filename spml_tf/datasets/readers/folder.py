@@ -266,7 +266,7 @@ def _mended(root: str, name: str) -> str:
 def _read_folders(root: str, split: str, allow_outside: bool, masks_dir: str | None) -> Examples:
     nested = _has_split_folders(root)
     train, top = ("train", split) if nested else ("", "")
-    besides = masks_dir.strip("/").partition("/")[0] if masks_dir else ""
+    besides = [masks_dir.strip("/").partition("/")[0]] if masks_dir else []
     class_names = class_folders(root, train, besides)
     if not class_names:
         raise UserError(f"data_dir: {root} holds no folder of a class; {_SOURCE}")

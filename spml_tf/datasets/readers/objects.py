@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from pathlib import PurePosixPath
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import find_photos
+from spml_tf.datasets.readers.table_cells import number
 from spml_tf.datasets.readers.tables import named_by, quoted
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE
@@ -92,11 +92,8 @@ def _box(
         )
     numbers = []
     for column, cell in zip(header[2:], cells, strict=True):
-        try:
-            value = float(cell)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= 1:
+        value = number(cell, most=1)
+        if value is None:
             raise UserError(
                 f"{place}: {column.strip()} must be a part of the image's side, from 0 to 1, found "
                 f"{quoted(cell)}; divide pixels by the image's height or width"
@@ -150,20 +147,31 @@ def with_masks(examples: Examples, root: str, folder: str, allow_outside: bool) 
     flat = [f"{folder}/{PurePosixPath(name).name}" for name in names]
     nested, beside = (find_photos(root, x, allow_outside) for x in (own, flat))
     masks = tuple(one or other for one, other in zip(nested, beside, strict=True))
-    users: dict[str, str] = {}
-    for name, mask in zip(examples.names, masks, strict=True):
-        if mask is not None and users.setdefault(mask, name) != name:
-            raise UserError(
-                f"{mask}: is the mask of {quoted(users[mask])} and of {quoted(name)}; put masks "
-                f"into folders as the photos are, such as {folder}/FOLDER/NAME.png"
-            )
-    notes = examples.notes
-    if len(users) < len(examples):
-        notes += (f"{len(users)} of {len(examples)} photos have a mask in {folder}",)
+    notes, count = examples.notes, sum(mask is not None for mask in masks)
+    if count < len(examples):
+        notes += (f"{count} of {len(examples)} photos have a mask in {folder}",)
     numbers = tuple(range(1, len(examples.class_names) + 1))
-    return dataclasses.replace(
+    found = dataclasses.replace(
         examples, masks=masks, mask_numbers=numbers, mask_classes=len(numbers), notes=notes
     )
+    check_own_masks(found)
+    return found
+
+
+def check_own_masks(*parts: Examples | None) -> None:
+    """Refuses a mask of two photos, of one split or of two.
+
+    Raises:
+        UserError: there is one.
+    """
+    users: dict[str, str] = {}
+    for part in parts:
+        for name, mask in zip(part.names, part.masks, strict=True) if part and part.masks else ():
+            if mask is not None and users.setdefault(mask, name) != name:
+                raise UserError(
+                    f"{mask}: is the mask of {quoted(users[mask])} and of {quoted(name)}; put "
+                    "masks into folders as the photos are, MASKS/FOLDER/NAME.png"
+                )
 
 
 def read_mask(path: str, num_classes: int) -> NDArray[np.uint8 | np.uint16]:

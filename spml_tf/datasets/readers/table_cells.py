@@ -26,8 +26,10 @@ _MINUS_ONE = ("-1", "-1.0")
 _VALUES = {"", *_WRITTEN[POSITIVE], *_WRITTEN[NEGATIVE], *_MINUS_ONE}
 _FRACTION = re.compile(r"0?\.\d+(e-\d+)?|\d(\.\d+)?e-\d+", re.I)
 
-# The name of a photo, where a class may have been expected.
-PHOTO = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic)$", re.I)
+# What float32 holds.
+_LARGEST = 3.4028234e38
+# The ending of a photo's name, which no name of a class has.
+PHOTO = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic|avif)$", re.I)
 
 Row = tuple[str, list[str]]
 
@@ -90,6 +92,20 @@ def _is_even(path: str, head: str, separator: str) -> bool:
     except UserError:  # a quotation mark that is closed below these lines
         pass
     return len(lengths) == 1 and lengths.pop() > 1
+
+
+def number(cell: str, most: float = _LARGEST) -> float | None:
+    """The number from 0 to `most` that a cell holds, None where it holds anything else.
+
+    Examples:
+        >>> number(" 0.5 "), number("2", most=1), number("-1"), number("nan"), number("one")
+        (0.5, None, None, None, None)
+    """
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if 0 <= value <= most else None
 
 
 class Values:

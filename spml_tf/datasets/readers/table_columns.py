@@ -24,6 +24,9 @@ _LABEL_NAMES = (
     "labels", "label", "classes", "class", "classname", "category", "categories", "tags", "tag",
     "choice", "choices", "labelname",
 )  # fmt: skip
+# The flags that only tables with lists of names have a use for, and those with values.
+_OF_LISTS = ("negative_column", "label_separator", "no_label", "unlisted")
+_OF_VALUES = ("minus_one", "zero", "blank", "skip_fractions")
 # More columns than any set of labels has, ImageNet-21K's among them.
 _MOST_COLUMNS = 100_000
 
@@ -159,7 +162,7 @@ class _Assignment:
             chosen = split_flag("label_columns", given.label_columns)
             classes = [self._require("label_columns", name) for name in chosen]
             self._leave_out([x for x in rest if x not in classes])
-            return Columns(image, weight=weight, classes=tuple(classes), notes=self._told())
+            return self._of_classes(image, weight, classes)
         if label is None:
             label, negative, rest = self._look_for_labels(rest, negative)
         if label is None:
@@ -168,12 +171,24 @@ class _Assignment:
                     f"{self._place}: there is no column of labels; {FORMS}; if the columns are "
                     "separated by another character, give --column_separator=CHARACTER"
                 )
-            return Columns(image, weight=weight, classes=tuple(rest), notes=self._told())
+            return self._of_classes(image, weight, rest)
         if negative is None and given.negative_column is None and header[label] == "labels":
             negative = next((x for x in rest if header[x] == "negatives"), None)
             rest = [x for x in rest if x != negative]
         self._leave_out(rest)
+        if value is None:
+            self._tell_of_ignored(_OF_VALUES, "names of classes, and no values")
         return Columns(image, label, negative, value, weight, notes=self._told())
+
+    def _of_classes(self, image: int, weight: int | None, classes: Sequence[int]) -> Columns:
+        self._tell_of_ignored(_OF_LISTS, "a column for each class, and no names in cells")
+        return Columns(image, weight=weight, classes=tuple(classes), notes=self._told())
+
+    def _tell_of_ignored(self, flags: Sequence[str], shape: str) -> None:
+        """Notes the flags that the table's form has no use for; another split's may have."""
+        ignored = [f"--{flag}" for flag in flags if flag in self._options.given()]
+        if ignored:
+            self._notes.append(f"it has {shape}: {', '.join(ignored)} changes nothing")
 
     def _image(self) -> int:
         if self._options.image_column:

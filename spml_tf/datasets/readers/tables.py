@@ -16,7 +16,6 @@ from __future__ import annotations
 import array
 import collections
 import dataclasses
-import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -25,7 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.readers import copies, misread
-from spml_tf.datasets.readers.table_cells import Names, Null, Row, Values, column_separator
+from spml_tf.datasets.readers.table_cells import (
+    Names,
+    Null,
+    Row,
+    Values,
+    column_separator,
+    number,
+)
 from spml_tf.datasets.readers.table_columns import (
     FORMS,
     Columns,
@@ -494,15 +500,13 @@ def _weights(
         return None
     found = np.empty(len(body), np.float32)
     for row, (place, fields) in enumerate(body):
-        try:
-            found[row] = float(fields[column])
-        except ValueError:
-            found[row] = math.nan
-        if not (math.isfinite(found[row]) and found[row] >= 0):
+        weight = number(fields[column])
+        if weight is None:
             raise UserError(
                 f"{place}: {quoted(header[column])} must be a number from 0, found "
                 f"{quoted(fields[column].strip())}"
             )
+        found[row] = weight
         if found[row] != found[firsts[row]]:
             raise UserError(
                 f"{place}: another {quoted(header[column])} than in {body[firsts[row]][0]}, a row "
