@@ -15,7 +15,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from spml_tf.datasets import encoded_images
+from spml_tf.datasets import encoded_images, stored_pixels
 from spml_tf.datasets.readers import prepared
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import POSITIVE
@@ -50,6 +50,7 @@ def write_images(folder: Path, data: Splits, plan: Plan, threads: int) -> None:
     with encoded_images.quiet_pillow():
         for split, part in data.parts.items():
             observed = data.observed if split == "train" else None
+            part = stored_pixels.with_upright_boxes(part)
             encode = _encoder(part, plan)
             files, numbers, offsets = write(folder, split, part, encode, threads)
             index = folder / f"{split}.npz"

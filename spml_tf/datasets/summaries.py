@@ -240,10 +240,11 @@ def _tiles(examples: Examples) -> list[Tile]:
     from spml_tf.drawing.contact_sheet import Tile, reduced
 
     cli.import_tensorflow()
-    from spml_tf.datasets import encoded_images
+    from spml_tf.datasets import encoded_images, stored_pixels
 
+    examples = stored_pixels.with_upright_boxes(examples.subset(choose(examples.labels, _TILES)))
     reader, tiles = encoded_images.Reader(examples), []
-    for row in choose(examples.labels, _TILES):
+    for row in range(len(examples)):
         image, reason = None, ""
         try:
             image = reduced(reader.pixels(row), _TILE_SIDE)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.objects import read_mask
+from spml_tf.datasets.stored_pixels import upright_mask
 from spml_tf.drawing.figure_files import Row, spread
 from spml_tf.evaluation import bootstrap, measures
 from spml_tf.evaluation.average_precision import average_precision, mean_average_precision
@@ -183,7 +184,8 @@ def mask_share(found: Analysis) -> list[Row]:
 
     def masks() -> Iterator[NDArray[Any]]:
         """Read anew for each run, so that one is held and not all."""
-        return (read_mask(str(path), images.mask_classes) for path in paths)
+        for path, photo in zip(paths, images.paths or (), strict=True):
+            yield upright_mask(read_mask(str(path), images.mask_classes), photo)
 
     if not any(np.isin(mask, numbers).any() for mask in masks()):
         raise UnavailableError("the masks show no class")

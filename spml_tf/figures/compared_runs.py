@@ -15,6 +15,7 @@ from scipy.special import expit
 from spml_tf import networks
 from spml_tf.datasets import splits
 from spml_tf.datasets.readers import Examples
+from spml_tf.datasets.stored_pixels import with_upright_boxes
 from spml_tf.drawing.figure_files import Row
 from spml_tf.evaluation import predictions
 from spml_tf.figures import crop_experiment
@@ -180,5 +181,5 @@ def _examples(first: RunScores, split: str, data_dir: str | None) -> Examples | 
             raise
         return f"the data cannot be read ({error}); --data_dir names their folder"
     if list(examples.names) == first.names.tolist() and (examples.labels == first.labels).all():
-        return examples
+        return with_upright_boxes(examples)
     return "the data set holds other images or labels than the runs were scored on"

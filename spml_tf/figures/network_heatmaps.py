@@ -15,6 +15,7 @@ from scipy.special import expit
 
 from spml_tf.datasets import encoded_images
 from spml_tf.datasets.readers import Examples
+from spml_tf.datasets.stored_pixels import with_upright_boxes
 from spml_tf.drawing.contact_sheet import reduced
 from spml_tf.evaluation import predictions
 from spml_tf.evaluation.image_batches import Images, batches
@@ -126,7 +127,8 @@ def pictures(
     boxes = [np.zeros((0, 5), np.float32)] * len(photos)
     if isinstance(images, Examples):
         names, truth, observed = names or images.names, images.labels, images.labels
-        boxes = boxes if images.boxes is None else list(images.boxes)
+        upright = with_upright_boxes(images).boxes
+        boxes = boxes if upright is None else list(upright)
     if labels is not None:
         observed = validate_labels(labels)
         truth = truth if isinstance(images, Examples) else observed

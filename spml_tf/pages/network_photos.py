@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from spml_tf.datasets import encoded_images
+from spml_tf.datasets import encoded_images, stored_pixels
 from spml_tf.datasets.readers import Examples
 from spml_tf.drawing.contact_sheet import reduced
 from spml_tf.evaluation import predictions
@@ -48,6 +48,7 @@ def photos(
     if not len(examples):
         return []
     found: list[Photo] = []
+    examples = stored_pixels.with_upright_boxes(examples)
     reader = encoded_images.Reader(examples)
     maps = predictions.predict_maps(model, examples, image_size, batch_size)
     for row, logits in enumerate(maps):

@@ -85,6 +85,7 @@ def load(
         paths=require_photos(root, names, source, allow_outside, lambda i: images.at(order[i])),
         boxes=tuple(boxes[own] for own in objects),
         areas=tuple(areas[own] for own in objects),
+        sides=_sides(images)[order],
         notes=(*_unannotated(images, files, order), *notes),
     )
 
@@ -123,8 +124,7 @@ def _read_boxes(
     images: JsonList, annotations: JsonList, owners: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:
     """Every annotation's box, float32 [N, 5], and area, float32 [N], crowds included, and notes."""
-    sides = [images.numbers(side, 1, "at least 1") for side in ("height", "width")]
-    height, width = (side[owners] for side in sides)
+    height, width = _sides(images)[owners].T
     x, y, across, down = annotations.rectangles("bbox").T
     area = annotations.numbers("area", 0, "a number that is not negative")
     with np.errstate(over="ignore"):  # Sums beyond 1e308 become infinite and are clipped.
@@ -140,6 +140,12 @@ def _read_boxes(
     crowds = annotations.flags("iscrowd")
     notes += _counted(annotations, crowds, "crowds, which count as labels and have no box")
     return boxes, areas, notes
+
+
+def _sides(images: JsonList) -> NDArray[np.float64]:
+    """Height and width of every image, [N, 2]."""
+    sides = [images.numbers(side, 1, "at least 1") for side in ("height", "width")]
+    return np.stack(sides, axis=1)
 
 
 def _counted(annotations: JsonList, chosen: NDArray[np.bool_], what: str) -> list[str]:

@@ -17,7 +17,9 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import sha256
 
 # What an image may have, beside its name and labels.
-_PARTS = ("paths", "images", "offsets", "boxes", "areas", "masks", "observed", "weights")
+_PARTS = (
+    "paths", "images", "offsets", "boxes", "areas", "sides", "masks", "observed", "weights",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Examples:
             [0, 1] of the whole image; None where the data set has no boxes.
         areas: per image float32 [M], the area of each box's object as a part of the image's, in
             [0, 1] (of its outline where that is known, else of the box); None without boxes.
+        sides: float64 [N, 2], height and width of the picture in which each image's boxes were
+            drawn, which may be on its side, see `stored_pixels.with_upright_boxes`; None where
+            boxes are those of upright images.
         masks: per image the file of its mask, see `objects.read_mask`, or None; None where the data
             set has no masks.
         mask_numbers: L numbers, each class's in the masks.
@@ -62,6 +67,7 @@ class Examples:
     offsets: NDArray[np.int64] | None = None
     boxes: tuple[NDArray[np.float32], ...] | None = None
     areas: tuple[NDArray[np.float32], ...] | None = None
+    sides: NDArray[np.float64] | None = None
     masks: tuple[str | None, ...] | None = None
     mask_numbers: tuple[int, ...] | None = None
     mask_classes: int = 0

@@ -174,7 +174,7 @@ def check_own_masks(*parts: Examples | None) -> None:
                 )
 
 
-def read_mask(path: str, num_classes: int) -> NDArray[np.uint8 | np.uint16]:
+def read_mask(path: str, num_classes: int) -> NDArray[np.uint16]:
     """A mask: 0 is no class, k the k-th one, 255 not labelled where there are fewer classes.
 
     Args:

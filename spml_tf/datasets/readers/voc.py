@@ -98,10 +98,11 @@ def load(
     stems, labels, notes = _with_positives(_list_path(root, split), stems, labels)
     names = tuple(f"JPEGImages/{stem}.jpg" for stem in stems)
     paths = require_photos(root, names, source, allow_outside)
-    boxes, box_notes = _read_all_boxes(root, stems, difficult == "positive", source)
+    boxes, sides, box_notes = _read_all_boxes(root, stems, difficult == "positive", source)
     return Examples(
-        names, labels, CLASS_NAMES, paths=paths, boxes=boxes, notes=(*notes, *box_notes)
-    )
+        names, labels, CLASS_NAMES, paths=paths, boxes=boxes, sides=sides,
+        notes=(*notes, *box_notes),
+    )  # fmt: skip
 
 
 def _source(year: int) -> str:
@@ -190,33 +191,36 @@ def _stem_and_mark(place: str, words: Sequence[str], values: dict[str, int]) -> 
 
 def _read_all_boxes(
     root: Path, stems: Sequence[str], keep_difficult: bool, source: str
-) -> tuple[tuple[NDArray[np.float32], ...] | None, list[str]]:
-    """Each photo's boxes, or None where there is no folder of annotations, and notes."""
+) -> tuple[tuple[NDArray[np.float32], ...] | None, NDArray[np.float64] | None, list[str]]:
+    """Each photo's boxes and size, or None where there is no folder of annotations, and notes."""
     folder = root / "Annotations"
     if not os.path.isdir(folder):
-        return None, []
+        return None, None, []
     try:
         present = set(os.listdir(folder))
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror})") from error
     counts: collections.Counter[str] = collections.Counter()
-    boxes = []
-    for stem in stems:
+    boxes, sides = [], np.zeros((len(stems), 2))
+    for number, stem in enumerate(stems):
         rows: list[list[float]] = []
         if f"{stem}.xml" in present:
-            rows = _read_boxes(folder / f"{stem}.xml", keep_difficult, counts, source)
+            rows, sides[number] = _read_boxes(
+                folder / f"{stem}.xml", keep_difficult, counts, source
+            )
         else:
             counts["photos without an annotation file, hence without boxes"] += 1
         boxes.append(np.asarray(rows, np.float32).reshape(-1, 5))
-    return tuple(boxes), [f"{folder}: {what}: {count:,}" for what, count in counts.items()]
+    notes = [f"{folder}: {what}: {count:,}" for what, count in counts.items()]
+    return tuple(boxes), sides, notes
 
 
 def _read_boxes(
     path: Path, keep_difficult: bool, counts: collections.Counter[str], source: str
-) -> list[list[float]]:
-    """Rows (class index, y1, x1, y2, x2) of [0, 1], counting what is left out or clipped.
+) -> tuple[list[list[float]], tuple[float, float]]:
+    """Rows (class index, y1, x1, y2, x2) of [0, 1], counting what is left out or clipped; the size.
 
-    The size is the annotation's own: photos may be smaller than when they were annotated.
+    That is the annotation's own: photos may be smaller than when they were annotated.
     """
     rows = []
     try:
@@ -233,7 +237,7 @@ def _read_boxes(
             rows.append([_class_index(node), *corners.tolist()])
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a VOC annotation ({error}); {source}") from error
-    return rows
+    return rows, (height, width)
 
 
 def _is_difficult(node: ElementTree.Element) -> bool:
