@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
@@ -75,6 +75,7 @@ class Predictor:
     Attributes:
         class_names: L names.
         thresholds: [L] float64.
+        image_size: S, the side of the network's input in pixels.
         max_megapixels: the most pixels, in millions, of a picture it takes.
 
     Raises:
@@ -90,6 +91,7 @@ class Predictor:
             classes = parse_json((Path(model_dir) / "classes.json").read_text("utf-8"))
             self.class_names = list(classes["class_names"])
             self.thresholds = np.array([classes["thresholds"][x] for x in self.class_names])
+            self.image_size = int(classes["image_size"])
             self.max_megapixels = float(classes.get("max_megapixels", MAX_MEGAPIXELS))
             self._model = tf.saved_model.load(model_dir)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -104,13 +106,21 @@ class Predictor:
         probabilities: NDArray[np.float32] = served["probabilities"].numpy()
         return probabilities
 
-    def heatmaps(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Heatmaps [G, G, L] float32 in [0, 1], sigmoid(F), of one uint8 image [H, W, 3]."""
+    def from_pixels(
+        self, images: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What one pass of the network says of images that have its size.
+
+        Args:
+            images: [B, S, S, 3] in 0..255, as `images.resize` makes them.
+
+        Returns:
+            Probabilities [B, L], and heatmaps [B, G, G, L] in [0, 1], sigmoid(F), both float32.
+        """
         import tensorflow as tf
 
-        maps = self._model.cams(tf.cast(image[None], tf.float32))["cams"]
-        found: NDArray[np.float32] = tf.sigmoid(maps)[0].numpy()
-        return found
+        maps = self._model.cams(tf.constant(images))["cams"]
+        return tf.sigmoid(tf.reduce_mean(maps, axis=(1, 2))).numpy(), tf.sigmoid(maps).numpy()
 
 
 def _find(pattern: str) -> list[str]:
@@ -120,8 +130,8 @@ def _find(pattern: str) -> list[str]:
     return paths
 
 
-def _read(path: str, max_megapixels: float) -> bytes | None:
-    """The file's bytes, or None, with the reason said, where it is no image."""
+def _read(path: str, max_megapixels: float) -> NDArray[np.uint8] | None:
+    """The pixels, uint8 [H, W, 3], or None, with the reason said, where it is no image."""
     import tensorflow as tf
 
     from spml_tf.datasets import encoded_images, image_headers, other_formats
@@ -133,8 +143,8 @@ def _read(path: str, max_megapixels: float) -> bytes | None:
             contents = other_formats.as_bitmap(contents, max_megapixels)
         if refused := image_headers.refusal(contents, max_megapixels):
             raise OSError(refused)
-        decode_image(tf.constant(contents), max_megapixels)
-        return contents
+        pixels: NDArray[np.uint8] = decode_image(tf.constant(contents), max_megapixels).numpy()
+        return pixels
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(getattr(error, "message", error)).split())[:200]
         print(
@@ -144,21 +154,43 @@ def _read(path: str, max_megapixels: float) -> bytes | None:
         return None
 
 
-def _rows(
-    options: _Options, predictor: Predictor, paths: list[str]
-) -> Iterator[tuple[str, bytes, NDArray[np.float32]]]:
-    """Yields (path, contents, probabilities) of every image that can be read."""
+class _Predicted(NamedTuple):
+    """An image, as far as overlays need it, and what is predicted of it."""
+
+    path: str
+    shown: NDArray[np.uint8] | None
+    scores: NDArray[np.float32]
+    heatmaps: NDArray[np.float32]
+
+
+def _predicted(options: _Options, predictor: Predictor, paths: list[str]) -> Iterator[_Predicted]:
+    """Yields every image that can be read; each is decoded once, and passes the network once."""
+    import numpy as np
+    import tensorflow as tf
+
+    from spml_tf.datasets.images import resize
+
     limit = options.max_megapixels or predictor.max_megapixels
     for start in range(0, len(paths), options.batch_size):
-        batch = [(path, _read(path, limit)) for path in paths[start : start + options.batch_size]]
-        good = [(path, contents) for path, contents in batch if contents is not None]
-        if good:
-            scores = predictor.from_files([contents for _, contents in good])
-            yield from ((*pair, row) for pair, row in zip(good, scores, strict=True))
+        read, shown, inputs = [], [], []
+        for path in paths[start : start + options.batch_size]:
+            if (image := _read(path, limit)) is not None:
+                read.append(path)
+                inputs.append(resize(tf.constant(image), predictor.image_size).numpy())
+                shown.append(_to_draw(image) if options.overlays else None)
+        if read:
+            found = predictor.from_pixels(np.stack(inputs))
+            yield from map(_Predicted, read, shown, *found)
         if sys.stderr.isatty():
-            done = start + len(batch)
+            done = min(start + options.batch_size, len(paths))
             end = "\n" if done == len(paths) else ""
             print(f"\r{done}/{len(paths)} images", end=end, file=sys.stderr, flush=True)
+
+
+def _to_draw(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    from spml_tf.drawing.overlays import reduced_to_draw
+
+    return reduced_to_draw(image).copy()  # a view keeps all of a large photo
 
 
 def _header(class_names: Sequence[str]) -> list[str]:
@@ -190,27 +222,19 @@ def _picture_names(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _overlay(
-    path: Path, limit: int, predictor: Predictor, contents: bytes, scores: NDArray[np.float32]
-) -> None:
+def _overlay(path: Path, limit: int, predictor: Predictor, found: _Predicted) -> None:
     """Draws the classes decided for, or the likeliest one where there is none."""
     import numpy as np
-    import tensorflow as tf
 
-    from spml_tf.datasets.images import decode_image
     from spml_tf.drawing.overlays import draw_overlays
 
-    ranked = np.argsort(-scores, kind="stable")
-    chosen = [i for i in ranked if scores[i] >= predictor.thresholds[i]] or [ranked[0]]
+    ranked = np.argsort(-found.scores, kind="stable")
+    chosen = [i for i in ranked if found.scores[i] >= predictor.thresholds[i]] or [ranked[0]]
     chosen = chosen[:limit]
-    image = decode_image(tf.constant(contents), predictor.max_megapixels).numpy()
-    draw_overlays(
-        path,
-        image,
-        predictor.heatmaps(image)[..., chosen],
-        [predictor.class_names[i] for i in chosen],
-        scores[chosen].tolist(),
-    )
+    if found.shown is not None:
+        names = [predictor.class_names[i] for i in chosen]
+        heatmaps, scores = found.heatmaps[..., chosen], found.scores[chosen].tolist()
+        draw_overlays(path, found.shown, heatmaps, names, scores)
 
 
 def _check(options: _Options, paths: Sequence[str], pictures: dict[str, Path]) -> None:
@@ -231,14 +255,15 @@ def _write(
 
     def lines() -> Iterator[list[object]]:
         nonlocal failed
-        for path, contents, scores in _rows(options, predictor, paths):
-            decisions = (scores >= predictor.thresholds).astype(int)
-            cells = zip((f"{x:.6f}" for x in scores), decisions, strict=True)
-            yield [path, *(x for pair in cells for x in pair)]
+        for found in _predicted(options, predictor, paths):
+            decisions = (found.scores >= predictor.thresholds).astype(int)
+            cells = zip((f"{x:.6f}" for x in found.scores), decisions, strict=True)
+            yield [found.path, *(x for pair in cells for x in pair)]
             if pictures:
                 try:
-                    with naming_unwritable(path), replaced(pictures[path]) as picture:
-                        _overlay(picture, options.overlay_classes, predictor, contents, scores)
+                    place = naming_unwritable(found.path)
+                    with place, replaced(pictures[found.path]) as picture:
+                        _overlay(picture, options.overlay_classes, predictor, found)
                 except UserError as error:
                     print(f"error: the overlay of {error}", file=sys.stderr)
                     failed += 1

@@ -304,3 +304,31 @@ def test_skip_broken(tmp_path):
     note = "1 of 6 photos cannot be decoded and are left out, the first is"
     assert note in done.stderr and any(note in x for x in record["notes"])
     assert record["images"]["train"] == 5
+
+
+@pytest.mark.slow
+def test_twins_are_trained_on_and_evaluated_alike(twins, tmp_path):
+    """By the commands: losses, scores of both splits, and evaluation of the other twins."""
+    runs, losses = [], []
+    for folder in twins:
+        runs.append(tmp_path / folder.name)
+        done = run(
+            "--dataset=folder", f"--data_dir={folder}", f"--output_dir={runs[-1]}", "--epochs=2",
+            "--network=small_residual", "--weights=none", "--image_size=32", "--batch_size=8",
+            "--method=en+scl", "--heatmap_size=8", "--selection_start_epoch=1",
+            "--consistency_start_epoch=1", "--val_fraction=0.5", "--threads=1", "--positives_per_image=1",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows = csv.DictReader((runs[-1] / "history.csv").read_text().splitlines())
+        losses.append([[float(row[x]) for x in ("loss", "val_loss", "val_map")] for row in rows])
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
+    scores = [np.load(path / "predictions_val.npz")["scores"] for path in runs]
+    assert len(scores[0]) == COUNT // 2 and np.ptp(scores[0], axis=0).min() > 0
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+    told = []
+    for folder in twins:
+        words = [f"--run_dir={runs[0]}", "--split=val", f"--data_dir={folder}"]
+        done = run(*words, module="evaluate")
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout))
+    assert told[0] == told[1] and told[0]["images"] == COUNT // 2

@@ -10,7 +10,6 @@ import matplotlib
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -22,8 +21,12 @@ from spml_tf.drawing.contact_sheet import drawable
 
 _COLOUR_MAP = "viridis"  # perceptually uniform
 _OPACITY = 0.6
-# A tile shows 240 pixels a side; drawing all of a large photo costs seconds.
+# Of an overlay, in pixels: a tile's width, a line of text, what lies between tiles, the scale.
+_TILE, _TITLE, _MARGIN, _BAR = 240, 18, 10, 16
+# Scaling all of a large photo down takes longer.
 _LARGEST = 720
+# zlib's fastest: photos hardly shrink more with others.
+_COMPRESSION = 1
 # A strip's photo and tiles are this high, with a line of text above; in pixels.
 _STRIP, _LINE, _GAP = 128, 16, 4
 
@@ -117,6 +120,12 @@ def draw_scale(
     )
 
 
+def reduced_to_draw(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Every other pixel of a large photo, or fewer: what `draw_overlays` needs of it."""
+    step = -(-max(image.shape[:2]) // _LARGEST)
+    return image[step // 2 :: step, step // 2 :: step]
+
+
 def draw_overlays(
     path: Path,
     image: NDArray[np.uint8],
@@ -126,8 +135,7 @@ def draw_overlays(
 ) -> None:
     """Writes a PNG with the photo and one tile per class: its heatmap over the photo.
 
-    All tiles share one colour scale from 0 to 1. Of a large photo every other pixel is drawn, or
-    fewer.
+    All tiles share one colour scale from 0 to 1, which is drawn beside them.
 
     Args:
         path: the PNG to write.
@@ -136,26 +144,35 @@ def draw_overlays(
         names: k class names.
         probabilities: k scores in [0, 1].
     """
-    step = -(-max(image.shape[:2]) // _LARGEST)
-    image = image[step // 2 :: step, step // 2 :: step]
     height, width = image.shape[:2]
-    columns = len(names) + 1
-    rise = 3.0 * float(np.clip(height / width, 0.3, 3.0))
-    figure = Figure(figsize=(3.0 * columns + 0.8, rise + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    draw_tile(axes[0], image, "photo")
-    for number, axis in enumerate(axes[1:]):
-        title = f"{names[number]} {probabilities[number]:.2f}"
-        draw_tile(axis, image, title, heatmaps[..., number])
-    draw_scale(figure, axes)
-    figure.savefig(path, dpi=80, format="png")
+    size = (_TILE, round(_TILE * float(np.clip(height / width, 0.3, 3.0))))
+    titles = [f"{name} {score:.2f}" for name, score in zip(names, probabilities, strict=True)]
+    sheet = _sheet(reduced_to_draw(image), heatmaps, ["photo", *titles], size, _TITLE, _MARGIN)
+    scale = _scale(size[1], sheet.height)
+    whole = Image.new("RGB", (sheet.width + scale.width, sheet.height), "white")
+    whole.paste(sheet, (0, 0))
+    whole.paste(scale, (sheet.width, 0))
+    whole.save(path, "PNG", compress_level=_COMPRESSION)
+
+
+def _scale(length: int, height: int) -> Image.Image:
+    """The one scale of all tiles, as opaque as they are, at the height of the tiles."""
+    colours = matplotlib.colormaps[_COLOUR_MAP](np.linspace(1, 0, length))[:, None, :3]
+    bar = np.rint(255 * (_OPACITY * colours + 1 - _OPACITY)).astype(np.uint8).repeat(_BAR, axis=1)
+    drawn = Image.new("RGB", (_MARGIN + _BAR + 3 * _TITLE, height), "white")
+    top, left, pen = height - length, _MARGIN, ImageDraw.Draw(drawn)
+    drawn.paste(Image.fromarray(bar), (left, top))
+    pen.text((left, 1), "heatmap", fill="black", font=_font(_TITLE))
+    for value in (0.0, 0.5, 1.0):
+        row = top + (1 - value) * (length - _TITLE)
+        pen.text((left + _BAR + _GAP, row), f"{value:.1f}", fill="black", font=_font(_TITLE))
+    return drawn
 
 
 def strip(
     image: NDArray[np.uint8], heatmaps: NDArray[np.floating], titles: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """The photo and a tile per class in a row, without the cost of a figure.
+    """The photo and a tile per class in a row, small.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -167,22 +184,46 @@ def strip(
         half its height and twice it.
     """
     width = int(np.clip(round(_STRIP * image.shape[1] / image.shape[0]), _STRIP // 2, 2 * _STRIP))
-    photo = np.asarray(Image.fromarray(image).resize((width, _STRIP), Image.Resampling.LANCZOS))
-    tiles = enlarge(heatmaps, _STRIP, width)
-    sheet = Image.new("RGB", ((len(titles) + 1) * (width + _GAP) - _GAP, _LINE + _STRIP), "white")
-    sheet.paste(Image.fromarray(photo), (0, _LINE))
+    return np.asarray(_sheet(image, heatmaps, ["", *titles], (width, _STRIP), _LINE, _GAP))
+
+
+def _sheet(
+    image: NDArray[np.uint8],
+    heatmaps: NDArray[np.floating],
+    titles: Sequence[str],
+    size: tuple[int, int],
+    line: int,
+    gap: int,
+) -> Image.Image:
+    """The photo and a tile per class in a row, without the cost of a figure.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        heatmaps: [G, G, k] float in [0, 1]; cells of NaN show the bare photo.
+        titles: k + 1 texts, of the photo and the tiles, cut where they are longer.
+        size: width and height of a tile in pixels.
+        line: height of a line of text above.
+        gap: between tiles.
+    """
+    width, height = size
+    photo = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    tiles = enlarge(heatmaps, height, width)
+    sheet = Image.new("RGB", (len(titles) * (width + gap) - gap, line + height), "white")
     colours = matplotlib.colormaps[_COLOUR_MAP]
     for number, title in enumerate(titles):
-        tile = Image.new("RGB", (width, _LINE + _STRIP), "white")
-        ImageDraw.Draw(tile).text((1, 1), drawable(title), fill="black", font=_font())
-        over = 255 * colours(tiles[..., number])[..., :3]
-        opacity = np.where(np.isnan(tiles[..., number]), 0.0, _OPACITY)[..., None]
-        mixed = np.rint(opacity * over + (1 - opacity) * photo).astype(np.uint8)
-        tile.paste(Image.fromarray(mixed), (0, _LINE))
-        sheet.paste(tile, ((number + 1) * (width + _GAP), 0))
-    return np.asarray(sheet)
+        tile = Image.new("RGB", (width, line + height), "white")
+        ImageDraw.Draw(tile).text((1, 1), drawable(title), fill="black", font=_font(line))
+        mixed = photo
+        if number:
+            values = tiles[..., number - 1]
+            opacity = np.where(np.isnan(values), 0.0, _OPACITY)[..., None]
+            over = 255 * colours(values)[..., :3]
+            mixed = np.rint(opacity * over + (1 - opacity) * photo).astype(np.uint8)
+        tile.paste(Image.fromarray(mixed), (0, line))
+        sheet.paste(tile, (number * (width + gap), 0))
+    return sheet
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(font_manager.findfont(font_manager.FontProperties()), _LINE - 5)
+def _font(line: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font_manager.findfont(font_manager.FontProperties()), line - 5)
