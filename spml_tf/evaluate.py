@@ -240,11 +240,9 @@ def _scores(
 
     # A sigmoid's values tie at 1 where a classifier of one class an image is sure.
     as_logits = settings.dataset == "imagenet" or options.probabilities == "softmax"
-    predict = predictions.predict_logits if as_logits else predictions.predict_scores
+    scorer = predictions.Scorer(network, settings.image_size, as_logits)
     with pipeline.naming_broken_images(examples):
-        return predictions.predict_by_workers(
-            predict, network, examples, settings.image_size, options.batch_size
-        )
+        return scorer.by_workers(examples, options.batch_size)
 
 
 def _top1_on_val(

@@ -342,15 +342,15 @@ def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress
     from spml_tf.system import files, replicas
 
     shard = replicas.this_shard()
-    network = networks.load_network(run.network)
+    scorer = predictions.Scorer(networks.load_network(run.network), settings.image_size)
     results: dict[str, Any] = {"best_epoch": progress.best_epoch}
     for split, part in data.parts.items():
         if split == "train":
             continue
+        if not shard.worker:
+            print(f"scoring the best network on {split}, {len(part):,} images", flush=True)
         with pipeline.naming_broken_images(part):
-            scores = predictions.predict_by_workers(
-                predictions.predict_scores, network, part, settings.image_size
-            )
+            scores = scorer.by_workers(part)
         if shard.worker:
             continue
         with files.replaced(run.predictions(split)) as path:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.evaluation import average_precision
-from spml_tf.evaluation.image_batches import Batch, Images, batches
+from spml_tf.evaluation.image_batches import Images, batches
 from spml_tf.labels import known_counts, unknown_as_negative
 from spml_tf.system import replicas
 
@@ -71,38 +71,63 @@ def predict_scores(
         array([[0.953, 0.119],
                [0.119, 0.269]], dtype=float32)
     """
-    return score_rows(model, images, image_size, batch_size)[0]
+    return Scorer(model, image_size)(images, batch_size)
 
 
-def predict_by_workers(
-    predict: Callable[..., NDArray[np.float32]],
-    model: keras.Model,
-    images: Examples,
-    image_size: int | None = None,
-    batch_size: int = 32,
-) -> NDArray[np.float32]:
-    """Scores or logits, of which each of several workers predicts those of its own images.
-
-    All workers must call it. Raises: as for `predict_scores`.
+class Scorer:
+    """`predict_scores` or `predict_logits` of one network, which is traced once for all images.
 
     Args:
-        predict: `predict_scores` or `predict_logits`.
-        model: as for `predict_scores`.
-        images: N images.
+        model: see the module.
         image_size: as for `predict_scores`.
-        batch_size: as for `predict_scores`.
+        logits: whether logits are wanted.
 
-    Returns:
-        [N, L] float32, of all images on every worker.
+    Attributes:
+        classes: L.
+
+    Raises:
+        ValueError: as `network_of`.
     """
-    shard = replicas.this_shard()
-    if shard.workers == 1:
-        return predict(model, images, image_size, batch_size)
-    own = shard.own(range(len(images)))
-    found = np.zeros((0, network_of(model).output_shape[-1]), np.float32)
-    if len(own):
-        found = predict(model, images.subset(own), image_size, batch_size)
-    return replicas.rows_of_workers(found, len(images))
+
+    def __init__(
+        self, model: keras.Model, image_size: int | None = None, logits: bool = False
+    ) -> None:
+        network = network_of(model)
+        self.classes: int = network.output_shape[-1]
+        self._size = network.input_shape[1] if image_size is None else image_size
+        inputs = keras.Input((self._size, self._size, 3))
+        head = _pooled if logits else _scores
+        self._predict = _on_all_devices(keras.Model(inputs, head(network(inputs))))
+
+    def __call__(self, images: Images, batch_size: int = 32) -> NDArray[np.float32]:
+        """[N, L] float32 of N images; args and raises as for `predict_scores`."""
+        return self.with_rows(images, batch_size)[0]
+
+    def with_rows(
+        self, images: Images, batch_size: int = 32
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """See `score_rows`."""
+        scores: list[NDArray[np.float32]] = []
+        rows: list[int] = []
+        for batch in batches(images, self._size, batch_size):
+            scores.append(self._predict(batch.image))
+            rows.extend(batch.rows(len(rows)))
+        return np.concatenate(scores), np.array(rows, np.int64)
+
+    def by_workers(self, images: Examples, batch_size: int = 32) -> NDArray[np.float32]:
+        """The same, of which each of several workers predicts its own images; all must call it.
+
+        Returns:
+            [N, L] float32, of all images on every worker.
+        """
+        shard = replicas.this_shard()
+        if shard.workers == 1:
+            return self(images, batch_size)
+        own = shard.own(range(len(images)))
+        found = np.zeros((0, self.classes), np.float32)
+        if len(own):
+            found = self(images.subset(own), batch_size)
+        return replicas.rows_of_workers(found, len(images))
 
 
 def score_rows(
@@ -116,12 +141,7 @@ def score_rows(
         scores: [N, L] float32, in the order in which images come.
         rows: [N] int64, what a dataset's batches say under "index", else 0..N-1.
     """
-    scores: list[NDArray[np.float32]] = []
-    rows: list[int] = []
-    for found, batch in _outputs(model, images, image_size, batch_size, _scores):
-        scores.append(found)
-        rows.extend(batch.rows(len(rows)))
-    return np.concatenate(scores), np.array(rows, np.int64)
+    return Scorer(model, image_size).with_rows(images, batch_size)
 
 
 def predict_logits(
@@ -137,8 +157,7 @@ def predict_logits(
     Returns:
         [N, L] float32, the mean of F over cells, in the images' order.
     """
-    found = _outputs(model, images, image_size, batch_size, _pooled)
-    return np.concatenate([logits for logits, _ in found])
+    return Scorer(model, image_size, logits=True)(images, batch_size)
 
 
 def predict_peaks(
@@ -171,8 +190,11 @@ def predict_maps(
     Yields:
         [G, G, L] float32, the logits F, in the images' order.
     """
-    for maps, _ in _outputs(model, images, image_size, batch_size, None):
-        yield from maps
+    network = network_of(model)
+    size = network.input_shape[1] if image_size is None else image_size
+    predict = _on_all_devices(network)
+    for batch in batches(images, size, batch_size):
+        yield from predict(batch.image)
 
 
 def _scores(maps: keras.KerasTensor) -> keras.KerasTensor:
@@ -183,30 +205,15 @@ def _pooled(maps: keras.KerasTensor) -> keras.KerasTensor:
     return keras.ops.mean(maps, axis=(1, 2))
 
 
-def _outputs(
-    model: keras.Model,
-    images: Images,
-    image_size: int | None,
-    batch_size: int,
-    head: Callable[[keras.KerasTensor], keras.KerasTensor] | None,
-) -> Iterator[tuple[NDArray[np.float32], Batch]]:
-    """What the network, or a function of its maps, makes of each batch."""
-    network = network_of(model)
-    size = network.input_shape[1] if image_size is None else image_size
-    if head is not None:
-        inputs = keras.Input((size, size, 3))
-        network = keras.Model(inputs, head(network(inputs)))
-    predict = _on_all_devices(network)
-    for batch in batches(images, size, batch_size):
-        yield predict(batch.image), batch
-
-
 def _on_all_devices(network: keras.Model) -> Callable[[Any], NDArray[np.float32]]:
     """A function from images [B, S, S, 3] to outputs that splits them over a process' devices."""
     strategy = network.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
-        found: Callable[[Any], NDArray[np.float32]] = network.predict_on_batch
-        return found
+        shape = tf.TensorSpec([None, *network.input_shape[1:]])  # one trace for all batches
+        whole = tf.function(
+            lambda batch: network(batch, training=False), input_signature=[shape], autograph=False
+        )
+        return lambda images: np.asarray(whole(tf.cast(images, tf.float32)))
     with strategy.scope():
         devices = replicas.devices()
 
