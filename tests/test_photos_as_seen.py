@@ -316,7 +316,8 @@ def test_twins_are_trained_on_and_evaluated_alike(twins, tmp_path):
             "--dataset=folder", f"--data_dir={folder}", f"--output_dir={runs[-1]}", "--epochs=2",
             "--network=small_residual", "--weights=none", "--image_size=32", "--batch_size=8",
             "--method=en+scl", "--heatmap_size=8", "--selection_start_epoch=1",
-            "--consistency_start_epoch=1", "--val_fraction=0.5", "--threads=1", "--positives_per_image=1",
+            "--consistency_start_epoch=1", "--val_fraction=0.5", "--threads=1",
+            "--positives_per_image=1",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         rows = csv.DictReader((runs[-1] / "history.csv").read_text().splitlines())

@@ -231,6 +231,21 @@ class TestOrientation:
             assert image.shape == ((20, 30, 3) if number < 4 else (30, 20, 3))
 
 
+def test_weights_of_photos_go_with_them(tmp_path):
+    """A column of weights, prepared; the prepared photos are weighted without a flag."""
+    for number in range(6):
+        Image.new("RGB", (30, 30), (number * 40,) * 3).save(tmp_path / f"{number}.png")
+    rows = "".join(f"{n}.png,{n % 2},{1 - n % 2},{n / 4}\n" for n in range(6))
+    (tmp_path / "t.csv").write_text(f"image,cat,dog,w\n{rows}")
+    words = ["--dataset=folder", f"--data_dir={tmp_path}", "--train_csv=t.csv"]
+    words += ["--val_csv=t.csv", "--weight_column=w", "--format=jpeg", "--short_side=20"]
+    assert data.main(["prepare", *words, f"--output_dir={tmp_path / 'out'}"]) == 0
+    found = prepared.load(tmp_path / "out", "train")
+    assert found.names == tuple(f"{n}.png" for n in range(6))
+    assert found.weights.tolist() == [0, 0.25, 0.5, 0.75, 1, 1.25]
+    assert found.weights.dtype == np.float32
+
+
 def records_of(folder: Path, split: str) -> list[tf.train.Example]:
     """Every Example of a split, through TensorFlow's own reader."""
     paths = sorted(str(path) for path in folder.glob(f"{split}-*.tfrecord"))
@@ -477,6 +492,9 @@ class TestReader:
             ({"offsets": np.full(8, -1)}, "shorter than its index says"),
             ({"boxes": np.zeros((1, 5), np.float32)}, "boxes do not fit"),
             ({"observed": np.zeros((8, 3), int)}, "observed"),
+            ({"weights": np.full(8, -1.0)}, "weights do not fit"),
+            ({"weights": np.full(8, np.nan)}, "weights do not fit"),
+            ({"weights": np.ones(7)}, "8 names, but 7 weights"),
             ({"names": np.array([None] * 8)}, "no index of prepared data, or damaged"),
         ],
     )

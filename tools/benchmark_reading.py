@@ -12,8 +12,8 @@ batches, while processes and graphs start, are not timed.
 
 With --large=N it reads N photos of 12 megapixels in place of VOC's, made of these and kept in a
 temporary folder. Pillow then uses its draft mode, by the rule that ours has: the smallest of 1/2,
-1/4 and 1/8 at which the crop is as large as needed. "ours, prepared" reads for ten epochs what `data
-prepare` made of them once, 512 pixels on the shorter side. Peaks of memory are printed too.
+1/4 and 1/8 at which the crop is as large as needed. "ours, prepared" reads for ten epochs what the
+command prepare made of them once, 512 pixels on the shorter side. Peaks of memory are printed too.
 """
 
 from __future__ import annotations

@@ -84,12 +84,11 @@ def prepare(
         raise UserError(f"--format=jpeg: {settings.dataset} is in memory; give --format=tfrecord")
     if plan.format != "labels":
         for part in data.parts.values():
-            for name, held in (("weights", part.weights), ("masks", part.masks)):
-                if held is not None:
-                    raise UserError(
-                        f"--format={plan.format}: prepared images have no {name} of their own; "
-                        "leave --weight_column and --masks_dir out, or give --format=labels"
-                    )
+            if part.masks is not None:
+                raise UserError(
+                    f"--format={plan.format}: prepared images have no masks of their own; leave "
+                    "--masks_dir out, or give --format=labels"
+                )
     facts = describe(settings, data, plan)
     place, parameters = f"--output_dir={output_dir}", {**facts, "data_dir": settings.data_dir}
     try:

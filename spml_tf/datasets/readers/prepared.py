@@ -1,8 +1,9 @@
 """What `python -m spml_tf.data prepare` wrote: an index per split beside the images.
 
-`{split}.npz` holds names, labels, class_names and, where there are any, observed labels and boxes;
-and where the images are: `files` (relative to the folder), `file_numbers` (the file of each image)
-and, for TFRecord files, `offsets` (where its record begins). No array holds Python objects.
+`{split}.npz` holds names, labels, class_names and, where there are any, observed labels, boxes and
+weights; and where the images are: `files` (relative to the folder), `file_numbers` (the file of
+each image) and, for TFRecord files, `offsets` (where its record begins). No array holds Python
+objects.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _OPTIONAL = {
     "box_counts": ("i", 1),
     "boxes": ("f", 2),
     "areas": ("f", 1),
+    "weights": ("f", 1),
 }
 # What numpy raises for files that are cut, damaged, or of another kind.
 _DAMAGE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
@@ -82,6 +84,8 @@ def write_index(
         arrays["box_counts"] = np.array([len(rows) for rows in examples.boxes], np.int64)
         arrays["boxes"] = np.concatenate([np.zeros((0, 5), np.float32), *examples.boxes])
         arrays["areas"] = np.concatenate([np.zeros(0, np.float32), *examples.areas])
+    if examples.weights is not None:
+        arrays["weights"] = examples.weights
     with replaced(path) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
@@ -97,8 +101,8 @@ def load(
         allow_outside: accept images that lie outside the folder, see `photos.find_photos`.
 
     Returns:
-        Examples with the names, labels, boxes and, in "train", observed labels of the data set that
-        was prepared; the images are files, or records of TFRecord files.
+        Examples with the names, labels, boxes, weights and, in "train", observed labels of the data
+        set that was prepared; the images are files, or records of TFRecord files.
 
     Raises:
         UserError: the split is not there, its index is damaged or foreign, or images are missing.
@@ -123,6 +127,7 @@ def load(
             boxes=_rows(arrays, "boxes"),
             areas=_rows(arrays, "areas"),
             observed=arrays.get("observed"),
+            weights=arrays.get("weights"),
         )
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); {_SOURCE}") from error
@@ -169,10 +174,14 @@ def _check(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
                 f"{_SOURCE}"
             )
     numbers, count = arrays["file_numbers"], len(arrays["files"])
-    wrong = numbers.size > 0 and not 0 <= numbers.min() <= numbers.max() < count
-    if wrong or not _boxes_fit(arrays):
-        part = "file_numbers" if wrong else "boxes"
-        raise UserError(f"{path}: damaged ({part} do not fit the other arrays); {_SOURCE}")
+    weights = arrays.get("weights", np.ones(1))
+    for part, fits in (
+        ("file_numbers", not numbers.size or 0 <= numbers.min() <= numbers.max() < count),
+        ("boxes", _boxes_fit(arrays)),
+        ("weights", np.isfinite(weights).all() and (weights >= 0).all()),
+    ):
+        if not fits:
+            raise UserError(f"{path}: damaged ({part} do not fit the other arrays); {_SOURCE}")
 
 
 def _boxes_fit(arrays: dict[str, NDArray[Any]]) -> bool:
