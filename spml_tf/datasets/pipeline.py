@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +22,8 @@ from spml_tf.labels import STAND_IN, validate_labels
 from spml_tf.system.errors import UserError
 from spml_tf.system.replicas import WHOLE, Shard
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 # Distinguish the random numbers of one (seed, epoch, index).
 _CROP, _FLIP = 0, 1
 # Bytes read at once from a TFRecord file: most photos in one go.
@@ -32,6 +34,12 @@ _KNOWN_STARTS = (b"\xff\xd8", b"\x89P", b"GI", b"BM")
 _OTHER_STARTS, _OTHER_NAME = (b"II", b"MM", b"RI"), b"ftyp"
 # Pieces of batches of several workers that are read at a time.
 _PIECES_AT_ONCE = 4
+
+
+def _as_written(function: _Function) -> _Function:
+    """A function without `if` and loops over tensors: looking for such takes half a second."""
+    converted: _Function = tf.autograph.experimental.do_not_convert(function)
+    return converted
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -93,12 +101,13 @@ def training_dataset(
         _Source(examples, labels, image_size), len(examples), batch_size, crop_area,
         horizontal_flip, shuffle_groups, shard, pieces,
     )  # fmt: skip
-    dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(
-        lambda epoch: epoch_batches(
-            _fold_in(_base_seed(seed), epoch),
-            tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0),
-        )
-    )
+
+    @_as_written
+    def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        first = tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0)
+        return epoch_batches(_fold_in(_base_seed(seed), epoch), first)
+
+    dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(batches_of)
     steps = (epochs * steps - first_step) * pieces
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(tf.data.AUTOTUNE)
@@ -128,7 +137,9 @@ def redrawn_dataset(
     )
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
     dataset = numbers.flat_map(
-        lambda number: epoch_batches(tf.bitcast(number, tf.int32), tf.constant(0, tf.int64))
+        _as_written(
+            lambda number: epoch_batches(tf.bitcast(number, tf.int32), tf.constant(0, tf.int64))
+        )
     )
     steps = steps_per_epoch(len(examples), batch_size)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
@@ -187,17 +198,19 @@ def _batches(
 
     def batched(index: tf.Tensor) -> tf.data.Dataset:
         images = tf.data.Dataset.from_tensor_slices(index)
-        return images.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+        elements = images.map(_as_written(example), num_parallel_calls=tf.data.AUTOTUNE)
+        return elements.batch(batch_size)
 
     if shard.workers == 1:
         return batched(order)
 
+    @_as_written
     def piece(number: tf.Tensor) -> tf.data.Dataset:
         begin = number // pieces * batch_size
         index = order[begin : begin + batch_size]
         index = tf.boolean_mask(index, index % shard.workers == shard.worker)
         index = index[number % pieces :: pieces]
-        stand_in = batched(order[begin : begin + 1]).map(_standing_in)
+        stand_in = batched(order[begin : begin + 1]).map(_as_written(_standing_in))
         return batched(index).concatenate(stand_in).take(1)
 
     steps = -(-tf.size(order, tf.int64) // batch_size)
