@@ -271,7 +271,8 @@ def test_a_second_process_is_refused(voc, tmp_path):
         done = run(*flags(voc), f"--output_dir={tmp_path}")
     assert done.returncode == 1
     assert done.stderr == f"error: --output_dir={tmp_path}: another process trains here\n"
-    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    # Some versions of filelock remove it again.
+    assert {p.name for p in tmp_path.iterdir()} <= {".lock"}
 
 
 def test_a_broken_photo_is_named(voc, tmp_path):
