@@ -122,7 +122,8 @@ def write_saved_model(
     serve: images [B, H, W, 3] float32 in 0..255, any size -> {"probabilities": [B, L] float32}.
     cams: the same images -> {"cams": [B, G, G, L] float32 logits}; the sigmoid of their mean over
     the grid is what serve returns. serve_bytes: [B] strings, each a JPEG, PNG, GIF or BMP file of
-    any size -> {"probabilities": [B, L]}. All resize as training's evaluation does.
+    any size -> {"probabilities": [B, L]}. All resize as training's evaluation does. Batch
+    normalisation is folded into the convolutions before it.
 
     Args:
         network: images -> CAM logits.
@@ -135,6 +136,9 @@ def write_saved_model(
     import tensorflow as tf
 
     from spml_tf.datasets.images import decode_image, resize
+    from spml_tf.networks.batch_norm_folding import folded
+
+    network = folded(network)
 
     def logits(images: tf.Tensor) -> tf.Tensor:
         return network(images, training=False)
