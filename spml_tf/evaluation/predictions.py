@@ -6,6 +6,7 @@ network is taken. What images may be is told in `spml_tf.evaluation.image_batche
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -213,7 +214,8 @@ def _on_all_devices(network: keras.Model) -> Callable[[Any], NDArray[np.float32]
         whole = tf.function(
             lambda batch: network(batch, training=False), input_signature=[shape], autograph=False
         )
-        return lambda images: np.asarray(whole(tf.cast(images, tf.float32)))
+        # TensorFlow warns of functions that are made and called often, not of concrete ones.
+        return functools.partial(_predict_with, network, whole.get_concrete_function())
     with strategy.scope():
         devices = replicas.devices()
 
@@ -234,6 +236,13 @@ def _on_all_devices(network: keras.Model) -> Callable[[Any], NDArray[np.float32]
         return np.concatenate([output.numpy() for output in outputs])[: len(images)]
 
     return predict
+
+
+def _predict_with(
+    network: keras.Model, function: Callable[[tf.Tensor], tf.Tensor], images: Any
+) -> NDArray[np.float32]:
+    """What a concrete function of a network returns; it does not keep the network's variables."""
+    return np.asarray(function(tf.cast(images, tf.float32)))
 
 
 def score_report(
