@@ -123,7 +123,7 @@ def write_saved_model(
     cams: the same images -> {"cams": [B, G, G, L] float32 logits}; the sigmoid of their mean over
     the grid is what serve returns. serve_bytes: [B] strings, each a JPEG, PNG, GIF or BMP file of
     any size -> {"probabilities": [B, L]}. All resize as training's evaluation does. Batch
-    normalisation is folded into the convolutions before it.
+    normalisation is folded into convolutions, see `batch_norm_folding.folded`.
 
     Args:
         network: images -> CAM logits.

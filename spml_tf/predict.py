@@ -98,14 +98,6 @@ class Predictor:
             reason = " ".join(str(error).split())
             raise UserError(f"--model_dir={model_dir}: no spml_tf export ({reason})") from None
 
-    def from_files(self, contents: Sequence[bytes]) -> NDArray[np.float32]:
-        """Probabilities [B, L] float32 of B image files' contents."""
-        import tensorflow as tf
-
-        served = self._model.serve_bytes(tf.constant(list(contents)))
-        probabilities: NDArray[np.float32] = served["probabilities"].numpy()
-        return probabilities
-
     def from_pixels(
         self, images: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

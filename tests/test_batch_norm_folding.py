@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from spml_tf import networks
+from spml_tf.networks.batch_norm import fuse_batch_normalization
 from spml_tf.networks.batch_norm_folding import _Folded, folded
 
 RNG = np.random.default_rng(0)
@@ -75,6 +76,38 @@ def test_depthwise_with_a_multiplier_and_without_gamma():
     np.testing.assert_allclose(
         copy.predict_on_batch(images), network.predict_on_batch(images), atol=1e-5
     )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Doubled(keras.layers.Conv2D):
+    """A convolution that is not that of its kernel and bias."""
+
+    def call(self, images):
+        return 2 * super().call(images)
+
+
+def test_subclasses_and_more_weights_stay():
+    image = keras.Input((6, 6, 3))
+    maps = keras.layers.BatchNormalization()(Doubled(4, 3)(image))
+    lora = keras.layers.Conv2D(4, 3)
+    maps = keras.layers.BatchNormalization()(lora(maps))
+    lora.enable_lora(2)
+    network = keras.Model(image, maps)
+    assert folded(network) is network
+
+
+def test_an_adapted_layer_keeps_its_mean():
+    """Normalization holds numbers that it computes from its weights."""
+    image = keras.Input((6, 6, 3))
+    normalization = keras.layers.Normalization()
+    maps = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(normalization(image)))
+    network = scattered(keras.Model(image, maps))
+    normalization.adapt(RNG.normal(5, 3, (4, 6, 6, 3)))
+    images = RNG.normal(5, 3, (2, 6, 6, 3)).astype(np.float32)
+    before = network.predict_on_batch(images)
+    np.testing.assert_allclose(folded(network).predict_on_batch(images), before, atol=1e-5)
+    cloned = fuse_batch_normalization(network)
+    np.testing.assert_allclose(cloned.predict_on_batch(images), before, atol=1e-5)
 
 
 def test_other_models_stay():

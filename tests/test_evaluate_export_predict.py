@@ -147,7 +147,9 @@ def test_pictures_of_photos_with_one_name_stay_apart():
     assert names["p/a/x.jpg"] == "p__a__x.jpg.png" and names["q.png"] == "q.png.png"
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (30, 2000), (2000, 30), (1500, 2000)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (30, 2000), (2000, 30), (1500, 2000), (1, 1500), (1500, 1)]
+)
 def test_overlays_of_odd_sizes(shape, tmp_path):
     image = np.zeros((*shape, 3), np.uint8)
     maps = np.random.default_rng(0).random((3, 4, 2))

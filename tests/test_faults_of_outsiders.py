@@ -33,7 +33,7 @@ from PIL import Image
 from saved_runs import newest_weights, seal
 from torch_files import pickled_dict, pickled_tensor, write_legacy, write_zip
 
-from spml_tf import networks, predict
+from spml_tf import networks
 from spml_tf.datasets import encoded_images, image_headers, images
 from spml_tf.datasets.readers import tables
 from spml_tf.networks.torch_file import read_torch_tensors
@@ -428,12 +428,12 @@ def exported(finished, tmp_path_factory) -> Path:
 def test_serve_bytes_refuses_large_pictures(exported):
     import tensorflow as tf
 
-    predictor = predict.Predictor(str(exported))
-    predictor.from_files([encoded("PNG")])
+    model = tf.saved_model.load(str(exported))
+    model.serve_bytes(tf.constant([encoded("PNG")]))
 
     def serve() -> None:
         with pytest.raises(tf.errors.InvalidArgumentError, match="more than --max_megapixels=100"):
-            predictor.from_files([huge("PNG")] * 4)
+            model.serve_bytes(tf.constant([huge("PNG")] * 4))
 
     assert peak(serve) < 200
 

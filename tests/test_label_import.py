@@ -394,6 +394,8 @@ def test_the_flag_that_reads_it(name, flags, says, tmp_path):
     ("content", "flags", "told"),
     [
         ("image,cat\na.jpg,1\n", {"negative_column": "cat"}, None),
+        ("image,cat,dog\na.jpg,1,0\n", {"negative_column": "dog"},
+         "--negative_column: needs a column of lists of names"),
         ("image,cat,no\na.jpg,1,dog\n", {"label_columns": "cat", "negative_column": "no"},
          "--negative_column changes nothing"),
         ("image,cat\na.jpg,1\n", {"no_label": "none", "label_separator": "bar", "unlisted":
@@ -408,6 +410,10 @@ def test_flags_that_a_form_has_no_use_for(content, flags, told, tmp_path):
     """They are noted, for another split's table may have another form."""
     path = tmp_path / "labels.csv"
     path.write_text(content)
+    if told and "needs" in told:
+        with pytest.raises(UserError, match=told):
+            tables.read_table(path, options=TableOptions(**flags))
+        return
     if told is None:  # the only column of a class is that of negatives
         with pytest.raises(UserError, match="there is no column of labels"):
             tables.read_table(path, options=TableOptions(**flags))
@@ -649,6 +655,9 @@ class TestLayouts:
         again = imported(source, source / "out2", "--from=folders")
         assert first["class_names"] == again["class_names"] == ["cat", "dog"]
         assert again["images"] == 2
+        (source / "labels.csv").write_text("image,cat,dog\na.jpg,1,0\nb.jpg,0,1\n")
+        third = imported(source, source / "out3", "--from=csv")
+        assert set(read_back(third)) == {"cat/a.jpg", "dog/b.jpg"}
 
     def test_many_photos_of_one_name(self, tmp_path):
         """A name for each folder: as many steps as photos, and not their square."""

@@ -167,6 +167,8 @@ def test_twins_are_predicted_alike(twins, tmp_path):
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
     assert np.ptp(scores[0], axis=0).min() > 0.01
     assert tables[0] == tables[1] and len(tables[0]) == COUNT + 1
+    told = [[float(row[0]), float(row[2])] for row in tables[0][1:]]
+    np.testing.assert_allclose(told, scores[0], atol=1e-5)
 
 
 def other_kinds() -> dict[str, bytes]:

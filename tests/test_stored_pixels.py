@@ -50,7 +50,7 @@ def box_of(drawn: Image.Image) -> list[float]:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["jpg", "png"])
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff"])
 def test_drawn_on_the_stored_pixels(orientation, kind, tmp_path):
     """A photo on its side is known by its size; the others are taken as they are shown."""
     path = tmp_path / f"a.{kind}"

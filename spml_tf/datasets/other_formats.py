@@ -5,13 +5,36 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 
 # What Pillow is asked to read: its many other plug-ins are not, as any of them may have faults.
 FORMATS = ("WEBP", "TIFF", "AVIF")
+# TIFF's tags.
+_WIDTH, _HEIGHT = 256, 257
 HEIC_REMEDY = "HEIC needs one more package: python -m pip install 'spml_tf[heic]'"
+
+
+def stored(contents: bytes) -> tuple[int, tuple[int, int]]:
+    """EXIF orientation, 1 to 8, and (height, width) of the stored pixels of a WebP, TIFF or AVIF.
+
+    HEIC files, which are turned by other data, count as upright.
+
+    Raises:
+        ValueError: the bytes are no such picture.
+    """
+    if contents[4:8] == b"ftyp" and contents[8:12] not in (b"avif", b"avis"):
+        return 1, (1, 1)
+    try:
+        with Image.open(io.BytesIO(contents), formats=FORMATS) as image:
+            turn = image.getexif().get(0x0112, 1)
+            width, height = image.size
+            if isinstance(image, TiffImagePlugin.TiffImageFile):  # its size is that of the upright
+                width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
+            return turn if turn in range(1, 9) else 1, (height, width)
+    except Exception as error:  # Pillow's plug-ins raise anything about damaged files
+        raise ValueError(str(error)) from None
 
 
 def as_bitmap(contents: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.datasets import image_headers
+from spml_tf.datasets import encoded_images, image_headers, other_formats
 from spml_tf.datasets.readers.examples import Examples
 
 # EXIF data begin in the first 8 KiB and have at most 64.
@@ -64,15 +64,18 @@ def _turn(path: str, height: float, width: float) -> int:
     try:
         with open(path, "rb") as file:
             contents = file.read(_BEGINNING)
-            found = int(image_headers.orientation(tf.constant(contents)))
-            if found < 5:
-                return 1
-            contents += file.read()
-        stored = image_headers.size(tf.constant(contents)).numpy().tolist()
+            if encoded_images.kind(contents) in encoded_images.OTHERS:
+                found, stored = other_formats.stored(contents + file.read())
+            else:
+                found = int(image_headers.orientation(tf.constant(contents)))
+                if found < 5:
+                    return 1
+                whole = tf.constant(contents + file.read())
+                stored = image_headers.size(whole).numpy().tolist()
     except (OSError, tf.errors.OpError, ValueError):  # whoever decodes it tells of it
         return 1
     aside = (stored[0] < stored[1]) == (height < width) and stored[0] != stored[1]
-    return found if aside else 1
+    return found if aside and found >= 5 else 1
 
 
 def _flips(orientation: int) -> tuple[bool, bool]:

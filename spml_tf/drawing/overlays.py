@@ -123,7 +123,8 @@ def draw_scale(
 def reduced_to_draw(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Every other pixel of a large photo, or fewer: what `draw_overlays` needs of it."""
     step = -(-max(image.shape[:2]) // _LARGEST)
-    return image[step // 2 :: step, step // 2 :: step]
+    down, across = (min(step // 2, (side - 1) // 2) for side in image.shape[:2])
+    return image[down::step, across::step]
 
 
 def draw_overlays(
@@ -135,7 +136,8 @@ def draw_overlays(
 ) -> None:
     """Writes a PNG with the photo and one tile per class: its heatmap over the photo.
 
-    All tiles share one colour scale from 0 to 1, which is drawn beside them.
+    All tiles share one colour scale from 0 to 1, which is drawn beside them. Photos that are more
+    than three times as long as wide are drawn shorter.
 
     Args:
         path: the PNG to write.
@@ -146,13 +148,26 @@ def draw_overlays(
     """
     height, width = image.shape[:2]
     size = (_TILE, round(_TILE * float(np.clip(height / width, 0.3, 3.0))))
-    titles = [f"{name} {score:.2f}" for name, score in zip(names, probabilities, strict=True)]
+    titles = [
+        f"{_fitting(name, f' {score:.2f}')} {score:.2f}"
+        for name, score in zip(names, probabilities, strict=True)
+    ]
     sheet = _sheet(reduced_to_draw(image), heatmaps, ["photo", *titles], size, _TITLE, _MARGIN)
     scale = _scale(size[1], sheet.height)
     whole = Image.new("RGB", (sheet.width + scale.width, sheet.height), "white")
     whole.paste(sheet, (0, 0))
     whole.paste(scale, (sheet.width, 0))
     whole.save(path, "PNG", compress_level=_COMPRESSION)
+
+
+def _fitting(name: str, more: str) -> str:
+    """A class's name, cut where it and more would be wider than a tile."""
+    name, font = drawable(name), _font(_TITLE)
+    if font.getlength(name + more) <= _TILE:
+        return name
+    while name and font.getlength(f"{name}...{more}") > _TILE:
+        name = name[:-1]
+    return f"{name}..."
 
 
 def _scale(length: int, height: int) -> Image.Image:

@@ -122,8 +122,15 @@ class LayerCloner:
     def copy_weights(self) -> None:
         """Copies the weights of every cloned layer; the clones must be built by now."""
         for layer, clone in self._pairs:
-            if layer.weights:
-                clone.set_weights(layer.get_weights())
+            copy_state(layer, clone)
+
+
+def copy_state(layer: keras.layers.Layer, clone: keras.layers.Layer) -> None:
+    """Gives a clone that is built the weights of a layer, and what it computes from them."""
+    if layer.weights:
+        clone.set_weights(layer.get_weights())
+    if hasattr(clone, "finalize_state"):  # an adapted Normalization holds its mean twice
+        clone.finalize_state()
 
 
 def clone_with(

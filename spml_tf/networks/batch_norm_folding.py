@@ -9,9 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from spml_tf.networks.batch_norm import FusedBatchNormalization, copy_state
 from spml_tf.system import private_api
 
+# These types and no subclasses, which may compute something else.
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+_NORMS = (keras.layers.BatchNormalization, FusedBatchNormalization)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -28,8 +31,9 @@ def folded(network: keras.Model) -> keras.Model:
     y = gamma (w * x + b - mean) / sqrt(variance + epsilon) + beta is a convolution again. It needs
     no pass of its own over the features, and rounds differently: logits change in the sixth digit.
 
-    A convolution is folded where all that reads it is one `BatchNormalization` over channels that
-    come last, both in float32; other layers stay as they are.
+    A convolution of the network itself, and not of a model inside it, is folded where all that
+    reads it is one `BatchNormalization` over channels that come last, both in float32; other layers
+    stay as they are.
 
     Args:
         network: images -> CAM logits, functional.
@@ -66,7 +70,7 @@ def folded(network: keras.Model) -> keras.Model:
         if layer.name in pairs:
             copy.get_layer(layer.name).set_weights(_folded_weights(layer, pairs[layer.name]))
         elif layer.weights and layer.name not in norms:
-            copy.get_layer(layer.name).set_weights(layer.get_weights())
+            copy_state(layer, copy.get_layer(layer.name))
     return copy
 
 
@@ -105,15 +109,16 @@ def _calls(network: keras.Model) -> list[tuple[Any, Sequence[Any], Any]]:
 
 def _can_take(layer: Any) -> bool:
     """Whether a layer is a convolution whose output is that of its kernel and bias."""
-    if not isinstance(layer, _CONVOLUTIONS) or not _is_float32(layer):
+    if type(layer) not in _CONVOLUTIONS or not _is_float32(layer):
         return False
     linear = layer.activation is keras.activations.linear
-    return bool(layer.data_format == "channels_last" and linear)
+    usual = len(layer.weights) == 1 + layer.use_bias  # LoRA adds others
+    return bool(layer.data_format == "channels_last" and linear and usual)
 
 
 def _can_be_taken(layer: Any) -> bool:
     """Whether a layer normalises channels that come last."""
-    if not isinstance(layer, keras.layers.BatchNormalization) or not _is_float32(layer):
+    if type(layer) not in _NORMS or not _is_float32(layer):
         return False
     return layer.axis in (-1, 3) and not getattr(layer, "renorm", False)
 

@@ -53,10 +53,17 @@ def split_of_path(path: Path, root: Path, named: bool = True) -> str:
 
 
 def walk(root: Path, left_out: Path) -> Iterator[str]:
-    """The files below a folder, relative to it with slashes, hidden ones and one folder apart."""
+    """The files below a folder, relative to it with slashes.
+
+    Hidden ones, one folder, and what earlier imports wrote into folders of their own are left out.
+    """
     for folder, names, files in os.walk(root):
         names[:] = sorted(
-            name for name in names if name[0] != "." and Path(folder, name) != left_out
+            name
+            for name in names
+            if name[0] != "."
+            and Path(folder, name) != left_out
+            and not Path(folder, name, REPORT).is_file()
         )
         inner = os.path.relpath(folder, root).replace(os.sep, "/")
         for name in sorted(files):

@@ -171,6 +171,11 @@ class _Assignment:
                     f"{self._place}: there is no column of labels; {FORMS}; if the columns are "
                     "separated by another character, give --column_separator=CHARACTER"
                 )
+            if negative is not None:
+                raise UserError(
+                    f"{self._place}: --negative_column: needs a column of lists of names; give "
+                    "--label_column, or leave it out where each class has a column"
+                )
             return self._of_classes(image, weight, rest)
         if negative is None and given.negative_column is None and header[label] == "labels":
             negative = next((x for x in rest if header[x] == "negatives"), None)
