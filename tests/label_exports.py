@@ -176,9 +176,9 @@ def nih(root: Path, rows: Sequence[Row], classes: Sequence[str]) -> None:
     """Every label is known."""
     header = "Image Index,Finding Labels,Follow-up #,OriginalImage[Width,Height],\n"
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator=",\n")
+    writer = csv.writer(stream, lineterminator="\n")
     for photo, row in rows:
-        writer.writerow([photo, "|".join(_names(row)) or "No Finding", 0, 2682, 2749])
+        writer.writerow([photo, "|".join(_names(row)) or "No Finding", 0, 2682, 2749, ""])
     (root / "Data_Entry_2017.csv").write_text(header + stream.getvalue(), "utf-8")
 
 
