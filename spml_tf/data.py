@@ -100,6 +100,7 @@ class _Options(DataSettings):
 
 def _check(options: _Options) -> None:
     from spml_tf.datasets import splits
+    from spml_tf.datasets.readers import objects
 
     if options.skip_broken:
         raise UserError("--skip_broken: check names the broken photos; leave it out")
@@ -114,6 +115,9 @@ def _check(options: _Options) -> None:
         )
         if split != "none"
     }
+    for part in parts.values():
+        for path in filter(None, part.masks or ()):
+            objects.read_mask(path, part.mask_classes)
     if all(part.paths is None for part in parts.values()):
         print(f"--dataset={options.dataset}: its images are in memory; nothing to decode")
         return

@@ -124,21 +124,12 @@ def _find(pattern: str) -> list[str]:
 
 def _read(path: str, max_megapixels: float) -> NDArray[np.uint8] | None:
     """The pixels, uint8 [H, W, 3], or None, with the reason said, where it is no image."""
-    import tensorflow as tf
-
-    from spml_tf.datasets import encoded_images, image_headers, other_formats
-    from spml_tf.datasets.images import decode_image
+    from spml_tf.datasets import encoded_images
 
     try:
-        contents = Path(path).read_bytes()
-        if encoded_images.kind(contents) in encoded_images.OTHERS:
-            contents = other_formats.as_bitmap(contents, max_megapixels)
-        if refused := image_headers.refusal(contents, max_megapixels):
-            raise OSError(refused)
-        pixels: NDArray[np.uint8] = decode_image(tf.constant(contents), max_megapixels).numpy()
-        return pixels
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        reason = " ".join(str(getattr(error, "message", error)).split())[:200]
+        return encoded_images.decode(Path(path).read_bytes(), max_megapixels)
+    except (OSError, encoded_images.BrokenImageError) as error:
+        reason = " ".join(str(error).split())[:200]
         print(
             f"error: {printable(path)}: cannot be read as an image, left out ({reason})",
             file=sys.stderr,

@@ -346,6 +346,76 @@ def test_a_mutated_table_is_read_right_or_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "flags", "told"),
+    [
+        ("image,labels\na,cat\nb,nan\n", {}, "'nan' is what programs write for no label; leave"),
+        ("image,labels\na,cat；dog\nb,dog\n", {}, "holds '；'; give --label_separator=；"),
+        ("image,labels\na,cat and dog\nb,dog\n", {}, 'give "--label_separator= and "'),
+        ("image,labels\na,[1.5]\n", {"label_separator": "json"}, "for lists such as"),
+        ("image,label,present\na,cat,1\nb,dog,0\n", {"label_column": "label"},
+         "'present' seems to say which labels are absent; give --value_column=present"),
+        ("image,labels,negative\na,cat,dog\nb,dog,cat\n", {"label_column": "labels"},
+         "give --negative_column=negative"),
+        ("image,labels,split\na,cat,train\nb,dog,val\n", {"label_column": "labels"},
+         "'split' seems to say of which split a row is; cut the table"),
+    ],
+)  # fmt: skip
+def test_what_would_be_read_wrong(content, flags, told, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(content)
+    with pytest.raises(UserError) as caught:
+        tables.read_table(path, options=TableOptions(**flags))
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "says"),
+    [
+        ("image,labels\na,\"['cat' 'dog']\"\nb,['cat']\n", {}, [{"cat": 1, "dog": 1}, {"cat": 1}]),
+        ("image,labels\na,\"('cat', 'dog')\"\nb,\"('dog',)\"\n", {},
+         [{"cat": 1, "dog": 1}, {"dog": 1}]),
+        ("image,Labels,Negatives\na,cat,dog\nb,dog,cat\n", {},
+         [{"cat": 1, "dog": 0}, {"cat": 0, "dog": 1}]),
+        ("image,label,present\na,cat,1\na,dog,0\n",
+         {"label_column": "label", "value_column": "present"}, [{"cat": 1, "dog": 0}]),
+        ("image,label,present\na,cat,1\na,dog,0\n",
+         {"label_column": "label", "omit_columns": "present"}, [{"cat": 1, "dog": 1}]),
+        ("image,labels\na,cat and dog\nb,dog\n", {"label_separator": " and "},
+         [{"cat": 1, "dog": 1}, {"dog": 1}]),
+        ("sep=;\nimage;cat;dog\na;1;0\n", {}, [{"cat": 1, "dog": 0}]),
+    ],
+)  # fmt: skip
+def test_shapes_that_other_programs_write(content, flags, says, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(content)
+    table = tables.read_table(path, options=TableOptions(**flags))
+    assert says == [
+        {n: x for n, x in zip(table.class_names, row, strict=True) if x != UNKNOWN}
+        for row in table.labels.tolist()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["Train/cat/a.jpg", "Valid/dog/b.jpg"], "'Train', 'Valid' seem to be splits"),
+        (["train/cat/a.jpg", "validation/cat/b.jpg"], "'validation' seem to be splits"),
+        (["images/cat/a.jpg", "images/dog/b.jpg"], "'images' seems to hold the photos of all"),
+        (["train/cat/a.jpg", "val/cat/b.jpg", "test/cat/c.jpg"], None),
+        (["data/a.jpg", "train/b.jpg"], None),
+    ],
+)
+def test_folders_that_are_no_classes(names, told, tmp_path):
+    label_exports.write_photos(tmp_path, names)
+    if told is None:
+        readers.load("folder", str(tmp_path), "train")
+        return
+    with pytest.raises(UserError) as caught:
+        readers.load("folder", str(tmp_path), "train")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "flags", "says"),
     [
         ("bars in lists", {"label_separator": "bar"}, LISTED_SAYS),
@@ -658,6 +728,40 @@ class TestLayouts:
         (source / "labels.csv").write_text("image,cat,dog\na.jpg,1,0\nb.jpg,0,1\n")
         third = imported(source, source / "out3", "--from=csv")
         assert set(read_back(third)) == {"cat/a.jpg", "dog/b.jpg"}
+
+    def test_lvis_has_addresses_alone(self, tmp_path):
+        """Its images have no file_name; the photo is that at the end of the address."""
+        content = {
+            "images": [{"id": 1, "coco_url": "http://x.org/train2017/im1.jpg",
+                        "neg_category_ids": [2]}],
+            "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+            "annotations": [{"image_id": 1, "category_id": 1}],
+        }  # fmt: skip
+        (tmp_path / "s").mkdir()
+        (tmp_path / "s/lvis.json").write_text(json.dumps(content))
+        label_exports.write_photos(tmp_path / "s", ["im1.jpg"])
+        record = imported(tmp_path / "s", tmp_path / "out")
+        assert read_back(record) == expected_of([("im1.jpg", {"cat": 1, "dog": 0})])
+
+    @pytest.mark.parametrize(
+        ("attribute", "says"),
+        [("present='true", 1), ("present='no", 0), ("present='0", 0), ("absent='yes", 0),
+         ("Absent='False", 1), ("colour='no", 1), ("present='maybe", None)],
+    )  # fmt: skip
+    def test_cvats_attributes(self, attribute, says, tmp_path):
+        name, _, word = attribute.partition("='")
+        (tmp_path / "s").mkdir()
+        (tmp_path / "s/a.xml").write_text(
+            f"<annotations><image name='a.jpg'><box label='cat'><attribute name='{name}'>{word}"
+            "</attribute></box><tag label='dog'/></image></annotations>"
+        )
+        label_exports.write_photos(tmp_path / "s", ["a.jpg"])
+        if says is None:
+            words = [f"--source={tmp_path / 's'}", f"--output_dir={tmp_path / 'out'}"]
+            assert "present must be true or false, found 'maybe'" in done(words, 1).stderr
+            return
+        record = imported(tmp_path / "s", tmp_path / "out")
+        assert read_back(record) == expected_of([("a.jpg", {"cat": says, "dog": 1})])
 
     def test_many_photos_of_one_name(self, tmp_path):
         """A name for each folder: as many steps as photos, and not their square."""

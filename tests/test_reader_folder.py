@@ -381,8 +381,8 @@ class TestClassFolders:
         )
 
     def test_beside_the_splits(self, tmp_path):
-        root = touch(tmp_path, "train/cat/a.jpg", "validation/cat/b.jpg", "x.csv", ".git/x")
-        notes = ("'validation' and 1 more: beside train, val, test: left out",)
+        root = touch(tmp_path, "train/cat/a.jpg", "more/cat/b.jpg", "x.csv", ".git/x")
+        notes = ("'more' and 1 more: beside train, val, test: left out",)
         assert folder.load(root).notes == notes
 
     def test_look_alikes(self, tmp_path):

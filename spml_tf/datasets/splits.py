@@ -274,6 +274,8 @@ def _unknown_notes(settings: DataSettings, part: Examples, name: str) -> tuple[s
     mean = getattr(settings, "positives_per_image", None)
     ratio = mean * len(part) / positives if mean else 2.0
     best = 100 * labels.perfect_mean_average_precision(part.labels, max(ratio, 1.0), rule)
+    if best > 99.95:
+        return (f"{start}: unknown labels count as negatives in {count}{why}",)
     case = (
         f"with --positives_per_image={mean:g}" if mean else "if there are twice the known positives"
     )

@@ -102,7 +102,7 @@ class Analysis:
         images = self.images()
         rows = [row for row, path in enumerate(images.masks or ()) if path is not None]
         if not rows:
-            raise UnavailableError("the data set has no masks")
+            raise UnavailableError(f"no image of {self.split} has a mask")
         return images.subset(rows)
 
     def check_positives(self) -> None:

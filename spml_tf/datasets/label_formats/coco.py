@@ -55,7 +55,9 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
     photos = {}
     for key, image in _by_id(file, "images", lists["images"] or []).items():
         place = f"{file.path}: image {key}"
-        photos[key] = collector.add_photo(place, image.get("file_name"))
+        # LVIS has addresses of COCO's photos alone.
+        name = image.get("file_name") or image.get("coco_url")
+        photos[key] = collector.add_photo(place, name)
         absents = image.get("neg_category_ids") or []
         if not isinstance(absents, list):
             raise UserError(f"{place}: neg_category_ids must be a list; export it again")

@@ -2,7 +2,8 @@
 
     <image id="0" name="a.jpg" width="1600" height="1200"><tag label="cat" source="manual"/></image>
 
-A tag with an attribute called present that is false says that the class is not there.
+A tag or object with an attribute called present that is false, or absent that is true, says that
+the class is not there.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 
 from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
-from spml_tf.datasets.label_formats.sources import split_of_name
+from spml_tf.datasets.readers.class_folders import split_of_name
 from spml_tf.datasets.readers.safe_xml import parse_xml
+from spml_tf.datasets.readers.table_columns import quoted
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE
 from spml_tf.system.errors import UserError
 
-_PRESENT = {"present": "false", "absent": "true"}
+# Attributes that say whether a class is there, and the words for that.
+_MEANS = {"present": POSITIVE, "absent": NEGATIVE}
+_YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
 def recognises(file: LabelFile) -> bool:
@@ -43,14 +47,20 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
         split = split_of_name(image.get("subset", ""))
         photo = collector.add_photo(place, image.get("name"), split)
         for node in image:
-            collector.add(place, photo, node.get("label"), _value(node))
+            collector.add(place, photo, node.get("label"), _value(place, node))
     return collector.labels()
 
 
-def _value(node: ElementTree.Element) -> int:
-    """Whether a tag says that its class is there."""
+def _value(place: str, node: ElementTree.Element) -> int:
+    """Whether a tag or an object says that its class is there."""
     for attribute in node.findall("attribute"):
-        absent = _PRESENT.get(attribute.get("name", "").strip().lower())
-        if absent and (attribute.text or "").strip().lower() == absent:
-            return NEGATIVE
+        name = attribute.get("name", "").strip().lower()
+        if name in _MEANS:
+            word = (attribute.text or "").strip().lower()
+            if word not in (*_YES, *_NO):
+                raise UserError(
+                    f"{place}: the attribute {name} must be true or false, found {quoted(word)}; "
+                    "mend it, or call the attribute otherwise"
+                )
+            return _MEANS[name] if word in _YES else (POSITIVE + NEGATIVE - _MEANS[name])
     return POSITIVE

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
-from spml_tf.datasets.label_formats.sources import REPORT, split_of_name
-from spml_tf.datasets.readers.class_folders import class_folders, collect, strangers
+from spml_tf.datasets.label_formats.sources import REPORT
+from spml_tf.datasets.readers.class_folders import (
+    GENERAL,
+    class_folders,
+    collect,
+    split_of_name,
+    strangers,
+)
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
-
-# Folders that hold the photos of all classes.
-_GENERAL = ("images", "image", "img", "imgs", "data", "photos", "pictures", "jpegimages", "labels")
 
 
 def recognises(file: LabelFile) -> bool:
@@ -20,7 +23,7 @@ def recognises(file: LabelFile) -> bool:
         return False
     root = str(file.path)
     names = {name for top in _tops(root) for name in _classes(root, top)}
-    if len(names) < 2 or any(name.lower() in _GENERAL for name in names):
+    if len(names) < 2 or any(name.lower() in GENERAL for name in names):
         return False
     try:
         found = [

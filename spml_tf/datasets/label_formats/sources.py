@@ -9,33 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from spml_tf.datasets.label_formats.found import LabelFile
+from spml_tf.datasets.readers.class_folders import split_of_name
 from spml_tf.datasets.readers.table_cells import PHOTO
 from spml_tf.datasets.readers.table_columns import quoted
 from spml_tf.system.errors import UserError
 
 SPLITS = ("train", "val", "test")
-_SPLIT_WORDS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "dev": "val", "test": "test", "testing": "test",
-}  # fmt: skip
 _LABELS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml")
 # What stands beside tables that an import has written.
 REPORT = "import.json"
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
 # What Label Studio puts before the name of a photo that was uploaded.
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
-
-
-def split_of_name(name: str) -> str:
-    """The split that a name tells of, "" for none.
-
-    Examples:
-        >>> [split_of_name(x) for x in ("train", "Valid", "instances_val2017", "trainer", "dog")]
-        ['train', 'val', 'val', '', '']
-    """
-    words = re.split(r"[^a-z]+", name.lower())
-    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
-    return found.pop() if len(found) == 1 else ""
 
 
 def split_of_path(path: Path, root: Path, named: bool = True) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator, Sequence
 
 from spml_tf.datasets.readers.photos import find_photos
@@ -14,10 +15,29 @@ SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif",
 )  # fmt: skip
 
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "dev": "val", "test": "test", "testing": "test",
+}  # fmt: skip
+# Folders that hold the photos of all classes, or what belongs to these.
+GENERAL = ("images", "image", "img", "imgs", "data", "photos", "pictures", "jpegimages", "labels")
+
 # Files that desktops leave in folders, besides those whose names begin with a dot.
 _LITTER = ("thumbs.db", "desktop.ini")
 
 Child = tuple[os.DirEntry[str], str]
+
+
+def split_of_name(name: str) -> str:
+    """The split that a name tells of, "" for none.
+
+    Examples:
+        >>> [split_of_name(x) for x in ("train", "Valid", "instances_val2017", "trainer", "dog")]
+        ['train', 'val', 'val', '', '']
+    """
+    words = re.split(r"[^a-z]+", name.lower())
+    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else ""
 
 
 def class_folders(root: str, top: str = "", besides: Collection[str] = ()) -> tuple[str, ...]:

@@ -9,14 +9,21 @@ from __future__ import annotations
 import dataclasses
 import os
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.readers import copies, objects
-from spml_tf.datasets.readers.class_folders import SUFFIXES, class_folders, collect, strangers
+from spml_tf.datasets.readers.class_folders import (
+    GENERAL,
+    SUFFIXES,
+    class_folders,
+    collect,
+    split_of_name,
+    strangers,
+)
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import find_photos
 from spml_tf.datasets.readers.split_names import SplitNames
@@ -270,6 +277,7 @@ def _read_folders(root: str, split: str, allow_outside: bool, masks_dir: str | N
     class_names = class_folders(root, train, besides)
     if not class_names:
         raise UserError(f"data_dir: {root} holds no folder of a class; {_SOURCE}")
+    _check_folders(root, nested, class_names, besides)
     beside = strangers(root, SPLITS) if nested else ()
     photos, more = collect(root, top, class_names, allow_outside, besides)
     if not photos:
@@ -286,6 +294,25 @@ def _read_folders(root: str, split: str, allow_outside: bool, masks_dir: str | N
         notes=(*beside, *more, *_lookalikes(class_names)),
     )
     return examples
+
+
+def _check_folders(
+    root: str, nested: bool, class_names: Sequence[str], besides: Collection[str]
+) -> None:
+    """Refuses folders that hold other folders and are no class by their names."""
+    tops = class_folders(root, "", besides)
+    found = [x for x in tops if split_of_name(x) and x not in SPLITS and class_folders(root, x)]
+    if found:
+        raise UserError(
+            f"data_dir: {root}: {_few(found)} seem to be splits and not classes; call them "
+            f"{', '.join(SPLITS)}, or make tables of them with python -m spml_tf.data import"
+        )
+    general = [x for x in class_names if x.lower() in GENERAL and class_folders(root, x)]
+    if general and not nested:
+        raise UserError(
+            f"data_dir: {root}: {_few(general)} seems to hold the photos of all classes and to be "
+            f"none; give --data_dir={os.path.join(root, general[0])}, or rename it"
+        )
 
 
 def _few(names: Sequence[str]) -> str:

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from spml_tf.datasets.readers.table_cells import PHOTO, separator_word
 
 # In the order in which they are looked for; a class may be called "salt & pepper".
-_MARKS = "{[|\t"
+_MARKS = "{[|\t；、，"
+# What programs write where nothing is known.
+_MISSING = ("nan", "none", "null", "na", "n/a", "<na>")
 _BETWEEN = re.compile(r"\s*[,|/+&:;\t]\s*|\s+")
+_OMIT = "--omit_columns=COLUMN"
 _TRUST = "if the name is right, give --trust_table"
 
 
@@ -31,9 +34,13 @@ def suspicion(counts: Mapping[str, int], in_cells: bool = True) -> str | None:
     for name in counts:
         mark = next((x for x in _MARKS if x in name), None)
         if mark:
-            word = "json" if mark in "{[" else separator_word(mark)
-            flag = f"--label_separator={word}" if in_cells else "--omit_columns=COLUMN"
+            flag = f"--label_separator={separator_word(mark)}" if in_cells else _OMIT
+            if in_cells and mark in "{[":
+                flag = '--label_separator=json for lists such as ["cat", "dog"], and mend others'
             return _sentence(name, f"holds {mark!r}", flag)
+        if in_cells and name.lower() in _MISSING:
+            shown = f"the class {name!r} is what programs write for no label"
+            return f"{shown}; leave such cells empty, or {_TRUST}"
         if PHOTO.search(name):
             flag = "--image_column=COLUMN" if in_cells else "--table_header=COLUMN,COLUMN"
             return _sentence(name, "is the name of a photo", flag)
@@ -43,7 +50,7 @@ def suspicion(counts: Mapping[str, int], in_cells: bool = True) -> str | None:
         parts = _BETWEEN.split(name)
         known = [part for part in parts if part in counts and part != name]
         if known and (len(known) == len(parts) or count == 1):
-            flag = f"--label_separator={separator_word(_between(name))}"
+            flag = _separated_by(_between(name))
             return _sentence(name, f"holds the class {known[0]!r}", flag)
     return _crossed(list(counts))
 
@@ -60,14 +67,21 @@ def _crossed(names: Sequence[str]) -> str | None:
         return None
     name = next(name for name, x in zip(names, parts, strict=True) if x[0] in both)
     part = min(both & {_BETWEEN.split(name)[0]})
-    flag = f"--label_separator={separator_word(_between(name))}"
+    flag = _separated_by(_between(name))
     return _sentence(name, f"shares {part!r} with others", flag)
 
 
 def _between(name: str) -> str:
-    """What separates the parts of a name, a single character."""
+    """What separates the parts of a name: a single character, or a word."""
+    if " and " in name:
+        return " and "
     found = _BETWEEN.search(name)
     return (found[0].strip(" ") or " ") if found else " "
+
+
+def _separated_by(between: str) -> str:
+    flag = f"--label_separator={separator_word(between)}"
+    return f'"{flag}"' if " " in flag else flag
 
 
 def _sentence(name: str, why: str, flag: str) -> str:

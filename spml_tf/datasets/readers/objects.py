@@ -94,9 +94,10 @@ def _box(
     for column, cell in zip(header[2:], cells, strict=True):
         value = number(cell, most=1)
         if value is None:
+            whole, by = ("area", "times") if column.strip() == "area" else ("side", "or")
             raise UserError(
-                f"{place}: {column.strip()} must be a part of the image's side, from 0 to 1, found "
-                f"{quoted(cell)}; divide pixels by the image's height or width"
+                f"{place}: {column.strip()} must be a part of the image's {whole}, from 0 to 1, "
+                f"found {quoted(cell)}; divide pixels by the image's height {by} width"
             )
         numbers.append(value)
     y1, x1, y2, x2 = numbers[:4]

@@ -26,6 +26,7 @@ _MINUS_ONE = ("-1", "-1.0")
 _VALUES = {"", *_WRITTEN[POSITIVE], *_WRITTEN[NEGATIVE], *_MINUS_ONE}
 _FRACTION = re.compile(r"0?\.\d+(e-\d+)?|\d(\.\d+)?e-\d+", re.I)
 
+_SIDE_BY_SIDE = re.compile(r"(['\"])\s+(['\"])")
 # What float32 holds.
 _LARGEST = 3.4028234e38
 # The ending of a photo's name, which no name of a class has.
@@ -155,7 +156,7 @@ class Names:
     def split(self, cell: str) -> Iterator[str]:
         """The names in a cell, without blanks around them; empty ones are none."""
         cell = cell.strip()
-        if self._kind in (None, JSON) and cell[:1] in ("[", "{"):
+        if self._kind in (None, JSON) and cell[:1] in ("[", "{", "("):
             found = _listed(cell)
             if found is not None:
                 self.lists += 1
@@ -178,12 +179,13 @@ def _listed(cell: str) -> list[str] | None:
         value = parse_json(cell)
     except ValueError:
         try:
-            value = ast.literal_eval(cell)
+            # Python takes texts side by side for one; NumPy prints lists so.
+            value = ast.literal_eval(_SIDE_BY_SIDE.sub(r"\1, \2", cell))
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return None
     if isinstance(value, dict) and len(value) == 1:
         (value,) = value.values()
-    if not isinstance(value, list) or not all(type(x) in (str, int) for x in value):
+    if not isinstance(value, list | tuple) or not all(type(x) in (str, int) for x in value):
         return None
     try:
         return [str(x).strip() for x in value if str(x).strip()]

@@ -24,6 +24,13 @@ _LABEL_NAMES = (
     "labels", "label", "classes", "class", "classname", "category", "categories", "tags", "tag",
     "choice", "choices", "labelname",
 )  # fmt: skip
+# Columns beside one of names that must not be left out without a word.
+_SPLIT_NAMES = ("split", "set", "subset", "partition", "fold")
+_NEGATIVE_NAMES = ("negatives", "negative", "neg", "absent", "negativelabels")
+_VALUE_NAMES = (
+    "value", "present", "presence", "confidence", "score", "probability", "isthere", "positive",
+    "visible",
+)  # fmt: skip
 # The flags that only tables with lists of names have a use for, and those with values.
 _OF_LISTS = ("negative_column", "label_separator", "no_label", "unlisted")
 _OF_VALUES = ("minus_one", "zero", "blank", "skip_fractions")
@@ -177,13 +184,33 @@ class _Assignment:
                     "--label_column, or leave it out where each class has a column"
                 )
             return self._of_classes(image, weight, rest)
-        if negative is None and given.negative_column is None and header[label] == "labels":
-            negative = next((x for x in rest if header[x] == "negatives"), None)
+        if negative is None and given.negative_column is None and _plain(header[label]) == "labels":
+            negative = next((x for x in rest if _plain(header[x]) == "negatives"), None)
             rest = [x for x in rest if x != negative]
+        self._check_left_out(rest, negative is None, value is None)
         self._leave_out(rest)
         if value is None:
             self._tell_of_ignored(_OF_VALUES, "names of classes, and no values")
         return Columns(image, label, negative, value, weight, notes=self._told())
+
+    def _check_left_out(self, columns: Sequence[int], negatives: bool, values: bool) -> None:
+        """Refuses to leave out columns that say what the names beside them mean."""
+        for x in columns:
+            name, plain, flag = self._header[x], _plain(self._header[x]), ""
+            if plain in _SPLIT_NAMES:
+                raise UserError(
+                    f"{self._place}: {quoted(name)} seems to say of which split a row is; cut the "
+                    f"table into one for each, or give --omit_columns={name} to read all rows"
+                )
+            if negatives and plain in _NEGATIVE_NAMES:
+                flag = "negative_column"
+            elif values and plain in _VALUE_NAMES and self._holds_values(x):
+                flag = "value_column"
+            if flag:
+                raise UserError(
+                    f"{self._place}: {quoted(name)} seems to say which labels are absent; give "
+                    f"--{flag}={name}, or --omit_columns={name} if it does not"
+                )
 
     def _of_classes(self, image: int, weight: int | None, classes: Sequence[int]) -> Columns:
         self._tell_of_ignored(_OF_LISTS, "a column for each class, and no names in cells")
@@ -220,9 +247,9 @@ class _Assignment:
     ) -> tuple[int | None, int | None, list[int]]:
         """The column of lists of names, if there is one, and what is left."""
         header = self._header
-        names = [header[x] for x in rest]
+        names = [_plain(header[x]) for x in rest]
         if names in (["labels"], ["labels", "negatives"]) or (
-            len(rest) == 1 and _plain(names[0]) in _LABEL_NAMES
+            len(rest) == 1 and names[0] in _LABEL_NAMES
         ):
             return rest[0], rest[1] if len(rest) > 1 else negative, []
         text = [x for x in rest if not self._holds_values(x)]

@@ -17,6 +17,7 @@ import array
 import collections
 import dataclasses
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -172,7 +173,12 @@ def split_rows(
     Raises:
         UserError: as `read_table`.
     """
-    separator = column_separator(str(path), text, options.column_separator)
+    first, _, rest = text.lstrip("\ufeff").partition("\n")
+    said = re.fullmatch(r'"?sep=(.)"?', first.strip("\r"))
+    if said:  # for Excel
+        text = f"\n{rest}"  # a blank line, so that lines keep their numbers
+    given_separator = options.column_separator or (said[1] if said else None)
+    separator = column_separator(str(path), text, given_separator)
     rows = split_csv(path, text, separator, skip_blanks=True)
     given = split_flag("table_header", options.table_header)
     place, header = (f"{path}:1", given) if given else next(rows, (f"{path}:1", []))
