@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import run
 
 import spml_tf
 from spml_tf.__main__ import COMMANDS
@@ -79,3 +80,23 @@ def test_help_loads_nothing_heavy(module):
     assert done.returncode == 0 and "python -m spml_tf" in done.stdout
     modules = set(done.stderr.split())
     assert "spml_tf.system.cli" in modules and not HEAVY & modules
+
+
+def test_warnings_for_users_are_a_line(tmp_path):
+    """A table without an unknown label, and a method that marks those: no place in the code."""
+    from PIL import Image
+
+    for number in range(4):
+        Image.new("RGB", (32, 32), (60 * number,) * 3).save(tmp_path / f"{number}.png")
+    rows = "".join(f"{n}.png,{n % 2},{1 - n % 2}\n" for n in range(4))
+    (tmp_path / "t.csv").write_text(f"image,cat,dog\n{rows}")
+    done = run(
+        "--dataset=folder", f"--data_dir={tmp_path}", "--train_csv=t.csv", "--val_csv=t.csv",
+        "--network=small_residual", "--weights=none", "--image_size=32", "--epochs=1",
+        "--batch_size=2", "--method=en", f"--output_dir={tmp_path / 'run'}", "--threads=1",
+        "--train_labels=full",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (line,) = [x for x in done.stderr.splitlines() if "no label is unknown" in x]
+    assert line.startswith("note: no label is unknown (-1): the method 'en'")
+    assert "UserWarning" not in done.stderr

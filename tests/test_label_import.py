@@ -991,6 +991,11 @@ class TestWeights:
         options = TableOptions(weight_column="w")
         table = tables.read_table(path, options=options)
         assert table.class_names == ("cat",) and table.weights.tolist() == [0.5, 2.0]
+        # A table of another split needs no weights.
+        path.write_text("image,cat\na.jpg,1\n")
+        assert tables.read_table(path, ["cat"], options=options).weights is None
+        with pytest.raises(UserError, match="no column 'w'; there are .* those of all tables"):
+            tables.read_table(path, options=options)
         for cell in ("", "x", "-1", "nan", "inf"):
             path.write_text(f"image,cat,w\na.jpg,1,{cell}\n")
             with pytest.raises(UserError, match=r"t\.csv:2: 'w' must be a number from 0"):

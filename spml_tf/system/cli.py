@@ -13,6 +13,7 @@ import shlex
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -381,7 +382,7 @@ def run(
     token = _debugging.set(DEBUG in words)
     given: _Options | None = None
     try:
-        with stop_requests.raising():
+        with stop_requests.raising(), _warnings_as_notes():
             given = parse([word for word in words if word != DEBUG], options, usage, extend)
             if tensorflow:
                 import_tensorflow()
@@ -406,6 +407,29 @@ def run(
     finally:
         _debugging.reset(token)
     return 0
+
+
+@contextlib.contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Shows warnings that are meant for users in a line, without a place in the code."""
+    usual = warnings.formatwarning
+
+    def as_note(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if category is not UserWarning:
+            return usual(message, category, filename, lineno, line)
+        return f"note: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = as_note
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _told(error: Exception, given: Any, words: Sequence[str]) -> tuple[int, str]:

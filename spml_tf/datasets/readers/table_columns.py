@@ -304,7 +304,10 @@ class _Assignment:
         if len(plain) == 1:
             return plain[0]
         known = ", ".join(map(quoted, self._header[:30]))
-        raise UserError(f"{self._place}: --{flag}: no column {quoted(name)}; there are {known}")
+        raise UserError(
+            f"{self._place}: --{flag}: no column {quoted(name)}; there are {known}; flags about "
+            "columns are those of all tables, so give their columns the same names"
+        )
 
     def _leave_out(self, columns: Sequence[int]) -> None:
         if columns:
@@ -315,6 +318,11 @@ class _Assignment:
     def _told(self) -> tuple[str, ...]:
         path = self._place.rpartition(":")[0]
         return tuple(f"{path}: {note}" for note in self._notes)
+
+
+def has_column(header: Sequence[str], name: str | None) -> bool:
+    """Whether a flag's column is there, without regard to case, blanks, - and _."""
+    return name is not None and _plain(name) in map(_plain, header)
 
 
 def no_classes(header: Sequence[str], body: Sequence[Row], classes: Sequence[int]) -> str:

@@ -38,6 +38,7 @@ from spml_tf.datasets.readers.table_columns import (
     Columns,
     assign,
     check_header,
+    has_column,
     no_classes,
     quoted,
     split_flag,
@@ -120,6 +121,9 @@ def table_of_rows(
 ) -> Table:
     """As `read_table`, of what `split_rows` returns."""
     values = Values(options)
+    # Only what is trained on is weighted; the tables of other splits need no weights.
+    if class_names is not None and not has_column(header, options.weight_column):
+        options = dataclasses.replace(options, weight_column=None)
     columns = assign(place, header, body, options)
     images, keys = _image_names(header, columns.image, body, options)
     firsts = copies.first_rows(keys)
