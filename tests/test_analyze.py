@@ -117,12 +117,13 @@ def test_all_files_are_there(analysis, runs):
     assert all(f"({stem}.{x})" in index for stem in ALL for x in ("png", "svg", "csv"))
     assert "python -m spml_tf.analyze --run_dirs=" in index
     assert (
-        index.partition("## Left out")[2].split() == "mask_share: the data set has no masks".split()
+        index.partition("## Left out")[2].split()
+        == "mask_share: no image of test has a mask".split()
     )
     assert f"    en: {runs[1]}, {runs[2]}\n" in index
     notes = [line for line in err.splitlines() if "note:" in line]
     assert err.count("heatmaps of") == 3
-    assert notes == ["note: mask_share is left out: the data set has no masks"]
+    assert notes == ["note: mask_share is left out: no image of test has a mask"]
 
 
 def test_top_scores(analysis, runs):
