@@ -729,6 +729,17 @@ class TestLayouts:
         third = imported(source, source / "out3", "--from=csv")
         assert set(read_back(third)) == {"cat/a.jpg", "dog/b.jpg"}
 
+    def test_classes_of_one_photo_are_noted(self, tmp_path):
+        """Names joined by a mark that many a name has: nothing tells, but for how rare they are."""
+        (tmp_path / "s").mkdir()
+        names = [f"{a}-{b}" for a in "abcde" for b in "vwxyz"]
+        rows = "".join(f"im{n}.jpg,{name}\n" for n, name in enumerate(names))
+        (tmp_path / "s/labels.csv").write_text(f"image,labels\n{rows}im99.jpg,A-v\n")
+        record = imported(tmp_path / "s", tmp_path / "out")
+        (alike, rare) = [x for x in record["notes"] if "classes" in x]
+        assert alike == "'A-v' and 'a-v': nearly the same names of different classes"
+        assert "26 of 26 classes are of a single photo, such as 'A-v', 'a-v': if these" in rare
+
     def test_lvis_has_addresses_alone(self, tmp_path):
         """Its images have no file_name; the photo is that at the end of the address."""
         content = {

@@ -44,6 +44,8 @@ _WRITTEN_BY = "python -m spml_tf.data import"
 _TEXT, _WEIGHT = "import.txt", "weight"
 # Cells of a table beyond which it takes gigabytes.
 _MOST_CELLS = 2_000_000_000
+# Classes, from which on it is odd that most are of one photo.
+_MANY = 20
 # Of classes in the text.
 _SHOWN = 40
 _CELLS = {POSITIVE: "1", NEGATIVE: "0", UNKNOWN: ""}
@@ -377,9 +379,24 @@ def _record(
         "renamed_classes": renamed,
         "notes": [
             *photos.notes,
+            *misread.look_alikes(class_names),
+            *_rare(splits, class_names),
             *dict.fromkeys(note for *_, labels in parts for note in labels.notes),
         ],
     }  # fmt: skip
+
+
+def _rare(splits: dict[str, _Split], class_names: Sequence[str]) -> tuple[str, ...]:
+    """A note where so many classes are of one photo that names may be lists of names."""
+    positives = sum((part.labels == POSITIVE).sum(axis=0) for part in splits.values())
+    once = np.flatnonzero(positives == 1)
+    if len(class_names) < _MANY or 2 * len(once) < len(class_names):
+        return ()
+    names = ", ".join(quoted(class_names[column]) for column in once[:2].tolist())
+    return (
+        f"{len(once)} of {len(class_names)} classes are of a single photo, such as {names}: if "
+        "these are several classes each, give what separates them with --label_separator",
+    )
 
 
 def _counts(part: _Split, class_names: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from spml_tf.datasets.readers.class_folders import (
     strangers,
 )
 from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.misread import look_alikes
 from spml_tf.datasets.readers.photos import find_photos
 from spml_tf.datasets.readers.split_names import SplitNames
 from spml_tf.datasets.readers.tables import quoted, read_table
@@ -163,7 +163,7 @@ def _read_tables(
     table = read_table(
         _table_path(root, "train", tables, allow_outside), hint=_SOURCE, options=options
     )
-    notes = _lookalikes(table.class_names)
+    notes = look_alikes(table.class_names)
     if split != "train":
         path = _table_path(root, split, tables, allow_outside)
         table = read_table(path, table.class_names, _SOURCE, options)
@@ -291,7 +291,7 @@ def _read_folders(root: str, split: str, allow_outside: bool, masks_dir: str | N
         labels,
         class_names,
         paths=_require(root, tuple(photos), allow_outside),
-        notes=(*beside, *more, *_lookalikes(class_names)),
+        notes=(*beside, *more, *look_alikes(class_names)),
     )
     return examples
 
@@ -318,12 +318,3 @@ def _check_folders(
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(quoted, names[:3])) + more
-
-
-def _lookalikes(class_names: Sequence[str]) -> tuple[str, ...]:
-    """A note about names that a reader takes for the same, which are different classes."""
-    spellings: dict[str, list[str]] = {}
-    for name in class_names:
-        spellings.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
-    alike = [" and ".join(map(quoted, names)) for names in spellings.values() if names[1:]]
-    return (f"{'; '.join(alike)}: nearly the same names of different classes",) if alike else ()

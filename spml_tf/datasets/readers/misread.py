@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from spml_tf.datasets.readers.table_cells import PHOTO, separator_word
@@ -53,6 +54,15 @@ def suspicion(counts: Mapping[str, int], in_cells: bool = True) -> str | None:
             flag = _separated_by(_between(name))
             return _sentence(name, f"holds the class {known[0]!r}", flag)
     return _crossed(list(counts))
+
+
+def look_alikes(class_names: Sequence[str]) -> tuple[str, ...]:
+    """A note about names that a reader takes for the same, which are different classes."""
+    spellings: dict[str, list[str]] = {}
+    for name in class_names:
+        spellings.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    alike = [" and ".join(map(repr, names)) for names in spellings.values() if names[1:]]
+    return (f"{'; '.join(alike)}: nearly the same names of different classes",) if alike else ()
 
 
 def _crossed(names: Sequence[str]) -> str | None:
