@@ -117,3 +117,19 @@ def test_other_models_stay():
 
     model = Own()
     assert folded(model) is model
+
+
+def test_a_backbone_with_its_own_mean(tmp_path):
+    """Such as EfficientNetB0: the CAM network, its file and its folded copy compute the same."""
+    image = keras.Input((16, 16, 3))
+    normalization = keras.layers.Normalization()
+    maps = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(normalization(image)))
+    backbone = scattered(keras.Model(image, maps))
+    normalization.adapt(RNG.normal(100, 50, (4, 16, 16, 3)))
+    network = networks.cam_from_backbone(backbone, 2)
+    network.save(tmp_path / "network.keras")
+    images = RNG.uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
+    kernel, bias = network.layers[-1].get_weights()
+    expected = backbone.predict_on_batch(images) @ kernel[0, 0] + bias
+    for one in (network, networks.load_network(tmp_path / "network.keras"), folded(network)):
+        np.testing.assert_allclose(one.predict_on_batch(images), expected, atol=1e-4)
