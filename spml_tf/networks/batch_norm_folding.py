@@ -17,7 +17,6 @@ _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 _NORMS = (keras.layers.BatchNormalization, FusedBatchNormalization)
 
 
-@keras.saving.register_keras_serializable("spml_tf")
 class _Folded(keras.layers.Layer):
     """Stands where a batch normalisation was, and returns what it gets."""
 
