@@ -21,6 +21,9 @@ _DCT_METHOD = "INTEGER_ACCURATE"
 _ANTIALIAS_FROM = 1.5
 # JPEGs of more pixels may be decoded at a part of their size; usual data sets have smaller ones.
 SCALED_FROM = 2e6
+# EXIF orientations whose rows go from bottom to top, whose columns go from right to left, and from
+# which on rows and columns change places before that.
+DOWN, ACROSS, SWAPPED_FROM = (3, 4, 7, 8), (2, 3, 6, 7), 5
 # Columns decoded on either side of a window, see _decode_window.
 _MARGIN = 2
 
@@ -84,8 +87,8 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 def _turn(orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Whether rows and columns change places, and then go from bottom to top, right to left."""
-    down = tf.reduce_any(orientation == [3, 4, 7, 8])
-    return orientation >= 5, down, tf.reduce_any(orientation == [2, 3, 6, 7])
+    down = tf.reduce_any(orientation == list(DOWN))
+    return orientation >= SWAPPED_FROM, down, tf.reduce_any(orientation == list(ACROSS))
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:

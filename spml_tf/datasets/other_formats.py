@@ -16,6 +16,10 @@ _WIDTH, _HEIGHT = 256, 257
 HEIC_REMEDY = "HEIC needs one more package: python -m pip install 'spml_tf[heic]'"
 
 
+def _is_heic(contents: bytes) -> bool:
+    return contents[4:8] == b"ftyp" and contents[8:12] not in (b"avif", b"avis")
+
+
 def stored(contents: bytes) -> tuple[int, tuple[int, int]]:
     """EXIF orientation, 1 to 8, and (height, width) of the stored pixels of a WebP, TIFF or AVIF.
 
@@ -24,7 +28,7 @@ def stored(contents: bytes) -> tuple[int, tuple[int, int]]:
     Raises:
         ValueError: the bytes are no such picture.
     """
-    if contents[4:8] == b"ftyp" and contents[8:12] not in (b"avif", b"avis"):
+    if _is_heic(contents):
         return 1, (1, 1)
     try:
         with Image.open(io.BytesIO(contents), formats=FORMATS) as image:
@@ -58,7 +62,7 @@ def as_bitmap(contents: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
         b'BM'
     """
     formats: tuple[str, ...] = FORMATS
-    if contents[4:8] == b"ftyp" and contents[8:12] not in (b"avif", b"avis"):
+    if _is_heic(contents):
         try:
             import pillow_heif
         except ImportError:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.datasets import encoded_images, image_headers, other_formats
+from spml_tf.datasets.images import ACROSS, DOWN, SWAPPED_FROM
 from spml_tf.datasets.readers.examples import Examples
 
 # EXIF data begin in the first 8 KiB and have at most 64.
@@ -68,19 +69,19 @@ def _turn(path: str, height: float, width: float) -> int:
                 found, stored = other_formats.stored(contents + file.read())
             else:
                 found = int(image_headers.orientation(tf.constant(contents)))
-                if found < 5:
+                if found < SWAPPED_FROM:
                     return 1
                 whole = tf.constant(contents + file.read())
                 stored = image_headers.size(whole).numpy().tolist()
     except (OSError, tf.errors.OpError, ValueError):  # whoever decodes it tells of it
         return 1
     aside = (stored[0] < stored[1]) == (height < width) and stored[0] != stored[1]
-    return found if aside and found >= 5 else 1
+    return found if aside and found >= SWAPPED_FROM else 1
 
 
 def _flips(orientation: int) -> tuple[bool, bool]:
     """Whether rows, and whether columns, change their order once they have changed places."""
-    return orientation in (7, 8), orientation in (6, 7)
+    return orientation in DOWN, orientation in ACROSS
 
 
 def _turned_boxes(rows: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:

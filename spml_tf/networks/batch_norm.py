@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from spml_tf.system.private_api import flatten_layers
@@ -122,15 +123,15 @@ class LayerCloner:
     def copy_weights(self) -> None:
         """Copies the weights of every cloned layer; the clones must be built by now."""
         for layer, clone in self._pairs:
-            copy_state(layer, clone)
+            if layer.weights:
+                clone.set_weights(self.weights_for(layer))
+            if hasattr(clone, "finalize_state"):  # an adapted Normalization holds its mean twice
+                clone.finalize_state()
 
-
-def copy_state(layer: keras.layers.Layer, clone: keras.layers.Layer) -> None:
-    """Gives a clone that is built the weights of a layer, and what it computes from them."""
-    if layer.weights:
-        clone.set_weights(layer.get_weights())
-    if hasattr(clone, "finalize_state"):  # an adapted Normalization holds its mean twice
-        clone.finalize_state()
+    def weights_for(self, layer: keras.layers.Layer) -> list[np.ndarray]:
+        """The weights of a layer's clone."""
+        weights: list[np.ndarray] = layer.get_weights()
+        return weights
 
 
 def clone_with(

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from spml_tf.networks.batch_norm import FusedBatchNormalization, copy_state
+from spml_tf.networks.batch_norm import FusedBatchNormalization, LayerCloner
 from spml_tf.system import private_api
 
 # These types and no subclasses, which may compute something else.
@@ -54,23 +54,36 @@ def folded(network: keras.Model) -> keras.Model:
     pairs = _pairs(network) if private_api.is_functional(network) else {}
     if not pairs:
         return network
-    norms = {norm.name for norm in pairs.values()}
-
-    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if layer.name in norms:
-            return _Folded(name=layer.name)
-        config = layer.get_config()
-        if layer.name in pairs:
-            config["use_bias"] = True
-        return type(layer).from_config(config)
-
-    copy = keras.models.clone_model(network, clone_function=copied)
-    for layer in network.layers:
-        if layer.name in pairs:
-            copy.get_layer(layer.name).set_weights(_folded_weights(layer, pairs[layer.name]))
-        elif layer.weights and layer.name not in norms:
-            copy_state(layer, copy.get_layer(layer.name))
+    folder = _Folder(pairs)
+    copy = keras.models.clone_model(network, clone_function=folder)
+    folder.copy_weights()
     return copy
+
+
+class _Folder(LayerCloner):
+    """Clones convolutions that do what the normalisations after them did.
+
+    Args:
+        pairs: as `_pairs` returns.
+    """
+
+    def __init__(self, pairs: dict[str, keras.layers.BatchNormalization]) -> None:
+        super().__init__(fuse=False)
+        self._norms, self._gone = pairs, {norm.name for norm in pairs.values()}
+
+    def __call__(self, layer: keras.Operation) -> keras.Operation:
+        """Returns an unbuilt copy of a layer, or what stands for a normalisation."""
+        if layer.name in self._gone:
+            return _Folded(name=layer.name)
+        clone = super().__call__(layer)
+        if layer.name in self._norms:
+            clone.use_bias = True
+        return clone
+
+    def weights_for(self, layer: keras.layers.Layer) -> list[np.ndarray]:
+        """The weights of a layer's clone."""
+        norm = self._norms.get(layer.name)
+        return super().weights_for(layer) if norm is None else _folded_weights(layer, norm)
 
 
 def _pairs(network: keras.Model) -> dict[str, keras.layers.BatchNormalization]:

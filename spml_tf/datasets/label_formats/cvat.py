@@ -18,8 +18,7 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE
 from spml_tf.system.errors import UserError
 
-# Attributes that say whether a class is there, and the words for that.
-_MEANS = {"present": POSITIVE, "absent": NEGATIVE}
+# What the attributes present and absent may say.
 _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
@@ -55,12 +54,12 @@ def _value(place: str, node: ElementTree.Element) -> int:
     """Whether a tag or an object says that its class is there."""
     for attribute in node.findall("attribute"):
         name = attribute.get("name", "").strip().lower()
-        if name in _MEANS:
+        if name in ("present", "absent"):
             word = (attribute.text or "").strip().lower()
             if word not in (*_YES, *_NO):
                 raise UserError(
                     f"{place}: the attribute {name} must be true or false, found {quoted(word)}; "
                     "mend it, or call the attribute otherwise"
                 )
-            return _MEANS[name] if word in _YES else (POSITIVE + NEGATIVE - _MEANS[name])
+            return POSITIVE if (word in _YES) == (name == "present") else NEGATIVE
     return POSITIVE

@@ -74,7 +74,8 @@ def load(
     rows[order] = np.arange(len(order))
     labels = np.full((len(order), len(class_names)), NEGATIVE, np.int8)
     labels[rows[owners], columns] = POSITIVE
-    boxes, areas, notes = _read_boxes(images, annotations, owners, columns)
+    sides = np.stack([images.numbers(x, 1, "at least 1") for x in ("height", "width")], axis=1)
+    boxes, areas, notes = _read_boxes(sides[owners], annotations, columns)
     files = images.unique("file_name", "text")
     names = tuple(posixpath.join(folder, files[number]) for number in order)
     objects = _objects(rows[owners], annotations.flags("iscrowd"), len(order))
@@ -85,7 +86,7 @@ def load(
         paths=require_photos(root, names, source, allow_outside, lambda i: images.at(order[i])),
         boxes=tuple(boxes[own] for own in objects),
         areas=tuple(areas[own] for own in objects),
-        sides=_sides(images)[order],
+        sides=sides[order],
         notes=(*_unannotated(images, files, order), *notes),
     )
 
@@ -121,10 +122,10 @@ def _unannotated(images: JsonList, files: Sequence[str], order: Sequence[int]) -
 
 
 def _read_boxes(
-    images: JsonList, annotations: JsonList, owners: NDArray[np.int64], columns: NDArray[np.int64]
+    sides: NDArray[np.float64], annotations: JsonList, columns: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:
     """Every annotation's box, float32 [N, 5], and area, float32 [N], crowds included, and notes."""
-    height, width = _sides(images)[owners].T
+    height, width = sides.T
     x, y, across, down = annotations.rectangles("bbox").T
     area = annotations.numbers("area", 0, "a number that is not negative")
     with np.errstate(over="ignore"):  # Sums beyond 1e308 become infinite and are clipped.
@@ -140,12 +141,6 @@ def _read_boxes(
     crowds = annotations.flags("iscrowd")
     notes += _counted(annotations, crowds, "crowds, which count as labels and have no box")
     return boxes, areas, notes
-
-
-def _sides(images: JsonList) -> NDArray[np.float64]:
-    """Height and width of every image, [N, 2]."""
-    sides = [images.numbers(side, 1, "at least 1") for side in ("height", "width")]
-    return np.stack(sides, axis=1)
 
 
 def _counted(annotations: JsonList, chosen: NDArray[np.bool_], what: str) -> list[str]:

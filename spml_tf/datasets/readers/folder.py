@@ -300,15 +300,17 @@ def _check_folders(
     root: str, nested: bool, class_names: Sequence[str], besides: Collection[str]
 ) -> None:
     """Refuses folders that hold other folders and are no class by their names."""
-    tops = class_folders(root, "", besides)
+    tops = class_folders(root, "", besides) if nested else class_names
     found = [x for x in tops if split_of_name(x) and x not in SPLITS and class_folders(root, x)]
     if found:
         raise UserError(
             f"data_dir: {root}: {_few(found)} seem to be splits and not classes; call them "
             f"{', '.join(SPLITS)}, or make tables of them with python -m spml_tf.data import"
         )
+    if nested:
+        return
     general = [x for x in class_names if x.lower() in GENERAL and class_folders(root, x)]
-    if general and not nested:
+    if general:
         raise UserError(
             f"data_dir: {root}: {_few(general)} seems to hold the photos of all classes and to be "
             f"none; give --data_dir={os.path.join(root, general[0])}, or rename it"
