@@ -7,6 +7,7 @@ that a run that resumes sees what an uninterrupted one would have seen.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.replicas import WHOLE, Shard
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+# From images, int64 [n], and the epoch, int64 (), to their batches.
+Batched = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
 
 # Distinguish the random numbers of one (seed, epoch, index).
 _CROP, _FLIP = 0, 1
@@ -36,7 +39,7 @@ _OTHER_STARTS, _OTHER_NAME = (b"II", b"MM", b"RI"), b"ftyp"
 _PIECES_AT_ONCE = 4
 
 
-def _as_written(function: _Function) -> _Function:
+def as_written(function: _Function) -> _Function:
     """A function without `if` and loops over tensors: looking for such takes half a second."""
     converted: _Function = tf.autograph.experimental.do_not_convert(function)
     return converted
@@ -94,18 +97,53 @@ def training_dataset(
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
     check_crop_area(crop_area)
-    steps = steps_per_epoch(len(examples), batch_size)
-    if first_epoch < 1 or epochs < 0 or not 0 <= first_step <= steps * epochs:
-        raise ValueError("first_epoch must be at least 1, epochs and first_step at least 0")
-    epoch_batches = _epoch_batches(
-        _Source(examples, labels, image_size), len(examples), batch_size, crop_area,
-        horizontal_flip, shuffle_groups, shard, pieces,
+    crops = _crops(
+        _Source(examples, labels, image_size), batch_size, seed, crop_area, horizontal_flip
+    )
+    return batches_of_epochs(
+        crops, len(examples), batch_size=batch_size, seed=seed, first_epoch=first_epoch,
+        epochs=epochs, first_step=first_step, shuffle_groups=shuffle_groups, shard=shard,
+        pieces=pieces,
     )  # fmt: skip
 
-    @_as_written
+
+def batches_of_epochs(
+    batched: Batched,
+    count: int,
+    *,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 1,
+    epochs: int = 1,
+    first_step: int = 0,
+    shuffle_groups: int = 1,
+    shard: Shard = WHOLE,
+    pieces: int = 1,
+) -> tf.data.Dataset:
+    """Batches of anything that is kept of images, in the order of `training_dataset`.
+
+    Args:
+        batched: makes the batches of some images, from their numbers, int64 [n], and the epoch's,
+            int64 (): a dataset of (dict, labels int8 [B, L]), inside tf.data's functions.
+        count: N, the number of images.
+        others: as for `training_dataset`.
+
+    Returns:
+        Dataset of `epochs * steps_per_epoch(N, B) - first_step` batches, times `pieces`.
+
+    Raises:
+        ValueError: numbers out of range.
+    """
+    steps = steps_per_epoch(count, batch_size)
+    if first_epoch < 1 or epochs < 0 or not 0 <= first_step <= steps * epochs:
+        raise ValueError("first_epoch must be at least 1, epochs and first_step at least 0")
+
+    @as_written
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = _shuffled(count, _fold_in(_base_seed(seed), epoch), shuffle_groups)
         first = tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0)
-        return epoch_batches(_fold_in(_base_seed(seed), epoch), first)
+        order = order[first * batch_size :]
+        return _batches(order, lambda index: batched(index, epoch), batch_size, shard, pieces)
 
     dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(batches_of)
     steps = (epochs * steps - first_step) * pieces
@@ -132,48 +170,68 @@ def redrawn_dataset(
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
     check_crop_area(crop_area)
-    epoch_batches = _epoch_batches(
-        _Source(examples, labels, image_size), len(examples), batch_size, crop_area, horizontal_flip
-    )
+    source = _Source(examples, labels, image_size)
+
+    @as_written
+    def batches_of(number: tf.Tensor) -> tf.data.Dataset:
+        epoch_seed = tf.bitcast(number, tf.int32)
+        order = _shuffled(len(examples), epoch_seed)
+        return _crops_of_epoch(source, order, epoch_seed, batch_size, crop_area, horizontal_flip)
+
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
-    dataset = numbers.flat_map(
-        _as_written(
-            lambda number: epoch_batches(tf.bitcast(number, tf.int32), tf.constant(0, tf.int64))
-        )
-    )
+    dataset = numbers.flat_map(batches_of)
     steps = steps_per_epoch(len(examples), batch_size)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def _epoch_batches(
+def _crops(
     source: _Source,
-    count: int,
+    batch_size: int,
+    seed: int,
+    crop_area: tuple[float, float],
+    horizontal_flip: bool,
+) -> Batched:
+    """A function that makes batches of random crops of some images, int64 [n], in an epoch."""
+
+    def batched(index: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+        epoch_seed = _fold_in(_base_seed(seed), epoch)
+        return _crops_of_epoch(source, index, epoch_seed, batch_size, crop_area, horizontal_flip)
+
+    return batched
+
+
+def _crops_of_epoch(
+    source: _Source,
+    index: tf.Tensor,
+    epoch_seed: tf.Tensor,
     batch_size: int,
     crop_area: tuple[float, float],
     horizontal_flip: bool,
-    shuffle_groups: int = 1,
-    shard: Shard = WHOLE,
-    pieces: int = 1,
-) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-    """A function from an epoch's seed, int32 [2], and its first step, int64 (), to its batches."""
+) -> tf.data.Dataset:
+    def example(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        return source.random_crop(index, _fold_in(epoch_seed, index), crop_area, horizontal_flip)
 
-    def epoch_batches(epoch_seed: tf.Tensor, first_step: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count, dtype=tf.int64), epoch_seed, alg="philox"
-        )
+    return _each(example, index, batch_size)
 
-        def example(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-            return source.random_crop(
-                index, _fold_in(epoch_seed, index), crop_area, horizontal_flip
-            )
 
-        if shuffle_groups > 1:
-            order = _in_turns(order, shuffle_groups)
-        order = order[first_step * batch_size :]
-        return _batches(order, example, batch_size, shard, pieces)
+def _each(
+    example: Callable[[tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]],
+    index: tf.Tensor,
+    batch_size: int,
+) -> tf.data.Dataset:
+    """Batches of what is made of each image of int64 [n]."""
+    images = tf.data.Dataset.from_tensor_slices(index)
+    elements = images.map(as_written(example), num_parallel_calls=tf.data.AUTOTUNE)
+    return elements.batch(batch_size)
 
-    return epoch_batches
+
+def _shuffled(count: int, epoch_seed: tf.Tensor, groups: int = 1) -> tf.Tensor:
+    """The order of an epoch, int64 [count]; epoch_seed is int32 [2]."""
+    order = tf.random.experimental.stateless_shuffle(
+        tf.range(count, dtype=tf.int64), epoch_seed, alg="philox"
+    )
+    return _in_turns(order, groups) if groups > 1 else order
 
 
 def _in_turns(order: tf.Tensor, groups: int) -> tf.Tensor:
@@ -189,28 +247,22 @@ def _in_turns(order: tf.Tensor, groups: int) -> tf.Tensor:
 
 def _batches(
     order: tf.Tensor,
-    example: Callable[[tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]],
+    batched: Callable[[tf.Tensor], tf.data.Dataset],
     batch_size: int,
     shard: Shard,
     pieces: int,
 ) -> tf.data.Dataset:
     """The images of an order, int64 [N], in batches, or a worker's pieces of these."""
-
-    def batched(index: tf.Tensor) -> tf.data.Dataset:
-        images = tf.data.Dataset.from_tensor_slices(index)
-        elements = images.map(_as_written(example), num_parallel_calls=tf.data.AUTOTUNE)
-        return elements.batch(batch_size)
-
     if shard.workers == 1:
         return batched(order)
 
-    @_as_written
+    @as_written
     def piece(number: tf.Tensor) -> tf.data.Dataset:
         begin = number // pieces * batch_size
         index = order[begin : begin + batch_size]
         index = tf.boolean_mask(index, index % shard.workers == shard.worker)
         index = index[number % pieces :: pieces]
-        stand_in = batched(order[begin : begin + 1]).map(_as_written(_standing_in))
+        stand_in = batched(order[begin : begin + 1]).map(as_written(_standing_in))
         return batched(index).concatenate(stand_in).take(1)
 
     steps = -(-tf.size(order, tf.int64) // batch_size)
@@ -259,9 +311,27 @@ def evaluation_dataset(
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
     source = _Source(examples, labels, image_size)
-    order = tf.range(len(examples), dtype=tf.int64)
-    dataset = _batches(order, source.whole_image, batch_size, shard, pieces)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    whole = functools.partial(_each, source.whole_image, batch_size=batch_size)
+    return batches_in_order(whole, len(examples), batch_size=batch_size, shard=shard, pieces=pieces)
+
+
+def batches_in_order(
+    batched: Callable[[tf.Tensor], tf.data.Dataset],
+    count: int,
+    *,
+    batch_size: int,
+    shard: Shard = WHOLE,
+    pieces: int = 1,
+) -> tf.data.Dataset:
+    """Batches of anything that is kept of images, in the order of `evaluation_dataset`.
+
+    Args:
+        batched: makes the batches of some images, from their numbers, int64 [n].
+        count: N, the number of images.
+        others: as for `evaluation_dataset`.
+    """
+    order = tf.range(count, dtype=tf.int64)
+    return _batches(order, batched, batch_size, shard, pieces).prefetch(tf.data.AUTOTUNE)
 
 
 def first_broken_image(examples: Examples) -> tuple[str, str] | None:

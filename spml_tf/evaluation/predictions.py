@@ -98,7 +98,7 @@ class Scorer:
         self._size = network.input_shape[1] if image_size is None else image_size
         inputs = keras.Input((self._size, self._size, 3))
         head = _pooled if logits else _scores
-        self._predict = _on_all_devices(keras.Model(inputs, head(network(inputs))))
+        self._predict = on_all_devices(keras.Model(inputs, head(network(inputs))))
 
     def __call__(self, images: Images, batch_size: int = 32) -> NDArray[np.float32]:
         """[N, L] float32 of N images; args and raises as for `predict_scores`."""
@@ -193,7 +193,7 @@ def predict_maps(
     """
     network = network_of(model)
     size = network.input_shape[1] if image_size is None else image_size
-    predict = _on_all_devices(network)
+    predict = on_all_devices(network)
     for batch in batches(images, size, batch_size):
         yield from predict(batch.image)
 
@@ -206,7 +206,7 @@ def _pooled(maps: keras.KerasTensor) -> keras.KerasTensor:
     return keras.ops.mean(maps, axis=(1, 2))
 
 
-def _on_all_devices(network: keras.Model) -> Callable[[Any], NDArray[np.float32]]:
+def on_all_devices(network: keras.Model) -> Callable[[Any], NDArray[np.float32]]:
     """A function from images [B, S, S, 3] to outputs that splits them over a process' devices."""
     strategy = network.distribute_strategy
     if strategy.num_replicas_in_sync == 1:

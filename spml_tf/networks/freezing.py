@@ -26,6 +26,11 @@ class BackboneSwitch:
         self._network = network
         self._thawable = [layer for layer in layers if layer.trainable]
 
+    @property
+    def frozen(self) -> bool:
+        """Whether no layer of the backbone is trained."""
+        return not any(layer.trainable for layer in self._thawable)
+
     def turn(self, trainable: bool) -> bool:
         """Makes the backbone trainable or not; returns whether a layer changed.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ import tensorflow as tf
 from spml_tf.datasets import pipeline
 from spml_tf.datasets.splits import Splits
 from spml_tf.runs.checkpoint_folder import Checkpoint, Progress
+from spml_tf.runs.frozen_features import FrozenFeatures
 from spml_tf.runs.heatmap_recorder import HeatmapRecorder
 from spml_tf.runs.recorder import RunRecorder
 from spml_tf.runs.run_folder import RunFolder
@@ -21,6 +23,9 @@ from spml_tf.system import replicas
 from spml_tf.system.errors import DivergedError, UserError
 from spml_tf.system.stop_requests import StopRequests
 from spml_tf.training.model import SPMLModel
+
+# Makes batches: of a first epoch, some epochs from it on, and at which step the first one begins.
+Training = Callable[[int, int, int], tf.data.Dataset]
 
 
 def fit(
@@ -56,74 +61,85 @@ def fit(
         pipeline.steps_per_epoch(len(data.train), settings.batch_size),
         settings.checkpoint_minutes, settings.max_loss, stops,
     )  # fmt: skip
-    callbacks, validation = [*extra, recorder], _validation(settings, data)
-    done = progress.epochs
+    batching: dict[str, Any] = {
+        "image_size": settings.image_size, "batch_size": settings.batch_size,
+        "shard": replicas.this_shard(), "pieces": replicas.devices(),
+    }  # fmt: skip
+
+    def training(first_epoch: int, epochs: int, first_step: int) -> tf.data.Dataset:
+        return pipeline.training_dataset(
+            data.train, data.observed, seed=settings.seed, first_epoch=first_epoch, epochs=epochs,
+            first_step=first_step, crop_area=settings.crop_interval,
+            horizontal_flip=settings.horizontal_flip, shuffle_groups=settings.shuffle_groups,
+            **batching,
+        )  # fmt: skip
+
+    def fit_until(last: int, training: Training, validation: tf.data.Dataset) -> None:
+        steps = pipeline.steps_per_epoch(len(data.val), settings.batch_size)
+        _fit_until(last, model, training, _repeated(validation, steps), [*extra, recorder])
+
     with (
         pipeline.naming_broken_images(data.train, data.val),
         _telling_divergence(recorder),
         stops.listening(),
     ):
-        if progress.trained:
-            _validate(model, done, callbacks, progress.trained, **validation)
-        elif progress.step:
-            model.resume_epoch(done + 1)
-            _fit_epochs(model, settings, data, callbacks, validation, done, 1, progress.step)
-        done += bool(progress.step)
-        if done < settings.epochs:
-            rest = settings.epochs - done
-            _fit_epochs(model, settings, data, callbacks, validation, done, rest)
+        frozen = settings.option("warmup_epochs") if settings.feature_crops else 0
+        if recorder.progress.epochs < frozen:
+            features = FrozenFeatures(model, settings, data, run, stops)
+            fit_until(frozen, features.training, features.validation())
+        if model.shard.worker == 0:
+            shutil.rmtree(run.features, ignore_errors=True)
+        if recorder.progress.epochs < settings.epochs:
+            validation = pipeline.evaluation_dataset(data.val, data.val.labels, **batching)
+            fit_until(settings.epochs, training, validation)
     return recorder.progress
 
 
-def _fit_epochs(
+def _fit_until(
+    last: int,
     model: SPMLModel,
-    settings: Settings,
-    data: Splits,
-    callbacks: list[keras.callbacks.Callback],
+    training: Training,
     validation: Mapping[str, Any],
-    done: int,
-    epochs: int,
-    first_step: int = 0,
+    callbacks: Sequence[Any],
 ) -> None:
-    """Trains some epochs after those that are done, the first one from a step on."""
-    batches = pipeline.training_dataset(
-        data.train,
-        data.observed,
-        seed=settings.seed,
-        first_epoch=done + 1,
-        epochs=epochs,
-        first_step=first_step,
-        crop_area=settings.crop_interval,
-        horizontal_flip=settings.horizontal_flip,
-        shuffle_groups=settings.shuffle_groups,
-        **_batching(settings),
-    )
-    steps = pipeline.steps_per_epoch(len(data.train), settings.batch_size)
-    model.fit(
-        _dealt(batches),
-        initial_epoch=done,
-        epochs=done + epochs,
-        steps_per_epoch=steps - first_step,
-        callbacks=callbacks,
-        verbose=0 if model.shard.worker else 1 if sys.stdout.isatty() else 2,
-        **validation,
-    )
+    """Trains up to an epoch, beginning with what is left of one that was interrupted.
+
+    Args:
+        last: the epoch.
+        model: compiled, with the weights of the last checkpoint.
+        training: makes the batches of some epochs: the first one, how many, and at which step of
+            the first one to begin.
+        validation: what `fit` is told of the validation images.
+        callbacks: a `RunRecorder` comes last.
+    """
+    recorder = callbacks[-1]
+    progress, done = recorder.progress, recorder.progress.epochs
+
+    def fit_epochs(epochs: int, first_step: int = 0) -> None:
+        model.fit(
+            _dealt(training(done + 1, epochs, first_step)),
+            initial_epoch=done,
+            epochs=done + epochs,
+            steps_per_epoch=recorder.steps - first_step,
+            callbacks=callbacks,
+            verbose=0 if model.shard.worker else 1 if sys.stdout.isatty() else 2,
+            **validation,
+        )
+
+    if progress.trained:
+        _validate(model, done, callbacks, progress.trained, **validation)
+    elif progress.step:
+        model.resume_epoch(done + 1)
+        fit_epochs(1, progress.step)
+    done += bool(progress.step)
+    if done < last:
+        fit_epochs(last - done)
 
 
-def _batching(settings: Settings) -> dict[str, Any]:
-    return {
-        "image_size": settings.image_size, "batch_size": settings.batch_size,
-        "shard": replicas.this_shard(), "pieces": replicas.devices(),
-    }  # fmt: skip
-
-
-def _validation(settings: Settings, data: Splits) -> dict[str, Any]:
-    """What `fit` is told of the validation images."""
-    batches = pipeline.evaluation_dataset(data.val, data.val.labels, **_batching(settings))
-    # Of several workers so that no epoch comes to its end.
-    batches = batches.repeat() if replicas.this_shard().workers > 1 else batches
-    steps = pipeline.steps_per_epoch(len(data.val), settings.batch_size)
-    return {"validation_data": _dealt(batches), "validation_steps": steps}
+def _repeated(validation: tf.data.Dataset, steps: int) -> dict[str, Any]:
+    """What `fit` is told of the validation images; of several workers no epoch comes to its end."""
+    repeated = validation.repeat() if replicas.this_shard().workers > 1 else validation
+    return {"validation_data": _dealt(repeated), "validation_steps": steps}
 
 
 def _dealt(batches: tf.data.Dataset) -> Any:
@@ -136,7 +152,7 @@ def _dealt(batches: tf.data.Dataset) -> Any:
 def _validate(
     model: SPMLModel,
     epoch: int,
-    callbacks: list[keras.callbacks.Callback],
+    callbacks: Sequence[keras.callbacks.Callback],
     trained: Mapping[str, str],
     validation_data: Any,
     validation_steps: int,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # These may change between start and resumption: they do not change the results.
 FREE = (
     "threads", "strategy", "devices", "workers", "bank_device", "bank_dir", "checkpoint_minutes",
-    "max_loss", "max_megapixels",
+    "max_loss", "max_megapixels", "feature_dir",
 )  # fmt: skip
 _AGAIN = "start its training again, which writes it anew"
 _LOST = "put a copy of the file there, or train into another folder"
@@ -53,6 +53,7 @@ class RunFolder:
         tensorboard: folder of TensorBoard events.
         train_labels: train_labels.csv, the observed labels where they are not the full ones.
         heatmaps: heatmaps.npz, those of a few training images after each epoch.
+        features: folder of what the frozen backbone makes of images, gone once it is thawed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -67,6 +68,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.train_labels = self.path / "train_labels.csv"
         self.heatmaps = self.path / "heatmaps.npz"
+        self.features = self.path / "features"
 
     def predictions(self, split: str) -> Path:
         """predictions_{val,test}.npz: scores [N, L], labels [N, L], names [N], class_names [L]."""

@@ -105,6 +105,21 @@ class Settings(DataSettings):
         "first of each class; 0: none) or NAME,NAME. Default: 8 with +scl, else 0. Without +scl "
         "they are the network's own, not running averages.",
     )
+    linear_probe: bool = flag_field(
+        False, "Train the head alone: the backbone is frozen in all epochs.", bool
+    )
+    feature_crops: int = flag_field(
+        0,
+        "While the backbone is frozen, run it once on so many crops of each image (and on the "
+        "validation images) and train the head on what comes out, kept in files; 0: in each step.",
+        int,
+    )
+    feature_dir: str | None = flag_field(
+        None,
+        "Keep the files of --feature_crops in this folder, for further runs with the same "
+        "backbone, images, crops and seed. Default: in the run's folder, until the backbone is "
+        "thawed.",
+    )
     crop_area: str = flag_field("0.25,1", "LOW,HIGH: interval of the crops' area, in (0, 1].")
     horizontal_flip: bool = flag_field(
         None, "Mirror half of the crops. Default: off for digits, on otherwise.", bool
@@ -230,6 +245,7 @@ def resolve(given: Settings) -> Settings:
         "initial_banks": _absolute(given.initial_banks),
         "bank_dir": _absolute(given.option("bank_dir")),
         "init_from": _absolute(given.init_from),
+        "feature_dir": _absolute(given.feature_dir),
         "plugins": None if given.plugins is None else plugins.absolute(given.plugins),
     }
     settings = dataclasses.replace(given, **values)
@@ -281,10 +297,12 @@ def _check(settings: Settings) -> None:
     if settings.keep_head and (settings.init_from or settings.weights == "none"):
         other = "--init_from" if settings.init_from else "--weights=none"
         raise UserError(f"--keep_head: means the head of --weights, not with {other}; drop one")
+    _check_frozen(settings)
     for name, low, high in (
         ("image_size", 8, 1e5), ("epochs", 1, 1e6), ("warmup_epochs", 0, settings.epochs),
         ("batch_size", 1, 1e6), ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
         ("estimates_learning_rate", 0, 1e4), ("threads", 0, 1e4), ("seed", 0, 2**31 - 1),
+        ("feature_crops", 0, 1e6),
         ("checkpoint_minutes", 0, 1e6), ("max_loss", 0, 1e30),
         ("devices", 0, 1024), ("workers", 0, 1024), ("shuffle_groups", 1, settings.batch_size),
     ):  # fmt: skip
@@ -294,6 +312,27 @@ def _check(settings: Settings) -> None:
             lowest = -math.inf if declared.low is None else declared.low
             highest = math.inf if declared.high is None else declared.high
             check_range(flag, settings.option(flag), lowest, highest)
+
+
+def _check_frozen(settings: Settings) -> None:
+    warmup = settings.option("warmup_epochs")
+    if settings.linear_probe and warmup != settings.epochs:
+        raise UserError(
+            f"--warmup_epochs={warmup}: with --linear_probe it is --epochs={settings.epochs}; "
+            "drop one of the two"
+        )
+    if settings.linear_probe and settings.weights == "none" and not settings.init_from:
+        raise UserError(
+            "--linear_probe: trains the head alone, on a backbone that --weights=none leaves "
+            "untrained; name weights, or a run with --init_from"
+        )
+    if settings.feature_crops and not warmup:
+        raise UserError(
+            f"--feature_crops={settings.feature_crops}: the backbone is never frozen; give "
+            "--linear_probe, or --warmup_epochs from 1"
+        )
+    if settings.feature_dir and not settings.feature_crops:
+        raise UserError("--feature_dir: holds the files of --feature_crops; give that from 1")
 
 
 def _check_crop_area(text: str) -> None:

@@ -13,15 +13,19 @@ from spml_tf.banks import warping
 from spml_tf.labels import STAND_IN
 from spml_tf.system import replicas
 
+# What may stand for images in a batch: what the backbone makes of them, the input of the head.
+FEATURES = "features"
 
-def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The parts of a training batch; without box or flip its images are whole.
+
+def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What a training batch says of its images beside them; without box or flip they are whole.
 
     Args:
-        x: dict of "image" [B, S, S, 3], "index" [B], and perhaps "box" [B, 4] and "flip" [B].
+        x: dict of "image" [B, S, S, 3] or "features" [B, G, G, C], "index" [B], and perhaps "box"
+            [B, 4] and "flip" [B].
 
     Returns:
-        image, box [B, 4] float32, flip [B] bool, index [B] int64.
+        box [B, 4] float32, flip [B] bool, index [B] int64.
 
     Raises:
         ValueError: where image or index is missing.
@@ -29,10 +33,10 @@ def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     reason = missing_inputs(x)
     if reason:
         raise ValueError(reason)
-    size = tf.shape(x["image"])[0]
+    size = tf.shape(x["index"])[0]
     box = tf.cast(x["box"], tf.float32) if "box" in x else warping.whole_image_boxes(size)
     flip = tf.cast(x["flip"], tf.bool) if "flip" in x else tf.zeros([size], tf.bool)
-    return x["image"], box, flip, tf.cast(x["index"], tf.int64)
+    return box, flip, tf.cast(x["index"], tf.int64)
 
 
 def dealt(data: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:
@@ -141,7 +145,7 @@ def class_factors(class_weight: Any, num_classes: int) -> NDArray[np.float32] | 
 
 def missing_inputs(x: Any) -> str | None:
     """Why `x` is no training batch; None where it is one."""
-    if isinstance(x, Mapping) and "image" in x and "index" in x:
+    if isinstance(x, Mapping) and ("image" in x) != (FEATURES in x) and "index" in x:
         return None
     found = sorted(x) if isinstance(x, Mapping) else type(x).__name__
     return (

@@ -17,7 +17,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.labels import UNKNOWN
-from spml_tf.training.batches import missing_inputs
+from spml_tf.training.batches import FEATURES, missing_inputs
 
 # How far a box may lie outside of its image: coordinates are rounded.
 _ROUNDED = 1e-3
@@ -128,7 +128,7 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
 
     Args:
         model: that is to be trained.
-        x: dict of "image", "index" and perhaps "box" and "flip".
+        x: dict of "image" (or "features"), "index" and perhaps "box" and "flip".
         y: labels.
         weight: sample weights, or None.
         whole: whether these are many batches.
@@ -152,7 +152,8 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
         raise ValueError(f"{len(labels)} rows of labels for {len(x['index'])} indices")
     if weight is not None:
         _check_weight(np.asarray(weight), labels.shape)
-    _note_images(x["image"])
+    if "image" in x:
+        _note_images(x["image"])
     _note_other_inputs(x)
     if (whole or not model.epoch.numpy()) and model.rules:
         _note_known(labels, model.method)
@@ -224,7 +225,7 @@ def _note_images(images: Any) -> None:
 
 
 def _note_other_inputs(x: Mapping[str, Any]) -> None:
-    others = sorted(set(x) - {"image", "index", "box", "flip"})
+    others = sorted(set(x) - {"image", FEATURES, "index", "box", "flip"})
     if others:
         warnings.warn(
             f"training batches hold {', '.join(others)}, which nothing looks at; a crop is told by "

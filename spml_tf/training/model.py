@@ -19,6 +19,7 @@ from spml_tf.banks import ema_bank
 from spml_tf.banks.heatmap_bank import HeatmapBank
 from spml_tf.banks.image_tables import ImageTable
 from spml_tf.labels import POSITIVE
+from spml_tf.networks.cam import CAM_LAYER
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.scores import scores_network
 from spml_tf.system import replicas
@@ -40,8 +41,10 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     RGB), "index" [B] int (the image's row in the banks), and, where the image is a crop, "box"
     [B, 4] float (y1, x1, y2, x2 in [0, 1] of the whole image) and "flip" [B] bool (mirrored after
     cropping); without these it is the whole image. `y` is [B, L] in {1, 0, -1 (unknown)}.
-    `spml_tf.with_index` makes such batches. Evaluation and prediction need only the image, as a
-    dict or as a tensor, and yield scores f = sigmoid(mean of F), [B, L] float32.
+    `spml_tf.with_index` makes such batches. In warm-up epochs "features" [B, G, G, C], what the
+    frozen backbone makes of the images, may stand in place of "image". Evaluation and prediction
+    need only the image, as a dict or as a tensor, and yield scores f = sigmoid(mean of F), [B, L]
+    float32.
 
     Epochs count from 1; `fit` begins with the one after `initial_epoch`, so that a second `fit`
     that should go on needs it. `sample_weight` is [B] or [B, L]; `class_weight` of `fit` is a dict
@@ -220,13 +223,24 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """Scores f of images, [B, L] float32 in [0, 1]."""
-        image = inputs["image"] if isinstance(inputs, Mapping) else inputs
-        return tf.sigmoid(_pooled(self.network(image, training=training)))
+        return tf.sigmoid(_pooled(self._maps(inputs, training)))
+
+    def _maps(self, x: Any, training: bool) -> tf.Tensor:
+        """F of a batch's images, or of what the frozen backbone has made of them: CAM logits."""
+        if not isinstance(x, Mapping):
+            return self.network(x, training=training)
+        if batches.FEATURES not in x:
+            return self.network(x["image"], training=training)
+        if training and not self._backbone.frozen:
+            raise ValueError(
+                "training batches hold features, which stand for images only while the backbone "
+                f"is frozen: train no epoch after warmup_epochs={self.warmup_epochs} with them"
+            )
+        return self.network.get_layer(CAM_LAYER)(x[batches.FEATURES])
 
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        image = x["image"] if isinstance(x, Mapping) else x
-        logits = _pooled(self.network(image, training=False))
+        logits = _pooled(self._maps(x, training=False))
         y, logits, sample_weight = batches.without_stand_ins(y, logits, sample_weight)
         labels = tf.cast(y, tf.int8)
         weight = batches.label_weights(sample_weight, None, labels)
@@ -239,7 +253,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        image, *row = batches.unpack(x)
+        row = batches.unpack(x)
         every_y = y
         y, sample_weight, box, flip, index = batches.without_stand_ins(y, sample_weight, *row)
         labels = tf.cast(y, tf.int8)
@@ -251,7 +265,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         index = self._row(index)
         average, visited = self._averages(index)  # t-1: read before this step writes
         with tf.GradientTape() as tape:
-            logits = self.network(image, training=True)
+            logits = self._maps(x, training=True)
             _, logits = batches.without_stand_ins(every_y, logits)
             step = Step(
                 index, box, flip, self.epoch.value, weight, labels, _pooled(logits),

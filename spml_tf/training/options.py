@@ -29,7 +29,7 @@ def check_budget(name: str, budget: Budget, num_classes: int | None = None) -> N
 
 
 def _selection_start(flags: Mapping[str, Any]) -> int:
-    if flags["from_scratch"]:
+    if flags["from_scratch"] or flags["linear_probe"]:
         return max(2, int(flags["epochs"]) // 4 + 1)
     return max(2, int(flags["warmup_epochs"]) + 1)
 
@@ -39,6 +39,8 @@ def _consistency_start(flags: Mapping[str, Any]) -> int:
 
 
 def _warmup(flags: Mapping[str, Any]) -> int:
+    if flags["linear_probe"]:
+        return int(flags["epochs"])
     return 0 if flags["from_scratch"] else int(flags["epochs"]) // 3
 
 
@@ -49,8 +51,8 @@ class ModelOptions(Options):
 
     warmup_epochs: int = option(
         0,
-        "First epochs, with the backbone frozen. Default: 0 from scratch, a third of --epochs "
-        "otherwise.",
+        "First epochs, with the backbone frozen. Default: 0 from scratch, all with --linear_probe, "
+        "a third of --epochs otherwise.",
         low=0,
         high=1e6,
         in_runs=_warmup,
@@ -95,7 +97,7 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
     start_epoch: int = option(
         2,
         "First epoch with expected positives, from 1. Default: after a quarter of --epochs from "
-        "scratch, after warm-up (at least 2) otherwise.",
+        "scratch and with --linear_probe, after warm-up (at least 2) otherwise.",
         low=1,
         high=1e6,
         in_runs=_selection_start,
