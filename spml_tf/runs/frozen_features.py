@@ -164,7 +164,7 @@ class FrozenFeatures:
                     raise error_of(self._stops.number, "the features are computed anew")
                 own = labels.numpy()[:, 0] != STAND_IN
                 index = inputs["index"].numpy()[own] // self._shard.workers
-                table[index] = _checked(forward(inputs["image"]))[own]
+                table[index] = checked(forward(inputs["image"]))[own]
                 boxes[index, :4] = inputs["box"].numpy()[own]
                 boxes[index, 4] = inputs["flip"].numpy()[own]
             table.flush()
@@ -210,7 +210,7 @@ def _whole(record: Path, *paths: Path) -> bool:
         return False
 
 
-def _checked(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def checked(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Raises UserError for features that float16 cannot hold."""
     largest = float(np.abs(features).max(initial=0))
     if not largest <= _LARGEST:
