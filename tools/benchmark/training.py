@@ -1,0 +1,154 @@
+"""Rows of steps and inference: ours, Keras' own, PyTorch's."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from tools.benchmark import torch_networks
+from tools.benchmark.turns import Contestant, Row, Setup, Turn
+
+if TYPE_CHECKING:
+    import keras
+
+_CLASSES = 20
+PYTORCH = "PyTorch, AN, channels last"
+
+
+def _network(name: str, size: int, fused: bool) -> keras.Model:
+    import keras
+
+    from spml_tf import networks
+
+    if fused:
+        return networks.build(name, _CLASSES, "none", size)
+    backbone = keras.applications.ResNet50(
+        include_top=False, weights=None, input_shape=(size, size, 3)
+    )
+    return networks.cam_from_backbone(
+        backbone, _CLASSES, preprocessing="caffe", image_size=size, fuse=False
+    )
+
+
+def our_step(
+    name: str, method: str, size: int, count: int, fused: bool = True, policy: str = "float32"
+) -> Turn:
+    """A training step of `SPMLModel` on random images, crop boxes and flips; returns its images."""
+    import keras
+    import tensorflow as tf
+
+    from spml_tf import SPMLModel
+
+    keras.config.set_dtype_policy(policy)
+    model = SPMLModel(_network(name, size, fused), 1000, method, 1.5 if "en" in method else None)
+    model.compile(keras.optimizers.Adam(1e-5))
+    model.begin_epoch(3)
+    model.make_train_function()
+    batch = (
+        {
+            "image": tf.random.uniform([count, size, size, 3], 0, 255),
+            "index": tf.range(count, dtype=tf.int64),
+            "box": tf.tile([[0.1, 0.2, 0.8, 0.9]], [count, 1]),
+            "flip": tf.range(count) % 2 == 0,
+        },
+        tf.one_hot(tf.range(count) % _CLASSES, _CLASSES, on_value=1, off_value=-1, dtype=tf.int8),
+    )
+    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+
+    def step() -> float:
+        float(model.train_function(batches)["loss"])
+        return count
+
+    return step
+
+
+def our_inference(exported: bool, size: int, count: int) -> Turn:
+    """A batch of random images through ResNet-50 in a tf.function; returns its images."""
+    import tensorflow as tf
+
+    from spml_tf.networks.batch_norm_folding import folded
+
+    network = _network("resnet50", size, fused=True)
+    network = folded(network) if exported else network
+    run = tf.function(lambda x: network(x, training=False), autograph=False)
+    images = tf.random.uniform([count, size, size, 3], 0, 255)
+
+    def predict() -> float:
+        run(images).numpy()
+        return count
+
+    return predict
+
+
+def _ways(name: str, size: int, count: int) -> dict[str, Contestant]:
+    """The training steps of one network in float32."""
+
+    def ours(method: str, fused: bool = True) -> Contestant:
+        return _contestant(our_step, name, method, size, count, fused)
+
+    def pytorch(**options: bool) -> Contestant:
+        return _contestant(
+            functools.partial(torch_networks.stepper, **options), name, _CLASSES, size, count
+        )
+
+    found = {"EN+SCL": ours("en+scl"), "AN": ours("an")}
+    if name == "resnet50":
+        found["EN+SCL, Keras' batch normalisation"] = ours("en+scl", fused=False)
+    found[PYTORCH] = pytorch()
+    found["PyTorch, AN, default layout"] = pytorch(channels_last=False)
+    return found
+
+
+def _contestant(make: Callable[..., Turn], *args: object, **options: object) -> Contestant:
+    def start(setup: Setup) -> Turn:
+        return make(*args, **options)
+
+    return Contestant(start)
+
+
+def rows() -> Mapping[str, Row]:
+    """By key."""
+    half = {
+        "EN+SCL, mixed_bfloat16": _contestant(
+            our_step, "resnet50", "en+scl", 224, 8, policy="mixed_bfloat16"
+        ),
+        "PyTorch, AN, channels last, autocast": _contestant(
+            torch_networks.stepper, "resnet50", _CLASSES, 224, 8, bfloat16=True
+        ),
+    }
+    lite_half = {
+        "EN+SCL": _contestant(our_step, "efficientnet_lite0", "en+scl", 160, 16),
+        "EN+SCL, mixed_bfloat16": _contestant(
+            our_step, "efficientnet_lite0", "en+scl", 160, 16, policy="mixed_bfloat16"
+        ),
+    }
+    inference = {
+        "exported, batch normalisation folded": _contestant(our_inference, True, 224, 8),
+        "as trained": _contestant(our_inference, False, 224, 8),
+        "PyTorch, eager, channels last": _contestant(
+            torch_networks.predictor, "resnet50", _CLASSES, 224, 8
+        ),
+    }
+    return {
+        "step_resnet50": Row(
+            "Training step, ResNet-50, 224 pixels, batch 8, float32", "images",
+            _ways("resnet50", 224, 8), 15, 3, (1.0, PYTORCH),
+        ),
+        "step_resnet50_bfloat16": Row(
+            "Training step, ResNet-50, 224 pixels, batch 8, bfloat16", "images", half, 15, 3,
+            (1.0, "PyTorch, AN, channels last, autocast"),
+        ),
+        "step_lite0": Row(
+            "Training step, EfficientNet-Lite0, 160 pixels, batch 16, float32", "images",
+            _ways("efficientnet_lite0", 160, 16), 20, 4, (1.0, PYTORCH),
+        ),
+        "step_lite0_bfloat16": Row(
+            "Training step, EfficientNet-Lite0, 160 pixels, batch 16, bfloat16", "images",
+            lite_half, 20, 4,
+        ),
+        "inference": Row(
+            "Inference, ResNet-50, 224 pixels, batch 8, float32", "images", inference, 30, 8,
+            (1.3, "PyTorch, eager, channels last"),
+        ),
+    }  # fmt: skip
