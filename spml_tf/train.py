@@ -380,6 +380,8 @@ def _action(options: _Options) -> None:
     values = dataclasses.asdict(options)
     output_dir = values.pop("output_dir")
     settings = settings_class()(**values)
+    if settings.mixed_precision == "auto":
+        _tell_precision(resolve(settings).network)
     if output_dir is None:
         output_dir = f"runs/{settings.dataset}_{settings.method}_{settings.seed}"
     results = train(settings, output_dir)
@@ -388,6 +390,13 @@ def _action(options: _Options) -> None:
     scores = [f"{x} {_text(results[x]['map'])}" for x in ("val", "test") if x in results]
     print(f"best epoch {results['best_epoch']}: mAP {', '.join(scores)}")
     print(f"results in {Path(output_dir) / 'metrics.json'}")
+
+
+def _tell_precision(network: str) -> None:
+    from spml_tf.networks import precision
+
+    chosen, reason = precision.automatic(network)
+    print(f"--mixed_precision=auto: {chosen} ({reason})")
 
 
 def _text(value: float | None) -> str:

@@ -15,6 +15,7 @@ from importlib import metadata
 import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import CLASSES, RESUMED, command, flags, run
 from saved_runs import (
     assert_equal_runs,
@@ -28,6 +29,7 @@ from sklearn.metrics import average_precision_score
 
 import spml_tf
 from spml_tf.datasets import splits
+from spml_tf.networks import precision
 from spml_tf.runs import run_folder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli, files
@@ -336,3 +338,30 @@ def test_help_answers_without_tensorflow():
     assert done.returncode == 0, done.stderr
     for name in ("--method", "--positives_per_image", "--selection_start_epoch", "--output_dir"):
         assert name in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("network", "flags_there", "gpus", "expected", "reason"),
+    [
+        ("resnet50", {"avx512_bf16"}, [], "bfloat16", "a processor with avx512_bf16"),
+        ("resnet50", {"avx512_bf16", "amx_bf16"}, [], "bfloat16", "with amx_bf16"),
+        ("resnet50", {"avx512f"}, [], "none", "the processor has none of amx_bf16, avx512_bf16"),
+        ("efficientnet_lite0", {"amx_bf16"}, [], "none", "no gain was measured for efficientnet"),
+        ("resnet50", {"avx512_bf16"}, ["a GPU"], "none", "nothing was measured on a GPU"),
+    ],
+)
+def test_automatic_precision(monkeypatch, network, flags_there, gpus, expected, reason):
+    monkeypatch.setattr(precision, "processor_flags", lambda: flags_there)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    chosen, why = precision.automatic(network)
+    assert chosen == expected and reason in why
+    given = Settings(dataset="voc", data_dir="x", network=network, mixed_precision="auto")
+    assert resolve(given).mixed_precision == expected
+
+
+def test_automatic_precision_is_recorded(voc, tmp_path):
+    done = run(*flags(voc, epochs=1), "--mixed_precision=auto", f"--output_dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    said = "--mixed_precision=auto: none (no gain was measured for small_residual)"
+    assert said in done.stdout
+    assert "--mixed_precision=none\n" in (tmp_path / "run" / "flags.txt").read_text()

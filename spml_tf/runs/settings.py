@@ -141,7 +141,11 @@ class Settings(DataSettings):
         "cosine", "cosine: down to 0 over the run; constant.", str, ("cosine", "constant")
     )
     mixed_precision: str = flag_field(
-        "none", "Compute in half precision.", str, ("none", "bfloat16", "float16")
+        "none",
+        "Compute in half precision; auto: in bfloat16 where that was measured to be faster, which "
+        "the run's flags.txt then says.",
+        str,
+        ("none", "bfloat16", "float16", "auto"),
     )
     initial_banks: str | None = flag_field(
         None,
@@ -246,12 +250,21 @@ def resolve(given: Settings) -> Settings:
         "bank_dir": _absolute(given.option("bank_dir")),
         "init_from": _absolute(given.init_from),
         "feature_dir": _absolute(given.feature_dir),
+        "mixed_precision": _precision(given.mixed_precision, network),
         "plugins": None if given.plugins is None else plugins.absolute(given.plugins),
     }
     settings = dataclasses.replace(given, **values)
     settings = dataclasses.replace(settings, **_derived(settings, scratch))
     _check(settings)
     return settings
+
+
+def _precision(given: str, network: str) -> str:
+    if given != "auto":
+        return given
+    from spml_tf.networks import precision
+
+    return precision.automatic(network)[0]
 
 
 def unused_flags(settings: Settings) -> dict[str, Any]:

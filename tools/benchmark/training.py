@@ -107,6 +107,16 @@ def _contestant(make: Callable[..., Turn], *args: object, **options: object) -> 
     return Contestant(start)
 
 
+def _policies(name: str, title: str, size: int, count: int) -> Row:
+    """A step in float32 and in bfloat16, from which --mixed_precision=auto chooses."""
+    ways = {
+        policy: _contestant(our_step, name, "en+scl", size, count, policy=policy)
+        for policy in ("mixed_bfloat16", "float32")
+    }
+    title = f"Training step, EN+SCL, {title}, {size} pixels, batch {count}, by policy"
+    return Row(title, "images", ways, 20, 4)
+
+
 def rows() -> Mapping[str, Row]:
     """By key."""
     half = {
@@ -115,12 +125,6 @@ def rows() -> Mapping[str, Row]:
         ),
         "PyTorch, AN, channels last, autocast": _contestant(
             torch_networks.stepper, "resnet50", _CLASSES, 224, 8, bfloat16=True
-        ),
-    }
-    lite_half = {
-        "EN+SCL": _contestant(our_step, "efficientnet_lite0", "en+scl", 160, 16),
-        "EN+SCL, mixed_bfloat16": _contestant(
-            our_step, "efficientnet_lite0", "en+scl", 160, 16, policy="mixed_bfloat16"
         ),
     }
     inference = {
@@ -143,10 +147,9 @@ def rows() -> Mapping[str, Row]:
             "Training step, EfficientNet-Lite0, 160 pixels, batch 16, float32", "images",
             _ways("efficientnet_lite0", 160, 16), 20, 4, (1.0, PYTORCH),
         ),
-        "step_lite0_bfloat16": Row(
-            "Training step, EfficientNet-Lite0, 160 pixels, batch 16, bfloat16", "images",
-            lite_half, 20, 4,
-        ),
+        "policy_resnet50": _policies("resnet50", "ResNet-50", 224, 8),
+        "policy_lite0": _policies("efficientnet_lite0", "EfficientNet-Lite0", 160, 16),
+        "policy_small_residual": _policies("small_residual", "small residual network", 64, 32),
         "inference": Row(
             "Inference, ResNet-50, 224 pixels, batch 8, float32", "images", inference, 30, 8,
             (1.3, "PyTorch, eager, channels last"),
