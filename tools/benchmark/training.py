@@ -32,7 +32,13 @@ def _network(name: str, size: int, fused: bool) -> keras.Model:
 
 
 def our_step(
-    name: str, method: str, size: int, count: int, fused: bool = True, policy: str = "float32"
+    name: str,
+    method: str,
+    size: int,
+    count: int,
+    fused: bool = True,
+    policy: str = "float32",
+    **options: object,
 ) -> Turn:
     """A training step of `SPMLModel` on random images, crop boxes and flips; returns its images."""
     import keras
@@ -41,7 +47,8 @@ def our_step(
     from spml_tf import SPMLModel
 
     keras.config.set_dtype_policy(policy)
-    model = SPMLModel(_network(name, size, fused), 1000, method, 1.5 if "en" in method else None)
+    known = 1.5 if "en" in method else None
+    model = SPMLModel(_network(name, size, fused), 1000, method, known, **options)
     model.compile(keras.optimizers.Adam(1e-5))
     model.begin_epoch(3)
     model.make_train_function()
