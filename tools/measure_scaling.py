@@ -38,8 +38,8 @@ from scaling_point import QUANTITIES, Size
 FIXED_CLASSES, CLASSES = 20, (20, 100, 1_000, 10_000)
 PROCESS = 1_000_000_000  # bytes of a process with TensorFlow, and of what is made on the way
 COLUMNS = (
-    "quantity", "images", "classes", "repeats", "seconds", "fastest", "slowest", "bytes",
-    "peak_bytes", "computed_bytes", "skipped",
+    "quantity", "images", "classes", "repeats", "seconds", "fastest", "slowest",
+    "cpu_seconds", "bytes", "peak_bytes", "computed_bytes", "skipped",
 )  # fmt: skip
 
 
@@ -91,7 +91,9 @@ def rows_of(size: Size, given: argparse.Namespace) -> Iterable[dict[str, Any]]:
                 yield {
                     "quantity": found["quantity"], **row, "repeats": len(seconds),
                     "seconds": statistics.median(seconds), "fastest": min(seconds),
-                    "slowest": max(seconds), "bytes": found["size"], "peak_bytes": found["peak"],
+                    "slowest": max(seconds),
+                    "cpu_seconds": statistics.median(found["cpu_seconds"]),
+                    "bytes": found["size"], "peak_bytes": found["peak"],
                 }  # fmt: skip
 
 
@@ -111,25 +113,33 @@ def along(rows: Sequence[dict[str, Any]], quantity: str, axis: str) -> list[dict
     return sorted((x for x in own if "skipped" not in x), key=lambda x: x[axis])
 
 
+def growth(row: dict[str, Any], before: dict[str, Any], axis: str, column: str) -> str:
+    """By how much more than N or L a column has grown since the row before; 1 is linear."""
+    return f"{row[column] / before[column] / (row[axis] / before[axis]):.2f}"
+
+
 def table(rows: Sequence[dict[str, Any]], axis: str) -> str:
     """Seconds, their growth against that of N or L, and the peak, as a Markdown table."""
-    lines = []
+    head = (
+        "quantity", axis, "s", "fastest to slowest", "growth", "CPU s", "growth",
+        "CPU ns an image and class", "its data, GB", "peak, GB",
+    )  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for quantity in (name for names in QUANTITIES.values() for name in names):
         before = None
         for row in along(rows, quantity, axis):
-            growth = ""
-            if before:
-                ratio = row["seconds"] / before["seconds"] / (row[axis] / before[axis])
-                growth = f"{ratio:.2f}"
-            each = 1e9 * row["seconds"] / (row["images"] * row["classes"])
-            lines.append(
-                f"| {quantity} | {row[axis]:,} | {row['seconds']:.4g} | {row['fastest']:.4g} to "
-                f"{row['slowest']:.4g} | {each:.3g} | {growth} | {row['bytes'] / 1e9:.3f} | "
-                f"{row['peak_bytes'] / 1e9:.2f} |"
-            )
+            both = ("seconds", "cpu_seconds")
+            grown = [growth(row, before, axis, x) if before else "" for x in both]
+            cells = (
+                quantity, f"{row[axis]:,}", f"{row['seconds']:.3g}",
+                f"{row['fastest']:.3g} to {row['slowest']:.3g}", grown[0],
+                f"{row['cpu_seconds']:.3g}", grown[1],
+                f"{1e9 * row['cpu_seconds'] / (row['images'] * row['classes']):.3g}",
+                f"{row['bytes'] / 1e9:.3f}", f"{row['peak_bytes'] / 1e9:.2f}",
+            )  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
             before = row
-    head = f"| quantity | {axis} | s | fastest to slowest | ns an image and class | growth | "
-    return "\n".join([head + "its data, GB | peak, GB |", "|---" * 8 + "|", *lines])
+    return "\n".join(lines)
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:

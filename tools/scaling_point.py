@@ -37,12 +37,15 @@ class Found(NamedTuple):
     Attributes:
         quantity: its name.
         seconds: of each repetition.
+        cpu_seconds: of each repetition, those of all of the process' threads together; other work
+            on the machine changes them less.
         peak: bytes of the process.
         size: bytes of what the quantity works on: tables, a file, arrays.
     """
 
     quantity: str
     seconds: list[float]
+    cpu_seconds: list[float]
     peak: int
     size: int
 
@@ -80,18 +83,21 @@ def measured(
 
     Args:
         quantity: its name.
-        repeats: how often.
+        repeats: how often; three times are enough where these take a minute.
         function: what is timed.
         size: as for `Found`.
         each: by how many the seconds are divided.
     """
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    seconds = []
+    seconds, cpu_seconds = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        if len(seconds) >= 3 and sum(seconds) * each > 60:
+            break
+        start, cpu_start = time.perf_counter(), time.process_time()
         function()
+        cpu_seconds.append((time.process_time() - cpu_start) / each)
         seconds.append((time.perf_counter() - start) / each)
-    return Found(quantity, seconds, peak(), size)
+    return Found(quantity, seconds, cpu_seconds, peak(), size)
 
 
 def _model(size: Size) -> Any:
@@ -163,8 +169,7 @@ def training(size: Size, repeats: int, path: Path) -> Iterator[Found]:
         checkpoints.save(model, folder, Progress(next(done)))
 
     found = measured("save", repeats, save, 0)
-    newest = folder.weights(Progress(repeats))
-    yield found._replace(size=os.path.getsize(newest))
+    yield found._replace(size=os.path.getsize(folder.newest().weights))
 
 
 def resuming(size: Size, repeats: int, path: Path) -> Iterator[Found]:
