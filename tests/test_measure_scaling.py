@@ -58,19 +58,19 @@ def test_a_small_point_is_measured(tmp_path):
 
 
 def test_what_does_not_fit_is_named_with_its_size(tmp_path):
-    """10^8 images of 20 classes and 4 x 4 cells.
+    """2 * 10^8 images of 20 classes and 4 x 4 cells.
 
-    Tables of 20 + 1 + 320 + 2 + 5 = 348 bytes an image and 1.5 * 9 = 13.5 for counts are 36.15 GB,
-    and the process has 1 GB: 37.2 GB.
+    Tables of 20 + 1 + 320 + 2 + 5 = 348 bytes an image and 1.5 * 9 = 13.5 for counts are 72.3 GB,
+    and the process has 1 GB: 73.3 GB.
     """
-    words = ("--min_images=100000000", "--max_images=100000000", "--max_classes=100")
+    words = ("--min_images=200000000", "--max_images=200000000", "--max_classes=100")
     rows, _, told = measure(tmp_path, *words, "--memory_gib=4")
     assert [(row["quantity"], row["classes"]) for row in rows] == [
         (name, classes) for classes in ("20", "100") for name in QUANTITIES
     ]
     assert all(row["skipped"] and not row["seconds"] for row in rows)
-    assert rows[0]["skipped"] == "takes 37.2 GB, more than 4.3 GB of memory"
-    assert "step, 100,000,000 images, 20 classes: skipped, takes 37.2 GB" in told
+    assert rows[0]["skipped"] == "takes 73.3 GB, more than 4.3 GB of memory"
+    assert "step, 200,000,000 images, 20 classes: skipped, takes 73.3 GB" in told
     assert len(told.splitlines()) == 16
 
 

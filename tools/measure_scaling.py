@@ -113,28 +113,24 @@ def along(rows: Sequence[dict[str, Any]], quantity: str, axis: str) -> list[dict
     return sorted((x for x in own if "skipped" not in x), key=lambda x: x[axis])
 
 
-def growth(row: dict[str, Any], before: dict[str, Any], axis: str, column: str) -> str:
-    """By how much more than N or L a column has grown since the row before; 1 is linear."""
-    return f"{row[column] / before[column] / (row[axis] / before[axis]):.2f}"
-
-
 def table(rows: Sequence[dict[str, Any]], axis: str) -> str:
-    """Seconds, their growth against that of N or L, and the peak, as a Markdown table."""
+    """Seconds, the growth of CPU seconds against that of N or L, and bytes, in Markdown."""
     head = (
-        "quantity", axis, "s", "fastest to slowest", "growth", "CPU s", "growth",
+        "quantity", axis, "s", "fastest to slowest", "CPU s", "growth",
         "CPU ns an image and class", "its data, GB", "peak, GB",
     )  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for quantity in (name for names in QUANTITIES.values() for name in names):
         before = None
         for row in along(rows, quantity, axis):
-            both = ("seconds", "cpu_seconds")
-            grown = [growth(row, before, axis, x) if before else "" for x in both]
+            growth = ""
+            if before:
+                times = row["cpu_seconds"] / before["cpu_seconds"]
+                growth = f"{times / (row[axis] / before[axis]):.2f}"
             cells = (
                 quantity, f"{row[axis]:,}", f"{row['seconds']:.3g}",
-                f"{row['fastest']:.3g} to {row['slowest']:.3g}", grown[0],
-                f"{row['cpu_seconds']:.3g}", grown[1],
-                f"{1e9 * row['cpu_seconds'] / (row['images'] * row['classes']):.3g}",
+                f"{row['fastest']:.3g} to {row['slowest']:.3g}", f"{row['cpu_seconds']:.3g}",
+                growth, f"{1e9 * row['cpu_seconds'] / (row['images'] * row['classes']):.3g}",
                 f"{row['bytes'] / 1e9:.3f}", f"{row['peak_bytes'] / 1e9:.2f}",
             )  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
@@ -143,7 +139,7 @@ def table(rows: Sequence[dict[str, Any]], axis: str) -> str:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws seconds and bytes against N and against L, with lines of proportional growth."""
+    """Draws CPU seconds and peaks against N and L; dotted: proportional in the last decade."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -156,18 +152,18 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
             found = along(rows, name, axis)
             x = [row[axis] for row in found]
             style = {"marker": "o", "color": f"C{number}", "label": name}
-            axes[0, column].loglog(x, [row["seconds"] for row in found], **style)
+            axes[0, column].loglog(x, [row["cpu_seconds"] for row in found], **style)
             axes[1, column].loglog(x, [row["peak_bytes"] / 1e9 for row in found], **style)
             if found:
-                end = [x[0], x[-1]]
-                proportional = [found[-1]["seconds"] * each / x[-1] for each in end]
+                end = [x[max(len(x) - 2, 0)], x[-1]]
+                proportional = [found[-1]["cpu_seconds"] * each / x[-1] for each in end]
                 axes[0, column].loglog(end, proportional, ":", color=f"C{number}", linewidth=0.8)
         tables = along(rows, "step", axis)
         axes[1, column].loglog(
             [row[axis] for row in tables], [row["bytes"] / 1e9 for row in tables], "k--",
             label="tables of banks and labels",
         )  # fmt: skip
-        axes[0, column].set_title(f"seconds; dotted: proportional to {axis}")
+        axes[0, column].set_title("CPU seconds; dotted: proportional, in the last decade")
         axes[1, column].set_title("peak of the process, GB")
         for row in (0, 1):
             axes[row, column].set_xlabel(axis)

@@ -54,19 +54,17 @@ def computed_bytes(size: Size) -> dict[str, int]:
     """Bytes of each part's data on paper, by the part's name.
 
     training: scores, heatmaps, their marks, labels in two bits and nine bytes for each label that
-    was chosen. resuming: the same. metrics: float32 scores and int8 labels. reading: labels twice,
-    name and path of each image as Python has them and as TensorFlow does, the order.
+    was chosen. resuming: the same. metrics: float32 scores and int8 labels. reading: three copies
+    of the labels, and names and paths with what is made of them on the way, as 10^7 took them.
     """
     images, classes, cells = size.images, size.classes, size.grid**2
     chosen = round(POSITIVES * images)
     tables = images * (classes + 1 + cells * classes + -(-cells // 8) + -(-classes // 4))
-    name = len(_NAME.format(0))
-    strings = 2 * (49 + name + 8) + 24 + name + 8
     return {
         "training": tables + 9 * chosen,
         "resuming": tables + 9 * chosen,
         "metrics": 5 * images * classes,
-        "reading": images * (2 * classes + strings + 8),
+        "reading": images * (3 * classes + 490),
     }
 
 
