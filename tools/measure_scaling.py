@@ -168,8 +168,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for row in (0, 1):
             axes[row, column].set_xlabel(axis)
             axes[row, column].grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=8)
-    axes[1, 0].legend(fontsize=8)
+    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=110)
 
 
