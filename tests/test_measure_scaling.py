@@ -53,7 +53,8 @@ def test_a_small_point_is_measured(tmp_path):
     # Beside the tables the network's weights, three times with Adam's.
     assert 25_000 < int(found["save"]["bytes"]) == int(found["load"]["bytes"]) < 5e6
     assert printed.count("| step | ") == 2  # against images and against classes
-    assert Image.open(tmp_path / "scaling.png").size[0] > 500
+    with Image.open(tmp_path / "scaling.png") as drawn:
+        assert drawn.size[0] > 500
     assert not list(tmp_path.glob("tmp*"))  # the checkpoints are gone
 
 
