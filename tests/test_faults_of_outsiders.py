@@ -40,7 +40,7 @@ from spml_tf.networks.torch_file import read_torch_tensors
 from spml_tf.networks.weights import load_backbone_weights
 from spml_tf.runs import run_folder
 from spml_tf.runs.settings import Settings, settings_class
-from spml_tf.system import cli, files
+from spml_tf.system import cli, files, hdf5_checks
 from spml_tf.system.errors import UserError
 from spml_tf.system.hdf5_checks import ROWS, check_hdf5
 from spml_tf.training.selection import expected_positives
@@ -289,7 +289,10 @@ def test_weights_of_others(tmp_path):
 
 @faults.fault(FILES, "a .h5 whose names all are one text", "4,000 names that refer to the same "
               "megabyte", ONE_LINE)  # fmt: skip
-def test_names_that_are_one_text(tmp_path):
+@pytest.mark.parametrize("block", [7, 2**24])
+def test_names_that_are_one_text(block, tmp_path, monkeypatch):
+    """Where the file is looked through at once, and where no block holds a heap's size whole."""
+    monkeypatch.setattr(hdf5_checks, "_BLOCK", block)
     path = tmp_path / "names.h5"
     with h5py.File(path, "w") as file:
         names = ["x" * 2**20, *["y"] * 3999]

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -16,7 +17,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_tf.banks import ema_bank, heatmap_bank, rounding
+from spml_tf.banks import ema_bank, heatmap_bank, image_tables, rounding
 from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable
 from spml_tf.system.errors import UserError
 from spml_tf.system.replicas import Shard
@@ -126,10 +127,17 @@ def test_other_shapes_are_refused():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
-def test_counts(images, classes, seed):
-    """Against a dense array; 255 is the last count."""
-    rng = np.random.default_rng(seed)
+@given(
+    st.integers(1, 6), st.integers(1, 5), st.integers(0, 99), st.sampled_from([1, 8, 2**21])
+)  # fmt: skip
+def test_counts(images, classes, seed, block):
+    """Against a dense array, in one block of rows and in several; 255 is the last count."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_tables, "_BLOCK", block)
+        compare_counts(images, classes, np.random.default_rng(seed))
+
+
+def compare_counts(images, classes, rng):
     counts, dense = Counts((images, classes)), np.zeros((images, classes), np.uint8)
     for _ in range(6):
         chosen = rng.random((images, classes)) < 0.3
@@ -146,6 +154,25 @@ def test_counts(images, classes, seed):
     for expected in (255, 255):
         counts.add(np.arange(dense.size))
         assert (counts.numpy() == expected).all()
+
+
+def test_a_block_of_counts_is_written_without_moving_the_others(monkeypatch):
+    """80,000 counts take 720 kB; a block of 4,096 takes some 35 kB, and as much while it is found.
+
+    To move all of them for each block would take a time that grows with the square of the images.
+    """
+    monkeypatch.setattr(image_tables, "_BLOCK", 4096)
+    counts = Counts((20_000, 4))
+    for block in counts.blocks():
+        counts.write(block, np.ones((block.stop - block.start, 4)))
+    tracemalloc.start()
+    try:
+        counts.write(block, np.full((block.stop - block.start, 4), 2))
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+    expected = np.where(np.arange(20_000)[:, None] < block.start, 1, [2] * 4)
+    np.testing.assert_array_equal(counts.numpy(), expected)
 
 
 def test_selection_leaves_unvisited_images_out():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spml_tf.evaluation import average_precision
 from spml_tf.system.replicas import Shard
-from spml_tf.training import selection
+from spml_tf.training import highest_keys, selection
 from spml_tf.training.options import BUDGETS
 
 WORKERS = (1, 2, 3, 5)
@@ -124,8 +124,8 @@ def test_the_choices_of_workers_are_those_over_all(
         budget = np.random.default_rng(seed).random(classes) * (budget == "shares")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "_BLOCK", rows * classes)
-        patch.setattr(selection, "_GUESSED", guessed)
-        patch.setattr(selection, "_KEPT", kept)
+        patch.setattr(highest_keys, "_GUESSED", guessed)
+        patch.setattr(highest_keys, "_KEPT", kept)
         found = chosen_by_workers(scores, codes, visited, mean, budget, workers)
         expected = np.zeros(codes.shape, bool)
         expected[visited] = reference(scores[visited], codes[visited], mean, budget)
@@ -133,6 +133,32 @@ def test_the_choices_of_workers_are_those_over_all(
         if visited.all():
             whole = selection.expected_positives(scores, codes, mean, budget)
             np.testing.assert_array_equal(whole, expected)
+
+
+@pytest.mark.parametrize("storage", ["uint8", "float32"])
+def test_labels_beyond_memory_are_read_a_few_times_more(storage, monkeypatch):
+    """Once to count, once for the guess, and one and a part more than labels that are kept.
+
+    Of 10,000 labels 7,500 are wanted, which are more than the 700 that may be kept; the 625 of one
+    image in sixteen are not, nor are those of the score at which the wanted end.
+    """
+    scores = np.random.default_rng(0).random((5000, 2), np.float32)
+    scores = (scores * 255).astype(np.uint8) if storage == "uint8" else scores
+    codes = np.full(scores.shape, -1, np.int8)
+    codes[np.arange(5000), np.arange(5000) % 2] = 1
+    reads = []
+
+    def blocks():
+        reads.append(1)
+        return selection.row_blocks(scores, codes)
+
+    selection.thresholds(blocks, codes.shape, 1.5)
+    assert len(reads) == 3
+    monkeypatch.setattr(highest_keys, "_KEPT", 700)
+    found = selection.thresholds(blocks, codes.shape, 1.5)
+    assert len(reads) - 3 == {"uint8": 5, "float32": 7}[storage]
+    chosen = found.chosen(np.arange(5000), scores, codes)
+    np.testing.assert_array_equal(chosen, reference(scores, codes, 1.5, "all"))
 
 
 @settings(max_examples=100, deadline=None)

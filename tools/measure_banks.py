@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,6 +27,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -44,16 +48,39 @@ def peak() -> int:
     return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM"))
 
 
+def table_bytes(*banks: Any) -> dict[str, int]:
+    """Bytes of the tables of banks, by the names of bank and table."""
+    return {
+        f"{bank.name} {table.weight.name}": table.value.dtype.size * math.prod(table.value.shape)
+        for bank in banks
+        for table in bank.tables
+    }
+
+
+def fill(scores: Any, store: Any, rng: np.random.Generator) -> None:
+    """What an epoch over all images leaves: each is visited, one label of each is known."""
+    from spml_tf.banks.image_tables import row_slices
+    from spml_tf.labels import POSITIVE, UNKNOWN
+
+    images, classes = store.codes.shape
+    scores.visited.assign(np.ones(images, bool))
+    for block in row_slices(images, 16 * classes):
+        numbers = np.arange(block.start, block.stop)
+        codes = np.full((len(numbers), classes), UNKNOWN, np.int8)
+        codes[np.arange(len(numbers)), numbers % classes] = POSITIVE
+        store.codes.write(block, codes)
+        drawn = rng.random((len(numbers), classes), np.float32)
+        stored = (drawn * 255).astype(np.uint8) if scores.storage == "uint8" else drawn
+        scores.table.write(block, stored)
+
+
 def child(name: str, action: str, file: str, batches: int, directory: str | None) -> None:
     """Builds a set and saves or loads it; prints figures as JSON."""
     import keras
-    import numpy as np
     import tensorflow as tf
 
     from spml_tf.banks.ema_bank import score_bank
     from spml_tf.banks.heatmap_bank import heatmap_bank
-    from spml_tf.banks.image_tables import row_slices
-    from spml_tf.labels import POSITIVE, UNKNOWN
     from spml_tf.training.label_store import LabelStore
 
     images, classes, grid, kept, storage = SETS[name]
@@ -102,21 +129,6 @@ def child(name: str, action: str, file: str, batches: int, directory: str | None
             index = rng.choice(images, BATCH, replace=False)
             step(tf.constant(index), tf.constant([0, number]))
 
-    def fill() -> None:
-        """What an epoch over all images leaves: each is visited, one label of each is known."""
-        model.ema_scores.visited.assign(np.ones(images, bool))
-        for block in row_slices(images, 16 * classes):
-            numbers = np.arange(block.start, block.stop)
-            codes = np.full((len(numbers), classes), UNKNOWN, np.int8)
-            codes[np.arange(len(numbers)), numbers % classes] = POSITIVE
-            model.label_store.codes.write(block, codes)
-            drawn = rng.random((len(numbers), classes), np.float32)
-            values = model.ema_scores.table
-            if values.dtype == "uint8":
-                values.write(block, (drawn * 255).astype(np.uint8))
-            else:
-                values.write(block, drawn)
-
     def choose() -> None:
         model.label_store.select(model.ema_scores, 2.0, "unannotated")
 
@@ -131,16 +143,11 @@ def child(name: str, action: str, file: str, batches: int, directory: str | None
     saved_rows = Path(file).with_suffix(".json")
     if action == "save":
         timed("write", write)
-        fill()
+        fill(model.ema_scores, model.label_store, rng)
         timed("select", choose)
         saved_rows.write_text(json.dumps([index.tolist(), rows()]))
         timed("save", lambda: model.save_weights(file))
-        figures["tables"] = {
-            f"{bank.name} {table.weight.name}": table.value.dtype.size
-            * int(np.prod(table.value.shape))
-            for bank in (model.ema_scores, model.ema_heatmaps, model.label_store)
-            for table in bank.tables
-        }
+        figures["tables"] = table_bytes(model.ema_scores, model.ema_heatmaps, model.label_store)
         figures["file"] = os.path.getsize(file)
     else:
         timed("load", lambda: model.load_weights(file))

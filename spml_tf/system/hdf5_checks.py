@@ -9,10 +9,9 @@ from __future__ import annotations
 import fnmatch
 import io
 import math
-import mmap
 import os
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from spml_tf.system.errors import UserError
 
@@ -25,6 +24,7 @@ ROWS = "*.rows.h5"
 _MOST_TIMES, _FREE_BYTES = 16, 2**20
 _HEAP = b"GCOL\1\0\0\0"  # how a heap begins; its size follows
 _MOST_OBJECTS = 100_000
+_BLOCK = 2**24  # bytes that are looked through at a time
 # What a .keras file holds, beside assets.
 _WEIGHTS = "model.weights.h5"
 _MEMBERS = ("config.json", "metadata.json", _WEIGHTS)
@@ -111,20 +111,22 @@ def _weights_of_keras(path: str) -> io.BytesIO | None:
 def _largest_heap(opened: str | io.BytesIO) -> int:
     """Bytes of the largest of the heaps in which a file keeps texts of any length."""
     if isinstance(opened, io.BytesIO):
-        return _largest_heap_in(opened.getvalue())
-    with (
-        open(opened, "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        return _largest_heap_in(content)
+        opened.seek(0)
+        return _largest_heap_in(opened)
+    with open(opened, "rb") as file:
+        return _largest_heap_in(file)
 
 
-def _largest_heap_in(content: bytes | mmap.mmap) -> int:
-    largest, place = 0, content.find(_HEAP)
-    while place >= 0:
-        size = content[place + len(_HEAP) : place + len(_HEAP) + 8]
-        largest = max(largest, int.from_bytes(size, "little"))
-        place = content.find(_HEAP, place + 1)
+def _largest_heap_in(file: BinaryIO) -> int:
+    head = len(_HEAP) + 8
+    largest, content = 0, b""
+    while block := file.read(_BLOCK):
+        content = content[1 - head :] + block  # a heap may begin in one block and go on in the next
+        place = content.find(_HEAP)
+        while place >= 0:
+            size = content[place + len(_HEAP) : place + head]
+            largest = max(largest, int.from_bytes(size, "little"))
+            place = content.find(_HEAP, place + 1)
     return largest
 
 

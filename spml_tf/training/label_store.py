@@ -35,8 +35,10 @@ class Counts:
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape
-        self._places = np.zeros(0, np.int64)  # row * L + column, ascending
-        self._times = np.zeros(0, np.uint8)
+        # Of each block of rows: row * L + column, ascending, and the counts. In one array for all
+        # rows every block that is loaded would move all that were before.
+        empty = np.zeros(0, np.int64), np.zeros(0, np.uint8)
+        self._kept = [empty for _ in self.blocks()]
 
     def add(self, places: NDArray[np.int64]) -> None:
         """Counts labels once more, up to 255.
@@ -44,14 +46,10 @@ class Counts:
         Args:
             places: [M], row * L + column, ascending.
         """
-        found = np.searchsorted(self._places, places)
-        found[found == len(self._places)] = 0
-        old = self._places[found] == places if len(self._places) else np.zeros(len(places), bool)
-        known = found[old]
-        self._times[known] += self._times[known] < 255
-        where = np.searchsorted(self._places, places[~old])
-        self._places = np.insert(self._places, where, places[~old])
-        self._times = np.insert(self._times, where, np.uint8(1))
+        ends = np.searchsorted(places, [block.stop * self.shape[1] for block in self.blocks()])
+        for number, own in enumerate(np.split(places, ends[:-1])):
+            if len(own):
+                self._kept[number] = _counted_again(*self._kept[number], own)
 
     def blocks(self) -> Iterator[slice]:
         """The rows in blocks of some megabytes."""
@@ -60,9 +58,11 @@ class Counts:
     def read(self, rows: slice) -> NDArray[np.uint8]:
         """Some rows as an array."""
         width = self.shape[1]
-        first, last = np.searchsorted(self._places, (rows.start * width, rows.stop * width))
         found = np.zeros((rows.stop - rows.start, width), np.uint8)
-        found.reshape(-1)[self._places[first:last] - rows.start * width] = self._times[first:last]
+        for number, _ in self._blocks_of(rows):
+            places, times = self._kept[number]
+            own = slice(*np.searchsorted(places, (rows.start * width, rows.stop * width)))
+            found.reshape(-1)[places[own] - rows.start * width] = times[own]
         return found
 
     def write(self, rows: slice, values: ArrayLike) -> None:
@@ -70,11 +70,21 @@ class Counts:
         width = self.shape[1]
         array = np.asarray(values, np.uint8).reshape(-1)
         new = np.flatnonzero(array)
-        first, last = np.searchsorted(self._places, (rows.start * width, rows.stop * width))
-        ends = slice(None, first), slice(last, None)
-        places, times = self._places, self._times
-        self._places = np.concatenate([places[ends[0]], new + rows.start * width, places[ends[1]]])
-        self._times = np.concatenate([times[ends[0]], array[new], times[ends[1]]])
+        for number, block in self._blocks_of(rows):
+            places, times = self._kept[number]
+            first, last = np.searchsorted(places, (rows.start * width, rows.stop * width))
+            within = (np.array([block.start, block.stop]) - rows.start) * width
+            own = new[slice(*np.searchsorted(new, within))]
+            self._kept[number] = (
+                np.concatenate([places[:first], own + rows.start * width, places[last:]]),
+                np.concatenate([times[:first], array[own], times[last:]]),
+            )
+
+    def _blocks_of(self, rows: slice) -> Iterator[tuple[int, slice]]:
+        """Numbers and rows of the blocks that hold some rows."""
+        size = next(self.blocks(), slice(0, 1)).stop
+        for number in range(rows.start // size, -(-rows.stop // size)):
+            yield number, slice(number * size, (number + 1) * size)
 
     def numpy(self) -> NDArray[np.uint8]:
         """All of it, [N, L] uint8."""
@@ -86,6 +96,19 @@ class Counts:
     def assign(self, values: ArrayLike) -> None:
         """Replaces all of it by [N, L] uint8."""
         self.write(slice(0, self.shape[0]), values)
+
+
+def _counted_again(
+    known: NDArray[np.int64], times: NDArray[np.uint8], places: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Known places and their counts after one more of some places, all ascending."""
+    found = np.searchsorted(known, places)
+    found[found == len(known)] = 0
+    old = known[found] == places if len(known) else np.zeros(len(places), bool)
+    again = found[old]
+    times[again] += times[again] < 255
+    where = np.searchsorted(known, places[~old])
+    return np.insert(known, where, places[~old]), np.insert(times, where, np.uint8(1))
 
 
 @keras.saving.register_keras_serializable("spml_tf")

@@ -16,22 +16,14 @@ from numpy.typing import NDArray
 
 from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
 from spml_tf.system.errors import DivergedError
+from spml_tf.training.highest_keys import Keyed, Total, guessed_first, lowest_keys
 from spml_tf.training.options import Budget, check_budget
 
 # Some images: their numbers [n] int64, their scores [n, L] as stored, their labels [n, L] int8.
 Block = tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int8]]
-# The sum of an array over all workers.
-Total = Callable[[NDArray[np.int64]], NDArray[np.int64]]
-# Some labels: their unsigned keys, their groups and their places among equal scores, each [n].
-_Keyed = tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.int64], NDArray[np.int64]]
 # Labels of a block, few enough for a processor's cache: what is made on the way takes less than 60
 # bytes of each.
 _BLOCK = 2**17
-_BYTES = 256
-# The thresholds are first guessed from one image in so many, of at least _GUESSED images, so that
-# only the labels above need be looked at; up to _KEPT of these, 20 bytes each, are read once.
-_SAMPLED, _GUESSED = 16, 4096
-_KEPT = 2**21
 _SCORES = ("uint8", "float16", "float32", "float64")
 
 
@@ -235,7 +227,7 @@ def thresholds(
     groups, places = len(count), shape[0] * (shape[1] if rule == "global" else 1)
     wanted = np.clip(np.rint(count), 0, num_images * shape[1]).astype(np.int64)
 
-    def labels_from(floor: NDArray[np.uint64], step: int) -> Iterator[_Keyed]:
+    def labels_from(floor: NDArray[np.uint64], step: int) -> Iterator[Keyed]:
         """The labels that may be chosen, of one image in `step`, whose keys are not below."""
         for images, scores, labels in blocks():
             if step > 1:
@@ -251,63 +243,21 @@ def thresholds(
             group = column if groups > 1 else 0 * column
             yield keys[image, column], group, place[image, column]
 
-    read = _with_all_wanted(labels_from, shape[0], num_bytes, wanted, total)
-    lowest, wanted, ties = _lowest_keys(read, num_bytes, wanted, total)
+    lowest, wanted, ties, _, of_key = guessed_first(labels_from, shape, num_bytes, wanted, total)
     end = np.where(wanted > 0, places, 0)
     split = (wanted > 0) & (wanted < ties)
     if split.any():
 
-        def tied() -> Iterator[_Keyed]:
-            for keys, group, place in read():
-                chosen = (keys == lowest[group]) & split[group]
+        def tied() -> Iterator[Keyed]:
+            for _, group, place in of_key():
+                chosen = split[group]
                 # The first place has the highest key.
                 yield (places - 1 - place[chosen]).astype(np.uint64), group[chosen], place[chosen]
 
         num_bytes = (places.bit_length() + 7) // 8
-        first, _, _ = _lowest_keys(tied, num_bytes, wanted * split, total)
+        first = lowest_keys(tied, num_bytes, wanted * split, total).keys
         end = np.where(split, places - first.astype(np.int64), end)
     return Thresholds(lowest, end)
-
-
-def _with_all_wanted(
-    labels_from: Callable[[NDArray[np.uint64], int], Iterator[_Keyed]],
-    num_images: int,
-    num_bytes: int,
-    wanted: NDArray[np.int64],
-    total: Total,
-) -> Callable[[], Iterable[_Keyed]]:
-    """Labels among which are all that are wanted: all, or those above guessed thresholds.
-
-    Args:
-        labels_from: gives the labels of one image in so many whose keys are not below these.
-        num_images: of the tables of all workers.
-        num_bytes, wanted, total: as for `_lowest_keys`.
-    """
-    none = np.zeros(len(wanted), np.uint64)
-    if num_images < _GUESSED:
-        return _read_once(lambda: labels_from(none, 1))
-    # Some more than their part of the wanted, so that hardly ever the guess is too high.
-    part = wanted / _SAMPLED
-    enough = np.where(wanted > 0, np.ceil(part + 4 * np.sqrt(part) + 4), 0).astype(np.int64)
-    sample = _read_once(lambda: labels_from(none, _SAMPLED))
-    guess, _, _ = _lowest_keys(sample, num_bytes, enough, total)
-    read = _read_once(lambda: labels_from(guess, 1))
-    found = 0 * wanted
-    for _, group, _ in read():
-        found += np.bincount(group, minlength=len(found))
-    short = total(found) < wanted
-    return _read_once(lambda: labels_from(np.where(short, none, guess), 1)) if short.any() else read
-
-
-def _read_once(read: Callable[[], Iterator[_Keyed]]) -> Callable[[], Iterable[_Keyed]]:
-    """The same labels, from memory where they are few."""
-    kept, count = [], 0
-    for labels in read():
-        kept.append(labels)
-        count += len(labels[0])
-        if count > _KEPT:
-            return read
-    return lambda: kept
 
 
 def _counted(
@@ -330,46 +280,6 @@ def _counted(
     if np.count_nonzero(sizes) > 1:
         raise ValueError("scores must be of one type on all workers")
     return int(sizes.sum()), int(sizes.argmax()), counts[10:]
-
-
-def _lowest_keys(
-    keyed: Callable[[], Iterable[_Keyed]],
-    num_bytes: int,
-    wanted: NDArray[np.int64],
-    total: Total,
-) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
-    """The key at which the wanted number of the highest keys is reached.
-
-    Args:
-        keyed: gives the labels, in parts.
-        num_bytes: of a key that count, the lowest ones.
-        wanted: [L], or [1] where the labels of all classes are ranked together.
-        total: as for `thresholds`.
-
-    Returns:
-        lowest: as `wanted`; the highest key of all where nothing is wanted.
-        missing: as `wanted`, how many labels of that key are wanted.
-        ties: as `wanted`, how many there are.
-    """
-    groups = np.arange(len(wanted))
-    lowest = np.zeros(len(wanted), np.uint64)
-    ties = np.zeros_like(wanted)
-    for shift in range(8 * (num_bytes - 1), -1, -8):
-        counts = np.zeros(len(wanted) * _BYTES, np.int64)
-        for keys, group, _ in keyed():
-            if shift < 8 * (num_bytes - 1):
-                alike = keys >> (shift + 8) == lowest.astype(keys.dtype)[group]
-                keys, group = keys[alike], group[alike]
-            cells = (keys >> shift).astype(np.uint8) + group * _BYTES
-            counts += np.bincount(cells, minlength=len(counts))
-        from_above = total(counts.reshape(-1, _BYTES))[:, ::-1].cumsum(axis=1)
-        # More than there are means all.
-        wanted = np.minimum(wanted, from_above[:, -1])
-        place = (from_above < wanted[:, None]).sum(axis=1)
-        higher = np.where(place > 0, from_above[groups, place - 1], 0)
-        wanted, ties = wanted - higher, from_above[groups, place] - higher
-        lowest = lowest << np.uint64(8) | (_BYTES - 1 - place).astype(np.uint64)
-    return lowest, wanted, ties
 
 
 def _keys(scores: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
