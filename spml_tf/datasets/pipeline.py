@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -15,8 +16,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.datasets import image_headers, other_formats
-from spml_tf.datasets.images import crop, decode_crop, decode_image, resize
+from spml_tf.datasets import image_headers
+from spml_tf.datasets.elements import Source, draw
+from spml_tf.datasets.images import decode_image
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import STAND_IN, validate_labels
 from spml_tf.system.errors import UserError
@@ -24,14 +26,10 @@ from spml_tf.system.replicas import WHOLE, Shard
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# Distinguish the random numbers of one (seed, epoch, index).
-_CROP, _FLIP = 0, 1
-# Bytes read at once from a TFRecord file: most photos in one go.
-_RECORD_BUFFER = 1 << 18
-# The first two bytes of the formats that can be decoded: JPEG, PNG, GIF, BMP.
-_KNOWN_STARTS = (b"\xff\xd8", b"\x89P", b"GI", b"BM")
-# Those of TIFF and WebP, which Pillow decodes; AVIF and HEIC have a name at byte 4.
-_OTHER_STARTS, _OTHER_NAME = (b"II", b"MM", b"RI"), b"ftyp"
+# Distinguishes an epoch's crops and flips from its order.
+_DRAWS = 0
+# Images that are read ahead of a batch that is being put together, at most.
+_AHEAD = 32
 # Pieces of batches of several workers that are read at a time.
 _PIECES_AT_ONCE = 4
 
@@ -98,7 +96,7 @@ def training_dataset(
     if first_epoch < 1 or epochs < 0 or not 0 <= first_step <= steps * epochs:
         raise ValueError("first_epoch must be at least 1, epochs and first_step at least 0")
     epoch_batches = _epoch_batches(
-        _Source(examples, labels, image_size), len(examples), batch_size, crop_area,
+        Source(examples, labels, image_size), len(examples), batch_size, crop_area,
         horizontal_flip, shuffle_groups, shard, pieces,
     )  # fmt: skip
 
@@ -133,7 +131,7 @@ def redrawn_dataset(
     labels = _checked_labels(examples, labels, image_size, batch_size)
     check_crop_area(crop_area)
     epoch_batches = _epoch_batches(
-        _Source(examples, labels, image_size), len(examples), batch_size, crop_area, horizontal_flip
+        Source(examples, labels, image_size), len(examples), batch_size, crop_area, horizontal_flip
     )
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
     dataset = numbers.flat_map(
@@ -147,7 +145,7 @@ def redrawn_dataset(
 
 
 def _epoch_batches(
-    source: _Source,
+    source: Source,
     count: int,
     batch_size: int,
     crop_area: tuple[float, float],
@@ -162,11 +160,11 @@ def _epoch_batches(
         order = tf.random.experimental.stateless_shuffle(
             tf.range(count, dtype=tf.int64), epoch_seed, alg="philox"
         )
+        # Of all images at once, which is much faster; a row is the same for any number of images.
+        drawn = draw(_fold_in(epoch_seed, _DRAWS), count)
 
         def example(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-            return source.random_crop(
-                index, _fold_in(epoch_seed, index), crop_area, horizontal_flip
-            )
+            return source.random_crop(index, tf.gather(drawn, index), crop_area, horizontal_flip)
 
         if shuffle_groups > 1:
             order = _in_turns(order, shuffle_groups)
@@ -195,11 +193,12 @@ def _batches(
     pieces: int,
 ) -> tf.data.Dataset:
     """The images of an order, int64 [N], in batches, or a worker's pieces of these."""
+    # AUTOTUNE stops at the number of cores, which then wait while a batch is put together.
+    at_once = (os.cpu_count() or 1) + min(batch_size, _AHEAD)
 
     def batched(index: tf.Tensor) -> tf.data.Dataset:
         images = tf.data.Dataset.from_tensor_slices(index)
-        elements = images.map(_as_written(example), num_parallel_calls=tf.data.AUTOTUNE)
-        return elements.batch(batch_size)
+        return images.map(_as_written(example), num_parallel_calls=at_once).batch(batch_size)
 
     if shard.workers == 1:
         return batched(order)
@@ -258,7 +257,7 @@ def evaluation_dataset(
         ValueError: no images, labels that do not fit, or numbers out of range.
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
-    source = _Source(examples, labels, image_size)
+    source = Source(examples, labels, image_size)
     order = tf.range(len(examples), dtype=tf.int64)
     dataset = _batches(order, source.whole_image, batch_size, shard, pieces)
     return dataset.prefetch(tf.data.AUTOTUNE)
@@ -273,7 +272,7 @@ def first_broken_image(examples: Examples) -> tuple[str, str] | None:
     Returns:
         (path, the decoder's message) of the first broken file, or None.
     """
-    source = _Source(examples, examples.labels, image_size=1)
+    source = Source(examples, examples.labels, image_size=1)
     for row, path in enumerate(examples.paths or ()):
         try:
             contents = source.contents(tf.constant(row, tf.int64))
@@ -313,140 +312,6 @@ def naming_broken_images(*parts: Examples) -> Iterator[None]:
                     f"{broken[0]}: cannot be decoded ({broken[1]}); replace or remove it"
                 ) from None
         raise
-
-
-def read_record(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """Reads the feature "image" of one tf.train.Example of a TFRecord file.
-
-    tf.data.TFRecordDataset reads from the beginning only; the operation under it takes offsets.
-
-    Args:
-        path: scalar string, the file.
-        offset: scalar int64, the byte at which the record begins.
-
-    Returns:
-        Scalar string, the encoded image.
-
-    Raises:
-        tf.errors.OpError: no record begins there, or it is damaged.
-    """
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[path],
-        compression_type="",
-        buffer_size=tf.constant(_RECORD_BUFFER, tf.int64),
-        byte_offsets=[offset],
-    )
-    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-    record = records.take(1).get_single_element()
-    return tf.io.parse_single_example(record, {"image": tf.io.FixedLenFeature([], tf.string)})[
-        "image"
-    ]
-
-
-class _Source:
-    """Turns an image's index into one element of a dataset, inside tf.data's functions."""
-
-    def __init__(self, examples: Examples, labels: NDArray[np.int8], image_size: int) -> None:
-        # Placed on the CPU, where tf.data runs; gathering there copies one image at a time.
-        with tf.device("CPU:0"):
-            self._labels = tf.constant(labels)
-            self._images = None if examples.images is None else tf.constant(examples.images)
-            self._paths = None if examples.paths is None else tf.constant(list(examples.paths))
-            self._offsets = None if examples.offsets is None else tf.constant(examples.offsets)
-        self._image_size = image_size
-        self._max_megapixels = examples.max_megapixels
-        self._scaled = examples.scaled_decoding
-
-    def whole_image(self, index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        if self._images is not None:
-            image = tf.gather(self._images, index)
-        else:
-            image = decode_image(self.contents(index), self._max_megapixels)
-        return self._element(image, tf.constant([0.0, 0.0, 1.0, 1.0]), tf.constant(False), index)
-
-    def random_crop(
-        self,
-        index: tf.Tensor,
-        seed: tf.Tensor,
-        area: tuple[float, float],
-        horizontal_flip: bool,
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        if self._images is not None:
-            picture, box = draw_crop(tf.gather(self._images, index), seed, area)
-        else:
-            picture, box = decode_crop(
-                self.contents(index), _fold_in(seed, _CROP), area, self._max_megapixels,
-                self._image_size if self._scaled else None,
-            )  # fmt: skip
-        return self._element(picture, box, draw_flip(seed, horizontal_flip), index)
-
-    def contents(self, index: tf.Tensor) -> tf.Tensor:
-        """The bytes of an encoded image; an error where they are of no format we decode.
-
-        Of a format that Pillow decodes they are those of a bitmap.
-        """
-        path = tf.gather(self._paths, index)
-        if self._offsets is None:
-            contents = tf.io.read_file(path)
-        else:
-            contents = read_record(path, tf.gather(self._offsets, index))
-        start = tf.strings.substr(contents, 0, 2)
-        known = tf.reduce_any(start == tf.constant(_KNOWN_STARTS))
-        padded = tf.strings.join([tf.strings.substr(contents, 0, 8), b"\0" * 8])
-        other = tf.reduce_any(start == tf.constant(_OTHER_STARTS))
-        other |= tf.strings.substr(padded, 4, 4) == _OTHER_NAME
-        check = tf.debugging.Assert(known | other, [path, "is no image of a known format"])
-        with tf.control_dependencies([check]):
-            return tf.cond(known, lambda: tf.identity(contents), lambda: self._bitmap(contents))
-
-    def _bitmap(self, contents: tf.Tensor) -> tf.Tensor:
-        def convert(data: Any) -> bytes:
-            # Bytes in a graph, an array of no dimensions elsewhere.
-            return other_formats.as_bitmap(np.asarray(data, object).item(), self._max_megapixels)
-
-        return tf.ensure_shape(
-            tf.numpy_function(convert, [contents], tf.string, stateful=False), []
-        )
-
-    def _element(
-        self, image: tf.Tensor, box: tf.Tensor, flip: tf.Tensor, index: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        inputs = model_inputs(image, box, flip, index, self._image_size)
-        return inputs, tf.gather(self._labels, index)
-
-
-def draw_flip(seed: tf.Tensor, horizontal_flip: bool) -> tf.Tensor:
-    """Whether a crop is mirrored: bool (), True for half of the seeds (int32 [2]), or never."""
-    if not horizontal_flip:
-        return tf.constant(False)
-    return tf.random.stateless_uniform([], _fold_in(seed, _FLIP), alg="philox") < 0.5
-
-
-def draw_crop(
-    image: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random crop of an image [H, W, 3] and its box [4] float32; seed is int32 [2]."""
-    return crop(image, _fold_in(seed, _CROP), area)
-
-
-def model_inputs(
-    image: tf.Tensor, box: tf.Tensor, flip: tf.Tensor, index: tf.Tensor, image_size: int
-) -> dict[str, tf.Tensor]:
-    """What `SPMLModel` takes of one image: mirrored where flip says so, and resized.
-
-    Args:
-        image: [h, w, 3], the crop.
-        box: [4] float32, of the crop.
-        flip: bool ().
-        index: int64 ().
-        image_size: S.
-
-    Returns:
-        {"image": float32 [S, S, 3] in 0..255, "box": ..., "flip": ..., "index": ...}.
-    """
-    # Mirrored before it is resized: a quarter of the bytes, and the same result.
-    image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
-    return {"image": resize(image, image_size), "box": box, "flip": flip, "index": index}
 
 
 def _base_seed(seed: int) -> tf.Tensor:
