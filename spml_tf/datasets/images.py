@@ -222,11 +222,12 @@ def decode_crop(
     def unusual(
         contents: tf.Tensor, drawn: tf.Tensor, is_jpeg: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.cond(
+        image, box = tf.cond(
             is_jpeg,
             lambda: _decode_jpeg_crop(contents, drawn, area, max_megapixels, needed),
             lambda: crop(decode_image(contents, max_megapixels), drawn, area),
         )
+        return image, box
 
     image, box = tf.cond(
         is_jpeg & small & ~image_headers.has_exif(contents),
