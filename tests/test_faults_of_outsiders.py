@@ -362,7 +362,7 @@ def test_large_pictures_are_not_decoded(kind):
     assert image_headers.refusal(content, 529.0) is None  # 23,000 squared, exactly
 
     def crop(contents: tf.Tensor) -> tf.Tensor:
-        return images.decode_crop(contents, tf.constant([1, 2]), (0.5, 1.0))[0]
+        return images.decode_crop(contents, tf.fill([4], 0.5), (0.5, 1.0))[0]
 
     readers = [tf.function(images.decode_image), tf.function(crop)]
     for read in readers:

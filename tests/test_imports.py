@@ -45,6 +45,15 @@ def test_training_needs_no_reader_no_run_and_no_command(module):
     assert not {"tensorflow_datasets", "filelock"} & modules  # Keras itself loads matplotlib
 
 
+def test_commands_load_no_extras_of_keras():
+    """Which can be imported afterwards."""
+    start = "from spml_tf.system import cli\ncli.import_tensorflow()\n"
+    modules = loaded(start)
+    assert "keras" in modules and not {"sklearn", "matplotlib"} & modules
+    after = "import sklearn.base, matplotlib.pyplot, keras\nkeras.layers.Dense(1)(keras.Input([2]))"
+    assert {"sklearn", "matplotlib.pyplot"} <= loaded(start + after)
+
+
 def test_every_module_imports_without_what_only_posix_has():
     code = WITHOUT_POSIX + textwrap.dedent("""
         import importlib, pkgutil, spml_tf

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spml_tf.datasets import images, pipeline, readers
+from spml_tf.datasets import elements, images, pipeline, readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.system.errors import UserError
 
@@ -177,17 +177,17 @@ class TestResize:
 
 
 @tf.function
-def many_windows(height, width, seeds, area):
-    def one(seed):
-        return tf.stack(images.sample_crop(height, width, seed, (area[0], area[1])))
+def many_windows(height, width, numbers, area):
+    def one(drawn):
+        return tf.stack(images.sample_crop(height, width, drawn, (area[0], area[1])))
 
-    return tf.map_fn(one, seeds, fn_output_signature=tf.int32)
+    return tf.map_fn(one, numbers, fn_output_signature=tf.int32)
 
 
 def draw_windows(height, width, low=0.25, high=1.0, count=2000, seed=3) -> np.ndarray:
-    seeds = np.stack([np.full(count, seed), np.arange(count)], axis=1).astype(np.int32)
+    numbers = elements.draw(tf.constant([seed, 0]), count)[:, :4]
     area = tf.constant([low, high], tf.float64)
-    return many_windows(tf.constant(height), tf.constant(width), seeds, area).numpy()
+    return many_windows(tf.constant(height), tf.constant(width), numbers, area).numpy()
 
 
 class TestSampleCrop:
@@ -238,6 +238,76 @@ class TestSampleCrop:
         first, second = draw_windows(100, 80, count=20), draw_windows(100, 80, count=20)
         np.testing.assert_array_equal(first, second)
         assert not np.array_equal(first, draw_windows(100, 80, count=20, seed=4))
+
+
+def test_windows_by_hand():
+    """Half of the area of 100 x 60 pixels, square; the position is a part of what is left over."""
+    window = images.sample_crop(100, 60, tf.constant([0.0, 0.5, 0.5, 0.25]), (0.5, 1.0))
+    # sqrt(3000) = 54.77, so 55 rows of 3000 / 55 = 54.5 pixels; 0.5 * 46 = 23, 0.25 * 6 = 1.5.
+    assert [int(number) for number in window] == [23, 1, 55, 55]
+
+
+def numpy_window(height: int, width: int, drawn: np.ndarray, low: float, high: float) -> list[int]:
+    """The law of `sample_crop`, written with Python's floats."""
+    area, aspect, row, column = (float(number) for number in drawn)
+    pixels = (low + (high - low) * area) * height * width
+    aspect = (3 / 4) ** (1 - aspect) * (4 / 3) ** aspect
+    h = min(max(round(min(max((pixels / aspect) ** 0.5, pixels / width), height)), 1), height)
+    w = min(max(round(pixels / h), 1), width)
+    return [int(row * (height - h + 1)), int(column * (width - w + 1)), h, w]
+
+
+class TestBatchesAreThoseOfOneImageAtATime:
+    """The bits of crops, boxes, flips and pixels, by NumPy and TensorFlow's plain operations."""
+
+    @pytest.mark.parametrize("batch_size", [3, 7])
+    def test_of_files(self, files, batch_size):
+        dataset = pipeline.training_dataset(
+            files, files.labels, image_size=24, batch_size=batch_size, seed=9, crop_area=(0.1, 0.9)
+        )
+        drawn = epoch_draws(seed=9, epoch=1, count=7)
+        for batch in collect(dataset):
+            for row, index in enumerate(batch["index"]):
+                whole = tf.io.read_file(files.paths[index])
+                if files.paths[index].endswith("jpg"):
+                    whole = tf.io.decode_jpeg(whole, 3, dct_method="INTEGER_ACCURATE").numpy()
+                else:
+                    whole = tf.io.decode_png(whole, 3).numpy()
+                height, width = whole.shape[:2]
+                y, x, h, w = numpy_window(height, width, drawn[index, :4], 0.1, 0.9)
+                sides = np.array([height, width, height, width], np.float32)
+                box = np.array([y, x, y + h, x + w], np.float32) / sides
+                np.testing.assert_array_equal(batch["box"][row], box)
+                assert batch["flip"][row] == (drawn[index, 4] < 0.5)
+                crop = whole[y : y + h, x : x + w]
+                crop = crop[:, ::-1] if batch["flip"][row] else crop
+                expected = tf.image.resize(crop, [24, 24], antialias=max(h, w) > 36)
+                np.testing.assert_array_equal(batch["image"][row], expected)
+
+    def test_do_not_depend_on_the_number_of_images(self):
+        """Nor on where an epoch begins: an index has its numbers by seed and epoch alone."""
+        many = epoch_draws(seed=2, epoch=3, count=20_000)
+        np.testing.assert_array_equal(many[:7], epoch_draws(seed=2, epoch=3, count=7))
+        assert len(np.unique(many[:, 0])) > 19_900
+        for count, step in ((4, 1), (9, 2)):
+            examples = in_memory(count, side=40)
+            (first, *_) = collect(
+                pipeline.training_dataset(
+                    examples, examples.labels, image_size=8, batch_size=2, seed=2, first_epoch=3,
+                    first_step=step,
+                )
+            )  # fmt: skip
+            windows = [numpy_window(40, 40, many[i, :4], 0.25, 1) for i in first["index"]]
+            expected = [[y, x, y + h, x + w] for y, x, h, w in windows]
+            np.testing.assert_allclose(first["box"] * 40, expected, atol=1e-4)
+
+
+def epoch_draws(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Five numbers for each image of an epoch, by the generator that is said to make them."""
+    folded = tf.constant([seed, 0])
+    for number in (epoch, 0):
+        folded = tf.random.fold_in(folded, number, alg="philox")
+    return tf.random.stateless_uniform([count, 5], folded, alg="philox").numpy()
 
 
 class TestTraining:
@@ -292,7 +362,8 @@ class TestTraining:
             content = tf.io.read_file(path)
             whole = images.decode_image(content).numpy()
             for seed in range(8):
-                crop, box = images.decode_crop(content, tf.constant([number, seed]), (0.1, 1.0))
+                drawn = elements.draw(tf.constant([number, seed]))[:4]
+                crop, box = images.decode_crop(content, drawn, (0.1, 1.0))
                 scale = [*whole.shape[:2], *whole.shape[:2]]
                 y1, x1, y2, x2 = np.rint(box.numpy() * scale).astype(int)
                 np.testing.assert_array_equal(crop, whole[y1:y2, x1:x2])

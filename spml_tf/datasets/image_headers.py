@@ -156,6 +156,12 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
     return _orientation(contents)
 
 
+def has_exif(contents: tf.Tensor) -> tf.Tensor:
+    """Whether a file may have EXIF data, bool (); `orientation` is 1 where it has none."""
+    head = tf.strings.substr(contents, 0, _SEARCHED)
+    return tf.strings.regex_full_match(head, _EXIF_NAMES)
+
+
 def _bytes(contents: tf.Tensor, at: tf.Tensor, count: int) -> tf.Tensor:
     """So many bytes at a place, int64 (), zeros behind the end: int64 [count]."""
     at = tf.minimum(at, tf.cast(tf.strings.length(contents), tf.int64))
@@ -237,8 +243,7 @@ def _read_orientation(contents: tf.Tensor) -> tf.Tensor:
 
     nowhere = functools.partial(tf.constant, 0, tf.int64)
     is_jpeg = tf.strings.substr(contents, 0, 2) == b"\xff\xd8"
-    head = tf.strings.substr(contents, 0, _SEARCHED)
-    place = tf.cond(tf.strings.regex_full_match(head, _EXIF_NAMES), found, nowhere)
+    place = tf.cond(has_exif(contents), found, nowhere)
     one = functools.partial(tf.constant, 1, tf.int64)
     return tf.cast(tf.cond(place > 0, of_exif, one), tf.int32)
 

@@ -6,6 +6,8 @@ Training, evaluation and export share `decode_image` and `resize`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +30,7 @@ DOWN, ACROSS, SWAPPED_FROM = (3, 4, 7, 8), (2, 3, 6, 7), 5
 _MARGIN = 2
 
 Window = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def decode_image(contents: tf.Tensor, max_megapixels: float = MAX_MEGAPIXELS) -> tf.Tensor:
@@ -145,10 +148,10 @@ def _resize_height(image: tf.Tensor, size: int) -> tf.Tensor:
 def sample_crop(
     height: tf.Tensor | int,
     width: tf.Tensor | int,
-    seed2: tf.Tensor,
+    drawn: tf.Tensor,
     area: tuple[float, float] = (0.25, 1.0),
 ) -> Window:
-    """Draws a crop window of whole pixels.
+    """A crop window of whole pixels, made of four numbers drawn at random.
 
     The area is uniform in the interval, the window's aspect ratio (width / height, in pixels)
     log-uniform in [3/4, 4/3], the position uniform. A window that would be wider or higher than the
@@ -157,24 +160,27 @@ def sample_crop(
     Args:
         height: the image's height in pixels.
         width: the image's width in pixels.
-        seed2: int32 [2], the seed of a stateless generator; the same seed gives the same window.
+        drawn: float32 [4] in [0, 1), for area, aspect ratio, row and column.
         area: lowest and highest area of the window, as a part of the image's, in (0, 1].
 
     Returns:
         (y, x, h, w): int32 scalars, the window's upper left pixel and its size, inside the image.
+
+    Examples:
+        >>> [int(x) for x in sample_crop(100, 60, tf.constant([0.0, 0.5, 0.5, 0.0]))]
+        [31, 0, 39, 38]
     """
     high, wide = tf.cast(height, tf.float64), tf.cast(width, tf.float64)
-    drawn = tf.random.stateless_uniform([4], seed2, alg="philox")
-    drawn = tf.unstack(tf.cast(drawn, tf.float64))
-    pixels = (area[0] + (area[1] - area[0]) * drawn[0]) * high * wide
+    numbers = tf.unstack(tf.cast(drawn, tf.float64))
+    pixels = (area[0] + (area[1] - area[0]) * numbers[0]) * high * wide
     log_aspect = tf.constant(np.log(ASPECT_RATIOS), tf.float64)
-    aspect = tf.exp(log_aspect[0] + (log_aspect[1] - log_aspect[0]) * drawn[1])
+    aspect = tf.exp(log_aspect[0] + (log_aspect[1] - log_aspect[0]) * numbers[1])
     # A full-width window needs at least this height, hence both limits.
     crop_high = tf.clip_by_value(tf.sqrt(pixels / aspect), pixels / wide, high)
     crop_high = tf.clip_by_value(tf.round(crop_high), 1.0, high)
     crop_wide = tf.clip_by_value(tf.round(pixels / crop_high), 1.0, wide)
-    y = tf.minimum(tf.floor(drawn[2] * (high - crop_high + 1)), high - crop_high)
-    x = tf.minimum(tf.floor(drawn[3] * (wide - crop_wide + 1)), wide - crop_wide)
+    y = tf.minimum(tf.floor(numbers[2] * (high - crop_high + 1)), high - crop_high)
+    x = tf.minimum(tf.floor(numbers[3] * (wide - crop_wide + 1)), wide - crop_wide)
     window = tf.cast(tf.stack([y, x, crop_high, crop_wide]), tf.int32)
     y, x, crop_high, crop_wide = tf.unstack(window)
     return y, x, crop_high, crop_wide
@@ -182,7 +188,7 @@ def sample_crop(
 
 def decode_crop(
     contents: tf.Tensor,
-    seed: tf.Tensor,
+    drawn: tf.Tensor,
     area: tuple[float, float],
     max_megapixels: float = MAX_MEGAPIXELS,
     needed: int | None = None,
@@ -191,7 +197,7 @@ def decode_crop(
 
     Args:
         contents: as for `decode_image`.
-        seed: as for `sample_crop`.
+        drawn: as for `sample_crop`.
         area: as for `sample_crop`.
         max_megapixels: as for `decode_image`.
         needed: the side in pixels to which the crop will be resized. Of a JPEG of more than
@@ -201,26 +207,68 @@ def decode_crop(
     Returns:
         (uint8 [h, w, 3], box [4] float32 (y1, x1, y2, x2) in [0, 1] of the upright image).
     """
+    is_jpeg = tf.io.is_jpeg(contents)
+    stored = tf.cond(
+        is_jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.zeros([2], tf.int32)
+    )
+    small = tf.reduce_prod(tf.cast(stored, tf.float64)) <= min(max_megapixels * 1e6, SCALED_FROM)
 
-    def jpeg() -> tuple[tf.Tensor, tf.Tensor]:
-        whole = image_headers.limited(contents, max_megapixels)
-        stored = tf.io.extract_jpeg_shape(whole)[:2]
-        orientation = image_headers.orientation(whole)
-        swapped = orientation >= 5
-        shape = tf.where(swapped, stored[::-1], stored)
-        drawn = sample_crop(shape[0], shape[1], seed, area)
-        window = _swap(_mirror(drawn, shape, orientation), swapped)
-        ratios = (1,) if needed is None else (1, 2, 4, 8)
-        ways = [functools.partial(_decode_window, whole, window, stored, x) for x in ratios]
-        image, window = tf.switch_case(_halvings(window, stored, needed), ways)
-        seen = _mirror(_swap(window, swapped), shape, orientation)
-        return upright(image, orientation), _box(seen, shape[0], shape[1])
+    def usual() -> tuple[tf.Tensor, tf.Tensor]:
+        window = sample_crop(stored[0], stored[1], drawn, area)
+        image, _ = _decode_window(contents, window, stored, 1)
+        return image, _box(window, stored[0], stored[1])
 
-    def other() -> tuple[tf.Tensor, tf.Tensor]:
-        return crop(decode_image(contents, max_megapixels), seed, area)
+    @kept_apart
+    def unusual(
+        contents: tf.Tensor, drawn: tf.Tensor, is_jpeg: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        image, box = tf.cond(
+            is_jpeg,
+            lambda: _decode_jpeg_crop(contents, drawn, area, max_megapixels, needed),
+            lambda: crop(decode_image(contents, max_megapixels), drawn, area),
+        )
+        return image, box
 
-    image, box = tf.cond(tf.io.is_jpeg(contents), jpeg, other)
+    image, box = tf.cond(
+        is_jpeg & small & ~image_headers.has_exif(contents),
+        usual,
+        lambda: unusual(contents, drawn, is_jpeg),
+    )
     return image, box
+
+
+def kept_apart(function: _Function) -> _Function:
+    """A branch that is seldom taken, as one operation of the graph around it.
+
+    The operations of a branch that is not taken cost a third of what they do when it is, where they
+    stand in the graph themselves.
+    """
+    apart: _Function = tf.function(
+        function, autograph=False, experimental_attributes={"_noinline": True}
+    )
+    return apart
+
+
+def _decode_jpeg_crop(
+    contents: tf.Tensor,
+    drawn: tf.Tensor,
+    area: tuple[float, float],
+    max_megapixels: float,
+    needed: int | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`decode_crop` of a JPEG of any size and orientation."""
+    whole = image_headers.limited(contents, max_megapixels)
+    stored = tf.io.extract_jpeg_shape(whole)[:2]
+    orientation = image_headers.orientation(whole)
+    swapped = orientation >= SWAPPED_FROM
+    shape = tf.where(swapped, stored[::-1], stored)
+    window = _mirror(sample_crop(shape[0], shape[1], drawn, area), shape, orientation)
+    window = _swap(window, swapped)
+    ratios = (1,) if needed is None else (1, 2, 4, 8)
+    ways = [functools.partial(_decode_window, whole, window, stored, x) for x in ratios]
+    image, window = tf.switch_case(_halvings(window, stored, needed), ways)
+    seen = _mirror(_swap(window, swapped), shape, orientation)
+    return upright(image, orientation), _box(seen, shape[0], shape[1])
 
 
 def _swap(window: Window, swapped: tf.Tensor) -> Window:
@@ -270,10 +318,11 @@ def _decode_window(
 
 
 def crop(
-    image: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]
+    image: tf.Tensor, drawn: tf.Tensor, area: tuple[float, float]
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    """A random crop of an image [H, W, 3] and its box; drawn and area as for `sample_crop`."""
     shape = tf.shape(image)
-    window = sample_crop(shape[0], shape[1], seed, area)
+    window = sample_crop(shape[0], shape[1], drawn, area)
     y, x, h, w = window
     return image[y : y + h, x : x + w], _box(window, shape[0], shape[1])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -16,25 +17,22 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.datasets import image_headers, other_formats
-from spml_tf.datasets.images import crop, decode_crop, decode_image, resize
+from spml_tf.datasets import image_headers
+from spml_tf.datasets.elements import Source, draw
+from spml_tf.datasets.images import decode_image
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import STAND_IN, validate_labels
 from spml_tf.system.errors import UserError
 from spml_tf.system.replicas import WHOLE, Shard
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-# From images, int64 [n], and the epoch, int64 (), to their batches.
-Batched = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
+# From the numbers of images, int64 [n], to batches of them: (dict, labels int8 [B, L]).
+Batched = Callable[[tf.Tensor], tf.data.Dataset]
 
-# Distinguish the random numbers of one (seed, epoch, index).
-_CROP, _FLIP = 0, 1
-# Bytes read at once from a TFRecord file: most photos in one go.
-_RECORD_BUFFER = 1 << 18
-# The first two bytes of the formats that can be decoded: JPEG, PNG, GIF, BMP.
-_KNOWN_STARTS = (b"\xff\xd8", b"\x89P", b"GI", b"BM")
-# Those of TIFF and WebP, which Pillow decodes; AVIF and HEIC have a name at byte 4.
-_OTHER_STARTS, _OTHER_NAME = (b"II", b"MM", b"RI"), b"ftyp"
+# Distinguishes an epoch's crops and flips from its order.
+_DRAWS = 0
+# Images that are read ahead of a batch that is being put together, at most.
+_AHEAD = 32
 # Pieces of batches of several workers that are read at a time.
 _PIECES_AT_ONCE = 4
 
@@ -97,9 +95,12 @@ def training_dataset(
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
     check_crop_area(crop_area)
-    crops = _crops(
-        _Source(examples, labels, image_size), batch_size, seed, crop_area, horizontal_flip
-    )
+    source = Source(examples, labels, image_size)
+
+    def crops(epoch: tf.Tensor) -> Batched:
+        epoch_seed = _fold_in(_base_seed(seed), epoch)
+        return _crops(source, len(examples), epoch_seed, batch_size, crop_area, horizontal_flip)
+
     return batches_of_epochs(
         crops, len(examples), batch_size=batch_size, seed=seed, first_epoch=first_epoch,
         epochs=epochs, first_step=first_step, shuffle_groups=shuffle_groups, shard=shard,
@@ -108,7 +109,7 @@ def training_dataset(
 
 
 def batches_of_epochs(
-    batched: Batched,
+    batched: Callable[[tf.Tensor], Batched],
     count: int,
     *,
     batch_size: int,
@@ -123,10 +124,11 @@ def batches_of_epochs(
     """Batches of anything that is kept of images, in the order of `training_dataset`.
 
     Args:
-        batched: makes the batches of some images, from their numbers, int64 [n], and the epoch's,
-            int64 (): a dataset of (dict, labels int8 [B, L]), inside tf.data's functions.
+        batched: from an epoch's number, int64 (), makes the function that makes batches of images;
+            called inside tf.data's functions.
         count: N, the number of images.
-        others: as for `training_dataset`.
+        batch_size, seed, first_epoch, epochs, first_step, shuffle_groups, shard, pieces: as for
+            `training_dataset`.
 
     Returns:
         Dataset of `epochs * steps_per_epoch(N, B) - first_step` batches, times `pieces`.
@@ -143,7 +145,7 @@ def batches_of_epochs(
         order = _shuffled(count, _fold_in(_base_seed(seed), epoch), shuffle_groups)
         first = tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0)
         order = order[first * batch_size :]
-        return _batches(order, lambda index: batched(index, epoch), batch_size, shard, pieces)
+        return _batches(order, batched(epoch), batch_size, shard, pieces)
 
     dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(batches_of)
     steps = (epochs * steps - first_step) * pieces
@@ -170,13 +172,13 @@ def redrawn_dataset(
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
     check_crop_area(crop_area)
-    source = _Source(examples, labels, image_size)
+    source = Source(examples, labels, image_size)
 
     @as_written
     def batches_of(number: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.bitcast(number, tf.int32)
-        order = _shuffled(len(examples), epoch_seed)
-        return _crops_of_epoch(source, order, epoch_seed, batch_size, crop_area, horizontal_flip)
+        batched = _crops(source, len(examples), epoch_seed, batch_size, crop_area, horizontal_flip)
+        return batched(_shuffled(len(examples), epoch_seed))
 
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
     dataset = numbers.flat_map(batches_of)
@@ -186,44 +188,33 @@ def redrawn_dataset(
 
 
 def _crops(
-    source: _Source,
-    batch_size: int,
-    seed: int,
-    crop_area: tuple[float, float],
-    horizontal_flip: bool,
-) -> Batched:
-    """A function that makes batches of random crops of some images, int64 [n], in an epoch."""
-
-    def batched(index: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
-        epoch_seed = _fold_in(_base_seed(seed), epoch)
-        return _crops_of_epoch(source, index, epoch_seed, batch_size, crop_area, horizontal_flip)
-
-    return batched
-
-
-def _crops_of_epoch(
-    source: _Source,
-    index: tf.Tensor,
+    source: Source,
+    count: int,
     epoch_seed: tf.Tensor,
     batch_size: int,
     crop_area: tuple[float, float],
     horizontal_flip: bool,
-) -> tf.data.Dataset:
-    def example(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        return source.random_crop(index, _fold_in(epoch_seed, index), crop_area, horizontal_flip)
+) -> Batched:
+    """A function that makes batches of an epoch's random crops; epoch_seed is int32 [2]."""
+    # Of all images at once, which is much faster; a row is the same for any number of images.
+    drawn = draw(_fold_in(epoch_seed, _DRAWS), count)
 
-    return _each(example, index, batch_size)
+    def example(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        return source.random_crop(index, tf.gather(drawn, index), crop_area, horizontal_flip)
+
+    return functools.partial(_each, example, batch_size)
 
 
 def _each(
     example: Callable[[tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]],
-    index: tf.Tensor,
     batch_size: int,
+    index: tf.Tensor,
 ) -> tf.data.Dataset:
     """Batches of what is made of each image of int64 [n]."""
+    # AUTOTUNE stops at the number of cores, which then wait while a batch is put together.
+    at_once = (os.cpu_count() or 1) + min(batch_size, _AHEAD)
     images = tf.data.Dataset.from_tensor_slices(index)
-    elements = images.map(as_written(example), num_parallel_calls=tf.data.AUTOTUNE)
-    return elements.batch(batch_size)
+    return images.map(as_written(example), num_parallel_calls=at_once).batch(batch_size)
 
 
 def _shuffled(count: int, epoch_seed: tf.Tensor, groups: int = 1) -> tf.Tensor:
@@ -247,7 +238,7 @@ def _in_turns(order: tf.Tensor, groups: int) -> tf.Tensor:
 
 def _batches(
     order: tf.Tensor,
-    batched: Callable[[tf.Tensor], tf.data.Dataset],
+    batched: Batched,
     batch_size: int,
     shard: Shard,
     pieces: int,
@@ -310,13 +301,13 @@ def evaluation_dataset(
         ValueError: no images, labels that do not fit, or numbers out of range.
     """
     labels = _checked_labels(examples, labels, image_size, batch_size)
-    source = _Source(examples, labels, image_size)
-    whole = functools.partial(_each, source.whole_image, batch_size=batch_size)
+    source = Source(examples, labels, image_size)
+    whole = functools.partial(_each, source.whole_image, batch_size)
     return batches_in_order(whole, len(examples), batch_size=batch_size, shard=shard, pieces=pieces)
 
 
 def batches_in_order(
-    batched: Callable[[tf.Tensor], tf.data.Dataset],
+    batched: Batched,
     count: int,
     *,
     batch_size: int,
@@ -326,9 +317,9 @@ def batches_in_order(
     """Batches of anything that is kept of images, in the order of `evaluation_dataset`.
 
     Args:
-        batched: makes the batches of some images, from their numbers, int64 [n].
+        batched: makes the batches of some images.
         count: N, the number of images.
-        others: as for `evaluation_dataset`.
+        batch_size, shard, pieces: as for `evaluation_dataset`.
     """
     order = tf.range(count, dtype=tf.int64)
     return _batches(order, batched, batch_size, shard, pieces).prefetch(tf.data.AUTOTUNE)
@@ -343,7 +334,7 @@ def first_broken_image(examples: Examples) -> tuple[str, str] | None:
     Returns:
         (path, the decoder's message) of the first broken file, or None.
     """
-    source = _Source(examples, examples.labels, image_size=1)
+    source = Source(examples, examples.labels, image_size=1)
     for row, path in enumerate(examples.paths or ()):
         try:
             contents = source.contents(tf.constant(row, tf.int64))
@@ -383,140 +374,6 @@ def naming_broken_images(*parts: Examples) -> Iterator[None]:
                     f"{broken[0]}: cannot be decoded ({broken[1]}); replace or remove it"
                 ) from None
         raise
-
-
-def read_record(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """Reads the feature "image" of one tf.train.Example of a TFRecord file.
-
-    tf.data.TFRecordDataset reads from the beginning only; the operation under it takes offsets.
-
-    Args:
-        path: scalar string, the file.
-        offset: scalar int64, the byte at which the record begins.
-
-    Returns:
-        Scalar string, the encoded image.
-
-    Raises:
-        tf.errors.OpError: no record begins there, or it is damaged.
-    """
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[path],
-        compression_type="",
-        buffer_size=tf.constant(_RECORD_BUFFER, tf.int64),
-        byte_offsets=[offset],
-    )
-    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-    record = records.take(1).get_single_element()
-    return tf.io.parse_single_example(record, {"image": tf.io.FixedLenFeature([], tf.string)})[
-        "image"
-    ]
-
-
-class _Source:
-    """Turns an image's index into one element of a dataset, inside tf.data's functions."""
-
-    def __init__(self, examples: Examples, labels: NDArray[np.int8], image_size: int) -> None:
-        # Placed on the CPU, where tf.data runs; gathering there copies one image at a time.
-        with tf.device("CPU:0"):
-            self._labels = tf.constant(labels)
-            self._images = None if examples.images is None else tf.constant(examples.images)
-            self._paths = None if examples.paths is None else tf.constant(list(examples.paths))
-            self._offsets = None if examples.offsets is None else tf.constant(examples.offsets)
-        self._image_size = image_size
-        self._max_megapixels = examples.max_megapixels
-        self._scaled = examples.scaled_decoding
-
-    def whole_image(self, index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        if self._images is not None:
-            image = tf.gather(self._images, index)
-        else:
-            image = decode_image(self.contents(index), self._max_megapixels)
-        return self._element(image, tf.constant([0.0, 0.0, 1.0, 1.0]), tf.constant(False), index)
-
-    def random_crop(
-        self,
-        index: tf.Tensor,
-        seed: tf.Tensor,
-        area: tuple[float, float],
-        horizontal_flip: bool,
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        if self._images is not None:
-            picture, box = draw_crop(tf.gather(self._images, index), seed, area)
-        else:
-            picture, box = decode_crop(
-                self.contents(index), _fold_in(seed, _CROP), area, self._max_megapixels,
-                self._image_size if self._scaled else None,
-            )  # fmt: skip
-        return self._element(picture, box, draw_flip(seed, horizontal_flip), index)
-
-    def contents(self, index: tf.Tensor) -> tf.Tensor:
-        """The bytes of an encoded image; an error where they are of no format we decode.
-
-        Of a format that Pillow decodes they are those of a bitmap.
-        """
-        path = tf.gather(self._paths, index)
-        if self._offsets is None:
-            contents = tf.io.read_file(path)
-        else:
-            contents = read_record(path, tf.gather(self._offsets, index))
-        start = tf.strings.substr(contents, 0, 2)
-        known = tf.reduce_any(start == tf.constant(_KNOWN_STARTS))
-        padded = tf.strings.join([tf.strings.substr(contents, 0, 8), b"\0" * 8])
-        other = tf.reduce_any(start == tf.constant(_OTHER_STARTS))
-        other |= tf.strings.substr(padded, 4, 4) == _OTHER_NAME
-        check = tf.debugging.Assert(known | other, [path, "is no image of a known format"])
-        with tf.control_dependencies([check]):
-            return tf.cond(known, lambda: tf.identity(contents), lambda: self._bitmap(contents))
-
-    def _bitmap(self, contents: tf.Tensor) -> tf.Tensor:
-        def convert(data: Any) -> bytes:
-            # Bytes in a graph, an array of no dimensions elsewhere.
-            return other_formats.as_bitmap(np.asarray(data, object).item(), self._max_megapixels)
-
-        return tf.ensure_shape(
-            tf.numpy_function(convert, [contents], tf.string, stateful=False), []
-        )
-
-    def _element(
-        self, image: tf.Tensor, box: tf.Tensor, flip: tf.Tensor, index: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        inputs = model_inputs(image, box, flip, index, self._image_size)
-        return inputs, tf.gather(self._labels, index)
-
-
-def draw_flip(seed: tf.Tensor, horizontal_flip: bool) -> tf.Tensor:
-    """Whether a crop is mirrored: bool (), True for half of the seeds (int32 [2]), or never."""
-    if not horizontal_flip:
-        return tf.constant(False)
-    return tf.random.stateless_uniform([], _fold_in(seed, _FLIP), alg="philox") < 0.5
-
-
-def draw_crop(
-    image: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random crop of an image [H, W, 3] and its box [4] float32; seed is int32 [2]."""
-    return crop(image, _fold_in(seed, _CROP), area)
-
-
-def model_inputs(
-    image: tf.Tensor, box: tf.Tensor, flip: tf.Tensor, index: tf.Tensor, image_size: int
-) -> dict[str, tf.Tensor]:
-    """What `SPMLModel` takes of one image: mirrored where flip says so, and resized.
-
-    Args:
-        image: [h, w, 3], the crop.
-        box: [4] float32, of the crop.
-        flip: bool ().
-        index: int64 ().
-        image_size: S.
-
-    Returns:
-        {"image": float32 [S, S, 3] in 0..255, "box": ..., "flip": ..., "index": ...}.
-    """
-    # Mirrored before it is resized: a quarter of the bytes, and the same result.
-    image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
-    return {"image": resize(image, image_size), "box": box, "flip": flip, "index": index}
 
 
 def _base_seed(seed: int) -> tf.Tensor:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets import pipeline
+from spml_tf.datasets.elements import draw, draw_crop, draw_flip, model_inputs
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
@@ -234,24 +235,24 @@ def _from_dataset(indexed: tf.data.Dataset, wanted: _Wanted) -> tf.data.Dataset:
         index: tf.Tensor, image: tf.Tensor, label: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         box, flip = tf.constant([0.0, 0.0, 1.0, 1.0]), tf.constant(False)
-        return pipeline.model_inputs(image, box, flip, index, wanted.image_size), label
+        return model_inputs(image, box, flip, index, wanted.image_size), label
 
     def drawn(
-        element: tuple[tf.Tensor, tf.Tensor, tf.Tensor], number: tf.Tensor
+        element: tuple[tf.Tensor, tf.Tensor, tf.Tensor], seed: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         index, image, label = element
-        seed = tf.bitcast(number, tf.int32)
-        picture, box = pipeline.draw_crop(image, seed, wanted.crop_area)
-        flip = pipeline.draw_flip(seed, wanted.horizontal_flip)
-        return pipeline.model_inputs(picture, box, flip, index, wanted.image_size), label
+        numbers = draw(tf.bitcast(seed, tf.int32))
+        picture, box = draw_crop(image, numbers, wanted.crop_area)
+        flip = draw_flip(numbers, wanted.horizontal_flip)
+        return model_inputs(picture, box, flip, index, wanted.image_size), label
 
     if not wanted.training:
         elements = indexed.map(whole, num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        numbers = tf.data.Dataset.random(wanted.seed, rerandomize_each_iteration=True)
+        seeds = tf.data.Dataset.random(wanted.seed, rerandomize_each_iteration=True)
         shuffled = indexed.shuffle(
             wanted.shuffle_buffer, wanted.seed, reshuffle_each_iteration=True
         )
-        pairs = tf.data.Dataset.zip((shuffled, numbers))
+        pairs = tf.data.Dataset.zip((shuffled, seeds))
         elements = pairs.map(drawn, num_parallel_calls=tf.data.AUTOTUNE)
     return elements.batch(wanted.batch_size).prefetch(tf.data.AUTOTUNE)

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +91,17 @@ class FrozenFeatures:
         """As `pipeline.evaluation_dataset`, with "features" in place of "image"."""
         batched = self._batches_of([self._kept[_WHOLE]], self._data.val.labels)
         return pipeline.batches_in_order(
-            lambda index: batched(index, tf.constant(1, tf.int64)), len(self._data.val),
+            batched(tf.constant(1, tf.int64)), len(self._data.val),
             batch_size=self._settings.batch_size, **self._pieces(),
         )  # fmt: skip
 
     def _pieces(self) -> dict[str, Any]:
         return {"shard": self._shard, "pieces": replicas.devices()}
 
-    def _batches_of(self, kept: list[Any], labels: NDArray[np.int8]) -> pipeline.Batched:
-        """A function that reads the batches of some images."""
+    def _batches_of(
+        self, kept: list[Any], labels: NDArray[np.int8]
+    ) -> Callable[[tf.Tensor], pipeline.Batched]:
+        """From an epoch's number to the function that reads the batches of some images."""
         workers, shape = self._shard.workers, self._shape
         with tf.device("CPU:0"):
             every_label = tf.constant(labels)
@@ -108,27 +111,30 @@ class FrozenFeatures:
             rows = index // workers
             return features[rows], windows[rows]
 
-        def batch(index: tf.Tensor, epoch: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        def of_epoch(epoch: tf.Tensor) -> pipeline.Batched:
             crop = (epoch - 1) % len(kept)
-            features, windows = tf.numpy_function(
-                read, [index, crop], [tf.float16, tf.float32], stateful=False
-            )
-            features = tf.ensure_shape(features, [None, *shape])
-            windows = tf.ensure_shape(windows, [None, 5])
-            inputs = {
-                FEATURES: features, "index": index,
-                "box": windows[:, :4], "flip": windows[:, 4] > 0,
-            }  # fmt: skip
-            return inputs, tf.gather(every_label, index)
 
-        def batched(index: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
-            indices = tf.data.Dataset.from_tensor_slices(index).batch(self._settings.batch_size)
-            return indices.map(
-                pipeline.as_written(lambda rows: batch(rows, epoch)),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
+            def batch(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+                features, windows = tf.numpy_function(
+                    read, [index, crop], [tf.float16, tf.float32], stateful=False
+                )
+                features = tf.ensure_shape(features, [None, *shape])
+                windows = tf.ensure_shape(windows, [None, 5])
+                inputs = {
+                    FEATURES: features, "index": index,
+                    "box": windows[:, :4], "flip": windows[:, 4] > 0,
+                }  # fmt: skip
+                return inputs, tf.gather(every_label, index)
 
-        return batched
+            def batched(index: tf.Tensor) -> tf.data.Dataset:
+                indices = tf.data.Dataset.from_tensor_slices(index)
+                return indices.batch(self._settings.batch_size).map(
+                    pipeline.as_written(batch), num_parallel_calls=tf.data.AUTOTUNE
+                )
+
+            return batched
+
+        return of_epoch
 
     def _opened(self, name: str) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
         """Features [n, G, G, C] and windows [n, 5] of this worker's images, memory-mapped."""

@@ -22,7 +22,11 @@ from absl import flags
 import spml_tf
 from spml_tf.system import machine_faults, plugins, stop_requests
 from spml_tf.system.errors import Terminated, UserError
-from spml_tf.system.keras_import import BackendError, require_tensorflow_backend
+from spml_tf.system.keras_import import (
+    BackendError,
+    require_tensorflow_backend,
+    without_extras,
+)
 from spml_tf.system.strategies import STRATEGIES
 
 _Options = TypeVar("_Options")
@@ -346,7 +350,7 @@ def import_tensorflow() -> None:
         BackendError: Keras, which TensorFlow imports, has another backend.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet_libraries():
+    with quiet_libraries(), without_extras():
         importlib.import_module("tensorflow")
         require_tensorflow_backend()
 

@@ -6,16 +6,19 @@ spml_tf. `import spml_tf` itself must stay quick and imports none of these.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from spml_tf.system import saved_classes
 
 # What Keras' other backends import; one that is not installed fails with its package's name.
 _OTHER_BACKENDS = ("jax", "torch", "openvino")
+# What Keras imports where it is installed, for wrappers and galleries that no command uses.
+_EXTRAS = ("sklearn", "matplotlib")
 
 
 class BackendError(ImportError):
@@ -41,6 +44,21 @@ class _KerasFinder:
             loader: Any = spec.loader  # an object of this spec's own
             loader.exec_module = functools.partial(_import, loader.exec_module)
         return spec
+
+
+@contextlib.contextmanager
+def without_extras() -> Iterator[None]:
+    """Keeps Keras, imported inside the block, from importing what it can do without.
+
+    Together they take as long as a third of TensorFlow. Afterwards they can be imported as ever.
+    """
+    kept_out = [name for name in _EXTRAS if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(kept_out))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in kept_out:
+            del sys.modules[name]
 
 
 def _import(exec_module: Callable[[Any], None], keras: Any) -> None:

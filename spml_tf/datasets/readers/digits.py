@@ -9,6 +9,8 @@ the same seed gives the same bytes with other releases and on other machines.
 from __future__ import annotations
 
 import functools
+import importlib.util
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +27,8 @@ IMAGE_SIZE = 64
 DIGIT_SIZES = (12, 30)
 MAX_DIGITS = 4
 
+# Within scikit-learn's folder of data sets: a digit's 64 pixels in 0..16 and its class in each row.
+_FILE = Path("data", "digits.csv.gz")
 # Shares of the source digits; the rest are the test scenes'.
 _SOURCE_SHARES = {"train": 4 / 6, "val": 1 / 6}
 # Each class is drawn with this many times the weight of the class before it.
@@ -34,7 +38,8 @@ _MAX_COVERAGE = 0.1
 _PLACEMENTS = 20
 # Opacity, of 256, from which a pixel belongs to a digit's box.
 _VISIBLE = 64
-_CHUNK = 500
+# Scenes whose random numbers are drawn together, and of these those computed at once.
+_CHUNK, _AT_ONCE = 500, 20
 
 Boxes = NDArray[np.float32]
 _Number = TypeVar("_Number", np.int16, np.float64)
@@ -106,11 +111,12 @@ def _check_split(split: str) -> None:
 
 @functools.cache
 def _source() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    # Importing it takes longer than --help or an error may take.
-    from sklearn import datasets
-
-    bunch = datasets.load_digits()
-    return bunch.images / 16.0, bunch.target
+    # The file that scikit-learn's load_digits reads: importing scikit-learn takes much longer.
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise UserError("digits: scikit-learn, which has them, is missing; install scikit-learn")
+    table = np.loadtxt(Path(package.origin).with_name("datasets") / _FILE, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8) / 16.0, table[:, -1].astype(np.int64)
 
 
 def _draw_classes(rng: np.random.RandomState, count: int) -> list[NDArray[np.int64]]:
@@ -136,22 +142,41 @@ def _make_scenes(
         for scene, scene_classes in zip(canvas, present, strict=True):
             boxes.append(_paste_digits(rng, scene, scene_classes, pools))
         canvas += _pixel_noise(rng, canvas.shape)
-        images[start : start + len(present)] = np.clip(canvas, 0, 255)
+        images[start : start + len(present)] = np.clip(canvas, 0, 255, out=canvas)
     return images, tuple(boxes)
 
 
 def _backgrounds(rng: np.random.RandomState, count: int) -> NDArray[np.int16]:
     """Coloured, softly textured surfaces: int16 [count, 64, 64, 3], around the middle grays."""
     base = rng.uniform(100, 155, (count, 1, 1, 1)) + rng.uniform(-20, 20, (count, 1, 1, 3))
+    textures = []
     for cells in (4, 10):
         # Mostly gray patches, a little colour.
         texture = rng.uniform(-1, 1, (count, cells, cells, 1))
         texture = texture + rng.uniform(-0.4, 0.4, (count, cells, cells, 3))
         texture *= rng.uniform(6, 18, (count, 1, 1, 1))
-        grow = _enlarging(cells, IMAGE_SIZE)
-        rows = np.tensordot(grow, texture, axes=(1, 1))
-        base = base + np.tensordot(grow, rows, axes=(1, 2)).transpose(2, 1, 0, 3)
-    return np.rint(base).astype(np.int16)
+        textures.append(texture)
+    surfaces = np.empty((count, IMAGE_SIZE, IMAGE_SIZE, 3), np.int16)
+    # In parts that stay in a processor's cache.
+    for start in range(0, count, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        surface = base[part]
+        for texture in textures:
+            surface = surface + _enlarged(texture[part])
+        surfaces[part] = np.rint(surface, out=surface)
+    return surfaces
+
+
+def _enlarged(texture: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Textures [N, cells, cells, 3] over whole scenes: [N, 64, 64, 3]."""
+    count, cells = texture.shape[:2]
+    grow = _enlarging(cells, IMAGE_SIZE)
+    rows = grow @ texture.reshape(count, cells, cells * 3)
+    # The zeros keep a column's channels apart. Products of half a scene are so small that BLAS
+    # starts no threads, which would wait for each other longer than they work.
+    grow_columns = np.kron(grow, np.eye(3)).T
+    surface = rows.reshape(2 * count, IMAGE_SIZE // 2, cells * 3) @ grow_columns
+    return surface.reshape(count, IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
 def _pixel_noise(rng: np.random.RandomState, shape: tuple[int, ...]) -> NDArray[np.int16]:
@@ -237,7 +262,7 @@ def _opacity(source: int, size: int) -> NDArray[np.int16]:
 def _trim(picture: NDArray[_Number], threshold: float) -> NDArray[_Number]:
     """The smallest window with all values of at least the threshold."""
     rows, columns = np.nonzero(picture >= threshold)
-    return picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    return picture[rows[0] : rows[-1] + 1, columns.min() : columns.max() + 1]
 
 
 @functools.cache
