@@ -1,12 +1,12 @@
 """Damages the files of runs in every way and looks at what the commands make of them.
 
-python tools/fuzz_runs.py [--minutes=10] [--seed=0] [--part=1/1] [--work_dir=DIR]
+python tools/fuzz_runs.py [--minutes=10] [--seed=0] [--part=1/1] [--first=1] [--work_dir=DIR]
 
 Two runs of three epochs are trained, and one of them is kept as kill -9 would leave it after its
 second epoch. Each file of the finished and of the unfinished run is cut at 20 random places, gets a
 random bit changed five times, is emptied, deleted, and replaced by the other run's, all in random
 order until the time is over (with --part=2/3 the second of three processes does its third of
-them); and train or another command is run each time. It must give the
+them; --first=101 goes on after the first hundred of an earlier process); and train or another command is run each time. It must give the
 results of the undamaged run, or one error line and a code that is not 0; never a traceback, never
 another best network. Prints a line for each fault found and a table of what was done; the exit code
 is 1 if there was one.
@@ -84,6 +84,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", default="1/1")
+    parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--work_dir")
     given = parser.parse_args()
     part, parts = map(int, given.part.split("/"))
@@ -116,8 +117,8 @@ def main() -> int:
             for kind, times in DAMAGES.items() for _ in range(times)
         ]  # fmt: skip
         draws.shuffle(cases)
-        cases = cases[part - 1 :: parts]
-        draws.seed(f"{given.seed} {given.part}")
+        cases = cases[part - 1 :: parts][given.first - 1 :]
+        draws.seed(f"{given.seed} {given.part} {given.first}")
         until, number = time.monotonic() + given.minutes * 60, 0
         for source, file, kind in cases:
             if time.monotonic() > until:
