@@ -211,14 +211,19 @@ def test_a_linear_probe_leaves_the_backbone_as_it_was(voc, finished, tmp_path):
     assert [text != "" for text in history(folder)["selected"]] == [False, True, True]
 
 
-def test_two_devices_train_on_features_as_one_does(voc, tmp_path):
+@pytest.mark.parametrize(
+    "way",
+    [
+        ["--strategy=mirrored", "--devices=2"],
+        pytest.param(["--workers=2"], marks=pytest.mark.slow),
+    ],
+)
+def test_two_replicas_train_on_features_as_one_does(voc, tmp_path, way):
     of_each = []
-    for devices in (1, 2):
-        folder = tmp_path / str(devices)
-        words = flags(voc, **{**FROZEN, "epochs": 3, "warmup_epochs": 3})
-        if devices > 1:
-            words += ["--strategy=mirrored", f"--devices={devices}"]
-        done = run(*words, f"--output_dir={folder}", new_python=devices > 1)
+    for name, more in (("one", []), ("two", way)):
+        folder = tmp_path / name
+        words = [*flags(voc, **{**FROZEN, "epochs": 3, "warmup_epochs": 3}), *more]
+        done = run(*words, f"--output_dir={folder}", new_python=bool(more))
         assert done.returncode == 0, done.stderr
         of_each.append(history(folder))
     for name in ("loss", "val_loss", "val_map"):
