@@ -240,16 +240,18 @@ def _unknown(flags: dict[str, Any]) -> str:
 
 
 def _labels_seen(flags: dict[str, Any]) -> str:
-    if flags["train_labels"] == "full":
-        return "all labels the data set has were seen in training"
-    if flags["train_labels"] == "stored":
-        return "the observed labels that come with the data set were seen in training"
-    if flags["train_labels"] == "single":
-        return (
-            f"at most {flags['observed_positives']} positive and {flags['observed_negatives']} "
-            "negative labels of each image were seen in training"
-        )
-    return f"the labels seen in training are those of {_plain(flags['train_labels'])}"
+    seen = {
+        "full": "all labels the data set has were seen in training",
+        "stored": "the observed labels that come with the data set were seen in training",
+        "single": f"at most {flags['observed_positives']} positive and "
+        f"{flags['observed_negatives']} negative labels of each image were seen in training",
+        "partial": f"{100 * flags.get('known_share', 1):g}% of all labels, drawn at random, were "
+        "seen in training",
+    }
+    others = f"the labels seen in training are those of {_plain(flags['train_labels'])}"
+    text = seen.get(flags["train_labels"], others)
+    full = flags.get("full_images")
+    return f"{text}, and all labels of {full:,} images" if full else text
 
 
 def _percent(value: float | None) -> str:

@@ -111,6 +111,75 @@ def draw_observed(
     return observed
 
 
+def draw_ranked(
+    labels: ArrayLike,
+    ranks: ArrayLike,
+    seed: int = DEFAULT_SEED,
+    num_positives: int = 1,
+    num_negatives: int = 0,
+) -> NDArray[np.int8]:
+    """Simulates an annotator who marks the positives that strike first, not any.
+
+    Args:
+        labels: [N, L] of {1, 0, -1}.
+        ranks: [N, L] or [L] float; of an image's positives those of highest rank are kept, of
+            equal ones any.
+        seed: of the negatives, which are those of `draw_observed`, and of equal ranks.
+        num_positives: how many positives an image keeps.
+        num_negatives: how many negatives an image keeps.
+
+    Returns:
+        int8 [N, L]: 1 and 0 where observed, -1 elsewhere.
+
+    Raises:
+        ValueError: invalid labels, a negative count, or ranks of another shape.
+
+    Examples:
+        >>> draw_ranked([[1, 0, 1], [1, 1, 0]], ranks=[1.0, 2.0, 3.0]).tolist()
+        [[-1, -1, 1], [-1, 1, -1]]
+    """
+    matrix = validate_labels(labels)
+    observed = draw_observed(matrix, seed, 0, num_negatives)
+    if num_positives < 0:
+        raise ValueError("num_positives and num_negatives must be at least 0")
+    of_all = np.broadcast_to(np.asarray(ranks, np.float64), matrix.shape)
+    equal = np.random.RandomState(seed).random_sample(matrix.shape)
+    # The last key counts most: positives first, the highest ranks first among these.
+    order = np.lexsort((equal, -of_all, matrix != POSITIVE), axis=1)[:, :num_positives]
+    rows = np.arange(len(matrix))[:, None]
+    chosen = np.where(matrix[rows, order] == POSITIVE, POSITIVE, observed[rows, order])
+    observed[rows, order] = chosen
+    return observed
+
+
+def draw_partial(
+    labels: ArrayLike, known_share: float, seed: int = DEFAULT_SEED
+) -> NDArray[np.int8]:
+    """Keeps each label, positive or negative, with one probability (Durand et al., CVPR 2019).
+
+    Args:
+        labels: [N, L] of {1, 0, -1}.
+        known_share: probability in [0, 1] with which a label is kept; what a share keeps a larger
+            one keeps too.
+        seed: seed of a fresh `numpy.random.RandomState`.
+
+    Returns:
+        int8 [N, L]: the labels that are kept, -1 elsewhere.
+
+    Raises:
+        ValueError: invalid labels, or a share outside [0, 1].
+
+    Examples:
+        >>> draw_partial([[1, 0, 1, 0], [0, 1, 1, 1]], known_share=0.5, seed=0).tolist()
+        [[-1, -1, -1, -1], [0, -1, 1, -1]]
+    """
+    if not 0 <= known_share <= 1:
+        raise ValueError(f"known_share must be in [0, 1]. Received: {known_share}")
+    matrix = validate_labels(labels)
+    kept = np.random.RandomState(seed).random_sample(matrix.shape) < known_share
+    return np.where(kept, matrix, np.int8(UNKNOWN))
+
+
 def split_indices(
     n: int, val_fraction: float = 0.2, seed: int = DEFAULT_SEED
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -142,3 +142,40 @@ def test_digest_is_of_the_bytes():
     matrix = np.array([[1, 0, -1], [0, 0, 1]])
     expected = hashlib.sha256(bytes([1, 0, 255, 0, 0, 1])).hexdigest()
     assert lab.digest(matrix) == lab.digest(matrix.astype(np.float32)) == expected
+
+
+def test_the_positives_of_highest_rank_are_drawn():
+    """By classes' ranks 1, 3, 2: of (1, 1, 1) the second, then the third; unknown ones never."""
+    truth = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 0], [-1, -1, 1]])
+    one = lab.draw_ranked(truth, [1.0, 3.0, 2.0])
+    assert one.tolist() == [[-1, 1, -1], [-1, -1, 1], [-1, -1, -1], [-1, -1, 1]]
+    two = lab.draw_ranked(truth, [1.0, 3.0, 2.0], num_positives=2, num_negatives=3)
+    assert two.tolist() == [[-1, 1, 1], [1, 0, 1], [0, 0, 0], [-1, -1, 1]]
+    with pytest.raises(ValueError, match="at least 0"):
+        lab.draw_ranked(truth, [1.0, 3.0, 2.0], num_positives=-1)
+
+
+def test_equal_ranks_are_drawn_at_random():
+    """Of three equal positives each is drawn in a third of 3,000 images: 1,000 +- 26."""
+    drawn = lab.draw_ranked(np.ones((3000, 3), np.int8), np.zeros(3), seed=5)
+    counts = (drawn == 1).sum(axis=0)
+    assert counts.sum() == 3000 and (abs(counts - 1000) < 4 * 26).all()
+
+
+@given(MATRICES, st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_a_larger_share_keeps_what_a_smaller_one_keeps(truth, one, other, seed):
+    small, large = (lab.draw_partial(truth, x, seed) for x in sorted((one, other)))
+    assert ((small == -1) | (small == truth)).all()
+    assert ((small == -1) | (small == large)).all()
+    assert (lab.draw_partial(truth, 1.0, seed) == truth).all()
+    assert (lab.draw_partial(truth, 0.0, seed) == -1).all()
+
+
+def test_the_share_of_labels_that_is_kept():
+    """10,000 labels, each with probability 0.3: 3,000 +- 46, positives and negatives alike."""
+    truth = (np.arange(10_000) % 2).reshape(100, 100)
+    kept = lab.draw_partial(truth, 0.3, seed=1) != -1
+    assert abs(kept.sum() - 3000) < 4 * 46
+    assert abs((kept & (truth == 1)).sum() - 1500) < 4 * 33
+    with pytest.raises(ValueError, match="known_share must be in"):
+        lab.draw_partial(truth, 1.5)

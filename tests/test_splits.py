@@ -100,3 +100,53 @@ def test_the_same_photos_in_two_splits_are_announced(load):
 def test_mistakes(load, changes, message):
     with pytest.raises(UserError, match=message):
         load(**changes)
+
+
+def test_partial_labels_are_drawn_for_the_whole_split(load):
+    data = load(train_labels="partial", known_share=0.4, label_seed=2)
+    known = data.observed != -1
+    np.testing.assert_array_equal(data.observed[known], data.train.labels[known])
+    assert 0.15 < known.mean() < 0.65
+    more = load(train_labels="partial", known_share=0.8, label_seed=2)
+    assert (more.observed[known] == data.observed[known]).all()
+    with pytest.raises(UserError, match="--known_share=0: must lie between"):
+        load(train_labels="partial", known_share=0)
+
+
+def test_the_most_frequent_class_of_an_image_is_drawn(load):
+    """By hand from the miniature's counts over all 24 images of the training split."""
+    data = load(positive_choice="frequent")
+    everything = load(val_split="val", test_split="none").train.labels
+    counts = (everything == 1).sum(axis=0)
+    for truth, seen in zip(data.train.labels, data.observed, strict=True):
+        (drawn,) = np.flatnonzero(seen == 1)
+        assert counts[drawn] == counts[truth == 1].max() and (seen != 0).all()
+    with pytest.raises(UserError, match="comes without boxes here; name them"):
+        load(positive_choice="largest")
+
+
+def test_the_largest_object_is_drawn():
+    """Of the digits' boxes the largest one's class, image by image."""
+    given = DataSettings(dataset="digits", positive_choice="largest")
+    data = splits.load_splits(dataclasses.replace(given, **resolved(given)))
+    for row in range(0, len(data.train), 50):
+        boxes, areas = data.train.boxes[row], data.train.areas[row]
+        largest = {int(x) for x in boxes[areas == areas.max(), 0]}
+        (drawn,) = np.flatnonzero(data.observed[row] == 1)
+        assert int(drawn) in largest
+
+
+def test_some_images_and_some_with_all_labels(load):
+    whole = load()
+    some = load(train_images=7, full_images=3)
+    assert len(some.train) == len(some.observed) == 7
+    assert set(some.train.names) < set(whole.train.names)
+    assert some.train.names == tuple(x for x in whole.train.names if x in some.train.names)
+    full = (some.observed == some.train.labels).all(axis=1)
+    assert full.sum() == 3  # no image of three classes in single labels is fully known
+    kept = [whole.train.names.index(name) for name in some.train.names]
+    np.testing.assert_array_equal(some.observed[~full], whole.observed[kept][~full])
+    assert load(full_images=19).observed.min() == 0
+    for flag in ("train_images", "full_images"):
+        with pytest.raises(UserError, match=f"--{flag}=20: there are 19 training images"):
+            load(**{flag: 20})

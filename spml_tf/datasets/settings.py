@@ -58,7 +58,8 @@ class DataSettings(TableOptions):
     )
     train_labels: str = flag_field(
         None,
-        "single: draw the observed labels from the full ones; full: use all the data set has; "
+        "single: draw the observed labels from the full ones; partial: know each label, positive "
+        "or negative, with the probability --known_share; full: use all the data set has; "
         "stored: use the observed labels that come with it (arrays, prepared); or a CSV file of "
         "observed labels, such as an earlier run's train_labels.csv or what data prepare wrote, "
         "whose split is used too. Default: full for folder and imagenet, stored for arrays and "
@@ -69,6 +70,23 @@ class DataSettings(TableOptions):
     )
     observed_negatives: int = flag_field(
         0, "Negatives drawn per image with --train_labels=single.", int
+    )
+    positive_choice: str = flag_field(
+        "uniform",
+        "Which positives are drawn with --train_labels=single. uniform: any, as in the paper; "
+        "largest: those of the largest objects, for data with boxes; frequent: those of the "
+        "classes that most images show.",
+        str,
+        ("uniform", "largest", "frequent"),
+    )
+    known_share: float = flag_field(
+        0.5, "With --train_labels=partial: probability that a label is known.", float
+    )
+    train_images: int = flag_field(
+        0, "Train on so many of the training images, drawn by --label_seed; 0: on all.", int
+    )
+    full_images: int = flag_field(
+        0, "Know all labels of so many of the training images, drawn by --label_seed.", int
     )
     class_weights: str | None = flag_field(
         None,
@@ -203,13 +221,14 @@ def resolved(given: DataSettings) -> dict[str, Any]:
     data_dir = None if given.data_dir is None else os.path.abspath(given.data_dir)
     names = reader.split_names(data_dir, given.reader_options)
     train_labels = given.train_labels or reader.train_labels
-    if train_labels not in ("single", "full", "stored"):
+    if train_labels not in ("single", "partial", "full", "stored"):
         train_labels = os.path.abspath(train_labels)
     if train_labels == "single" and not (given.observed_positives or given.observed_negatives):
         raise UserError("--observed_positives=0: without --observed_negatives no label is observed")
     for name, low, high in (
         ("val_fraction", 0.001, 0.999), ("observed_positives", 0, 1e6),
-        ("observed_negatives", 0, 1e6), ("data_seed", 0, 2**32 - 1), ("label_seed", 0, 2**32 - 1),
+        ("observed_negatives", 0, 1e6), ("known_share", 0.001, 1), ("train_images", 0, 1e12),
+        ("full_images", 0, 1e12), ("data_seed", 0, 2**32 - 1), ("label_seed", 0, 2**32 - 1),
         ("max_megapixels", 1e-3, 1e5),
     ):  # fmt: skip
         check_range(name, getattr(given, name), low, high)

@@ -116,6 +116,7 @@ def load_splits(settings: DataSettings) -> Splits:
         )
     else:
         train, val = whole, _read(settings, settings.val_split)
+    train, observed = _some_images(settings, train, observed)
     test = None if settings.test_split == "none" else _read(settings, settings.test_split)
     for part, name in ((train, "training"), (val, "validation"), (test, "test")):
         if part is not None and len(part) == 0:
@@ -304,14 +305,51 @@ def _observed(
             )
         return whole.observed, None
     if settings.train_labels == "single":
-        drawn = labels.draw_observed(
-            whole.labels,
-            settings.label_seed,
-            settings.observed_positives,
-            settings.observed_negatives,
-        )
-        return drawn, None
+        seed = settings.label_seed
+        counts = settings.observed_positives, settings.observed_negatives
+        if settings.positive_choice == "uniform":
+            return labels.draw_observed(whole.labels, seed, *counts), None
+        ranks = _ranks(settings, whole)
+        return labels.draw_ranked(whole.labels, ranks, seed, *counts), None
+    if settings.train_labels == "partial":
+        return labels.draw_partial(whole.labels, settings.known_share, settings.label_seed), None
     return label_files.read_observed(settings.train_labels, whole.names, whole.class_names)
+
+
+def _ranks(settings: DataSettings, whole: Examples) -> NDArray[np.float64]:
+    """What --positive_choice ranks positives by: [L], or [N, L] by the areas of objects."""
+    if settings.positive_choice == "frequent":
+        images: NDArray[np.float64] = (whole.labels == labels.POSITIVE).sum(axis=0).astype(float)
+        return images
+    if whole.boxes is None or whole.areas is None:
+        raise UserError(
+            f"--positive_choice=largest: --dataset={settings.dataset} comes without boxes here; "
+            "name them (--boxes_csv for folder), or choose uniform or frequent"
+        )
+    largest = np.zeros(whole.labels.shape)
+    for row, boxes, areas in zip(largest, whole.boxes, whole.areas, strict=True):
+        np.maximum.at(row, boxes[:, 0].astype(int), areas)
+    return largest
+
+
+def _some_images(
+    settings: DataSettings, train: Examples, observed: NDArray[np.int8]
+) -> tuple[Examples, NDArray[np.int8]]:
+    """What --train_images and --full_images leave of the training images and their labels."""
+    order = np.random.RandomState(settings.label_seed).permutation(len(train))
+    for flag in ("train_images", "full_images"):
+        if getattr(settings, flag) > len(train):
+            raise UserError(
+                f"--{flag}={getattr(settings, flag)}: there are {len(train)} training images"
+            )
+    if settings.full_images:
+        observed = observed.copy()
+        full = order[: settings.full_images]
+        observed[full] = train.labels[full]
+    if settings.train_images:
+        rows = np.sort(order[: settings.train_images])
+        train, observed = train.subset(rows), observed[rows]
+    return train, observed
 
 
 def _positives_per_image(val: Examples) -> float | None:
