@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
-from spml_tf.system.errors import printable
+from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import (
     check_output_folder,
     naming_unwritable,
@@ -27,6 +27,9 @@ from spml_tf.system.files import (
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+    from spml_tf.evaluation.thresholds import Rule
+    from spml_tf.runs.run_folder import RunFolder
 
 USAGE = """Exports the best network of a finished run as a SavedModel.
 
@@ -48,6 +51,13 @@ class _Options:
     overwrite: bool = cli.flag_field(
         False, "Replace an earlier export in --export_dir (no other folder is replaced).", bool
     )
+    thresholds: str = cli.flag_field(
+        "f1",
+        "How decisions are made, by the validation images. f1: the highest F1 of each class; "
+        "precision:0.9 or recall:0.9: so much of it; count: as many decisions an image as there "
+        "are positives (--positives_per_image of the run); a number: this threshold. A class with "
+        "fewer than 10 validation positives takes the threshold of all classes together.",
+    )
     max_megapixels: float | None = cli.flag_field(
         None,
         "serve_bytes refuses pictures whose header tells of more pixels, in millions. Default: as "
@@ -58,7 +68,11 @@ class _Options:
 
 
 def export(
-    run_dir: str, export_dir: str, overwrite: bool = False, max_megapixels: float | None = None
+    run_dir: str,
+    export_dir: str,
+    overwrite: bool = False,
+    max_megapixels: float | None = None,
+    thresholds: str = "f1",
 ) -> None:
     """Writes a run's network for serving, without banks or optimizer.
 
@@ -70,6 +84,7 @@ def export(
         overwrite: replace an earlier export in `export_dir`.
         max_megapixels: the most pixels, in millions, of a picture that serve_bytes takes; None: as
             the run was trained.
+        thresholds: how they are chosen, see `thresholds.parse_rule`.
 
     Raises:
         UserError: where the run is not finished or the folder holds something to keep: other
@@ -77,8 +92,13 @@ def export(
             person has edited.
     """
     from spml_tf import networks
+    from spml_tf.evaluation.thresholds import parse_rule
     from spml_tf.runs import run_folder
 
+    try:
+        rule = parse_rule(thresholds)
+    except ValueError as error:
+        raise UserError(f"--thresholds: {error}") from None
     run, target = run_folder.RunFolder(run_dir), Path(export_dir).resolve()
     run.check_finished()
     record = run.read_record()
@@ -95,7 +115,7 @@ def export(
     network = networks.load_network(run.best_network())
     classes = {
         "class_names": record["class_names"],
-        "thresholds": _thresholds(run, record["class_names"]),
+        **_thresholds(run, record, rule),
         "image_size": record["flags"]["image_size"],
         "max_megapixels": max_megapixels or record["flags"].get("max_megapixels", MAX_MEGAPIXELS),
     }
@@ -105,13 +125,31 @@ def export(
         write_text(folder / edited[1], _model_card(run, record, classes), replaced_unless_edited)
 
 
-def _thresholds(run: Any, class_names: list[str]) -> dict[str, float]:
-    from spml_tf.evaluation.thresholds import best_f1_thresholds
+def _thresholds(run: RunFolder, record: dict[str, Any], rule: Rule) -> dict[str, Any]:
+    """What classes.json says of decisions; a note tells of classes that share a threshold."""
+    from spml_tf.evaluation.thresholds import FEW, choose
 
-    saved = run.read_predictions("val")
-    rule = run.settings().unknown_counts_as
-    values = best_f1_thresholds(saved["labels"], saved["scores"], rule)
-    return dict(zip(class_names, values.tolist(), strict=True))
+    saved, known = run.read_predictions("val"), record["positives_per_image"]
+    if rule.kind == "count" and known is None:
+        raise UserError(
+            "--thresholds=count: the run does not know the positives per image; train it with "
+            "--positives_per_image, or choose f1"
+        )
+    counts_as = run.settings().unknown_counts_as
+    found = choose(saved["labels"], saved["scores"], rule, known, counts_as)
+    names = record["class_names"]
+    shared = [name for name, alike in zip(names, found.shared, strict=True) if alike]
+    if shared and rule.kind not in ("count", "fixed"):
+        print(
+            f"note: {len(shared)} of {len(names)} classes have fewer than {FEW} validation "
+            f"positives: they share the threshold {found.values[found.shared][0]:.3g}",
+            file=sys.stderr,
+        )
+    return {
+        "thresholds": dict(zip(names, found.values.tolist(), strict=True)),
+        "threshold_rule": f"{rule.kind}:{rule.value:g}" if rule.value else rule.kind,
+        "shared_thresholds": shared,
+    }
 
 
 def write_saved_model(
@@ -213,9 +251,8 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "",
         f"- Training: {_labels_seen(flags)}. Where labels were missing, the method had to guess "
         "them; probabilities are not calibrated.",
-        "- Decisions: probability >= threshold. The thresholds give the highest F1 on the "
-        "validation images, so their F1 there is optimistic; a class without a positive there has "
-        f"0.5. {_unknown(flags)} Data with other class frequencies need thresholds of their own.",
+        f"- Decisions: probability >= threshold. {_decisions(classes)} {_unknown(flags)} Data with "
+        "other class frequencies need thresholds of their own.",
         f"- Validation chose the epoch too: {chosen}.",
         "- Heatmaps (endpoint cams) show what the classifier responds to, not an object's outline.",
         "",
@@ -227,6 +264,23 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _decisions(classes: dict[str, Any]) -> str:
+    """How the thresholds were chosen."""
+    from spml_tf.evaluation.thresholds import FEW
+
+    kind, _, value = classes["threshold_rule"].partition(":")
+    on = "on the validation images"
+    text = {
+        "f1": f"The thresholds give the highest F1 {on}, so their F1 there is optimistic.",
+        "count": f"One threshold gives as many decisions {on} as there are positives.",
+        "fixed": f"The threshold {value} was given, not chosen.",
+    }.get(kind, f"The thresholds give a {kind} of {value} {on}.")
+    shared = classes["shared_thresholds"]
+    if kind in ("count", "fixed") or not shared:
+        return text
+    return f"{text} {len(shared)} classes with fewer than {FEW} positives there share one."
 
 
 def _unknown(flags: dict[str, Any]) -> str:
@@ -266,7 +320,13 @@ def _plain(text: object) -> str:
 
 def _action(options: _Options) -> None:
     check_range("max_megapixels", options.max_megapixels, 1e-3, 1e5)
-    export(options.run_dir, options.export_dir, options.overwrite, options.max_megapixels)
+    export(
+        options.run_dir,
+        options.export_dir,
+        options.overwrite,
+        options.max_megapixels,
+        options.thresholds,
+    )
     print(f"exported to {options.export_dir}")
 
 

@@ -118,17 +118,93 @@ def test_serve_bytes_equals_evaluation_for_every_kind_of_file(finished, exported
                 np.testing.assert_allclose(pooled, row, atol=1e-5)
 
 
+F1 = thresholds.parse_rule("f1")
+
+
 def test_what_stands_beside_the_model(finished, exported):
     classes = json.loads((exported / "classes.json").read_text())
     assert classes["class_names"] == list(CLASSES) and classes["image_size"] == 32
     with np.load(finished / "predictions_val.npz") as saved:
-        expected = thresholds.best_f1_thresholds(saved["labels"], saved["scores"])
+        expected, shared = thresholds.choose(saved["labels"], saved["scores"], F1)
+    assert shared.all() and classes["shared_thresholds"] == list(CLASSES)
+    assert classes["threshold_rule"] == "f1"
     np.testing.assert_allclose([classes["thresholds"][name] for name in CLASSES], expected)
     card = (exported / "MODEL_CARD.md").read_text()
     record = json.loads((finished / "run.json").read_text())
     results = json.loads((finished / "metrics.json").read_text())
-    for text in (record["data_fingerprint"], "en+scl", f"{results['test']['map']:.2f}", "--seed=0"):
+    few = "3 classes with fewer than 10 positives there share one."
+    mean = f"{results['test']['map']:.2f}"
+    for text in (record["data_fingerprint"], "en+scl", mean, "--seed=0", few):
         assert text in card
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("count", "One threshold gives as many decisions on the validation images as there are"),
+        ("recall:1", "The thresholds give a recall of 1 on the validation images."),
+        ("0.25", "The threshold 0.25 was given, not chosen."),
+    ],
+)
+def test_thresholds_by_other_rules(finished, tmp_path, capsys, rule, said):
+    words = [f"--run_dir={finished}", f"--export_dir={tmp_path / 'out'}", f"--thresholds={rule}"]
+    assert exporting.main(words) == 0
+    assert ("share the threshold" in capsys.readouterr().err) == rule.startswith("recall")
+    assert said in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    classes = json.loads((tmp_path / "out" / "classes.json").read_text())
+    values = np.array(list(classes["thresholds"].values()))
+    with np.load(finished / "predictions_val.npz") as saved:
+        chosen, positive = saved["scores"] >= values, saved["labels"] == 1
+    if rule == "count":
+        known = json.loads((finished / "run.json").read_text())["positives_per_image"]
+        assert chosen.sum() == round(known * len(chosen))
+    elif rule == "recall:1":
+        assert chosen[positive].all()
+    else:
+        assert (values == 0.25).all()
+
+
+def test_a_rule_that_there_is_not(finished, tmp_path, capsys):
+    words = [f"--run_dir={finished}", f"--export_dir={tmp_path / 'out'}", "--thresholds=best"]
+    assert exporting.main(words) == 1
+    error = capsys.readouterr().err
+    assert "--thresholds: must be f1, count, precision:P, recall:R, or a threshold" in error
+    assert "'best'" in error and not (tmp_path / "out").exists()
+
+
+def test_rules_by_hand():
+    """Twelve images; of class 0, with 10 positives, the best ten but two are right, class 1 has one
+    positive, the second of its images."""
+    scores = np.linspace(0.95, 0.4, 12)[:, None].repeat(2, axis=1)
+    truth = np.zeros((12, 2), int)
+    truth[[0, 1, 2, 3, 5, 6, 7, 8, 9, 11], 0] = 1
+    truth[1, 1] = 1
+    step = 0.05
+    cut = [0.95 - step * (x + 0.5) for x in range(12)]  # below the first, the second, ...
+
+    def values(text):
+        return thresholds.choose(truth, scores, thresholds.parse_rule(text), 1.5).values
+
+    # Right among the first n of class 0: 4 of 4, 4 of 5, 9 of 10, 9 of 11, 10 of 12.
+    assert values("precision:0.9")[0] == pytest.approx(cut[9])
+    assert values("precision:1")[0] == pytest.approx(cut[3])
+    assert values("recall:0.9")[0] == pytest.approx(cut[9])
+    assert values("recall:1")[0] == pytest.approx((0.4 + 0) / 2)
+    # Both classes together: of pairs of equal scores 1, 3, 4 and 5 of 2, 4, 6 and 8 are right.
+    assert values("precision:0.75")[1] == pytest.approx(cut[1])
+    assert values("precision:0.9")[1] == pytest.approx((1 + 0.95) / 2)  # nothing is that sure
+    np.testing.assert_allclose(values("count"), cut[8])  # 18 decisions: both of nine images
+    assert values("0.3").tolist() == [0.3, 0.3]
+    found = thresholds.choose(truth, scores, thresholds.parse_rule("f1"))
+    assert found.shared.tolist() == [False, True]
+    assert found.values[0] == thresholds.best_f1_thresholds(truth[:, :1], scores[:, :1])[0]
+    everything = truth.reshape(-1, 1), scores.reshape(-1, 1)
+    assert found.values[1] == thresholds.best_f1_thresholds(*everything)[0]
+    with pytest.raises(ValueError, match="count needs positives_per_image"):
+        thresholds.choose(truth, scores, thresholds.parse_rule("count"))
+    for text in ("", "f2", "precision", "precision:0", "recall:1.5", "-1", "2", "nan"):
+        with pytest.raises(ValueError, match="must be f1, count"):
+            thresholds.parse_rule(text)
 
 
 def test_thresholds_by_hand_and_brute_force():

@@ -181,7 +181,8 @@ def test_export_and_report_count_known_labels(trained, tmp_path):
     done = run(f"--run_dir={trained}", f"--export_dir={tmp_path / 'out'}", module="export")
     assert done.returncode == 0, done.stderr
     saved = np.load(trained / "predictions_val.npz")
-    expected = thresholds.best_f1_thresholds(saved["labels"], saved["scores"])
+    rule = thresholds.parse_rule("f1")
+    expected, _ = thresholds.choose(saved["labels"], saved["scores"], rule)
     classes = json.loads((tmp_path / "out" / "classes.json").read_text())
     assert list(classes["thresholds"].values()) == expected.tolist()
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()

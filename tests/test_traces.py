@@ -43,7 +43,7 @@ def test_a_run_traces_each_function_once(voc, tmp_path):
     told = [line for line in done.stdout.splitlines() if line.startswith("trace of ")]
     traces = Counter(line.removeprefix("trace of ") for line in told)
     assert traces["train_step"] == traces["test_step"] == 1
-    predicting = "spml_tf.evaluation.predictions._on_all_devices.<locals>.<lambda>"
+    predicting = "spml_tf.evaluation.predictions.on_all_devices.<locals>.<lambda>"
     assert traces[predicting] == 1
     steps = {name: count for name, count in traces.items() if "one_step" in name}
     assert steps and set(steps.values()) == {2}, steps  # of training and of validation

@@ -117,7 +117,7 @@ def _predict(setup: Setup, overlays: bool) -> Turn:
 
 def _frozen(setup: Setup, crops: int) -> Turn:
     """Epochs of the head alone, by the seconds in history.csv; their first one is left out."""
-    count = 200 if setup.quick else 1_600
+    count = 200 if setup.quick else 800
     data = _labelled(setup, count)
 
     def turn() -> tuple[float, float]:

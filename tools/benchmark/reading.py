@@ -25,7 +25,7 @@ from tools.benchmark.turns import Contestant, Row, Setup, Turn
 
 _BATCH, _PROCESSES, _SIZE = 16, 2, 224
 _UNTIMED = 4  # batches of an epoch, in which loaders start
-_PHOTOS, _LARGE_PHOTOS = 1_600, 200
+_PHOTOS, _LARGE_PHOTOS = 1_600, 96
 _DRAFT_FROM = 2e6  # pixels
 _AREA, _ASPECT = (0.25, 1.0), (3 / 4, 4 / 3)
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
@@ -138,7 +138,7 @@ def _paths(setup: Setup, large: bool) -> list[str]:
     folder = setup.folder / "large" / "photo"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    count = _LARGE_PHOTOS // 8 if setup.quick else _LARGE_PHOTOS
+    count = _LARGE_PHOTOS // 3 if setup.quick else _LARGE_PHOTOS
     for number in range(count):
         with Image.open(found[number % len(found)]) as opened:
             pixels = np.asarray(opened.convert("RGB").resize((4000, 3000)), np.float32)
