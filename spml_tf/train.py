@@ -194,6 +194,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
     from spml_tf.evaluation.average_precision import MeanAveragePrecision
     from spml_tf.labels import POSITIVE
     from spml_tf.networks.batch_norm import synchronize_batch_norm
+    from spml_tf.networks.boost import with_cam_boost
     from spml_tf.training import methods
     from spml_tf.training.model import SPMLModel
 
@@ -220,6 +221,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
     if "selection_budget" in of_method:
         of_method["selection_budget"] = data.selection_budget(of_method["selection_budget"])
     network = _network(settings, data.train.class_names)
+    network = with_cam_boost(network, settings.cam_boost)
     if settings.sync_batch_norm:
         synchronize_batch_norm(network)
     try:

@@ -35,9 +35,10 @@ from spml_tf.system import cli
 from spml_tf.training import methods
 
 NAMES = (*methods.METHODS, "en+cl", "en+scl")
+PAIRS = ("en+gr+scl",)
 # One of each kind of what a method remembers: nothing, scores, marks, trained estimates, heatmaps.
-QUICK = ("an", "en", "ll_cp", "role", "splc", "en+cl", "en+scl")
-EVERY = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in NAMES]
+QUICK = ("an", "en", "ll_cp", "role", "splc", "en+cl", "en+scl", *PAIRS)
+EVERY = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in (*NAMES, *PAIRS)]
 # The networks of all are alike; the slow part exports every one.
 EXPORTED = ("an", "role", "en+scl")
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -73,6 +74,18 @@ def test_resumes_bit_for_bit(voc, tmp_path, monkeypatch, stopped, capsys, name):
         check_export(whole, tmp_path / "export")
 
 
+def test_boosted_maps_resume_and_export(voc, tmp_path, monkeypatch, stopped):
+    """--cam_boost with selection and heatmaps; the exported scores are those of boosted maps."""
+    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
+    whole = tmp_path / "whole"
+    words = flags(voc, method="en+scl", network="tiny", cam_boost=5, test_split="none")
+    assert train.main([*words, f"--output_dir={whole}"]) == 0
+    assert train.main([*words, f"--output_dir={stopped}"]) == 0
+    assert_equal_runs(whole, stopped)
+    assert networks.cam_boost(networks.load_network(whole / "network.keras")) == 5
+    check_export(whole, tmp_path / "export")
+
+
 def check_export(folder: Path, target: Path) -> None:
     """The SavedModel's scores are those of the run's network."""
     export.export(str(folder), str(target))
@@ -96,6 +109,25 @@ def test_expects_classes_as_often_as_validation_photos_hold_them(voc, tmp_path, 
     codes = arrays(tmp_path)["checkpoint/label_store/vars/0"]
     found = np.sum(codes == EXPECTED, axis=0)
     np.testing.assert_array_equal(found, missing.clip(0, np.sum(data.observed == -1, axis=0)))
+    assert found.any()
+
+
+def test_expects_classes_by_the_harmonic_number_of_positives(voc, tmp_path, monkeypatch):
+    """mime: observed / mean(1 / positives of a validation photo), less the observed, times 2."""
+    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
+    words = flags(
+        voc, method="en", network="tiny", selection_budget="mime", selection_multiple=2
+    )
+    assert train.main([*words, f"--output_dir={tmp_path}"]) == 0
+    data = run_data.load_of_run(RunFolder(tmp_path))
+    positives = [sum(z == 1 for z in row) for row in data.val.labels.tolist()]
+    mean = sum(1 / x for x in positives if x) / sum(x > 0 for x in positives)
+    observed = np.sum(data.observed == 1, axis=0)
+    missing = 2 * (np.minimum(observed / mean, len(data.train)) - observed)
+    codes = arrays(tmp_path)["checkpoint/label_store/vars/0"]
+    unknown = np.sum(data.observed == -1, axis=0)
+    found = np.sum(codes == EXPECTED, axis=0)
+    np.testing.assert_allclose(found, missing.clip(0, unknown), atol=0.5 + 1e-9)
     assert found.any()
 
 

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     )
     from spml_tf.losses.positive_regularization import role as role
     from spml_tf.losses.positive_regularization import role_estimates as role_estimates
+    from spml_tf.losses.robust import GeneralizedRobust as GeneralizedRobust
+    from spml_tf.losses.robust import generalized_robust as generalized_robust
 
 # The names that each file of this folder gives. None is a file's own name, which would hide it.
 _FILES = {
@@ -72,6 +74,7 @@ _FILES = {
         "role",
         "role_estimates",
     ],
+    "robust": ["GeneralizedRobust", "generalized_robust"],
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}
 __all__ = list(_FILE_OF)

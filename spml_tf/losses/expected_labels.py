@@ -48,6 +48,7 @@ class ExpectedNegative(LabelLoss):
     """
 
     function = staticmethod(expected_negative)
+    marks = "left out"
 
 
 def expected_positive(
@@ -87,3 +88,4 @@ class ExpectedPositive(LabelLoss):
     """
 
     function = staticmethod(expected_positive)
+    marks = "positives"

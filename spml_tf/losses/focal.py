@@ -54,6 +54,7 @@ class Hill(LabelLoss):
     """
 
     function = staticmethod(hill)
+    marks = "positives"
 
 
 def asymmetric(labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from spml_tf.system.options import Options, option
 
 
@@ -11,6 +13,29 @@ class EntropyMaximizationOptions(Options):
     entropy_weight: float = option(
         0.1, "alpha of the method em.", low=0, high=1e3, flag="entropy_weight"
     )
+
+
+class GeneralizedRobustPowers(Options):
+    """The exponents of the GR loss."""
+
+    prefix: ClassVar[str] = "gr"
+    group: ClassVar[str] = "GR loss (gr)"
+
+    positive_power: float = option(
+        0.01, "q2 of gr; towards 0 its positive part is cross-entropy.", low=1e-4, high=10
+    )
+    negative_power: float = option(
+        1.0, "q3 of gr; at 1 its negative part is the absolute error.", low=1e-4, high=10
+    )
+
+
+class GeneralizedRobustLossOptions(GeneralizedRobustPowers):
+    """The options of `GeneralizedRobust`."""
+
+    slope: float = option(2.0, "w of gr.", low=-1e3, high=1e3)
+    offset: float = option(-2.0, "b of gr.", low=-1e3, high=1e3)
+    mean: float = option(0.8, "mu of gr.", low=-10, high=10)
+    deviation: float = option(0.5, "sigma of gr.", low=1e-3, high=1e3)
 
 
 class PositivesPerImageOptions(Options):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spml_tf.training.rules import ExpectedPositives as ExpectedPositives
     from spml_tf.training.rules import LargeLoss as LargeLoss
     from spml_tf.training.rules import StoringRule as StoringRule
+    from spml_tf.training.scheduled_terms import GeneralizedRobustTerm as GeneralizedRobustTerm
     from spml_tf.training.terms import LabelTerm as LabelTerm
     from spml_tf.training.terms import Role as Role
     from spml_tf.training.terms import ScoreConsistency as ScoreConsistency
@@ -35,6 +36,7 @@ _FILES = {
     "optimizers": ["GroupedOptimizer", "head_and_backbone"],
     "parts": ["Facts", "Part", "Recipe", "Rule", "Step", "Term"],
     "rules": ["Confident", "ExpectedPositives", "LargeLoss", "StoringRule"],
+    "scheduled_terms": ["GeneralizedRobustTerm"],
     "terms": ["LabelTerm", "Role", "ScoreConsistency", "SpatialConsistency"],
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}

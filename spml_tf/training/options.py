@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from spml_tf.losses.options import PositivesPerImageOptions
+from spml_tf.losses.options import GeneralizedRobustPowers, PositivesPerImageOptions
 from spml_tf.system.options import Options, option
 
 BUDGETS = ("all", "unannotated", "global")
@@ -105,9 +105,16 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         "all",
         "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only; "
         "global: rank the unknown labels of all classes together; validation: as unannotated, but "
-        "expect each class in the share of images that it has in the validation split.",
-        choices=(*BUDGETS, "validation"),
+        "expect each class in the share of images that it has in the validation split; mime: as "
+        "unannotated, but with 1 / mean(1 / number of positives) of the validation images for K.",
+        choices=(*BUDGETS, "validation", "mime"),
         check=check_budget,
+    )
+    multiple: float = option(
+        1.0,
+        "Select so many times the number of labels that are missing by the budget.",
+        low=0,
+        high=1000,
     )
 
 
@@ -196,3 +203,34 @@ class RoleOptions(TermOptions, PositivesPerImageOptions):
 
     weight: float = 1.0
     start_epoch: int = 1
+
+
+class GeneralizedRobustOptions(TermOptions, GeneralizedRobustPowers):
+    """Options of the term `GeneralizedRobustTerm`."""
+
+    weight: float = 1.0
+    start_epoch: int = 1
+    epochs: int = option(
+        10,
+        "Epoch in which gr has its last constants. Default: --epochs.",
+        low=1,
+        high=1e6,
+        in_runs=lambda flags: int(flags["epochs"]),
+        scales="epochs",
+    )
+    head_epochs: int = option(
+        0,
+        "First epochs in which gr keeps its first constants. Default: --warmup_epochs.",
+        low=0,
+        high=1e6,
+        in_runs=lambda flags: int(flags["warmup_epochs"]),
+        scales="epochs",
+    )
+    slope_start: float = option(0.0, "w of gr at first.", low=-1e3, high=1e3)
+    slope_end: float = option(2.0, "w of gr at last.", low=-1e3, high=1e3)
+    offset_start: float = option(-2.0, "b of gr at first.", low=-1e3, high=1e3)
+    offset_end: float = option(-2.0, "b of gr at last.", low=-1e3, high=1e3)
+    mean_start: float = option(0.5, "mu of gr at first.", low=-10, high=10)
+    mean_end: float = option(0.8, "mu of gr at last.", low=-10, high=10)
+    deviation_start: float = option(2.0, "sigma of gr at first.", low=1e-3, high=1e3)
+    deviation_end: float = option(0.5, "sigma of gr at last.", low=1e-3, high=1e3)

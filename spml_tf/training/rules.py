@@ -74,6 +74,7 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         positives_per_image: K of eq. 3.
         start_epoch: first epoch with expected positives.
         budget: "all", "unannotated", "global" or each class's share of the images.
+        multiple: factor of the number of labels that are missing by the budget.
         kwargs: name, as Keras has it.
 
     Examples:
@@ -97,7 +98,9 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     def select(self, scores: EMABank) -> None:
         """Chooses the expected positives from the score bank, see `LabelStore.select`."""
-        self.store.select(scores, self.positives_per_image, self._given_budget())
+        self.store.select(
+            scores, self.positives_per_image, self._given_budget(), self.multiple
+        )
 
     def _given_budget(self) -> Budget:
         """The budget as Python has it: Keras wraps lists that layers hold."""

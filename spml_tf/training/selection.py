@@ -1,4 +1,4 @@
-"""Which images are expected to hold a class nobody annotated: eq. 3 and the choice by score.
+"""Which images are expected to hold a class nobody annotated: the choice by score.
 
 The choice is made in blocks of rows, which are read several times: first every class's threshold is
 found, then each block is compared with it. Nothing of the size of all labels is made on the way.
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
 from spml_tf.system.errors import DivergedError
+from spml_tf.training.budgets import wanted_labels
 from spml_tf.training.options import Budget, check_budget
 
 # Some images: their numbers [n] int64, their scores [n, L] as stored, their labels [n, L] int8.
@@ -39,40 +40,12 @@ def _of_one_worker(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return values
 
 
-def class_budgets(labels: NDArray[np.int8], positives_per_image: float) -> NDArray[np.float64]:
-    """Number of expected positives of each class, p_i of eq. 3.
-
-    p_i = K * N * (share of the annotated positives that are of class i). K must be the mean number
-    of true positives over the same N images that are passed in.
-
-    Args:
-        labels: [N, L] int8 in {1, 0, -1} (2 counts as unknown).
-        positives_per_image: K, mean number of true positives per image, > 0.
-
-    Returns:
-        [L] float64, not rounded; zeros where nothing is annotated positive.
-
-    Examples:
-        >>> labels = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1]])
-        >>> class_budgets(labels, 1.5).tolist()  # 1.5 * 4 = 6 positives, 2/3 and 1/3 of them
-        [4.0, 2.0]
-    """
-    return _budgets((labels == POSITIVE).sum(axis=0), len(labels), positives_per_image)
-
-
-def _budgets(
-    annotated: NDArray[np.int64], num_images: int, positives_per_image: float
-) -> NDArray[np.float64]:
-    """`class_budgets` from the annotated positives of each class, [L]."""
-    whole = positives_per_image * num_images * annotated.astype(np.float64)
-    return whole / max(float(annotated.sum()), 1.0)
-
-
 def expected_positives(
     scores: NDArray[Any],
     labels: NDArray[np.int8],
     positives_per_image: float,
     budget: Budget = "all",
+    multiple: float = 1.0,
 ) -> NDArray[np.bool_]:
     """Marks the unannotated labels that are expected to be positive (zhat = 1).
 
@@ -90,6 +63,7 @@ def expected_positives(
             assume that labels are missing in proportion to those that were annotated; or [L]
             numbers in [0, 1], each class's share of the images: p_i is the share times N, and
             p_i - n_i unknown labels of the class are taken.
+        multiple: factor of the number of missing labels, p_i - n_i, at least 0.
 
     Returns:
         [N, L] bool, True only where the label is unknown.
@@ -111,7 +85,7 @@ def expected_positives(
     def blocks() -> Iterator[Block]:
         return row_blocks(scores, labels)
 
-    found = thresholds(blocks, labels.shape, positives_per_image, budget)
+    found = thresholds(blocks, labels.shape, positives_per_image, budget, multiple=multiple)
     selected = np.zeros(labels.shape, dtype=bool)
     for images, *block in blocks():
         selected[images] = found.chosen(images, *block)
@@ -192,6 +166,7 @@ def thresholds(
     positives_per_image: float,
     budget: Budget = "all",
     total: Total = _of_one_worker,
+    multiple: float = 1.0,
 ) -> Thresholds:
     """Finds which labels `expected_positives` marks, over the images of all workers.
 
@@ -207,6 +182,7 @@ def thresholds(
         positives_per_image: K of eq. 3.
         budget: as for `expected_positives`.
         total: sums an array over the workers, which all call it equally often and in one order.
+        multiple: as for `expected_positives`.
 
     Returns:
         The thresholds, the same for all workers.
@@ -225,13 +201,7 @@ def thresholds(
     check_budget("budget", budget, shape[1])
     rule = budget if isinstance(budget, str) else "shares"
     num_images, num_bytes, annotated = _counted(blocks, shape[1], total)
-    if rule == "global":
-        count = np.array([positives_per_image * num_images - annotated.sum()])
-    elif rule == "shares":
-        count = np.asarray(budget, np.float64) * num_images - annotated
-    else:
-        count = _budgets(annotated, num_images, positives_per_image)
-        count = count - annotated if rule == "unannotated" else count
+    count = wanted_labels(annotated, num_images, positives_per_image, budget, multiple)
     groups, places = len(count), shape[0] * (shape[1] if rule == "global" else 1)
     wanted = np.clip(np.rint(count), 0, num_images * shape[1]).astype(np.int64)
 
