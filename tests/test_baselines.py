@@ -17,7 +17,7 @@ from spml_tf.training import methods, optimizers, parts, rules
 
 K, ALPHA = 1.7, 0.2
 # Methods that are a term, and no Keras loss, alone.
-OF_TERMS = ("role", "gr")
+OF_TERMS = ("role", "gr", "em_apl")
 
 
 def sigmoid(x):

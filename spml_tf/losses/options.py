@@ -11,7 +11,21 @@ class EntropyMaximizationOptions(Options):
     """The option of `EntropyMaximization`."""
 
     entropy_weight: float = option(
-        0.1, "alpha of the method em.", low=0, high=1e3, flag="entropy_weight"
+        0.1, "alpha of the methods em and em_apl.", low=0, high=1e3, flag="entropy_weight"
+    )
+
+
+class ExpectedPositiveOptions(Options):
+    """The option of `ExpectedPositive`."""
+
+    group: ClassVar[str] = "Selection of expected positives (en, ep)"
+
+    expected_target: float = option(
+        1.0,
+        "Target of marked labels for ep, ll_ct and ll_cp; below 1 they are soft positives.",
+        low=0,
+        high=1,
+        flag="expected_target",
     )
 
 
@@ -36,6 +50,18 @@ class GeneralizedRobustLossOptions(GeneralizedRobustPowers):
     offset: float = option(-2.0, "b of gr.", low=-1e3, high=1e3)
     mean: float = option(0.8, "mu of gr.", low=-10, high=10)
     deviation: float = option(0.5, "sigma of gr.", low=1e-3, high=1e3)
+
+
+class PartialAsymmetricOptions(Options):
+    """The options of `PartialAsymmetric`."""
+
+    prefix: ClassVar[str] = "p_asl"
+    group: ClassVar[str] = "Partial asymmetric loss (p_asl, csl)"
+
+    negative_focus: float = option(
+        3.0, "gamma of known negatives in p_asl and csl.", low=0, high=100
+    )
+    unknown_focus: float = option(4.0, "gamma of unknown labels in p_asl and csl.", low=0, high=100)
 
 
 class PositivesPerImageOptions(Options):

@@ -236,6 +236,7 @@ def resolve(given: Settings) -> Settings:
         "estimates_learning_rate": _default(given.estimates_learning_rate, 10 * rate),
         "initial_banks": _absolute(given.initial_banks),
         "bank_dir": _absolute(given.option("bank_dir")),
+        "likely_priors": _absolute(given.option("likely_priors")),
         "init_from": _absolute(given.init_from),
         "plugins": None if given.plugins is None else plugins.absolute(given.plugins),
     }

@@ -25,13 +25,16 @@ CLASSES = {
     "losses": (
         "KnownBinaryCrossentropy AssumeNegative SmoothedAssumeNegative WeakAssumeNegative "
         "ExpectedNegative ExpectedPositive ExpectedPositiveRegularization EntropyMaximization "
-        "Hill Asymmetric GeneralizedRobust"
+        "Hill Asymmetric PartialAsymmetric GeneralizedRobust"
     ),
+    "training.masking": "InformationGap",
     "training.model": "SPMLModel",
     "training.optimizers": "GroupedOptimizer",
     "training.parts": "Recipe",
-    "training.rules": "ExpectedPositives LargeLoss Confident",
+    "training.pseudo_labels": "PseudoLabels",
+    "training.rules": "ExpectedPositives LargeLoss Confident LikelyPositives",
     "training.scheduled_terms": "GeneralizedRobustTerm",
+    "training.strong_views": "StrongView",
     "training.terms": "LabelTerm Role ScoreConsistency SpatialConsistency",
 }
 

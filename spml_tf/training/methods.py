@@ -14,6 +14,8 @@ from typing import Any
 
 from spml_tf.losses.options import (
     EntropyMaximizationOptions,
+    ExpectedPositiveOptions,
+    PartialAsymmetricOptions,
     PositivesPerImageOptions,
 )
 from spml_tf.system.options import Option, Options
@@ -22,9 +24,13 @@ from spml_tf.training.options import (
     ConsistencyOptions,
     ExpectedPositivesOptions,
     GeneralizedRobustOptions,
+    InformationGapOptions,
     LargeLossOptions,
+    LikelyPositivesOptions,
+    PseudoLabelsOptions,
     RoleOptions,
     SpatialConsistencyOptions,
+    StrongViewOptions,
 )
 
 
@@ -74,8 +80,8 @@ def _loss(name: str, options: type[Options] = Options, marks: str = "") -> PartO
     return PartOf(f"spml_tf.losses:{name}", options, marks=marks)
 
 
-def _rule(name: str, options: type[Options], **fixed: Any) -> PartOf:
-    return PartOf(f"spml_tf.training.rules:{name}", options, fixed, is_rule=True)
+def _rule(name: str, options: type[Options], file: str = "rules", **fixed: Any) -> PartOf:
+    return PartOf(f"spml_tf.training.{file}:{name}", options, fixed, is_rule=True)
 
 
 def _term(name: str, options: type[Options], file: str = "terms", marks: str = "") -> PartOf:
@@ -86,6 +92,7 @@ def _term(name: str, options: type[Options], file: str = "terms", marks: str = "
 _LEFT_OUT, _POSITIVES = "left out", "positives"
 
 _SELECTION = _rule("ExpectedPositives", ExpectedPositivesOptions)
+_P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 
 # Names that --method may begin with.
 METHODS: dict[str, tuple[PartOf, ...]] = {
@@ -96,18 +103,29 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
     "epr": (_loss("ExpectedPositiveRegularization", PositivesPerImageOptions),),
     "role": (_term("Role", RoleOptions),),
     "ll_r": (_loss("ExpectedNegative", marks=_LEFT_OUT), _rule("LargeLoss", LargeLossOptions)),
-    "ll_ct": (_loss("ExpectedPositive", marks=_POSITIVES), _rule("LargeLoss", LargeLossOptions)),
+    "ll_ct": (
+        _loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES),
+        _rule("LargeLoss", LargeLossOptions),
+    ),
     "ll_cp": (
-        _loss("ExpectedPositive", marks=_POSITIVES),
+        _loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES),
         _rule("LargeLoss", LargeLossOptions, growing=False, lasting=True),
     ),
     "en": (_loss("ExpectedNegative", marks=_LEFT_OUT), _SELECTION),
-    "ep": (_loss("ExpectedPositive", marks=_POSITIVES), _SELECTION),
+    "ep": (_loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES), _SELECTION),
     "em": (_loss("EntropyMaximization", EntropyMaximizationOptions),),
     "hill": (_loss("Hill", marks=_POSITIVES),),
     "splc": (_loss("Hill", marks=_POSITIVES), _rule("Confident", ConfidentOptions)),
     "asl": (_loss("Asymmetric"),),
     "gr": (_term("GeneralizedRobustTerm", GeneralizedRobustOptions, "scheduled_terms", _LEFT_OUT),),
+    "em_apl": (_term("PseudoLabels", PseudoLabelsOptions, "pseudo_labels"),),
+    "p_asl": (_P_ASL,),
+    "csl": (_P_ASL, _rule("LikelyPositives", LikelyPositivesOptions)),
+    "ignore": (
+        _loss("ExpectedNegative", marks=_LEFT_OUT),
+        _rule("InformationGap", InformationGapOptions, "masking"),
+    ),
+    "lagc": (_loss("AssumeNegative"), _term("StrongView", StrongViewOptions, "strong_views")),
 }
 
 # Names that may follow, each after a "+".

@@ -18,26 +18,18 @@ from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
 from spml_tf.system.errors import DivergedError
 from spml_tf.training.budgets import wanted_labels
 from spml_tf.training.options import Budget, check_budget
+from spml_tf.training.ranking import Keyed, Total, lowest_keys, of_one_worker, sortable_keys
 
 # Some images: their numbers [n] int64, their scores [n, L] as stored, their labels [n, L] int8.
 Block = tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int8]]
-# The sum of an array over all workers.
-Total = Callable[[NDArray[np.int64]], NDArray[np.int64]]
-# Some labels: their unsigned keys, their groups and their places among equal scores, each [n].
-_Keyed = tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.int64], NDArray[np.int64]]
 # Labels of a block, few enough for a processor's cache: what is made on the way takes less than 60
 # bytes of each.
 _BLOCK = 2**17
-_BYTES = 256
 # The thresholds are first guessed from one image in so many, of at least _GUESSED images, so that
 # only the labels above need be looked at; up to _KEPT of these, 20 bytes each, are read once.
 _SAMPLED, _GUESSED = 16, 4096
 _KEPT = 2**21
 _SCORES = ("uint8", "float16", "float32", "float64")
-
-
-def _of_one_worker(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    return values
 
 
 def expected_positives(
@@ -152,7 +144,7 @@ class Thresholds(NamedTuple):
         Returns:
             [n, L] bool, True only where the label is unknown.
         """
-        keys = _keys(scores)
+        keys = sortable_keys(scores)
         lowest = self.lowest_key.astype(keys.dtype)
         before = _places(images, labels.shape[1], len(lowest)) < self.places
         found: NDArray[np.bool_]
@@ -165,7 +157,7 @@ def thresholds(
     shape: tuple[int, ...],
     positives_per_image: float,
     budget: Budget = "all",
-    total: Total = _of_one_worker,
+    total: Total = of_one_worker,
     multiple: float = 1.0,
 ) -> Thresholds:
     """Finds which labels `expected_positives` marks, over the images of all workers.
@@ -202,17 +194,61 @@ def thresholds(
     rule = budget if isinstance(budget, str) else "shares"
     num_images, num_bytes, annotated = _counted(blocks, shape[1], total)
     count = wanted_labels(annotated, num_images, positives_per_image, budget, multiple)
-    groups, places = len(count), shape[0] * (shape[1] if rule == "global" else 1)
     wanted = np.clip(np.rint(count), 0, num_images * shape[1]).astype(np.int64)
+    return _highest(blocks, shape, num_bytes, wanted, rule == "all", total)
 
-    def labels_from(floor: NDArray[np.uint64], step: int) -> Iterator[_Keyed]:
+
+def lowest_unknown(
+    blocks: Callable[[], Iterable[Block]],
+    shape: tuple[int, ...],
+    wanted: NDArray[np.int64],
+    total: Total = of_one_worker,
+) -> Thresholds:
+    """Finds the unknown labels of lowest score of each class, over the images of all workers.
+
+    Args:
+        blocks, shape, total: as for `thresholds`, but the scores are those of `descending`.
+        wanted: [L] int64, how many of each class; where there are fewer, all.
+
+    Returns:
+        The thresholds, the same for all workers, which choose by scores of `descending`.
+
+    Examples:
+        >>> scores, labels = np.array([[0.9], [0.3], [0.8]]), np.array([[-1], [1], [-1]])
+        >>> blocks = [(np.arange(3), descending(scores), labels)]
+        >>> lowest_unknown(lambda: blocks, (3, 1), np.array([1])).chosen(*blocks[0]).tolist()
+        [[False], [False], [True]]
+    """
+    _, num_bytes, _ = _counted(blocks, shape[1], total)
+    return _highest(blocks, shape, num_bytes, wanted, False, total)
+
+
+def descending(scores: NDArray[Any]) -> NDArray[Any]:
+    """Scores in the reverse order, of the same type, uint8 or float."""
+    turned: NDArray[Any] = 255 - scores if scores.dtype.kind == "u" else -scores
+    return turned
+
+
+def _highest(
+    blocks: Callable[[], Iterable[Block]],
+    shape: tuple[int, ...],
+    num_bytes: int,
+    wanted: NDArray[np.int64],
+    with_annotated: bool,
+    total: Total,
+) -> Thresholds:
+    """The labels of highest score of each class, or of all classes where one number is wanted."""
+    groups = len(wanted)
+    places = shape[0] * (shape[1] if groups == 1 else 1)
+
+    def labels_from(floor: NDArray[np.uint64], step: int) -> Iterator[Keyed]:
         """The labels that may be chosen, of one image in `step`, whose keys are not below."""
         for images, scores, labels in blocks():
             if step > 1:
                 rows = images % step == 0
                 images, scores, labels = images[rows], scores[rows], labels[rows]
-            keys, within = _keys(scores), _unknown(labels)
-            if rule == "all":
+            keys, within = sortable_keys(scores), _unknown(labels)
+            if with_annotated:
                 within |= labels == POSITIVE
             if floor.any():
                 within &= keys >= floor.astype(keys.dtype)
@@ -222,36 +258,36 @@ def thresholds(
             yield keys[image, column], group, place[image, column]
 
     read = _with_all_wanted(labels_from, shape[0], num_bytes, wanted, total)
-    lowest, wanted, ties = _lowest_keys(read, num_bytes, wanted, total)
+    lowest, wanted, ties = lowest_keys(read, num_bytes, wanted, total)
     end = np.where(wanted > 0, places, 0)
     split = (wanted > 0) & (wanted < ties)
     if split.any():
 
-        def tied() -> Iterator[_Keyed]:
+        def tied() -> Iterator[Keyed]:
             for keys, group, place in read():
                 chosen = (keys == lowest[group]) & split[group]
                 # The first place has the highest key.
                 yield (places - 1 - place[chosen]).astype(np.uint64), group[chosen], place[chosen]
 
         num_bytes = (places.bit_length() + 7) // 8
-        first, _, _ = _lowest_keys(tied, num_bytes, wanted * split, total)
+        first, _, _ = lowest_keys(tied, num_bytes, wanted * split, total)
         end = np.where(split, places - first.astype(np.int64), end)
     return Thresholds(lowest, end)
 
 
 def _with_all_wanted(
-    labels_from: Callable[[NDArray[np.uint64], int], Iterator[_Keyed]],
+    labels_from: Callable[[NDArray[np.uint64], int], Iterator[Keyed]],
     num_images: int,
     num_bytes: int,
     wanted: NDArray[np.int64],
     total: Total,
-) -> Callable[[], Iterable[_Keyed]]:
+) -> Callable[[], Iterable[Keyed]]:
     """Labels among which are all that are wanted: all, or those above guessed thresholds.
 
     Args:
         labels_from: gives the labels of one image in so many whose keys are not below these.
         num_images: of the tables of all workers.
-        num_bytes, wanted, total: as for `_lowest_keys`.
+        num_bytes, wanted, total: as for `lowest_keys`.
     """
     none = np.zeros(len(wanted), np.uint64)
     if num_images < _GUESSED:
@@ -260,7 +296,7 @@ def _with_all_wanted(
     part = wanted / _SAMPLED
     enough = np.where(wanted > 0, np.ceil(part + 4 * np.sqrt(part) + 4), 0).astype(np.int64)
     sample = _read_once(lambda: labels_from(none, _SAMPLED))
-    guess, _, _ = _lowest_keys(sample, num_bytes, enough, total)
+    guess, _, _ = lowest_keys(sample, num_bytes, enough, total)
     read = _read_once(lambda: labels_from(guess, 1))
     found = 0 * wanted
     for _, group, _ in read():
@@ -269,7 +305,7 @@ def _with_all_wanted(
     return _read_once(lambda: labels_from(np.where(short, none, guess), 1)) if short.any() else read
 
 
-def _read_once(read: Callable[[], Iterator[_Keyed]]) -> Callable[[], Iterable[_Keyed]]:
+def _read_once(read: Callable[[], Iterator[Keyed]]) -> Callable[[], Iterable[Keyed]]:
     """The same labels, from memory where they are few."""
     kept, count = [], 0
     for labels in read():
@@ -300,60 +336,6 @@ def _counted(
     if np.count_nonzero(sizes) > 1:
         raise ValueError("scores must be of one type on all workers")
     return int(sizes.sum()), int(sizes.argmax()), counts[10:]
-
-
-def _lowest_keys(
-    keyed: Callable[[], Iterable[_Keyed]],
-    num_bytes: int,
-    wanted: NDArray[np.int64],
-    total: Total,
-) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
-    """The key at which the wanted number of the highest keys is reached.
-
-    Args:
-        keyed: gives the labels, in parts.
-        num_bytes: of a key that count, the lowest ones.
-        wanted: [L], or [1] where the labels of all classes are ranked together.
-        total: as for `thresholds`.
-
-    Returns:
-        lowest: as `wanted`; the highest key of all where nothing is wanted.
-        missing: as `wanted`, how many labels of that key are wanted.
-        ties: as `wanted`, how many there are.
-    """
-    groups = np.arange(len(wanted))
-    lowest = np.zeros(len(wanted), np.uint64)
-    ties = np.zeros_like(wanted)
-    for shift in range(8 * (num_bytes - 1), -1, -8):
-        counts = np.zeros(len(wanted) * _BYTES, np.int64)
-        for keys, group, _ in keyed():
-            if shift < 8 * (num_bytes - 1):
-                alike = keys >> (shift + 8) == lowest.astype(keys.dtype)[group]
-                keys, group = keys[alike], group[alike]
-            cells = (keys >> shift).astype(np.uint8) + group * _BYTES
-            counts += np.bincount(cells, minlength=len(counts))
-        from_above = total(counts.reshape(-1, _BYTES))[:, ::-1].cumsum(axis=1)
-        # More than there are means all.
-        wanted = np.minimum(wanted, from_above[:, -1])
-        place = (from_above < wanted[:, None]).sum(axis=1)
-        higher = np.where(place > 0, from_above[groups, place - 1], 0)
-        wanted, ties = wanted - higher, from_above[groups, place] - higher
-        lowest = lowest << np.uint64(8) | (_BYTES - 1 - place).astype(np.uint64)
-    return lowest, wanted, ties
-
-
-def _keys(scores: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
-    """Unsigned integers of the same size and order as the scores, which are not NaN."""
-    if scores.dtype.kind == "u":
-        return scores
-    bits = np.ascontiguousarray(scores).view(f"u{scores.itemsize}")
-    sign = bits.dtype.type(1 << (8 * scores.itemsize - 1))
-    if not bits.size or bits.max() < sign:  # as a rule none is below zero: spare the rest
-        above: NDArray[np.unsignedinteger[Any]] = bits | sign
-        return above
-    # Below zero the bits grow with the magnitude; both zeros get the same key.
-    keys: NDArray[np.unsignedinteger[Any]] = np.where(bits >= sign, -bits, bits | sign)
-    return keys
 
 
 def _unknown(labels: NDArray[np.int8]) -> NDArray[np.bool_]:
