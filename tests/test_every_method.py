@@ -92,13 +92,14 @@ def test_resumes_bit_for_bit(voc, tmp_path, monkeypatch, stopped, capsys, name):
 
 
 def test_boosted_maps_resume_and_export(voc, tmp_path, monkeypatch, stopped):
-    """--cam_boost with selection and heatmaps; the exported scores are those of boosted maps."""
+    """--cam_boost, expected positives, the GR loss and SCL; exported scores are of boosted maps."""
     monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
     whole = tmp_path / "whole"
-    words = flags(voc, method="en+scl", network="tiny", cam_boost=5, test_split="none")
+    words = flags(voc, method="en+gr+scl", network="tiny", cam_boost=5, test_split="none")
     assert train.main([*words, f"--output_dir={whole}"]) == 0
     assert train.main([*words, f"--output_dir={stopped}"]) == 0
     assert_equal_runs(whole, stopped)
+    assert (arrays(whole)["checkpoint/label_store/vars/0"] == EXPECTED).any()
     assert networks.cam_boost(networks.load_network(whole / "network.keras")) == 5
     check_export(whole, tmp_path / "export")
 

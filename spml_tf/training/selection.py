@@ -224,7 +224,18 @@ def lowest_unknown(
 
 
 def descending(scores: NDArray[Any]) -> NDArray[Any]:
-    """Scores in the reverse order, of the same type, uint8 or float."""
+    """Scores in the reverse order.
+
+    Args:
+        scores: uint8 or float, of any shape.
+
+    Returns:
+        As many of the same type.
+
+    Examples:
+        >>> descending(np.array([0, 55, 255], np.uint8)).tolist()
+        [255, 200, 0]
+    """
     turned: NDArray[Any] = 255 - scores if scores.dtype.kind == "u" else -scores
     return turned
 
