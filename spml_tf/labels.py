@@ -229,6 +229,32 @@ def positives_per_image(labels: ArrayLike) -> float:
     return float((_complete(labels) == POSITIVE).sum(axis=1).mean())
 
 
+def harmonic_positives_per_image(labels: ArrayLike) -> float:
+    """1 / mean(1 / number of positives) over the fully labelled rows that have any.
+
+    Where the one positive that is annotated is drawn evenly from an image's positives, a class that
+    n images hold is annotated in about n * mean(1 / number of positives) of them (MIME, Liu et al.,
+    ICML 2023). At most the mean number of positives of these rows.
+
+    Args:
+        labels: [N, L] of {1, 0, -1}; rows with an unknown label or without a positive are left out.
+
+    Returns:
+        The number, in [1, L].
+
+    Raises:
+        ValueError: invalid labels, or no fully labelled row with a positive.
+
+    Examples:
+        >>> harmonic_positives_per_image([[1, 1, 0], [1, 0, 0], [0, 0, 0]])  # 1 / mean(1/2, 1)
+        1.3333333333333333
+    """
+    positives = (_complete(labels) == POSITIVE).sum(axis=1)
+    if not positives.any():
+        raise ValueError("no image that is fully labelled has a positive")
+    return float(1 / np.mean(1 / positives[positives > 0]))
+
+
 def counted_labels(labels: ArrayLike, unknown_counts_as: str = "nothing") -> NDArray[np.bool_]:
     """Which labels a measure of a class looks at: the one rule for all measures.
 

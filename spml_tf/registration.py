@@ -102,7 +102,10 @@ def _add(name: str, item: Any) -> None:
     # What a class inherits is its base's; of two names in one method each needs its own.
     if issubclass(item, Options) and "prefix" not in vars(item):
         item.prefix = name
-    part = methods.PartOf(item, item if issubclass(item, Options) else Options)
+    options = item if issubclass(item, Options) else Options
+    part = methods.PartOf(
+        item, options, is_rule=issubclass(item, Rule), marks=getattr(item, "marks", "")
+    )
     if issubclass(item, Term) and "reported_as" not in vars(item):
         item.reported_as = name
     if issubclass(item, keras.losses.Loss) or (issubclass(item, Term) and item.trains_labels):

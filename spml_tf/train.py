@@ -191,9 +191,11 @@ def _prepare_tensorflow(settings: Settings) -> None:
 
 
 def _build(settings: Settings, data: Splits) -> SPMLModel:
+    from spml_tf.datasets import label_files
     from spml_tf.evaluation.average_precision import MeanAveragePrecision
     from spml_tf.labels import POSITIVE
     from spml_tf.networks.batch_norm import synchronize_batch_norm
+    from spml_tf.networks.boost import cam_boost, with_cam_boost
     from spml_tf.training import methods
     from spml_tf.training.model import SPMLModel
 
@@ -219,7 +221,17 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
     of_method.pop("positives_per_image", None)
     if "selection_budget" in of_method:
         of_method["selection_budget"] = data.selection_budget(of_method["selection_budget"])
+    if of_method.get("likely_priors"):
+        priors = label_files.read_class_priors(of_method["likely_priors"], data.train.class_names)
+        of_method["likely_priors"] = priors.tolist()
     network = _network(settings, data.train.class_names)
+    if settings.init_from and cam_boost(network) != settings.cam_boost:
+        print(
+            f"note: --init_from={settings.init_from}: was trained with --cam_boost="
+            f"{cam_boost(network):g}, this run has {settings.cam_boost:g}",
+            file=sys.stderr,
+        )
+    network = with_cam_boost(network, settings.cam_boost)
     if settings.sync_batch_norm:
         synchronize_batch_norm(network)
     try:
@@ -235,6 +247,11 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         )
     except ValueError as error:
         raise UserError(f"--method={settings.method}: {error}") from None
+    if settings.feature_crops and any(part.needs_images for part in model.parts):
+        raise UserError(
+            f"--feature_crops={settings.feature_crops}: --method={settings.method} looks at the "
+            "images in each step, for which features cannot stand; give 0"
+        )
     metric = MeanAveragePrecision(unknown_counts_as=settings.unknown_counts_as)
     model.compile(optimizer=_optimizer(settings, len(data.train), model), metrics=[metric])
     if settings.initial_banks:

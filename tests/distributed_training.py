@@ -62,7 +62,9 @@ def train(name: str, strategy: tf.distribute.Strategy) -> dict[str, Any]:
         flag: value
         for flag, value in {
             "selection_start_epoch": 2, "selection_budget": "all", "consistency_start_epoch": 1,
-            "large_loss_rate": 10.0, "heatmap_size": 6,
+            "large_loss_rate": 10.0, "heatmap_size": 6, "gr_epochs": 4, "likely_per_image": 0.5,
+            "likely_max_prior": 0.45, "ignore_warmup_epochs": 1, "pseudo_label_epochs": 4,
+            "pseudo_label_warmup_epochs": 1,
         }.items()
         if flag in methods.flags_of(method)
     }  # fmt: skip

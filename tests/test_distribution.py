@@ -34,9 +34,10 @@ ROOT = Path(spml_tf.__file__).parent.parent
 # Workers of each kind.
 KINDS = {"one": 1, "2r": 1, "2w": 2, "2w2r": 2}
 METHODS = ("en+scl", "ll_cp", "role", "en+cl*")
+LATER = ("gr", "em_apl", "csl", "ignore", "lagc")
 
 
-def trained(kind: str, workers: int, folder: Path) -> None:
+def trained(kind: str, workers: int, folder: Path, methods: tuple[str, ...]) -> None:
     """Runs distributed_training.py in each worker's process."""
     folder.mkdir()
     running = []
@@ -45,7 +46,7 @@ def trained(kind: str, workers: int, folder: Path) -> None:
         if workers > 1:
             environment["TF_CONFIG"] = config
         script = Path(__file__).with_name("distributed_training.py")
-        words = [sys.executable, str(script), kind, str(worker), str(folder), ",".join(METHODS)]
+        words = [sys.executable, str(script), kind, str(worker), str(folder), ",".join(methods)]
         running.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
     for process in running:
         _, errors = process.communicate(timeout=400)
@@ -54,15 +55,17 @@ def trained(kind: str, workers: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory) -> Callable[[str, str], list[dict[str, np.ndarray]]]:
-    """A function from kind and method to what each worker wrote; each kind is trained once."""
+    """A function from kind and method to what each worker wrote; each kind is trained once
+    for each of the two groups of methods."""
     folder = tmp_path_factory.mktemp("distributed")
 
     def of(kind: str, method: str) -> list[dict[str, np.ndarray]]:
-        workers = KINDS[kind]
-        if not (folder / kind).exists():
-            trained(kind, workers, folder / kind)
+        workers, group = KINDS[kind], LATER if method in LATER else METHODS
+        own = folder / f"{kind}_{group[0]}"
+        if not own.exists():
+            trained(kind, workers, own, group)
         name = method.replace("*", "_weighted")
-        files = [folder / kind / f"{name}_{worker}.npz" for worker in range(workers)]
+        files = [own / f"{name}_{worker}.npz" for worker in range(workers)]
         return [dict(np.load(file)) for file in files]
 
     return of
@@ -71,7 +74,9 @@ def outcome(tmp_path_factory) -> Callable[[str, str], list[dict[str, np.ndarray]
 SPLITS = ["2w", *(pytest.param(x, marks=pytest.mark.slow) for x in ("2r", "2w2r"))]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [*METHODS, *(pytest.param(x, marks=pytest.mark.slow) for x in LATER)]
+)
 @pytest.mark.parametrize("kind", SPLITS)
 def test_split_in_any_way_it_is_the_same_training(outcome, kind, method):
     """Losses step by step, metrics, banks, selections and weights; the last batch holds 3 of 5."""
@@ -94,6 +99,14 @@ def test_split_in_any_way_it_is_the_same_training(outcome, kind, method):
         difference = np.abs(whole.astype(float) - one[name])
         limit = 1 if one[name].dtype == np.uint8 else 1e-5
         assert difference.max() <= limit and np.mean(difference > 1e-5) < 0.01, name
+
+
+@pytest.mark.slow
+def test_later_methods_did_something(outcome):
+    targets = next(x for name, x in outcome("one", "em_apl")[0].items() if "pseudo_labels" in name)
+    assert (targets >= 0).sum() > 3
+    losses = {method: outcome("one", method)[0]["steps"] for method in LATER}
+    assert all(np.isfinite(steps).all() for steps in losses.values())
 
 
 def test_selections_were_made(outcome):

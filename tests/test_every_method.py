@@ -35,9 +35,24 @@ from spml_tf.system import cli
 from spml_tf.training import methods
 
 NAMES = (*methods.METHODS, "en+cl", "en+scl")
-# One of each kind of what a method remembers: nothing, scores, marks, trained estimates, heatmaps.
-QUICK = ("an", "en", "ll_cp", "role", "splc", "en+cl", "en+scl")
-EVERY = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in NAMES]
+PAIRS = ("en+gr+scl",)
+# One of each kind of what a method remembers: nothing, targets, scores, marks, trained estimates,
+# heatmaps, an epoch, priors.
+QUICK = (
+    "an",
+    "em_apl",
+    "csl",
+    "ignore",
+    "lagc",
+    "en",
+    "ll_cp",
+    "role",
+    "splc",
+    "en+cl",
+    "en+scl",
+    *PAIRS,
+)
+EVERY = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in (*NAMES, *PAIRS)]
 # The networks of all are alike; the slow part exports every one.
 EXPORTED = ("an", "role", "en+scl")
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -69,8 +84,39 @@ def test_resumes_bit_for_bit(voc, tmp_path, monkeypatch, stopped, capsys, name):
     assert_equal_runs(whole, stopped)
     if name.split("+")[0] in ("en", "ep", "ll_cp"):  # else there was nothing to forget
         assert (arrays(whole)["checkpoint/label_store/vars/0"] == EXPECTED).any()
+    if name == "em_apl":  # the second and the third epoch gave some
+        targets = next(x for key, x in arrays(whole).items() if "pseudo_labels" in key)
+        assert (targets >= 0).any()
     if name in EXPORTED:
         check_export(whole, tmp_path / "export")
+
+
+def test_boosted_maps_resume_and_export(voc, tmp_path, monkeypatch, stopped):
+    """--cam_boost, expected positives, the GR loss and SCL; exported scores are of boosted maps."""
+    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
+    whole = tmp_path / "whole"
+    words = flags(voc, method="en+gr+scl", network="tiny", cam_boost=5, test_split="none")
+    assert train.main([*words, f"--output_dir={whole}"]) == 0
+    assert train.main([*words, f"--output_dir={stopped}"]) == 0
+    assert_equal_runs(whole, stopped)
+    assert (arrays(whole)["checkpoint/label_store/vars/0"] == EXPECTED).any()
+    assert networks.cam_boost(networks.load_network(whole / "network.keras")) == 5
+    check_export(whole, tmp_path / "export")
+
+
+def test_priors_of_csl_come_from_a_file(voc, tmp_path, monkeypatch, capsys):
+    """In the order of the data's classes, which are cat, cow and dog; a mistake is one line."""
+    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
+    table = tmp_path / "priors.csv"
+    words = flags(voc, method="csl", network="tiny", epochs=1, likely_priors=table)
+    table.write_text("class,prior\ndog,0.25\ncat,0.75\n")
+    assert train.main([*words, f"--output_dir={tmp_path / 'wrong'}"]) == 1
+    assert "priors.csv: the class 'cow' has no row" in capsys.readouterr().err
+    table.write_text("class,prior\ndog,0.25\ncat,0.75\ncow,0.5\n")
+    assert train.main([*words, f"--output_dir={tmp_path / 'run'}"]) == 0
+    saved = arrays(tmp_path / "run")
+    (prior,) = (x for key, x in saved.items() if "likely_positives" in key and x.shape == (3,))
+    np.testing.assert_array_equal(prior, np.array([0.75, 0.5, 0.25], np.float32))
 
 
 def check_export(folder: Path, target: Path) -> None:
@@ -96,6 +142,23 @@ def test_expects_classes_as_often_as_validation_photos_hold_them(voc, tmp_path, 
     codes = arrays(tmp_path)["checkpoint/label_store/vars/0"]
     found = np.sum(codes == EXPECTED, axis=0)
     np.testing.assert_array_equal(found, missing.clip(0, np.sum(data.observed == -1, axis=0)))
+    assert found.any()
+
+
+def test_expects_classes_by_the_harmonic_number_of_positives(voc, tmp_path, monkeypatch):
+    """mime: observed / mean(1 / positives of a validation photo), less the observed, times 2."""
+    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
+    words = flags(voc, method="en", network="tiny", selection_budget="mime", selection_multiple=2)
+    assert train.main([*words, f"--output_dir={tmp_path}"]) == 0
+    data = run_data.load_of_run(RunFolder(tmp_path))
+    positives = [sum(z == 1 for z in row) for row in data.val.labels.tolist()]
+    mean = sum(1 / x for x in positives if x) / sum(x > 0 for x in positives)
+    observed = np.sum(data.observed == 1, axis=0)
+    missing = 2 * (np.minimum(observed / mean, len(data.train)) - observed)
+    codes = arrays(tmp_path)["checkpoint/label_store/vars/0"]
+    unknown = np.sum(data.observed == -1, axis=0)
+    found = np.sum(codes == EXPECTED, axis=0)
+    np.testing.assert_allclose(found, missing.clip(0, unknown), atol=0.5 + 1e-9)
     assert found.any()
 
 

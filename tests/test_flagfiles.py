@@ -70,6 +70,8 @@ def trial(name: str, folder: Path, weights: Path, **small: float) -> Trial:
     whole = resolve(given)
     overrides: dict[str, object] = {**small, "epochs": 2, "selection_start_epoch": 2}
     overrides |= {"consistency_start_epoch": 2, "warmup_epochs": min(whole.warmup_epochs, 1)}
+    overrides |= {"pseudo_label_epochs": 2, "pseudo_label_warmup_epochs": 1}
+    overrides |= {"gr_epochs": 2, "gr_head_epochs": overrides["warmup_epochs"]}
     if whole.weights == "imagenet":
         overrides["weights"] = str(weights)
     values = {**dataclasses.asdict(whole), **small}

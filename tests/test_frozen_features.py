@@ -242,6 +242,10 @@ def test_two_replicas_train_on_features_as_one_does(voc, tmp_path, way):
         ({"feature_crops": 2}, "the backbone is never frozen; give --linear_probe, or"),
         ({"feature_dir": "kept"}, "holds the files of --feature_crops; give that from 1"),
         ({"feature_crops": -1, "warmup_epochs": 1}, "--feature_crops=-1"),
+        (
+            {"feature_crops": 1, "warmup_epochs": 1, "method": "ignore"},
+            "--method=ignore looks at the images in each step, for which features cannot stand",
+        ),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(voc, tmp_path, given, message):

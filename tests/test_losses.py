@@ -164,7 +164,7 @@ def test_method_names():
         ],
     }
     for wrong in ("", "xx", "en+", "en+xx", "en+scl+scl", "+scl", "scl"):
-        with pytest.raises(ValueError, match="must be one of bce, an, an_ls, .*, asl, alone or"):
+        with pytest.raises(ValueError, match="must be one of bce, an, an_ls, .*, asl, .*alone or"):
             methods.parts_of(wrong)
     with pytest.raises(ValueError, match="two terms of a recipe report their value"):
         parts.recipe_of("an+scl+cl", {})

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_tf.banks import ema_bank
-from spml_tf.training import label_store, selection
+from spml_tf.training import budgets, label_store, selection
 from spml_tf.training.options import BUDGETS
 
 # 6 images, 2 classes; annotated positives: 2 of class 0, 1 of class 1 (shares 2/3, 1/3).
@@ -19,7 +19,7 @@ SCORES = np.array([[0.9, 0.5], [0.1, 0.2], [0.5, 0.1], [0.5, 0.9], [0.7, 0.99], 
 
 def test_budgets_by_hand():
     """K = 1: p = 1 * 6 * (2/3, 1/3) = (4, 2)."""
-    np.testing.assert_allclose(selection.class_budgets(LABELS, 1.0), [4.0, 2.0])
+    np.testing.assert_allclose(budgets.class_budgets(LABELS, 1.0), [4.0, 2.0])
 
 
 def test_selection_over_all_images_by_hand():
@@ -39,6 +39,24 @@ def test_selection_over_unannotated_images_by_hand():
     expected[[4, 2], 0] = True
     expected[3, 1] = True
     np.testing.assert_array_equal(found, expected)
+
+
+def test_multiples_by_hand():
+    """Missing are p - n = (2, 1). Half of that: image 4; round(0.5) = 0. Twice: images 4, 2, 3, 5;
+    3, and of 0 and 5 with .5 each the first. With "all" n + m (p - n) = (3, 1.5 -> 2) labels are
+    counted, annotated ones among them: of 0 (.9), 4, 2 two are new; of 3 and 0 both. K N = 6, of
+    all classes n = 3: 5/3 of 3 labels, by score 3 (class 1), 4 (class 0), 0 (class 1), 2 and 3."""
+
+    def chosen(budget, multiple, mean=1.0):
+        found = selection.expected_positives(SCORES, LABELS, mean, budget, multiple)
+        return [np.flatnonzero(column).tolist() for column in found.T]
+
+    assert chosen("unannotated", 0.5) == [[4], []]
+    assert chosen("unannotated", 2.0) == [[2, 3, 4, 5], [0, 3]]
+    assert chosen("all", 0.5) == [[2, 4], [0, 3]]
+    assert chosen([4 / 6, 2 / 6], 2.0) == [[2, 3, 4, 5], [0, 3]]
+    assert chosen("global", 5 / 3) == [[2, 3, 4], [0, 3]]
+    assert chosen("all", 0.0) == chosen("all", 1.0, 0.5)  # n, whatever is missing
 
 
 @settings(max_examples=50, deadline=None)

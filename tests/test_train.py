@@ -154,6 +154,7 @@ def test_train_labels_from_a_file_repeat_the_drawn_ones(voc, finished, tmp_path)
     assert drawn.positives_per_image == pytest.approx((drawn.val.labels == 1).sum() / 5)
     assert drawn.selection_budget("all") == "all"
     assert drawn.selection_budget("validation") == (drawn.val.labels == 1).mean(axis=0).tolist()
+    assert all(0 <= share <= 1 for share in drawn.selection_budget("mime"))
 
 
 def test_data_and_labels_do_not_depend_on_the_seed(voc):
@@ -304,6 +305,8 @@ def test_unknown_validation_labels_are_announced_and_k_is_asked_for(monkeypatch,
     assert data.positives_per_image is None
     with pytest.raises(UserError, match="--selection_budget=validation: no image is fully"):
         data.selection_budget("validation")
+    with pytest.raises(UserError, match="--selection_budget=mime: no image is fully"):
+        data.selection_budget("mime")
     with pytest.raises(
         UserError, match="count the classes that truly appear in 50 training photos"
     ):

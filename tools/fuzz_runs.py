@@ -8,8 +8,8 @@ random bit changed five times, is emptied, deleted, and replaced by the other ru
 order until the time is over (with --part=2/3 the second of three processes does its third of
 them; --first=101 goes on after the first hundred of an earlier process); and train or another
 command is run each time. It must give the results of the undamaged run, or one error line and a
-code that is not 0; never a traceback, never another best network. Prints a line for each fault found and a table of what was done; the exit code
-is 1 if there was one.
+code that is not 0; never a traceback, never another best network. Prints a line for each fault
+found and a table of what was done; the exit code is 1 if there was one.
 """
 
 from __future__ import annotations

@@ -154,26 +154,60 @@ def read_class_weights(
         UserError: the file is missing, has another header, or a row names an unknown class or one
             that has a row already, or a weight that is no number from 0.
     """
-    table = read_csv(path, "--class_weights names a CSV file with the header class,weight")
+    return _read_of_classes(path, class_names, "class_weights", "weight", 1.0)
+
+
+def read_class_priors(
+    path: str | os.PathLike[str], class_names: Sequence[str]
+) -> NDArray[np.float32]:
+    """Reads the share of images that hold each class.
+
+    Args:
+        path: CSV file with the header class,prior and a row for each class.
+        class_names: L unique class names.
+
+    Returns:
+        float32 [L] in [0, 1].
+
+    Raises:
+        UserError: as for `read_class_weights`; a class has no row, or a prior is above 1.
+    """
+    priors = _read_of_classes(path, class_names, "likely_priors", "prior", np.nan)
+    for name, prior in zip(class_names, priors, strict=True):
+        if not prior <= 1:
+            found = "no row" if np.isnan(prior) else f"the prior {prior:g}"
+            raise UserError(f"{path}: the class {name!r} has {found}; give it one from 0 to 1")
+    return priors
+
+
+def _read_of_classes(
+    path: str | os.PathLike[str],
+    class_names: Sequence[str],
+    flag: str,
+    quantity: str,
+    missing: float,
+) -> NDArray[np.float32]:
+    """Reads a number from 0 of each class, [L] float32; `missing` for classes without a row."""
+    table = read_csv(path, f"--{flag} names a CSV file with the header class,{quantity}")
     place, header = next(table, (f"{path}:1", []))
-    if [name.strip() for name in header] != ["class", "weight"]:
-        raise UserError(f"{place}: the first line must be class,weight")
+    if [name.strip() for name in header] != ["class", quantity]:
+        raise UserError(f"{place}: the first line must be class,{quantity}")
     columns = {name: column for column, name in enumerate(class_names)}
-    weights, seen = np.ones(len(class_names), np.float32), set()
+    values, seen = np.full(len(class_names), missing, np.float32), set()
     for place, fields in table:
         name, text = (*map(str.strip, fields), "", "")[:2]
         if len(fields) != 2 or name not in columns or name in seen:
             known = ", ".join(class_names)
             raise UserError(
-                f"{place}: expected one of the classes {known}, each once, and its weight, found "
-                f"{','.join(fields)!r}"
+                f"{place}: expected one of the classes {known}, each once, and its {quantity}, "
+                f"found {','.join(fields)!r}"
             )
-        weight = number(text)
-        if weight is None:
-            raise UserError(f"{place}: the weight must be a number from 0, found {text!r}")
-        weights[columns[name]] = weight
+        value = number(text)
+        if value is None:
+            raise UserError(f"{place}: the {quantity} must be a number from 0, found {text!r}")
+        values[columns[name]] = value
         seen.add(name)
-    return weights
+    return values
 
 
 class _Reading:

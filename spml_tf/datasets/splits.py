@@ -54,18 +54,24 @@ class Splits:
         return {name: part for name, part in parts.items() if part is not None}
 
     def selection_budget(self, rule: str) -> str | list[float]:
-        """What --selection_budget names: a rule, or each class's share of the validation images.
+        """What --selection_budget names: a rule, or each class's share of the images.
+
+        The shares are those of the validation images, or by "mime" the observed ones times
+        1 / mean(1 / number of positives) of the validation images.
 
         Raises:
-            UserError: rule is "validation" and no validation image is fully labelled.
+            UserError: rule is "validation" or "mime" and no validation image is fully labelled.
         """
-        if rule != "validation":
-            return rule
         try:
-            shares: list[float] = labels.class_shares(self.val.labels).tolist()
+            if rule == "validation":
+                return list(labels.class_shares(self.val.labels).tolist())
+            if rule == "mime":
+                factor = labels.harmonic_positives_per_image(self.val.labels)
+                shares = factor * (self.observed == labels.POSITIVE).mean(axis=0)
+                return list(np.minimum(shares, 1.0).tolist())
         except ValueError as error:
-            raise UserError(f"--selection_budget=validation: {error}") from None
-        return shares
+            raise UserError(f"--selection_budget={rule}: {error}") from None
+        return rule
 
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal of images, labels, classes, weights and `observed`.

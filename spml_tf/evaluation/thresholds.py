@@ -129,7 +129,8 @@ def _ranking(
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)).astype(np.int64)
-    return ranked, ends, np.cumsum(positive[order])[ends]
+    hits: NDArray[np.int64] = np.cumsum(positive[order], dtype=np.int64)[ends]
+    return ranked, ends, hits
 
 
 def _below(ranked: NDArray[np.float64], count: int) -> float:

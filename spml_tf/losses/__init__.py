@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     from spml_tf.losses.cross_entropy import known_binary_crossentropy as known_binary_crossentropy
     from spml_tf.losses.entropy import EntropyMaximization as EntropyMaximization
     from spml_tf.losses.entropy import entropy_maximization as entropy_maximization
+    from spml_tf.losses.entropy import pseudo_labelled_entropy as pseudo_labelled_entropy
     from spml_tf.losses.expected_labels import ExpectedNegative as ExpectedNegative
     from spml_tf.losses.expected_labels import ExpectedPositive as ExpectedPositive
     from spml_tf.losses.expected_labels import expected_negative as expected_negative
     from spml_tf.losses.expected_labels import expected_positive as expected_positive
     from spml_tf.losses.focal import Asymmetric as Asymmetric
     from spml_tf.losses.focal import Hill as Hill
+    from spml_tf.losses.focal import PartialAsymmetric as PartialAsymmetric
     from spml_tf.losses.focal import asymmetric as asymmetric
     from spml_tf.losses.focal import hill as hill
+    from spml_tf.losses.focal import partial_asymmetric as partial_asymmetric
     from spml_tf.losses.label_loss import LabelLoss as LabelLoss
     from spml_tf.losses.label_loss import mean_over_classes as mean_over_classes
     from spml_tf.losses.positive_regularization import (
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     )
     from spml_tf.losses.positive_regularization import role as role
     from spml_tf.losses.positive_regularization import role_estimates as role_estimates
+    from spml_tf.losses.robust import GeneralizedRobust as GeneralizedRobust
+    from spml_tf.losses.robust import generalized_robust as generalized_robust
 
 # The names that each file of this folder gives. None is a file's own name, which would hide it.
 _FILES = {
@@ -57,14 +62,21 @@ _FILES = {
     ],
     "consistency": ["score_consistency", "sparse_spatial_consistency", "spatial_consistency"],
     "cross_entropy": ["KnownBinaryCrossentropy", "known_binary_crossentropy"],
-    "entropy": ["EntropyMaximization", "entropy_maximization"],
+    "entropy": ["EntropyMaximization", "entropy_maximization", "pseudo_labelled_entropy"],
     "expected_labels": [
         "ExpectedNegative",
         "ExpectedPositive",
         "expected_negative",
         "expected_positive",
     ],
-    "focal": ["Asymmetric", "Hill", "asymmetric", "hill"],
+    "focal": [
+        "Asymmetric",
+        "Hill",
+        "PartialAsymmetric",
+        "asymmetric",
+        "hill",
+        "partial_asymmetric",
+    ],
     "label_loss": ["LabelLoss", "mean_over_classes"],
     "positive_regularization": [
         "ExpectedPositiveRegularization",
@@ -72,6 +84,7 @@ _FILES = {
         "role",
         "role_estimates",
     ],
+    "robust": ["GeneralizedRobust", "generalized_robust"],
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}
 __all__ = list(_FILE_OF)

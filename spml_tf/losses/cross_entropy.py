@@ -59,7 +59,7 @@ def masked_cross_entropy(
 
     Args:
         logits: [B, L] float.
-        positive, negative: [B, L] bool.
+        positive, negative: [B, L] bool, or float factors of the terms.
         weights: [B, L] float or None.
 
     Returns:

@@ -1,4 +1,4 @@
-"""EM: the entropy of the scores of unknown labels is raised."""
+"""EM: the entropy of the scores of unknown labels is raised; with pseudo-labels (APL) too."""
 
 from __future__ import annotations
 
@@ -60,3 +60,43 @@ class EntropyMaximization(LabelLoss, EntropyMaximizationOptions):
     """
 
     function = staticmethod(entropy_maximization)
+
+
+def pseudo_labelled_entropy(
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    targets: tf.Tensor,
+    entropy_weight: float,
+    pseudo_label_weight: float,
+    weights: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """EM with asymmetric pseudo-labels (APL): some unknown labels have a soft target.
+
+    As `entropy_maximization`, but of an unknown label with a target t the term is
+    (beta/L) [-t log f - (1 - t) log(1 - f)] in place of -(alpha/L) H(f).
+    Zhou et al. (ECCV 2022). Labels marked 2 are unknown ones.
+
+    Args:
+        labels: [B, L] in {1, 0, -1, 2}.
+        logits: [B, L] float.
+        targets: [B, L] float, in [0, 1], below 0 where there is none; known labels' do not count.
+        entropy_weight: alpha, at least 0.
+        pseudo_label_weight: beta, at least 0.
+        weights: [B, L] float or None, factors of the terms.
+
+    Returns:
+        [B] float, the sum over classes divided by L; may be negative.
+
+    Examples:
+        >>> labels, targets = tf.constant([[1, -1, -1]]), tf.constant([[-1.0, 0.25, -1.0]])
+        >>> value = pseudo_labelled_entropy(labels, tf.zeros([1, 3]), targets, 0.1, 0.5)[0]
+        >>> round(float(value), 4)  # (1 + 0.5 - 0.1) ln 2 / 3, both parts of a target are ln 2
+        0.3235
+    """
+    unknown = (labels == UNKNOWN) | (labels == EXPECTED)
+    with_target = unknown & (targets >= 0)
+    entropy = soft_cross_entropy(tf.sigmoid(logits), logits)
+    pseudo = soft_cross_entropy(tf.maximum(targets, 0.0), logits)
+    terms = tf.where(unknown, -entropy_weight * entropy, tf.zeros_like(entropy))
+    terms = tf.where(with_target, pseudo_label_weight * pseudo, terms)
+    return known_binary_crossentropy(labels, logits, weights) + mean_over_classes(terms, weights)

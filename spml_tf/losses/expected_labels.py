@@ -8,6 +8,7 @@ import tensorflow as tf
 from spml_tf.labels import EXPECTED, POSITIVE
 from spml_tf.losses.cross_entropy import masked_cross_entropy
 from spml_tf.losses.label_loss import LabelLoss
+from spml_tf.losses.options import ExpectedPositiveOptions
 
 
 def expected_negative(
@@ -48,20 +49,26 @@ class ExpectedNegative(LabelLoss):
     """
 
     function = staticmethod(expected_negative)
+    marks = "left out"
 
 
 def expected_positive(
-    labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None = None
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    weights: tf.Tensor | None = None,
+    expected_target: float = 1.0,
 ) -> tf.Tensor:
     """EP: as `expected_negative`, but expected positives are trained as positives.
 
     (1/L) [sum over z in {1, 2} of -log f + sum over z in {0, -1} of -log(1 - f)],
-    f = sigmoid(logit). Verelst et al. (WACV 2023), Table 2.
+    f = sigmoid(logit). Verelst et al. (WACV 2023), Table 2. With a target t below 1 (ours) the term
+    of z = 2 is -t log f - (1 - t) log(1 - f).
 
     Args:
         labels: [B, L] in {1, 0, -1, 2}.
         logits: [B, L] float.
         weights: [B, L] float or None, factors of the terms.
+        expected_target: t in [0, 1], the target of labels marked 2.
 
     Returns:
         [B] float, the sum over classes divided by L.
@@ -72,13 +79,18 @@ def expected_positive(
         >>> round(float(expected_positive(labels, logits)[0]), 4)  # (2 ln 4/3 + ln 2) / 3
         0.4228
     """
-    positive = (labels == POSITIVE) | (labels == EXPECTED)
-    return masked_cross_entropy(logits, positive, ~positive, weights)
+    marked = tf.cast(labels == EXPECTED, logits.dtype)
+    positive = tf.cast(labels == POSITIVE, logits.dtype) + expected_target * marked
+    return masked_cross_entropy(logits, positive, 1 - positive, weights)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class ExpectedPositive(LabelLoss):
-    """`expected_positive` (Table 2, EP) as a Keras loss. Arguments as for `LabelLoss`.
+class ExpectedPositive(LabelLoss, ExpectedPositiveOptions):
+    """`expected_positive` (Table 2, EP) as a Keras loss.
+
+    Args:
+        expected_target: of labels marked 2, in [0, 1].
+        kwargs: as for `LabelLoss`.
 
     Examples:
         >>> loss = ExpectedPositive()
@@ -87,3 +99,4 @@ class ExpectedPositive(LabelLoss):
     """
 
     function = staticmethod(expected_positive)
+    marks = "positives"

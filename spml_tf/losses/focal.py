@@ -1,12 +1,13 @@
-"""Losses whose terms fade where a label is easy or likely wrong: Hill, ASL."""
+"""Losses whose terms fade where a label is easy or likely wrong: Hill, ASL, P-ASL."""
 
 from __future__ import annotations
 
 import keras
 import tensorflow as tf
 
-from spml_tf.labels import EXPECTED, POSITIVE
+from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.losses.label_loss import LabelLoss, mean_over_classes
+from spml_tf.losses.options import PartialAsymmetricOptions
 
 # Hill's margin and weight, ASL's shift and exponent.
 MARGIN, HILL_WEIGHT = 1.0, 1.5
@@ -54,6 +55,7 @@ class Hill(LabelLoss):
     """
 
     function = staticmethod(hill)
+    marks = "positives"
 
 
 def asymmetric(labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
@@ -95,3 +97,61 @@ class Asymmetric(LabelLoss):
     """
 
     function = staticmethod(asymmetric)
+
+
+def partial_asymmetric(
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    negative_focus: float = 3.0,
+    unknown_focus: float = 4.0,
+    weights: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """P-ASL: as ASL, with a focus of its own for unknown labels; labels marked 2 are left out.
+
+    (1/L) [sum over z = 1 of -log f + sum over z = 0 of -f^gn log(1 - f)
+    + sum over z = -1 of -f^gu log(1 - f)], f = sigmoid(logit).
+    Ben-Baruch et al., "Multi-Label Classification with Partial Annotations using Class-Aware
+    Selective Loss" (CVPR 2022), without ASL's shift of the scores. The focal weight is a constant
+    in the gradient, as in theirs.
+
+    Args:
+        labels: [B, L] in {1, 0, -1, 2}; 2 contributes nothing.
+        logits: [B, L] float.
+        negative_focus: gn, at least 0.
+        unknown_focus: gu, at least 0.
+        weights: [B, L] float or None, factors of the terms.
+
+    Returns:
+        [B] float, the sum over classes divided by L.
+
+    Examples:
+        >>> labels = tf.constant([[1, 0, -1, 2]])
+        >>> value = partial_asymmetric(labels, tf.zeros([1, 4]), 1.0, 2.0)[0]
+        >>> round(float(value), 4)  # (1 + 1/2 + 1/4) ln 2 / 4
+        0.3033
+    """
+    scores = tf.stop_gradient(tf.sigmoid(logits))
+    negative = tf.nn.softplus(logits)
+    terms = tf.where(labels == POSITIVE, tf.nn.softplus(-logits), tf.zeros_like(logits))
+    terms = tf.where(labels == NEGATIVE, scores**negative_focus * negative, terms)
+    terms = tf.where(labels == UNKNOWN, scores**unknown_focus * negative, terms)
+    return mean_over_classes(terms, weights)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class PartialAsymmetric(LabelLoss, PartialAsymmetricOptions):
+    """`partial_asymmetric` (P-ASL) as a Keras loss.
+
+    Args:
+        negative_focus: gamma of known negatives.
+        unknown_focus: gamma of unknown labels.
+        kwargs: as for `LabelLoss`.
+
+    Examples:
+        >>> loss = PartialAsymmetric(negative_focus=1.0, unknown_focus=2.0)
+        >>> round(float(loss([[1, 0, -1, 2]], [[0.5] * 4])), 4)  # (1 + 1/2 + 1/4) ln 2 / 4
+        0.3033
+    """
+
+    function = staticmethod(partial_asymmetric)
+    marks = "left out"

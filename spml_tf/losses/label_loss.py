@@ -45,6 +45,8 @@ class LabelLoss(keras.losses.Loss, Options):
 
     Attributes:
         function: (labels, logits, **options, weights=None) -> [B], one value an image.
+        marks: what it makes of labels marked 2, as "left out". Where it says so, a registered loss
+            may follow a method that marks labels, as in "en+name".
 
     Examples:
         >>> class HalfNegative(LabelLoss):  # at logit 0, -log f = -log(1 - f) = ln 2 = 0.6931
@@ -60,6 +62,7 @@ class LabelLoss(keras.losses.Loss, Options):
     """
 
     function: ClassVar[Callable[..., tf.Tensor]]
+    marks: ClassVar[str] = ""
 
     if TYPE_CHECKING:  # arguments of the constructor, beside the options that subclasses declare
         from_logits: bool = False

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import keras
 
 from spml_tf.networks.batch_norm import FusedBatchNormalization, fuse_batch_normalization
+from spml_tf.networks.boost import BoostLU, cam_boost, with_cam_boost
 from spml_tf.networks.cam import (
     CAM_LAYER,
     backbone_layers,
@@ -44,12 +45,14 @@ require_tensorflow_backend()
 __all__ = [
     "CAM_LAYER",
     "NETWORKS",
+    "BoostLU",
     "FusedBatchNormalization",
     "ImagePreprocessing",
     "application_cam",
     "application_classifier_cam",
     "backbone_layers",
     "build",
+    "cam_boost",
     "cam_from_backbone",
     "cam_from_classifier",
     "cam_head",
@@ -61,6 +64,7 @@ __all__ = [
     "replace_head",
     "resnet50_cam",
     "small_residual_cam",
+    "with_cam_boost",
 ]
 
 # Each is called as builder(num_classes, weights=..., image_size=...).

@@ -29,7 +29,7 @@ _CLONING_ERRORS = (ValueError, TypeError, NotImplementedError)
 
 
 def cam_head(
-    features: keras.KerasTensor, num_classes: int, seed: int | None = None
+    features: keras.KerasTensor, num_classes: int, seed: int | None = None, activation: Any = None
 ) -> keras.KerasTensor:
     """Applies the CAM head, a 1x1 convolution in float32.
 
@@ -37,6 +37,7 @@ def cam_head(
         features: [batch, grid, grid, channels] float.
         num_classes: number of classes, at least 1.
         seed: of the initial weights, None for Keras' global seed.
+        activation: of the maps, such as `boost.BoostLU`; None for none.
 
     Returns:
         [batch, grid, grid, num_classes] float32 logits.
@@ -49,8 +50,9 @@ def cam_head(
     initializer = keras.initializers.GlorotUniform(seed=seed)
     # float32 under mixed precision too: the losses and the banks need the logits' full precision.
     head = keras.layers.Conv2D(
-        num_classes, 1, kernel_initializer=initializer, dtype="float32", name=CAM_LAYER
-    )
+        num_classes, 1, activation=activation, kernel_initializer=initializer, dtype="float32",
+        name=CAM_LAYER,
+    )  # fmt: skip
     return head(features)
 
 
@@ -176,13 +178,13 @@ def replace_head(
             whose name is in both lists are carried over.
 
     Returns:
-        A CAM network with ``num_classes`` maps.
+        A CAM network with ``num_classes`` maps, boosted as the given one's.
 
     Raises:
         ValueError: if the names are not unique or not as many as the classes.
     """
     old = network.get_layer(CAM_LAYER)
-    outputs = cam_head(old.input, num_classes)
+    outputs = cam_head(old.input, num_classes, activation=old.activation)
     result = keras.Model(network.inputs[0], outputs, name=network.name)
     if class_names_from is None and class_names_to is None:
         return result

@@ -87,13 +87,20 @@ class Settings(DataSettings):
         "its order, as --dataset=imagenet has.",
         bool,
     )
+    cam_boost: float = flag_field(
+        1.0,
+        "BoostLU: factor of the positive values of class activation maps before pooling, in "
+        "training, evaluation and exports; 1: none, 5 in its paper. Goes with every method.",
+        float,
+    )
     image_size: int = flag_field(
         None, "Input side in pixels. Default: 64 small_residual, 448 resnet50, 224 others.", int
     )
     method: str = flag_field(
         "en+scl",
         f"{', '.join(methods.METHODS)}, alone or followed by "
-        f"{' or '.join(f'+{name}' for name in methods.ADDITIONS)}.",
+        f"{' or '.join(f'+{name}' for name in methods.ADDITIONS)}. After a method that marks "
+        "labels may stand one whose loss takes the place of its own, as in en+gr+scl.",
     )
     plugins: str | None = plugins_field()
     epochs: int = flag_field(
@@ -248,6 +255,7 @@ def resolve(given: Settings) -> Settings:
         "estimates_learning_rate": _default(given.estimates_learning_rate, 10 * rate),
         "initial_banks": _absolute(given.initial_banks),
         "bank_dir": _absolute(given.option("bank_dir")),
+        "likely_priors": _absolute(given.option("likely_priors")),
         "init_from": _absolute(given.init_from),
         "feature_dir": _absolute(given.feature_dir),
         "mixed_precision": _precision(given.mixed_precision, network),
@@ -312,7 +320,8 @@ def _check(settings: Settings) -> None:
         raise UserError(f"--keep_head: means the head of --weights, not with {other}; drop one")
     _check_frozen(settings)
     for name, low, high in (
-        ("image_size", 8, 1e5), ("epochs", 1, 1e6), ("warmup_epochs", 0, settings.epochs),
+        ("image_size", 8, 1e5), ("cam_boost", 0.001, 1000), ("epochs", 1, 1e6),
+        ("warmup_epochs", 0, settings.epochs),
         ("batch_size", 1, 1e6), ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
         ("estimates_learning_rate", 0, 1e4), ("threads", 0, 1e4), ("seed", 0, 2**31 - 1),
         ("feature_crops", 0, 1e6),

@@ -19,17 +19,22 @@ CLASSES = {
     "banks.heatmap_bank": "HeatmapBank CompactHeatmapBank",
     "evaluation.average_precision": "MeanAveragePrecision",
     "networks.batch_norm": "FusedBatchNormalization",
+    "networks.boost": "BoostLU",
     "networks.preprocessing": "ImagePreprocessing",
     "training.label_store": "LabelStore LabelEstimates",
     "losses": (
         "KnownBinaryCrossentropy AssumeNegative SmoothedAssumeNegative WeakAssumeNegative "
         "ExpectedNegative ExpectedPositive ExpectedPositiveRegularization EntropyMaximization "
-        "Hill Asymmetric"
+        "Hill Asymmetric PartialAsymmetric GeneralizedRobust"
     ),
+    "training.masking": "InformationGap",
     "training.model": "SPMLModel",
     "training.optimizers": "GroupedOptimizer",
     "training.parts": "Recipe",
-    "training.rules": "ExpectedPositives LargeLoss Confident",
+    "training.pseudo_labels": "PseudoLabels",
+    "training.rules": "ExpectedPositives LargeLoss Confident LikelyPositives",
+    "training.scheduled_terms": "GeneralizedRobustTerm",
+    "training.strong_views": "StrongView",
     "training.terms": "LabelTerm Role ScoreConsistency SpatialConsistency",
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.system.keras_import import require_tensorflow_backend
 
 if TYPE_CHECKING:
+    from spml_tf.training.masking import InformationGap as InformationGap
     from spml_tf.training.model import SPMLModel as SPMLModel
     from spml_tf.training.optimizers import GroupedOptimizer as GroupedOptimizer
     from spml_tf.training.optimizers import head_and_backbone as head_and_backbone
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
     from spml_tf.training.parts import Rule as Rule
     from spml_tf.training.parts import Step as Step
     from spml_tf.training.parts import Term as Term
+    from spml_tf.training.pseudo_labels import PseudoLabels as PseudoLabels
     from spml_tf.training.rules import Confident as Confident
     from spml_tf.training.rules import ExpectedPositives as ExpectedPositives
     from spml_tf.training.rules import LargeLoss as LargeLoss
+    from spml_tf.training.rules import LikelyPositives as LikelyPositives
     from spml_tf.training.rules import StoringRule as StoringRule
+    from spml_tf.training.scheduled_terms import GeneralizedRobustTerm as GeneralizedRobustTerm
+    from spml_tf.training.strong_views import StrongView as StrongView
     from spml_tf.training.terms import LabelTerm as LabelTerm
     from spml_tf.training.terms import Role as Role
     from spml_tf.training.terms import ScoreConsistency as ScoreConsistency
@@ -31,10 +36,14 @@ if TYPE_CHECKING:
 
 # The names that each file of this folder gives.
 _FILES = {
+    "masking": ["InformationGap"],
     "model": ["SPMLModel"],
     "optimizers": ["GroupedOptimizer", "head_and_backbone"],
     "parts": ["Facts", "Part", "Recipe", "Rule", "Step", "Term"],
-    "rules": ["Confident", "ExpectedPositives", "LargeLoss", "StoringRule"],
+    "pseudo_labels": ["PseudoLabels"],
+    "rules": ["Confident", "ExpectedPositives", "LargeLoss", "LikelyPositives", "StoringRule"],
+    "scheduled_terms": ["GeneralizedRobustTerm"],
+    "strong_views": ["StrongView"],
     "terms": ["LabelTerm", "Role", "ScoreConsistency", "SpatialConsistency"],
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}

@@ -24,6 +24,11 @@ _SAMPLED, _GUESSED = 16, 4096
 _KEPT = 2**21
 
 
+def of_one_worker(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sum over a single worker."""
+    return values
+
+
 class Lowest(NamedTuple):
     """The keys at which the wanted numbers of the highest keys are reached.
 
@@ -125,3 +130,17 @@ def _read_once(read: Callable[[], Iterator[Keyed]]) -> Callable[[], Iterable[Key
         if count > _KEPT:
             return read
     return lambda: kept
+
+
+def sortable_keys(scores: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
+    """Unsigned integers of the same size and order as the scores, which are not NaN."""
+    if scores.dtype.kind == "u":
+        return scores
+    bits = np.ascontiguousarray(scores).view(f"u{scores.itemsize}")
+    sign = bits.dtype.type(1 << (8 * scores.itemsize - 1))
+    if not bits.size or bits.max() < sign:  # as a rule none is below zero: spare the rest
+        above: NDArray[np.unsignedinteger[Any]] = bits | sign
+        return above
+    # Below zero the bits grow with the magnitude; both zeros get the same key.
+    keys: NDArray[np.unsignedinteger[Any]] = np.where(bits >= sign, -bits, bits | sign)
+    return keys

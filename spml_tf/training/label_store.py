@@ -168,7 +168,13 @@ class LabelStore(KeepsTables):
         """Stores int8 codes [B, L] in the rows index [B]."""
         once_a_process(self.codes.scatter, index, codes)
 
-    def select(self, scores: ema_bank.EMABank, positives_per_image: float, budget: Budget) -> None:
+    def select(
+        self,
+        scores: ema_bank.EMABank,
+        positives_per_image: float,
+        budget: Budget,
+        multiple: float = 1.0,
+    ) -> None:
         """Marks the expected positives anew (zhat of eq. 5).
 
         Only images that were visited take part: N of eq. 3 is their number.
@@ -176,7 +182,7 @@ class LabelStore(KeepsTables):
         Args:
             scores: the score bank.
             positives_per_image: K.
-            budget: as for `selection.expected_positives`.
+            budget, multiple: as for `selection.expected_positives`.
 
         Raises:
             ValueError: the store was made without `selects`.
@@ -192,7 +198,7 @@ class LabelStore(KeepsTables):
                 yield rows * workers + worker, averages, codes
 
         found = selection.thresholds(
-            images, shape, positives_per_image, budget, replicas.sum_of_workers
+            images, shape, positives_per_image, budget, replicas.sum_of_workers, multiple
         )
         self.replace_marks(
             scores, lambda rows, *known: found.chosen(rows * workers + worker, *known)

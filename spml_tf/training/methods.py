@@ -14,6 +14,8 @@ from typing import Any
 
 from spml_tf.losses.options import (
     EntropyMaximizationOptions,
+    ExpectedPositiveOptions,
+    PartialAsymmetricOptions,
     PositivesPerImageOptions,
 )
 from spml_tf.system.options import Option, Options
@@ -21,9 +23,14 @@ from spml_tf.training.options import (
     ConfidentOptions,
     ConsistencyOptions,
     ExpectedPositivesOptions,
+    GeneralizedRobustOptions,
+    InformationGapOptions,
     LargeLossOptions,
+    LikelyPositivesOptions,
+    PseudoLabelsOptions,
     RoleOptions,
     SpatialConsistencyOptions,
+    StrongViewOptions,
 )
 
 
@@ -35,11 +42,16 @@ class PartOf:
         part: the class, or where it is, as "module:Class".
         options: declares what it can be told.
         fixed: options that the method sets.
+        is_rule: whether it marks labels; else it is a loss or a term.
+        marks: what a loss or a term makes of labels that a rule marks, as "left out"; empty where
+            it treats them as other unknown labels.
     """
 
     part: str | type
     options: type[Options] = Options
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    is_rule: bool = False
+    marks: str = ""
 
     def load(self) -> type:
         """The class."""
@@ -64,19 +76,23 @@ class PartOf:
         return self.load()(**{**own, **self.fixed})
 
 
-def _loss(name: str, options: type[Options] = Options) -> PartOf:
-    return PartOf(f"spml_tf.losses:{name}", options)
+def _loss(name: str, options: type[Options] = Options, marks: str = "") -> PartOf:
+    return PartOf(f"spml_tf.losses:{name}", options, marks=marks)
 
 
-def _rule(name: str, options: type[Options], **fixed: Any) -> PartOf:
-    return PartOf(f"spml_tf.training.rules:{name}", options, fixed)
+def _rule(name: str, options: type[Options], file: str = "rules", **fixed: Any) -> PartOf:
+    return PartOf(f"spml_tf.training.{file}:{name}", options, fixed, is_rule=True)
 
 
-def _term(name: str, options: type[Options]) -> PartOf:
-    return PartOf(f"spml_tf.training.terms:{name}", options)
+def _term(name: str, options: type[Options], file: str = "terms", marks: str = "") -> PartOf:
+    return PartOf(f"spml_tf.training.{file}:{name}", options, marks=marks)
 
+
+# What a loss makes of labels that a rule marks.
+_LEFT_OUT, _POSITIVES = "left out", "positives"
 
 _SELECTION = _rule("ExpectedPositives", ExpectedPositivesOptions)
+_P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 
 # Names that --method may begin with.
 METHODS: dict[str, tuple[PartOf, ...]] = {
@@ -86,18 +102,30 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
     "wan": (_loss("WeakAssumeNegative"),),
     "epr": (_loss("ExpectedPositiveRegularization", PositivesPerImageOptions),),
     "role": (_term("Role", RoleOptions),),
-    "ll_r": (_loss("ExpectedNegative"), _rule("LargeLoss", LargeLossOptions)),
-    "ll_ct": (_loss("ExpectedPositive"), _rule("LargeLoss", LargeLossOptions)),
+    "ll_r": (_loss("ExpectedNegative", marks=_LEFT_OUT), _rule("LargeLoss", LargeLossOptions)),
+    "ll_ct": (
+        _loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES),
+        _rule("LargeLoss", LargeLossOptions),
+    ),
     "ll_cp": (
-        _loss("ExpectedPositive"),
+        _loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES),
         _rule("LargeLoss", LargeLossOptions, growing=False, lasting=True),
     ),
-    "en": (_loss("ExpectedNegative"), _SELECTION),
-    "ep": (_loss("ExpectedPositive"), _SELECTION),
+    "en": (_loss("ExpectedNegative", marks=_LEFT_OUT), _SELECTION),
+    "ep": (_loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES), _SELECTION),
     "em": (_loss("EntropyMaximization", EntropyMaximizationOptions),),
-    "hill": (_loss("Hill"),),
-    "splc": (_loss("Hill"), _rule("Confident", ConfidentOptions)),
+    "hill": (_loss("Hill", marks=_POSITIVES),),
+    "splc": (_loss("Hill", marks=_POSITIVES), _rule("Confident", ConfidentOptions)),
     "asl": (_loss("Asymmetric"),),
+    "gr": (_term("GeneralizedRobustTerm", GeneralizedRobustOptions, "scheduled_terms", _LEFT_OUT),),
+    "em_apl": (_term("PseudoLabels", PseudoLabelsOptions, "pseudo_labels"),),
+    "p_asl": (_P_ASL,),
+    "csl": (_P_ASL, _rule("LikelyPositives", LikelyPositivesOptions)),
+    "ignore": (
+        _loss("ExpectedNegative", marks=_LEFT_OUT),
+        _rule("InformationGap", InformationGapOptions, "masking"),
+    ),
+    "lagc": (_loss("AssumeNegative"), _term("StrongView", StrongViewOptions, "strong_views")),
 }
 
 # Names that may follow, each after a "+".
@@ -108,22 +136,47 @@ ADDITIONS: dict[str, PartOf] = {
 
 
 def parts_of(name: str) -> tuple[PartOf, ...]:
-    """The parts of a method by its name, such as "en+scl".
+    """The parts of a method by its name, such as "en+scl" or "en+gr+scl".
 
     Args:
         name: a name of `METHODS`, alone or followed by names of `ADDITIONS`, each after a "+".
+            A second name of `METHODS` may stand directly after the first: its loss takes the place
+            of the first's, and its rules follow the first's.
 
     Raises:
-        ValueError: for any other name, listing those that exist.
+        ValueError: for any other name, listing those that exist; for a second method whose loss
+            does not look at marks, and a first one that has no rule or shares one with the second.
     """
     first, *others = name.split("+")
+    second = others.pop(0) if others and others[0] in METHODS and others[0] not in ADDITIONS else ""
     twice = len(set(others)) < len(others)
     if first not in METHODS or not all(other in ADDITIONS for other in others) or twice:
         raise ValueError(
             f"method must be one of {', '.join(METHODS)}, alone or followed by "
             f"{' or '.join(f'+{other}' for other in ADDITIONS)}. Received: {name!r}"
         )
-    return (*METHODS[first], *(ADDITIONS[other] for other in others))
+    own = _with_loss_of(first, second) if second else METHODS[first]
+    return (*own, *(ADDITIONS[other] for other in others))
+
+
+def _with_loss_of(first: str, second: str) -> tuple[PartOf, ...]:
+    """The rules of a method with loss and rules of another."""
+    rules = tuple(part for part in METHODS[first] if part.is_rule)
+    if not rules:
+        marking = ", ".join(x for x, parts in METHODS.items() if any(y.is_rule for y in parts))
+        raise ValueError(
+            f"method {first}+{second}: {first} marks no labels; before another method stands one "
+            f"of {marking}"
+        )
+    if not any(part.marks for part in METHODS[second]):
+        reading = ", ".join(x for x, parts in METHODS.items() if any(y.marks for y in parts))
+        raise ValueError(
+            f"method {first}+{second}: the loss of {second} does not look at what {first} marks; "
+            f"after it may stand {reading}"
+        )
+    if {part.part for part in rules} & {part.part for part in METHODS[second]}:
+        raise ValueError(f"method {first}+{second}: both have the same rule; {second} is enough")
+    return (*rules, *METHODS[second])
 
 
 def flags_of(name: str) -> dict[str, Option]:

@@ -266,10 +266,10 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         average, visited = self._averages(index)  # t-1: read before this step writes
         with tf.GradientTape() as tape:
             logits = self._maps(x, training=True)
-            _, logits = batches.without_stand_ins(every_y, logits)
+            _, logits, image = batches.without_stand_ins(every_y, logits, x.get("image"))
             step = Step(
                 index, box, flip, self.epoch.value, weight, labels, _pooled(logits),
-                tf.sigmoid(logits), average, visited,
+                tf.sigmoid(logits), average, visited, image, self._maps_of,
             )  # fmt: skip
             for rule in self.rules:
                 step = step._replace(labels=rule.mark(step))
@@ -291,6 +291,13 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         if not self.train_metrics:
             y, scores, sample_weight = y[:0], scores[:0], None  # Keras wants every metric called
         return self._results(x, y, scores, sample_weight)
+
+    def _maps_of(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """F of images [B, S, S, 3]; a replica may have none, which layers need not stand."""
+        size = tf.shape(images)[0]
+        missing = tf.cast(size == 0, tf.int32)
+        padded = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        return self.network(padded, training=training)[:size]
 
     def _results(self, x: Any, y: Any, scores: tf.Tensor, sample_weight: Any) -> dict[str, Any]:
         results: dict[str, Any] = self.compute_metrics(x, y, scores, sample_weight)

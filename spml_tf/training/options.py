@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from spml_tf.losses.options import PositivesPerImageOptions
+from spml_tf.losses.options import (
+    EntropyMaximizationOptions,
+    GeneralizedRobustPowers,
+    PositivesPerImageOptions,
+)
 from spml_tf.system.options import Options, option
 
 BUDGETS = ("all", "unannotated", "global")
@@ -26,6 +30,19 @@ def check_budget(name: str, budget: Budget, num_classes: int | None = None) -> N
     if not several or not all(0 <= share <= 1 for share in budget):
         count = "" if num_classes is None else f"{num_classes} "
         raise ValueError(f"{name} must be a rule or {count}shares in [0, 1]. Received: {budget}")
+
+
+def check_priors(name: str, priors: Budget, num_classes: int | None = None) -> None:
+    """Raises ValueError for priors that are not one number in [0, 1] a class."""
+    if isinstance(priors, str):
+        if num_classes is None:
+            return  # a file that a command reads
+    else:
+        several = hasattr(priors, "__len__") and num_classes in (None, len(priors))
+        if several and all(0 <= prior <= 1 for prior in priors):
+            return
+    count = "" if num_classes is None else f"{num_classes} "
+    raise ValueError(f"{name} must be {count}numbers in [0, 1], one a class. Received: {priors}")
 
 
 def _selection_start(flags: Mapping[str, Any]) -> int:
@@ -107,9 +124,16 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         "all",
         "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only; "
         "global: rank the unknown labels of all classes together; validation: as unannotated, but "
-        "expect each class in the share of images that it has in the validation split.",
-        choices=(*BUDGETS, "validation"),
+        "expect each class in the share of images that it has in the validation split; mime: as "
+        "unannotated, but with 1 / mean(1 / number of positives) of the validation images for K.",
+        choices=(*BUDGETS, "validation", "mime"),
         check=check_budget,
+    )
+    multiple: float = option(
+        1.0,
+        "Select so many times the number of labels that are missing by the budget.",
+        low=0,
+        high=1000,
     )
 
 
@@ -142,6 +166,47 @@ class ConfidentOptions(Options):
     )
     start_epoch: int = option(
         2, "First epoch in which splc marks labels.", low=1, high=1e6, scales="epoch"
+    )
+
+
+class LikelyPositivesOptions(Options):
+    """Options of the rule `LikelyPositives`."""
+
+    prefix: ClassVar[str] = "likely"
+    group: ClassVar[str] = "Likely positives (csl)"
+
+    per_image: float = option(
+        5.0, "csl marks so many times the batch's images of its likeliest labels.", low=0, high=1e6
+    )
+    max_prior: float = option(
+        0.5, "csl marks all unknown labels of classes whose prior is above.", low=0, high=1
+    )
+    priors: Budget | None = option(
+        None,
+        "CSV file with the header class,prior: the share of images that hold a class. Default: the "
+        "mean of the running averages, those of --initial_banks where given.",
+        check=check_priors,
+    )
+
+
+class InformationGapOptions(Options):
+    """Options of the rule `InformationGap`."""
+
+    prefix: ClassVar[str] = "ignore"
+    group: ClassVar[str] = "Information gap (ignore)"
+
+    threshold: float = option(
+        0.8,
+        "The part of a crop that ignore keeps: where the given label's map, scaled to [0, 1], is "
+        "above.",
+        low=0,
+        high=0.999999,
+    )
+    momentum: float = option(
+        0.999, "Momentum of the averages that ignore compares with.", low=0, high=0.999999
+    )
+    warmup_epochs: int = option(
+        3, "Epochs before ignore leaves labels out.", low=0, high=1e6, scales="epochs"
     )
 
 
@@ -198,3 +263,89 @@ class RoleOptions(TermOptions, PositivesPerImageOptions):
 
     weight: float = 1.0
     start_epoch: int = 1
+
+
+class GeneralizedRobustOptions(TermOptions, GeneralizedRobustPowers):
+    """Options of the term `GeneralizedRobustTerm`."""
+
+    weight: float = 1.0
+    start_epoch: int = 1
+    epochs: int = option(
+        10,
+        "Epoch in which gr has its last constants. Default: --epochs.",
+        low=1,
+        high=1e6,
+        in_runs=lambda flags: int(flags["epochs"]),
+        scales="epochs",
+    )
+    head_epochs: int = option(
+        0,
+        "First epochs in which gr keeps its first constants. Default: --warmup_epochs.",
+        low=0,
+        high=1e6,
+        in_runs=lambda flags: int(flags["warmup_epochs"]),
+        scales="epochs",
+    )
+    slope_start: float = option(0.0, "w of gr at first.", low=-1e3, high=1e3)
+    slope_end: float = option(2.0, "w of gr at last.", low=-1e3, high=1e3)
+    offset_start: float = option(-2.0, "b of gr at first.", low=-1e3, high=1e3)
+    offset_end: float = option(-2.0, "b of gr at last.", low=-1e3, high=1e3)
+    mean_start: float = option(0.5, "mu of gr at first.", low=-10, high=10)
+    mean_end: float = option(0.8, "mu of gr at last.", low=-10, high=10)
+    deviation_start: float = option(2.0, "sigma of gr at first.", low=1e-3, high=1e3)
+    deviation_end: float = option(0.5, "sigma of gr at last.", low=1e-3, high=1e3)
+
+
+class PseudoLabelsOptions(TermOptions, EntropyMaximizationOptions):
+    """Options of the term `PseudoLabels`."""
+
+    prefix: ClassVar[str] = "pseudo_label"
+    group: ClassVar[str] = "Entropy and pseudo-labels (em, em_apl)"
+
+    weight: float = 1.0
+    start_epoch: int = 1
+    factor: float = option(
+        0.2, "beta of em_apl: factor of the terms of pseudo-labels.", low=0, high=1e3
+    )
+    warmup_epochs: int = option(
+        5,
+        "Epochs of em_apl before the first pseudo-labels. Default: half of --epochs.",
+        low=1,
+        high=1e6,
+        in_runs=lambda flags: max(1, int(flags["epochs"]) // 2),
+        scales="epochs",
+    )
+    epochs: int = option(
+        10,
+        "Epoch of em_apl in which the last pseudo-labels are given. Default: --epochs.",
+        low=1,
+        high=1e6,
+        in_runs=lambda flags: int(flags["epochs"]),
+        scales="epochs",
+    )
+    share: float = option(
+        0.9, "Share of a class' unknown labels that em_apl gives pseudo-labels.", low=0, high=1
+    )
+
+
+class StrongViewOptions(TermOptions):
+    """Options of the term `StrongView`."""
+
+    prefix: ClassVar[str] = "lagc"
+    group: ClassVar[str] = "Strongly changed views (lagc)"
+
+    threshold: float = option(
+        0.6,
+        "lagc takes scores from here as positive and below 1 minus this as negative.",
+        low=0.5,
+        high=1,
+    )
+    colour: float = option(
+        0.4,
+        "Brightness, contrast and saturation of lagc's second view change by up to this share.",
+        low=0,
+        high=1,
+    )
+    cutout: float = option(
+        0.5, "Side of the square that lagc covers in its second view, in sides.", low=0, high=1
+    )

@@ -7,7 +7,7 @@ sees a training step as one value, `Step`, and knows neither the model nor the o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import keras
@@ -43,6 +43,9 @@ class Step(NamedTuple):
         average: [B, L] float32 in [0, 1], the running averages s^(t-1) of eq. 4, without this
             step's scores; None where the model keeps none.
         visited: [B] bool, images that have an average; None where the model keeps none.
+        image: [B, S, S, 3] float32 in 0..255, the crops as the network sees them.
+        network: `network(images, training=False)` gives F of other images of this size,
+            [B, G, G, L] float32, with gradient.
     """
 
     index: tf.Tensor
@@ -55,6 +58,8 @@ class Step(NamedTuple):
     maps: tf.Tensor
     average: tf.Tensor | None
     visited: tf.Tensor | None
+    image: Any = None
+    network: Callable[..., tf.Tensor] | None = None
 
     @property
     def scores(self) -> tf.Tensor:
@@ -86,11 +91,13 @@ class Part(KeepsTables, Options):
 
     Attributes:
         needs_scores: whether it reads `Step.average` or the model's score bank.
+        needs_images: whether it reads `Step.image`, for which features cannot stand.
         in_use: whether a model has taken it; what it remembers is of that model's images.
         facts: what `prepare` is told; None before.
     """
 
     needs_scores: bool = False
+    needs_images: bool = False
 
     def __init__(self, **kwargs: Any) -> None:
         options = {name: kwargs.pop(name) for name in self.declared() if name in kwargs}

@@ -1,4 +1,4 @@
-"""Rules that mark labels: expected positives (eq. 3), large losses, confident scores."""
+"""Rules that mark labels: expected positives (eq. 3), large losses, confident, likely scores."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.system import replicas
+from spml_tf.system.options import plain
 from spml_tf.training.label_store import LabelStore
 from spml_tf.training.options import (
     Budget,
     ConfidentOptions,
     ExpectedPositivesOptions,
     LargeLossOptions,
+    LikelyPositivesOptions,
     check_budget,
+    check_priors,
 )
 from spml_tf.training.parts import Facts, Rule, Step
 
@@ -74,6 +77,7 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         positives_per_image: K of eq. 3.
         start_epoch: first epoch with expected positives.
         budget: "all", "unannotated", "global" or each class's share of the images.
+        multiple: factor of the number of labels that are missing by the budget.
         kwargs: name, as Keras has it.
 
     Examples:
@@ -97,7 +101,7 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     def select(self, scores: EMABank) -> None:
         """Chooses the expected positives from the score bank, see `LabelStore.select`."""
-        self.store.select(scores, self.positives_per_image, self._given_budget())
+        self.store.select(scores, self.positives_per_image, self._given_budget(), self.multiple)
 
     def _given_budget(self) -> Budget:
         """The budget as Python has it: Keras wraps lists that layers hold."""
@@ -161,21 +165,35 @@ class LargeLoss(Rule, LargeLossOptions):
         Returns:
             [B, L] int8, the labels with 2 where marked.
         """
-        unknown = labels == UNKNOWN
-        # The loss of a negative, log(1 + e^x), is largest where the logit is.
-        losses = tf.where(unknown, logits, tf.constant(-math.inf, logits.dtype))
-        every_loss = replicas.from_all_replicas(losses)[0]
         epochs = tf.cast(epoch - 1, tf.float64)
         share = epochs if self.growing else tf.minimum(epochs, 1.0)
-        wanted = tf.cast(tf.size(every_loss), tf.float64) * share * self.rate / 100
-        # A product that is whole must not become the next number through rounding.
-        count = tf.cast(tf.math.ceil(wanted - 1e-9), tf.int32)
-        candidates = tf.cast(every_loss > -math.inf, tf.int32)
-        count = tf.minimum(count, tf.reduce_sum(candidates))
-        ranked = tf.sort(tf.reshape(every_loss, [-1]), direction="DESCENDING")
-        smallest = tf.gather(ranked, tf.maximum(count - 1, 0))
-        marked = unknown & (losses >= smallest) & (count > 0)
+        each = share * self.rate / 100 * int(labels.shape[-1])
+        # The loss of a negative, log(1 + e^x), is largest where the logit is.
+        marked = _highest_of_batch(logits, labels == UNKNOWN, each)
         return tf.where(marked, tf.constant(EXPECTED, labels.dtype), labels)
+
+
+def _highest_of_batch(logits: tf.Tensor, candidates: tf.Tensor, each: Any) -> tf.Tensor:
+    """The candidates of highest logit in the batch of all replicas.
+
+    Args:
+        logits: [B, L] float.
+        candidates: [B, L] bool.
+        each: float64 scalar, how many an image of the batch, rounded up for all of them together.
+
+    Returns:
+        [B, L] bool; ties with the last one count too.
+    """
+    values = tf.where(candidates, logits, tf.constant(-math.inf, logits.dtype))
+    every = replicas.from_all_replicas(values)[0]
+    wanted = tf.cast(tf.shape(every)[0], tf.float64) * each
+    # A product that is whole must not become the next number through rounding.
+    count = tf.cast(tf.math.ceil(wanted - 1e-9), tf.int32)
+    count = tf.minimum(count, tf.reduce_sum(tf.cast(every > -math.inf, tf.int32)))
+    ranked = tf.sort(tf.reshape(every, [-1]), direction="DESCENDING")
+    lowest = tf.gather(ranked, tf.maximum(count - 1, 0))
+    found: tf.Tensor = candidates & (values >= lowest) & (count > 0)
+    return found
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -205,4 +223,82 @@ class Confident(Rule, ConfidentOptions):
         """The labels of a batch with marks; arguments and result as for `LargeLoss.marked`."""
         bound = math.log(self.threshold / (1 - self.threshold))
         marked = (labels == UNKNOWN) & (logits > bound) & (epoch >= self.start_epoch)
+        return tf.where(marked, tf.constant(EXPECTED, labels.dtype), labels)
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class LikelyPositives(Rule, LikelyPositivesOptions):
+    """Marks the likeliest unknown labels of a batch and those of frequent classes (CSL).
+
+    Ben-Baruch et al., "Multi-Label Classification with Partial Annotations using Class-Aware
+    Selective Loss" (CVPR 2022): `per_image` B unknown labels of a batch of B images, and all of
+    classes whose prior is above `max_prior`. Where no priors are given they are the mean scores of
+    a bank: of an earlier run, where the banks are filled before the first epoch, throughout; else
+    of the run itself, anew at each epoch's start and 0 in the first (ours). Under a `tf.distribute`
+    strategy the batch is that of all replicas.
+
+    Args:
+        per_image: how many of the likeliest labels an image of the batch.
+        max_prior: classes above are marked as a whole.
+        priors: [L] numbers in [0, 1], or None.
+        kwargs: name, as Keras has it.
+
+    Attributes:
+        prior: float32 [L] weight.
+        kept: int32 scalar weight, 1 where the prior is an earlier run's.
+
+    Examples:
+        >>> rule = LikelyPositives(per_image=0.5)
+        >>> labels = tf.constant([[1, -1, -1], [0, -1, -1]], tf.int8)
+        >>> logits = tf.constant([[9.0, 2.0, 1.0], [9.0, 1.5, 0.0]])
+        >>> rule.marked(labels, logits, tf.constant([0.9, 0.1, 0.6])).numpy().tolist()
+        [[1, 2, 2], [0, -1, 2]]
+    """
+
+    @property
+    def needs_scores(self) -> bool:  # type: ignore[override]
+        return self.priors is None
+
+    def prepare(self, facts: Facts) -> None:
+        if self.priors is not None:
+            check_priors("likely_priors", plain(self.priors), facts.num_classes)
+        self.prior = self.state("prior", (facts.num_classes,), "float32")
+        self.kept = self.state("kept", (), "int32")
+
+    def on_epoch(self, model: SPMLModel, epoch: int) -> None:
+        if self.priors is not None:
+            self.prior.assign(np.asarray(plain(self.priors), np.float32))
+        elif not self.kept.numpy():
+            assert model.ema_scores is not None  # since `needs_scores`
+            seen = self._mean_scores(model.ema_scores)
+            self.kept.assign(int(epoch == 1 and seen))
+
+    def _mean_scores(self, scores: EMABank) -> bool:
+        """Takes the priors from a bank; returns whether it has seen any image."""
+        sums = np.zeros(1 + scores.num_classes)
+        visited = np.flatnonzero(scores.visited.numpy())
+        for rows in np.array_split(visited, 1 + len(visited) // 2**14):
+            values, _ = scores.read(tf.constant(rows))
+            sums += [len(rows), *values.numpy().sum(axis=0, dtype=np.float64)]
+        images, *summed = replicas.sum_of_workers(sums)
+        self.prior.assign(np.array(summed) / max(images, 1))
+        return bool(images)
+
+    def mark(self, step: Step) -> tf.Tensor:
+        return self.marked(step.labels, tf.stop_gradient(step.logits), self.prior.value)
+
+    def marked(self, labels: tf.Tensor, logits: tf.Tensor, prior: tf.Tensor) -> tf.Tensor:
+        """The labels of a batch with marks.
+
+        Args:
+            labels: [B, L] int8 in {1, 0, -1, 2}; only -1 can be marked.
+            logits: [B, L] float.
+            prior: [L] float.
+
+        Returns:
+            [B, L] int8, the labels with 2 where marked.
+        """
+        unknown = labels == UNKNOWN
+        each = tf.constant(self.per_image, tf.float64)
+        marked = _highest_of_batch(logits, unknown, each) | (unknown & (prior > self.max_prior))
         return tf.where(marked, tf.constant(EXPECTED, labels.dtype), labels)

@@ -1,4 +1,4 @@
-"""Which images are expected to hold a class nobody annotated: eq. 3 and the choice by score.
+"""Which images are expected to hold a class nobody annotated: the choice by score.
 
 The choice is made in blocks of rows, which are read several times: first every class's threshold is
 found, then each block is compared with it. Nothing of the size of all labels is made on the way.
@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from spml_tf.labels import EXPECTED, POSITIVE, UNKNOWN
 from spml_tf.system.errors import DivergedError
-from spml_tf.training.highest_keys import Keyed, Total, guessed_first, lowest_keys
+from spml_tf.training.budgets import wanted_labels
+from spml_tf.training.highest_keys import (
+    Keyed,
+    Total,
+    guessed_first,
+    lowest_keys,
+    of_one_worker,
+    sortable_keys,
+)
 from spml_tf.training.options import Budget, check_budget
 
 # Some images: their numbers [n] int64, their scores [n, L] as stored, their labels [n, L] int8.
@@ -27,44 +35,12 @@ _BLOCK = 2**17
 _SCORES = ("uint8", "float16", "float32", "float64")
 
 
-def _of_one_worker(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    return values
-
-
-def class_budgets(labels: NDArray[np.int8], positives_per_image: float) -> NDArray[np.float64]:
-    """Number of expected positives of each class, p_i of eq. 3.
-
-    p_i = K * N * (share of the annotated positives that are of class i). K must be the mean number
-    of true positives over the same N images that are passed in.
-
-    Args:
-        labels: [N, L] int8 in {1, 0, -1} (2 counts as unknown).
-        positives_per_image: K, mean number of true positives per image, > 0.
-
-    Returns:
-        [L] float64, not rounded; zeros where nothing is annotated positive.
-
-    Examples:
-        >>> labels = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1]])
-        >>> class_budgets(labels, 1.5).tolist()  # 1.5 * 4 = 6 positives, 2/3 and 1/3 of them
-        [4.0, 2.0]
-    """
-    return _budgets((labels == POSITIVE).sum(axis=0), len(labels), positives_per_image)
-
-
-def _budgets(
-    annotated: NDArray[np.int64], num_images: int, positives_per_image: float
-) -> NDArray[np.float64]:
-    """`class_budgets` from the annotated positives of each class, [L]."""
-    whole = positives_per_image * num_images * annotated.astype(np.float64)
-    return whole / max(float(annotated.sum()), 1.0)
-
-
 def expected_positives(
     scores: NDArray[Any],
     labels: NDArray[np.int8],
     positives_per_image: float,
     budget: Budget = "all",
+    multiple: float = 1.0,
 ) -> NDArray[np.bool_]:
     """Marks the unannotated labels that are expected to be positive (zhat = 1).
 
@@ -82,6 +58,7 @@ def expected_positives(
             assume that labels are missing in proportion to those that were annotated; or [L]
             numbers in [0, 1], each class's share of the images: p_i is the share times N, and
             p_i - n_i unknown labels of the class are taken.
+        multiple: factor of the number of missing labels, p_i - n_i, at least 0.
 
     Returns:
         [N, L] bool, True only where the label is unknown.
@@ -103,7 +80,7 @@ def expected_positives(
     def blocks() -> Iterator[Block]:
         return row_blocks(scores, labels)
 
-    found = thresholds(blocks, labels.shape, positives_per_image, budget)
+    found = thresholds(blocks, labels.shape, positives_per_image, budget, multiple=multiple)
     selected = np.zeros(labels.shape, dtype=bool)
     for images, *block in blocks():
         selected[images] = found.chosen(images, *block)
@@ -170,7 +147,7 @@ class Thresholds(NamedTuple):
         Returns:
             [n, L] bool, True only where the label is unknown.
         """
-        keys = _keys(scores)
+        keys = sortable_keys(scores)
         lowest = self.lowest_key.astype(keys.dtype)
         before = _places(images, labels.shape[1], len(lowest)) < self.places
         found: NDArray[np.bool_]
@@ -183,7 +160,8 @@ def thresholds(
     shape: tuple[int, ...],
     positives_per_image: float,
     budget: Budget = "all",
-    total: Total = _of_one_worker,
+    total: Total = of_one_worker,
+    multiple: float = 1.0,
 ) -> Thresholds:
     """Finds which labels `expected_positives` marks, over the images of all workers.
 
@@ -199,6 +177,7 @@ def thresholds(
         positives_per_image: K of eq. 3.
         budget: as for `expected_positives`.
         total: sums an array over the workers, which all call it equally often and in one order.
+        multiple: as for `expected_positives`.
 
     Returns:
         The thresholds, the same for all workers.
@@ -217,15 +196,64 @@ def thresholds(
     check_budget("budget", budget, shape[1])
     rule = budget if isinstance(budget, str) else "shares"
     num_images, num_bytes, annotated = _counted(blocks, shape[1], total)
-    if rule == "global":
-        count = np.array([positives_per_image * num_images - annotated.sum()])
-    elif rule == "shares":
-        count = np.asarray(budget, np.float64) * num_images - annotated
-    else:
-        count = _budgets(annotated, num_images, positives_per_image)
-        count = count - annotated if rule == "unannotated" else count
-    groups, places = len(count), shape[0] * (shape[1] if rule == "global" else 1)
+    count = wanted_labels(annotated, num_images, positives_per_image, budget, multiple)
     wanted = np.clip(np.rint(count), 0, num_images * shape[1]).astype(np.int64)
+    return _highest(blocks, shape, num_bytes, wanted, rule == "all", total)
+
+
+def lowest_unknown(
+    blocks: Callable[[], Iterable[Block]],
+    shape: tuple[int, ...],
+    wanted: NDArray[np.int64],
+    total: Total = of_one_worker,
+) -> Thresholds:
+    """Finds the unknown labels of lowest score of each class, over the images of all workers.
+
+    Args:
+        blocks, shape, total: as for `thresholds`, but the scores are those of `descending`.
+        wanted: [L] int64, how many of each class; where there are fewer, all.
+
+    Returns:
+        The thresholds, the same for all workers, which choose by scores of `descending`.
+
+    Examples:
+        >>> scores, labels = np.array([[0.9], [0.3], [0.8]]), np.array([[-1], [1], [-1]])
+        >>> blocks = [(np.arange(3), descending(scores), labels)]
+        >>> lowest_unknown(lambda: blocks, (3, 1), np.array([1])).chosen(*blocks[0]).tolist()
+        [[False], [False], [True]]
+    """
+    _, num_bytes, _ = _counted(blocks, shape[1], total)
+    return _highest(blocks, shape, num_bytes, wanted, False, total)
+
+
+def descending(scores: NDArray[Any]) -> NDArray[Any]:
+    """Scores in the reverse order.
+
+    Args:
+        scores: uint8 or float, of any shape.
+
+    Returns:
+        As many of the same type.
+
+    Examples:
+        >>> descending(np.array([0, 55, 255], np.uint8)).tolist()
+        [255, 200, 0]
+    """
+    turned: NDArray[Any] = 255 - scores if scores.dtype.kind == "u" else -scores
+    return turned
+
+
+def _highest(
+    blocks: Callable[[], Iterable[Block]],
+    shape: tuple[int, ...],
+    num_bytes: int,
+    wanted: NDArray[np.int64],
+    with_annotated: bool,
+    total: Total,
+) -> Thresholds:
+    """The labels of highest score of each class, or of all classes where one number is wanted."""
+    groups = len(wanted)
+    places = shape[0] * (shape[1] if groups == 1 else 1)
 
     def labels_from(floor: NDArray[np.uint64], step: int) -> Iterator[Keyed]:
         """The labels that may be chosen, of one image in `step`, whose keys are not below."""
@@ -233,8 +261,8 @@ def thresholds(
             if step > 1:
                 rows = images % step == 0
                 images, scores, labels = images[rows], scores[rows], labels[rows]
-            keys, within = _keys(scores), _unknown(labels)
-            if rule == "all":
+            keys, within = sortable_keys(scores), _unknown(labels)
+            if with_annotated:
                 within |= labels == POSITIVE
             if floor.any():
                 within &= keys >= floor.astype(keys.dtype)
@@ -280,20 +308,6 @@ def _counted(
     if np.count_nonzero(sizes) > 1:
         raise ValueError("scores must be of one type on all workers")
     return int(sizes.sum()), int(sizes.argmax()), counts[10:]
-
-
-def _keys(scores: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
-    """Unsigned integers of the same size and order as the scores, which are not NaN."""
-    if scores.dtype.kind == "u":
-        return scores
-    bits = np.ascontiguousarray(scores).view(f"u{scores.itemsize}")
-    sign = bits.dtype.type(1 << (8 * scores.itemsize - 1))
-    if not bits.size or bits.max() < sign:  # as a rule none is below zero: spare the rest
-        above: NDArray[np.unsignedinteger[Any]] = bits | sign
-        return above
-    # Below zero the bits grow with the magnitude; both zeros get the same key.
-    keys: NDArray[np.unsignedinteger[Any]] = np.where(bits >= sign, -bits, bits | sign)
-    return keys
 
 
 def _unknown(labels: NDArray[np.int8]) -> NDArray[np.bool_]:

@@ -1,0 +1,77 @@
+"""How many images are expected to hold a class: eq. 3 and other budgets."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spml_tf.labels import POSITIVE
+from spml_tf.training.options import Budget
+
+
+def class_budgets(labels: NDArray[np.int8], positives_per_image: float) -> NDArray[np.float64]:
+    """Number of expected positives of each class, p_i of eq. 3.
+
+    p_i = K * N * (share of the annotated positives that are of class i). K must be the mean number
+    of true positives over the same N images that are passed in.
+
+    Args:
+        labels: [N, L] int8 in {1, 0, -1} (2 counts as unknown).
+        positives_per_image: K, mean number of true positives per image, > 0.
+
+    Returns:
+        [L] float64, not rounded; zeros where nothing is annotated positive.
+
+    Examples:
+        >>> labels = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1]])
+        >>> class_budgets(labels, 1.5).tolist()  # 1.5 * 4 = 6 positives, 2/3 and 1/3 of them
+        [4.0, 2.0]
+    """
+    return _budgets((labels == POSITIVE).sum(axis=0), len(labels), positives_per_image)
+
+
+def _budgets(
+    annotated: NDArray[np.int64], num_images: int, positives_per_image: float
+) -> NDArray[np.float64]:
+    """`class_budgets` from the annotated positives of each class, [L]."""
+    whole = positives_per_image * num_images * annotated.astype(np.float64)
+    return whole / max(float(annotated.sum()), 1.0)
+
+
+def wanted_labels(
+    annotated: NDArray[np.int64],
+    num_images: int,
+    positives_per_image: float,
+    budget: Budget = "all",
+    multiple: float = 1.0,
+) -> NDArray[np.float64]:
+    """How many labels a selection takes of each class.
+
+    Args:
+        annotated: [L] int64, n_i, the annotated positives of each class.
+        num_images: N.
+        positives_per_image: K of eq. 3.
+        budget: as for `selection.expected_positives`.
+        multiple: factor of the number of missing labels, p_i - n_i.
+
+    Returns:
+        [L] float64, or [1] where the labels of all classes are ranked together; not rounded, may be
+        below 0. With the budget "all" annotated positives are among the labels that are counted.
+
+    Examples:
+        >>> n = np.array([4, 2])
+        >>> wanted_labels(n, 6, 2.0).tolist()  # p_i = 2 * 6 * 2/3 and 1/3
+        [8.0, 4.0]
+        >>> wanted_labels(n, 6, 2.0, "unannotated", multiple=1.5).tolist()  # 1.5 (8 - 4), (4 - 2)
+        [6.0, 3.0]
+    """
+    if not isinstance(budget, str):
+        whole, given = np.asarray(budget, np.float64) * num_images, annotated
+    elif budget == "global":
+        given = annotated.sum(keepdims=True)
+        whole = np.array([positives_per_image * num_images])
+    else:
+        whole, given = _budgets(annotated, num_images, positives_per_image), annotated
+    if not isinstance(budget, str) or budget != "all":
+        return multiple * (whole - given)
+    return whole if multiple == 1 else given + multiple * (whole - given)

@@ -1,0 +1,112 @@
+"""EM with asymmetric pseudo-labels: unlikely labels get soft targets for good, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from spml_tf import losses
+from spml_tf.banks.ema_bank import EMABank
+from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
+from spml_tf.system import replicas
+from spml_tf.training import selection
+from spml_tf.training.options import PseudoLabelsOptions
+from spml_tf.training.parts import Facts, Step, Term
+
+if TYPE_CHECKING:
+    from spml_tf.training.model import SPMLModel
+
+# In place of a target: of a known label, or one that was not seen; of an unknown label.
+_KNOWN, _NONE = -2.0, -1.0
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class PseudoLabels(PseudoLabelsOptions, Term):
+    """EM, and pseudo-labels for the least likely unknown labels (APL; Zhou et al., ECCV 2022).
+
+    At the start of each epoch after the first `warmup_epochs`, of each class the
+    floor(share U / (epochs - warmup_epochs)) unknown labels of lowest score that have no
+    pseudo-label yet get one, U being all unknown labels of the class. Its target is the score then,
+    and stays. Scores are the running averages (ours; the paper makes a pass over all images).
+
+    Args:
+        entropy_weight: alpha.
+        factor: beta.
+        warmup_epochs: epochs before the first pseudo-labels.
+        epochs: T, epoch of the last pseudo-labels.
+        share: of the unknown labels that have one at last.
+        kwargs: name, as Keras has it.
+
+    Attributes:
+        targets: weight [N, L] float32, in [0, 1], -1 for unknown labels without, -2 for others.
+    """
+
+    reported_as: ClassVar[str] = "classification"
+    trains_labels: ClassVar[bool] = True
+    needs_scores = True
+
+    def prepare(self, facts: Facts) -> None:
+        shape = (facts.num_images, facts.num_classes)
+        self.targets = self.state("targets", shape, "float32", _KNOWN)
+
+    def start(self, labels: NDArray[np.int8]) -> None:
+        self.targets.assign(np.where(labels == UNKNOWN, _NONE, _KNOWN).astype(np.float32))
+
+    def on_epoch(self, model: SPMLModel, epoch: int) -> None:
+        if self.warmup_epochs < epoch <= self.epochs:
+            assert model.ema_scores is not None  # since `needs_scores`
+            self.add_labels(model.ema_scores)
+
+    def add_labels(self, scores: EMABank) -> None:
+        """Gives the pseudo-labels of an epoch.
+
+        Args:
+            scores: the score bank; images that it has not seen get none.
+        """
+        targets = self.targets.numpy()
+        worker, workers = scores.shard
+        unknown, images = (targets != _KNOWN).sum(axis=0), np.array([len(targets)])
+        total = replicas.sum_of_workers(np.concatenate([images, unknown]).astype(np.int64))
+        each = self.share / max(self.epochs - self.warmup_epochs, 1)
+        # A product that is whole must not become the number before through rounding.
+        wanted = np.floor(each * total[1:] + 1e-9).astype(np.int64)
+        averages, visited = scores.table.numpy(), scores.visited.numpy()
+        free = np.where(targets == _NONE, UNKNOWN, NEGATIVE).astype(np.int8)
+        turned = selection.descending(averages)
+
+        def blocks() -> Iterator[selection.Block]:
+            return selection.row_blocks(turned, free, visited, worker, workers)
+
+        shape = (int(total[0]), targets.shape[1])
+        found = selection.lowest_unknown(blocks, shape, wanted, replicas.sum_of_workers)
+        for numbers, *block in blocks():
+            rows = numbers // workers
+            values, _ = scores.read(tf.constant(rows))
+            targets[rows] = np.where(found.chosen(numbers, *block), values, targets[rows])
+        self.targets.assign(targets)
+
+    def compute(self, step: Step) -> tf.Tensor:
+        targets = tf.gather(self.targets.value, step.index)
+        return self._value(step.labels, step.logits, targets, step.weight)
+
+    def evaluate(self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+        """EM: images that are not trained on have no pseudo-labels."""
+        return self._value(labels, logits, tf.fill(tf.shape(logits), _NONE), weight)
+
+    def _value(self, labels: Any, logits: Any, targets: Any, weight: Any) -> tf.Tensor:
+        values = losses.pseudo_labelled_entropy(
+            labels, logits, targets, self.entropy_weight, self.factor, weights=weight
+        )
+        return tf.reduce_mean(values)
+
+    def after_step(self, step: Step, average: tf.Tensor | None) -> None:
+        """Notes which labels are unknown, where `start` was not told."""
+        targets = tf.gather(self.targets.value, step.index)
+        unknown = tf.where(targets < 0, tf.constant(_NONE), targets)
+        is_known = (step.labels == NEGATIVE) | (step.labels == POSITIVE)
+        self.write(self.targets, step.index, tf.where(is_known, tf.constant(_KNOWN), unknown))

@@ -1,0 +1,115 @@
+"""A term that trains a strongly changed view by what the network says of the plain one: LAGC."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from spml_tf.banks.rounding import noise
+from spml_tf.labels import NEGATIVE, POSITIVE
+from spml_tf.losses.cross_entropy import soft_cross_entropy
+from spml_tf.losses.label_loss import mean_over_classes
+from spml_tf.training.options import StrongViewOptions
+from spml_tf.training.parts import Facts, Step, Term
+
+# What a view is drawn from: brightness, contrast, saturation, y and x of the square.
+_DRAWS = 5
+_GREY = 127.5
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
+# Keeps these draws apart from those of stochastic rounding.
+_SALT = 0x5EED
+
+
+@keras.saving.register_keras_serializable("spml_tf")
+class StrongView(StrongViewOptions, Term):
+    """Cross-entropy of a strongly changed view against confident scores of the plain one.
+
+    The first stage of LAGC (Xie et al., "Label-Aware Global Consistency for Multi-Label Learning
+    with Single Positive Labels", NeurIPS 2022), without the plain view's AN, which is a term of
+    its own: q is the score of the plain view, 1 for positives and 0 for known negatives; the target
+    is 1 where q >= t, 0 where q < 1 - t, and other labels are left out. The mean is over all
+    labels. No gradient flows through q.
+
+    Ours: the second view is made of the batch's crops, by brightness, contrast, saturation and
+    a grey square (cutout), drawn from seed, epoch and image. Batch normalisation sees both views.
+
+    Args:
+        threshold: t, in [0.5, 1].
+        colour: brightness, contrast and saturation are multiplied by 1 - colour to 1 + colour.
+        cutout: side of the square, in sides of the crop; its centre lies anywhere inside.
+        kwargs: weight, start_epoch and name, as for `Term`.
+    """
+
+    needs_images = True
+
+    reported_as: ClassVar[str] = "strong_view"
+
+    def prepare(self, facts: Facts) -> None:
+        self.seed, self.shard = facts.bank["seed"], facts.bank["shard"]
+
+    def compute(self, step: Step) -> tf.Tensor:
+        assert step.network is not None
+        worker, workers = self.shard
+        numbers = step.index * workers + worker
+        views = self.views(step.image, self.draws(numbers, step.epoch))
+        logits = tf.reduce_mean(step.network(views, training=True), axis=(1, 2))
+        targets, used = self.targets(step.labels, step.logits)
+        terms = used * soft_cross_entropy(targets, logits)
+        return tf.reduce_mean(mean_over_classes(terms, step.weight))
+
+    def targets(self, labels: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The targets of the second view and which labels have one.
+
+        Args:
+            labels: [B, L] int8 in {1, 0, -1, 2}.
+            logits: [B, L] float32, of the plain view.
+
+        Returns:
+            targets: [B, L] float32, 0 or 1.
+            used: [B, L] float32, 0 or 1.
+        """
+        scores = tf.stop_gradient(tf.sigmoid(logits))
+        scores = tf.where(labels == POSITIVE, tf.ones_like(scores), scores)
+        scores = tf.where(labels == NEGATIVE, tf.zeros_like(scores), scores)
+        high, low = scores >= self.threshold, scores < 1 - self.threshold
+        return tf.cast(high, tf.float32), tf.cast(high | low, tf.float32)
+
+    def draws(self, images: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """What the views of some images in an epoch are made from, [B, 5] float32 in [0, 1).
+
+        Args:
+            images: [B] int64, numbers of the images in the whole data set.
+            epoch: int64 scalar.
+        """
+        return noise(self.seed ^ _SALT, epoch, images, tf.constant([_DRAWS]))
+
+    def views(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """Strongly changed images.
+
+        Args:
+            images: [B, S, S, 3] float, RGB in 0..255.
+            draws: [B, 5] float32 in [0, 1): brightness, contrast, saturation, y and x.
+
+        Returns:
+            [B, S, S, 3] float32 in 0..255.
+        """
+        images = tf.cast(images, tf.float32)
+        factors = 1 + self.colour * (2 * draws[:, :3] - 1)
+        factors = tf.unstack(factors[:, :, None, None, None], axis=1)
+        brightness, contrast, saturation = factors
+        images *= brightness
+        luma = tf.reduce_sum(images * tf.constant(_LUMA), axis=-1, keepdims=True)
+        middle = tf.reduce_mean(luma, axis=(1, 2), keepdims=True)
+        images, luma = (middle + contrast * (x - middle) for x in (images, luma))
+        images = tf.clip_by_value(luma + saturation * (images - luma), 0.0, 255.0)
+        rows = self._covered(tf.shape(images)[1], draws[:, 3])
+        columns = self._covered(tf.shape(images)[2], draws[:, 4])
+        square = (rows[:, :, None] & columns[:, None, :])[..., None]
+        return tf.where(square, tf.constant(_GREY), images)
+
+    def _covered(self, size: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
+        """Which rows or columns the square covers, [B, S] bool, for centres [B] in [0, 1)."""
+        places = (tf.cast(tf.range(size), tf.float32) + 0.5) / tf.cast(size, tf.float32)
+        return tf.abs(places[None, :] - centre[:, None]) < self.cutout / 2

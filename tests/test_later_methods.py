@@ -1,0 +1,479 @@
+"""Methods after the paper against loops in NumPy, written from their papers' formulas."""
+
+from __future__ import annotations
+
+import math
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_baselines import nl, random_case, sigmoid, slope
+
+from spml_tf import losses
+from spml_tf.banks import ema_bank
+from spml_tf.datasets import label_files
+from spml_tf.system.errors import UserError
+from spml_tf.training import (
+    masking,
+    methods,
+    parts,
+    pseudo_labels,
+    rules,
+    scheduled_terms,
+    strong_views,
+)
+
+GR = {"slope": 1.5, "offset": -2.0, "mean": 0.7, "deviation": 0.6}
+POWERS = {"positive_power": 0.01, "negative_power": 1.5}
+
+
+def numpy_gr(labels, logits, weights, factors_at=None):
+    """K and V stay those of `factors_at` while a finite difference moves the logits."""
+    fixed = sigmoid(logits if factors_at is None else factors_at)
+    total = 0.0
+    for place, z in np.ndenumerate(labels):
+        f, g = sigmoid(logits[place]), fixed[place]
+        k = sigmoid(GR["slope"] * g + GR["offset"])
+        v = math.exp(-(((g - GR["mean"]) / GR["deviation"]) ** 2) / 2)
+        as_positive = (1 - f**0.01) / 0.01
+        as_negative = (1 - (1 - f) ** 1.5) / 1.5
+        unknown = v * (k * as_positive + (1 - k) * as_negative)
+        term = {1: -math.log(f), 0: -math.log(1 - f), -1: unknown, 2: 0.0}[z]
+        total += weights[place] * term
+    return total / labels.size
+
+
+def check_value_and_gradient(function, expected, seed: int) -> None:
+    """`expected(labels, logits, weights, factors_at)` is NumPy's; weighted and not."""
+    labels, logits = random_case(seed, 3, 5)
+    for weights in (np.ones(logits.shape), np.random.default_rng(seed).uniform(0, 3, logits.shape)):
+        inputs = tf.constant(logits)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            values = function(tf.constant(labels), inputs, weights=tf.constant(weights))
+            value = tf.reduce_mean(values)
+        np.testing.assert_allclose(value, expected(labels, logits, weights), atol=1e-9)
+        wanted = slope(lambda x: expected(labels, x, weights, logits), logits)  # noqa: B023
+        np.testing.assert_allclose(tape.gradient(value, inputs), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gr_equals_numpy(seed):
+    def function(labels, logits, weights):
+        return losses.generalized_robust(labels, logits, **GR, **POWERS, weights=weights)
+
+    check_value_and_gradient(function, numpy_gr, seed)
+
+
+def test_schedule_of_gr_by_hand():
+    """T = 8, n = 2: w and b wait until epoch 4 = n + 2, mu and sigma until 3; nothing passes T."""
+    term = scheduled_terms.GeneralizedRobustTerm(epochs=8, head_epochs=2, offset_end=-8.0)
+    wanted = {
+        1: (0, -2, 0.5, 2), 2: (0, -2, 0.5, 2), 3: (0, -2, 0.55, 1.75), 4: (1 / 3, -3, 0.6, 1.5),
+        8: (5 / 3, -7, 0.8, 0.5), 20: (2, -8, 0.8, 0.5),
+    }  # fmt: skip
+    for epoch, values in wanted.items():
+        found = term.constants(tf.constant(epoch, tf.int64))
+        np.testing.assert_allclose(
+            [found[x] for x in ("slope", "offset", "mean", "deviation")], values, rtol=1e-6
+        )
+
+
+def test_gr_term_uses_its_epoch_in_training_and_evaluation():
+    term = scheduled_terms.GeneralizedRobustTerm(epochs=4)
+    term.prepare(parts.Facts(2, 3, 1, {"directory": None}))
+    term.on_epoch(None, 3)
+    labels = tf.constant([[1, -1, 2], [0, -1, -1]], tf.int8)
+    logits = tf.constant([[0.3, -1.0, 2.0], [1.0, 0.5, -2.0]])
+    constants = {"slope": 1.0, "offset": -2.0, "mean": 0.725, "deviation": 0.875}
+    wanted = tf.reduce_mean(losses.generalized_robust(labels, logits, **constants))
+    np.testing.assert_allclose(term.evaluate(labels, logits, None), wanted, rtol=1e-6)
+
+
+class TestPairs:
+    """The first gives its rules, the second its loss and rules."""
+
+    @pytest.mark.parametrize(
+        "name, rules, term",
+        [
+            ("en+gr+scl", ["ExpectedPositives"], "GeneralizedRobustTerm"),
+            ("ll_r+hill", ["LargeLoss"], "Hill"),
+            ("en+splc", ["ExpectedPositives", "Confident"], "Hill"),
+            ("splc+ll_ct+cl", ["Confident", "LargeLoss"], "ExpectedPositive"),
+        ],
+    )
+    def test_parts(self, name, rules, term):
+        known = {"positives_per_image": 2.0}
+        recipe = parts.recipe_of(name, {x: known[x] for x in methods.flags_of(name) if x in known})
+        assert [type(x).__name__ for x in recipe.rules] == rules
+        first = recipe.terms[0]
+        assert type(getattr(first, "loss", first)).__name__ == term
+        assert len(recipe.terms) == 1 + name.count("cl")
+
+    @pytest.mark.parametrize(
+        "name, message",
+        [
+            ("an+gr", "an marks no labels; before another method stands one of ll_r"),
+            ("en+asl", "the loss of asl does not look at what en marks; after it may stand"),
+            ("en+ep", "both have the same rule; ep is enough"),
+            ("en+gr+hill", "must be one of"),
+            ("en+scl+gr", "must be one of"),
+        ],
+    )
+    def test_what_does_not_go_together(self, name, message):
+        with pytest.raises(ValueError, match=message):
+            methods.parts_of(name)
+
+    def test_marks_mean_what_the_table_says(self):
+        """At logits 1, a marked label adds nothing where left out, the positive term elsewhere."""
+        known = {"positives_per_image": 2.0}
+        labels, logits = tf.constant([[2, 2]], tf.int8), tf.constant([[1.0, 1.0]])
+        positive = {"Hill": (1 - sigmoid(0.0)) ** 2 * nl(0.0)[0], "ExpectedPositive": nl(1.0)[0]}
+        for name, made in methods.METHODS.items():
+            said = next((x.marks for x in made if x.marks), "")
+            values = {x: known[x] for x in methods.flags_of(name) if x in known}
+            term = parts.recipe_of(name, values).terms[0]
+            if isinstance(term, scheduled_terms.GeneralizedRobustTerm):
+                term.prepare(parts.Facts(2, 3, 1, {"directory": None}))
+            loss = getattr(term, "loss", term)
+            if said:
+                assert getattr(loss, "marks", said) == said
+                found = float(term.evaluate(labels, logits, None))
+                wanted = 0.0 if said == "left out" else positive[type(loss).__name__]
+                assert found == pytest.approx(wanted, rel=1e-6), name
+            else:
+                assert getattr(loss, "marks", "") == ""
+
+
+def test_gr_serialises():
+    loss = losses.GeneralizedRobust(from_logits=True, slope=1.0, negative_power=1.5)
+    copy = keras.losses.deserialize(keras.losses.serialize(loss))
+    labels, logits = tf.constant([[1, 0, -1, 2]]), tf.constant([[-1e4, 1e4, 1e4, 0.0]])
+    assert float(loss(labels, logits)) == float(copy(labels, logits))
+    assert np.isfinite(float(loss(labels, logits)))
+
+
+def numpy_em_apl(targets):
+    def value(labels, logits, weights, factors_at=None):
+        total = 0.0
+        for place, z in np.ndenumerate(labels):
+            f, t = sigmoid(logits[place]), targets[place]
+            entropy = -(f * math.log(f) + (1 - f) * math.log(1 - f))
+            soft = -t * math.log(f) - (1 - t) * math.log(1 - f)
+            unknown = 0.7 * soft if t >= 0 else -0.2 * entropy
+            total += weights[place] * {1: -math.log(f), 0: -math.log(1 - f)}.get(z, unknown)
+        return total / labels.size
+
+    return value
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_em_apl_equals_numpy(seed):
+    rng = np.random.default_rng(seed)
+    targets = np.where(rng.random((3, 5)) < 0.5, rng.random((3, 5)), -1.0)
+
+    def function(labels, logits, weights):
+        given = (tf.constant(targets), 0.2, 0.7)
+        return losses.pseudo_labelled_entropy(labels, logits, *given, weights=weights)
+
+    check_value_and_gradient(function, numpy_em_apl(targets), seed)
+
+
+class TestPseudoLabels:
+    """Six images, two classes, of which the second has one known label of each kind."""
+
+    LABELS = np.array([[-1, 1], [-1, 0], [-1, -1], [-1, -1], [-1, -1], [-1, -1]], np.int8)
+    SCORES = np.array(
+        [[0.3, 0.0], [0.1, 0.0], [0.6, 0.2], [0.2, 0.4], [0.1, 0.2], [0.9, 0.8]], np.float32
+    )
+
+    def made(self, **options):
+        term = pseudo_labels.PseudoLabels(**options)
+        term.prepare(parts.Facts(6, 2, 1, {"directory": None}))
+        term.start(self.LABELS)
+        return term
+
+    def bank(self, scores, storage="float32"):
+        bank = ema_bank.score_bank(6, 2, momentum=0.0, storage=storage)
+        bank.write(tf.range(6, dtype=tf.int64), tf.constant(scores))
+        return bank
+
+    @pytest.mark.parametrize("storage", ["float32", "uint8"])
+    def test_the_least_likely_get_their_scores_for_good(self, storage):
+        """0.9 U / 2 = 2.7 and 1.8: two of class 0 (images 1 and 4 with 0.1), one of class 1 (image
+        2 before 4, both 0.2); then images 3 and 0, and image 4, by scores that were turned."""
+        term = self.made(epochs=4, warmup_epochs=2, share=0.9)
+        term.add_labels(self.bank(self.SCORES, storage))
+        wanted = np.array([[-1, -2], [0.1, -2], [-1, 0.2], [-1, -1], [0.1, -1], [-1, -1]])
+        np.testing.assert_allclose(term.targets.numpy(), wanted, atol=1 / 255)
+        later = self.SCORES / 2
+        term.add_labels(self.bank(later, storage))
+        wanted[[3, 0], 0] = later[[3, 0], 0]
+        wanted[4, 1] = 0.1
+        np.testing.assert_allclose(term.targets.numpy(), wanted, atol=1 / 255)
+
+    def test_epochs_of_pseudo_labels(self):
+        """T = 4 and a warm-up of 2: epochs 3 and 4."""
+        term = self.made(epochs=4, warmup_epochs=2)
+        model = types.SimpleNamespace(ema_scores=self.bank(self.SCORES))
+        counts = []
+        for epoch in range(1, 7):
+            term.on_epoch(model, epoch)
+            counts.append(int((term.targets.numpy() >= 0).sum()))
+        assert counts == [0, 0, 3, 6, 6, 6]
+
+    def test_labels_that_come_in_batches(self):
+        term = pseudo_labels.PseudoLabels()
+        term.prepare(parts.Facts(6, 2, 1, {"directory": None}))
+        step = types.SimpleNamespace(
+            index=tf.range(6, dtype=tf.int64), labels=tf.constant(self.LABELS)
+        )
+        term.after_step(step, None)
+        np.testing.assert_array_equal(term.targets.numpy(), self.made().targets.numpy())
+
+
+def numpy_p_asl(labels, logits, weights, factors_at=None):
+    fixed = sigmoid(logits if factors_at is None else factors_at)
+    total = 0.0
+    for place, z in np.ndenumerate(labels):
+        positive, negative = nl(logits[place])
+        focus = {1: positive, 0: fixed[place] * negative, -1: fixed[place] ** 4 * negative, 2: 0.0}
+        total += weights[place] * focus[z]
+    return total / labels.size
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_p_asl_equals_numpy(seed):
+    def function(labels, logits, weights):
+        return losses.partial_asymmetric(labels, logits, 1.0, 4.0, weights=weights)
+
+    check_value_and_gradient(function, numpy_p_asl, seed)
+
+
+class TestLikelyPositives:
+    def test_the_likeliest_of_a_batch_and_frequent_classes(self):
+        """2 images, 1.5 an image: 3 of the unknown, 7, 6 and 5; class 3 is frequent."""
+        labels = tf.constant([[1, -1, -1, -1], [-1, 0, -1, -1]], tf.int8)
+        logits = tf.constant([[9.0, 7.0, 2.0, -3.0], [6.0, 9.0, 5.0, -4.0]])
+        rule = rules.LikelyPositives(per_image=1.5)
+        found = rule.marked(labels, logits, tf.constant([0.9, 0.4, 0.5, 0.51]))
+        assert found.numpy().tolist() == [[1, 2, -1, 2], [2, 0, 2, 2]]
+
+    def made(self, **options):
+        rule = rules.LikelyPositives(**options)
+        rule.prepare(parts.Facts(6, 2, 1, {"directory": None}))
+        return rule
+
+    def test_priors_of_its_own_bank_from_the_second_epoch_on(self):
+        rule, bank = self.made(), ema_bank.score_bank(6, 2, momentum=0.0)
+        model = types.SimpleNamespace(ema_scores=bank)
+        rule.on_epoch(model, 1)
+        np.testing.assert_array_equal(rule.prior.numpy(), [0, 0])
+        for epoch, scores in ((2, [[0.2, 0.6], [0.6, 1.0]]), (3, [[0.1, 0.3], [0.3, 0.5]])):
+            bank.write(tf.constant([1, 4], tf.int64), tf.constant(scores))  # others unseen
+            rule.on_epoch(model, epoch)
+            np.testing.assert_allclose(rule.prior.numpy(), np.mean(scores, axis=0), rtol=1e-6)
+
+    def test_priors_of_an_earlier_run_stay(self):
+        rule, bank = self.made(), ema_bank.score_bank(6, 2, momentum=0.0)
+        index = tf.range(6, dtype=tf.int64)
+        bank.write(index, tf.fill([6, 2], 0.25))
+        model = types.SimpleNamespace(ema_scores=bank)
+        rule.on_epoch(model, 1)
+        bank.write(index, tf.fill([6, 2], 0.75))
+        rule.on_epoch(model, 2)
+        np.testing.assert_allclose(rule.prior.numpy(), [0.25, 0.25])
+
+    def test_given_priors(self):
+        rule = self.made(priors=[0.1, 0.7])
+        assert not rule.needs_scores and self.made().needs_scores
+        rule.on_epoch(None, 1)
+        np.testing.assert_allclose(rule.prior.numpy(), [0.1, 0.7], rtol=1e-6)
+        for wrong in ([0.1], [0.1, 1.5], "file.csv"):
+            with pytest.raises(ValueError, match="likely_priors must be 2 numbers|must be numbers"):
+                self.made(priors=wrong)
+
+    def test_priors_from_a_file(self, tmp_path):
+        path = tmp_path / "priors.csv"
+        path.write_text("class,prior\ndog,0.75\ncat,0.25\n")
+        assert label_files.read_class_priors(path, ["cat", "dog"]).tolist() == [0.25, 0.75]
+        for text, message in (
+            ("class,weight\n", "the first line must be class,prior"),
+            ("class,prior\ncat,0.1\n", "the class 'dog' has no row; give it one from 0 to 1"),
+            ("class,prior\ncat,2\ndog,0\n", "the class 'cat' has the prior 2; give it"),
+            ("class,prior\ncat,x\n", "the prior must be a number from 0, found 'x'"),
+        ):
+            path.write_text(text)
+            with pytest.raises(UserError, match=message):
+                label_files.read_class_priors(path, ["cat", "dog"])
+
+
+def numpy_network(images):
+    """Maps of a grid of 2: sums of red and of blue of each quarter; images are 4 x 4."""
+    quarters = images.reshape(-1, 2, 2, 2, 2, 3).sum(axis=(2, 4))
+    return np.stack([quarters[..., 0], quarters[..., 2]], axis=-1) / 4 - 1
+
+
+def numpy_bilinear(grid):
+    """A grid of 2 to one of 4: centres lie at 1/4 and 3/4 of a cell, clamped at the edges."""
+    weights = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    return weights @ grid @ weights.T
+
+
+class TestInformationGap:
+    """Red is the given label of image 0, blue is shown elsewhere in it."""
+
+    def images(self):
+        images = np.zeros((3, 4, 4, 3), np.float32)
+        images[0, :2, :2, 0] = 8.0  # red, upper left
+        images[0, 2:, 2:, 2] = 8.0  # blue, lower right
+        images[1, :2, :2, 0] = 8.0
+        images[1, :2, :2, 2] = 2.0  # blue in the red region
+        images[2] = 3.0  # without a label
+        return images
+
+    LABELS = np.array([[1, -1], [1, -1], [-1, -1]], np.int8)
+
+    def step(self, epoch=4, scale=1.0):
+        def network(images, training=False):
+            assert not training
+            return tf.numpy_function(lambda x: scale * numpy_network(x), [images], tf.float32)
+
+        return types.SimpleNamespace(
+            labels=tf.constant(self.LABELS), image=tf.constant(self.images()), network=network,
+            epoch=tf.constant(epoch, tf.int64),
+        )  # fmt: skip
+
+    def made(self, **options):
+        rule = masking.InformationGap(**options)
+        rule.prepare(parts.Facts(3, 2, 2, {"directory": None}))
+        return rule
+
+    def by_hand(self):
+        """Logits, gaps to the masked images, and the masked images, in NumPy."""
+        images = self.images()
+        maps, masked = numpy_network(images), images.copy()
+        for number in (0, 1):
+            red = maps[number, ..., 0]
+            region = numpy_bilinear((red - red.min()) / (red.max() - red.min())) > 0.8
+            masked[number] *= region[..., None]
+        logits = maps.mean(axis=(1, 2))
+        return logits, np.abs(logits - numpy_network(masked).mean(axis=(1, 2))), masked
+
+    def test_only_the_region_of_the_given_label_is_left(self):
+        images, rule = self.images(), self.made()
+        maps = tf.constant(numpy_network(images), tf.float32)
+        found = rule.masked(tf.constant(images), maps, tf.constant(self.LABELS)).numpy()
+        np.testing.assert_array_equal(found, self.by_hand()[2])
+        assert found[0, 0, 0, 0] == 8 and not found[0, 2:].any()  # blue is gone
+        two = rule.masked(tf.constant(images), maps, tf.constant([[1, 1]] * 3, tf.int8)).numpy()
+        np.testing.assert_array_equal(two, images)
+
+    def test_marks_what_the_region_does_not_show(self):
+        """Blue of image 0 is above the average logit, and its gap above that of red."""
+        logits, gaps, _ = self.by_hand()
+        rule = self.made(warmup_epochs=3)
+        assert (rule.mark(self.step(epoch=3)).numpy() == self.LABELS).all()
+        found = rule.mark(self.step(epoch=4)).numpy()
+        wanted = self.LABELS.copy()
+        mean_gap, average = gaps[[0, 1], 0].mean(), logits.mean(axis=0)
+        wanted[(self.LABELS == -1) & (gaps > mean_gap) & (logits > average)] = 2
+        np.testing.assert_array_equal(found, wanted)
+        assert wanted.tolist() == [[1, 2], [1, -1], [-1, -1]]
+
+    def test_averages_follow_the_batches(self):
+        logits, gaps, _ = self.by_hand()
+        rule = self.made(momentum=0.75)
+        rule.mark(self.step())
+        rule.mark(self.step(scale=3.0))  # 3/4 of the first, 1/4 of three times that
+        np.testing.assert_allclose(rule.gap.numpy(), 1.5 * gaps[[0, 1], 0].mean(), rtol=1e-6)
+        np.testing.assert_allclose(rule.average.numpy(), 1.5 * logits.mean(axis=0), rtol=1e-6)
+        assert int(rule.steps.numpy()) == 2
+
+
+def numpy_view(image, draws, colour, cutout):
+    """One image, pixel by pixel."""
+    b, c, s = (1 + colour * (2 * x - 1) for x in draws[:3])
+    luma = lambda pixel: pixel @ np.array([0.299, 0.587, 0.114])  # noqa: E731
+    middle = np.mean([luma(b * pixel) for row in image for pixel in row])
+    result = np.empty_like(image)
+    for y, x in np.ndindex(*image.shape[:2]):
+        pixel = middle + c * (b * image[y, x] - middle)
+        result[y, x] = np.clip(luma(pixel) + s * (pixel - luma(pixel)), 0, 255)
+        down, across = (abs((n + 0.5) / len(image) - draws[k]) for n, k in ((y, 3), (x, 4)))
+        if max(down, across) < cutout / 2:
+            result[y, x] = 127.5
+    return result
+
+
+class TestStrongView:
+    def made(self, seed=0, shard=(0, 1), **options):
+        term = strong_views.StrongView(**options)
+        term.prepare(parts.Facts(8, 3, 2, {"seed": seed, "shard": shard}))
+        return term
+
+    def test_views_equal_numpy(self):
+        rng = np.random.default_rng(0)
+        images, draws = rng.uniform(0, 255, (4, 6, 6, 3)), rng.random((4, 5))
+        found = self.made(colour=0.4, cutout=0.5).views(
+            tf.constant(images), tf.constant(draws, tf.float32)
+        )
+        wanted = [numpy_view(*pair, 0.4, 0.5) for pair in zip(images, draws, strict=True)]
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+        assert (np.array(wanted) == 127.5).any()
+
+    def test_draws_follow_from_seed_epoch_and_image_only(self):
+        term, epoch = self.made(), tf.constant(3, tf.int64)
+        several = term.draws(tf.constant([5, 2, 7], tf.int64), epoch).numpy()
+        alone = term.draws(tf.constant([2], tf.int64), epoch).numpy()
+        np.testing.assert_array_equal(several[1], alone[0])
+        others = [
+            term.draws(tf.constant([2], tf.int64), epoch + 1),
+            term.draws(tf.constant([3], tf.int64), epoch),
+            self.made(seed=1).draws(tf.constant([2], tf.int64), epoch),
+        ]
+        assert all((np.asarray(x) != alone).all() for x in others)
+        many = term.draws(tf.range(20_000, dtype=tf.int64), epoch).numpy()
+        np.testing.assert_allclose(many.mean(axis=0), 0.5, atol=0.01)
+
+    def test_value_and_gradient_equal_numpy(self):
+        """Labels by scores of the plain view: sure ones, unsure ones, and known ones."""
+        labels = np.array([[1, -1, -1], [0, -1, -1]], np.int8)
+        plain = np.array([[-2.0, 0.5, 0.3], [2.0, -0.5, 0.0]], np.float32)  # 0.62, 0.57; 0.38, 0.5
+        strong = np.array([[0.2, -0.4, 1.0], [0.7, 0.9, -1.0]], np.float32)
+        weight = np.array([[1.0, 2.0, 1.0], [0.5, 3.0, 1.0]], np.float32)
+        shift = tf.Variable(strong)
+        step = types.SimpleNamespace(
+            labels=tf.constant(labels), logits=tf.Variable(plain), weight=tf.constant(weight),
+            image=tf.zeros([2, 4, 4, 3]), index=tf.constant([0, 1], tf.int64),
+            epoch=tf.constant(1, tf.int64),
+            network=lambda views, training: shift[:, None, None, :] + tf.zeros([1, 2, 2, 1]),
+        )  # fmt: skip
+        with tf.GradientTape() as tape:
+            value = self.made(threshold=0.6).compute(step)
+        targets = [(0, 0, 1), (0, 1, 1), (1, 0, 0), (1, 1, 0)]  # row, column, target
+
+        def expected(logits):
+            terms = [weight[y, x] * nl(logits[y, x])[0 if t else 1] for y, x, t in targets]
+            return sum(terms) / labels.size
+
+        assert float(value) == pytest.approx(expected(strong), rel=1e-5)
+        of_plain, of_strong = tape.gradient(value, [step.logits, shift])
+        assert of_plain is None
+        np.testing.assert_allclose(of_strong, slope(expected, strong.astype(float)), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_soft_expected_positives_equal_numpy(seed):
+    def function(labels, logits, weights):
+        return losses.expected_positive(labels, logits, weights, expected_target=0.3)
+
+    def expected(labels, logits, weights, factors_at=None):
+        positive, negative = nl(logits)
+        soft = 0.3 * positive + 0.7 * negative
+        terms = np.where(labels == 1, positive, np.where(labels == 2, soft, negative))
+        return (weights * terms).sum() / labels.size
+
+    check_value_and_gradient(function, expected, seed)
