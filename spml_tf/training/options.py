@@ -14,6 +14,8 @@ from spml_tf.system.options import Options, option
 
 BUDGETS = ("all", "unannotated", "global")
 Budget = str | Sequence[float]
+# Words for what is estimated from the score bank: as K, and as the budget of each class.
+AUTO, ESTIMATED = "auto", "estimated"
 
 
 def check_budget(name: str, budget: Budget, num_classes: int | None = None) -> None:
@@ -26,6 +28,12 @@ def check_budget(name: str, budget: Budget, num_classes: int | None = None) -> N
     if not several or not all(0 <= share <= 1 for share in budget):
         count = "" if num_classes is None else f"{num_classes} "
         raise ValueError(f"{name} must be a rule or {count}shares in [0, 1]. Received: {budget}")
+
+
+def _check_rule(name: str, budget: Budget) -> None:
+    """Raises ValueError for a budget that the rule `ExpectedPositives` does not know."""
+    if not isinstance(budget, str) or budget != ESTIMATED:
+        check_budget(name, budget)
 
 
 def _selection_start(flags: Mapping[str, Any]) -> int:
@@ -92,6 +100,15 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
     prefix: ClassVar[str] = "selection"
     group: ClassVar[str] = "Selection of expected positives (en, ep)"
 
+    positives_per_image: float | str = option(
+        help="K: mean number of true positives per training image; auto: estimated from the score "
+        "bank where the selection begins (en, ep). Default: the mean over the fully labelled "
+        "validation images.",
+        low=1e-6,
+        high=1e6,
+        flag="positives_per_image",
+        words=(AUTO,),
+    )
     start_epoch: int = option(
         2,
         "First epoch with expected positives, from 1. Default: after a quarter of --epochs from "
@@ -105,9 +122,10 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         "all",
         "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only; "
         "global: rank the unknown labels of all classes together; validation: as unannotated, but "
-        "expect each class in the share of images that it has in the validation split.",
-        choices=(*BUDGETS, "validation"),
-        check=check_budget,
+        "expect each class in the share of images that it has in the validation split; estimated: "
+        "in the share estimated from the score bank, scaled to a K that is not auto.",
+        choices=(*BUDGETS, "validation", ESTIMATED),
+        check=_check_rule,
     )
 
 
