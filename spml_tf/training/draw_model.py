@@ -18,10 +18,10 @@ from spml_tf.labels import NEGATIVE, POSITIVE
 
 # Half a step of a uint8 bank: the logit of a score of 0 or 1 is that of this distance from it.
 _CLIP = 1 / 512
-# Gauss-Legendre nodes, exact for up to 23 unknown classes.
-_MOST_NODES = 12
+# Gauss-Legendre nodes, exact for up to 15 unknown classes; for 30 expected positives off by 0.2 %.
+_MOST_NODES = 8
 _STEEPEST, _RIDGE = 50.0, 1e-3
-_SMALLEST = 1e-12
+_SMALLEST, _TINY = 1e-12, 1e-300
 
 
 class DrawModel:
@@ -77,7 +77,7 @@ class DrawModel:
         self,
         start: NDArray[np.float64] | None = None,
         weights: NDArray[np.float64] | None = None,
-        steps: int = 300,
+        steps: int = 150,
     ) -> NDArray[np.float64]:
         """The parameters of highest likelihood.
 
@@ -116,8 +116,8 @@ class DrawModel:
         """P(class | image), [N, L], given what the scores say alone."""
         chance = self._chance(parameters)
         if self.some:
-            none = np.exp(np.log1p(-chance).sum(axis=1))
-            chance = chance / np.where(self.drawn > 0, 1 - none, 1.0)[:, None]
+            held = np.maximum(1 - (1 - chance).prod(axis=1), chance.max(axis=1))
+            chance = chance / np.where(self.drawn > 0, held, 1.0)[:, None]
         return chance
 
     def priors(
@@ -133,17 +133,18 @@ class DrawModel:
     ) -> tuple[float, NDArray[np.float64]]:
         """Of all images, with its gradient [2, L]; arguments as for `fit`."""
         chance = self._chance(parameters)
-        value = np.where(self.positive, np.log(chance), 0.0).sum(axis=1)
-        value += np.where(self.negative, np.log1p(-chance), 0.0).sum(axis=1)
-        slope = self.positive / chance - self.negative / (1 - chance)
-        log_draw, slope_draw = self._log_draw(chance)
-        value, slope = value + log_draw, slope + slope_draw
+        value, slope = self._log_draw(chance)
+        of_known = np.zeros_like(chance)
+        for known, sign in ((self.positive, 1), (self.negative, -1)):
+            own = chance[known] if sign > 0 else 1 - chance[known]
+            of_known[known] = np.log(own)
+            slope[known] += sign / own
+        value += of_known.sum(axis=1)
         if self.some:
-            log_none = np.log1p(-chance).sum(axis=1)
-            held = np.where(self.drawn > 0, -np.expm1(log_none), 1.0)
-            value = value - np.log(held)
-            share = np.where(self.drawn > 0, np.exp(log_none) / held, 0.0)
-            slope = slope - share[:, None] / (1 - chance)
+            none = (1 - chance).prod(axis=1)
+            held = np.where(self.drawn > 0, np.maximum(1 - none, _SMALLEST), 1.0)
+            value -= np.log(held)
+            slope -= np.where(self.drawn > 0, none / held, 0.0)[:, None] / (1 - chance)
         slope *= chance * (1 - chance) * weights[:, None]
         found = np.stack([(slope * self.inputs).sum(axis=0), slope.sum(axis=0)])
         return float((value * weights).sum()), found
@@ -159,8 +160,8 @@ class DrawModel:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """log E[1 / C(|Y|, m)], [N], and its slope with P, [N, L]; 0 where nothing was drawn."""
         drawn, others = self.drawn > 0, chance * self.unknown
-        terms = np.stack([np.log1p(-v * others).sum(axis=1) for v in self._nodes])
-        terms += self._log_weights
+        products = np.stack([(1 - v * others).prod(axis=1) for v in self._nodes])
+        terms = np.log(np.maximum(products, _TINY)) + self._log_weights
         total = logsumexp(terms, axis=0)
         parts = np.exp(terms - total) * drawn
         slope = np.zeros_like(chance)

@@ -199,8 +199,8 @@ class LabelStore(KeepsTables):
             )
         whole = replicas.sum_of_workers(whole)
         whole = whole[whole[:, -1] > 0]
-        averages, codes = whole[:, : self.num_classes], whole[:, self.num_classes : -1]
-        return averages, codes.astype(np.int8)
+        of_codes = whole[:, self.num_classes : -1].astype(np.int8)
+        return whole[:, : self.num_classes], of_codes
 
     def blocks(
         self, scores: ema_bank.EMABank

@@ -100,7 +100,8 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
     prefix: ClassVar[str] = "selection"
     group: ClassVar[str] = "Selection of expected positives (en, ep)"
 
-    positives_per_image: float | str = option(
+    # Wider than the losses': those cannot wait for an estimate.
+    positives_per_image: float | str = option(  # type: ignore[assignment]
         help="K: mean number of true positives per training image; auto: estimated from the score "
         "bank where the selection begins (en, ep). Default: the mean over the fully labelled "
         "validation images.",

@@ -92,9 +92,10 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
     needs_scores = True
 
     def prepare(self, facts: Facts) -> None:
-        self.estimates = AUTO == self.positives_per_image or ESTIMATED == self._given_budget()
-        if ESTIMATED != self._given_budget():
-            check_budget("selection_budget", self._given_budget(), facts.num_classes)
+        budget = self._given_budget()
+        self.estimates = AUTO == self.positives_per_image or budget == ESTIMATED
+        if budget != ESTIMATED:
+            check_budget("selection_budget", budget, facts.num_classes)
         self.store = label_store(facts, selects=True)
         if self.estimates:  # of each class and of K: the value, its lower and its upper end
             self._estimated = self.add_weight(
@@ -111,17 +112,18 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     def select(self, scores: EMABank) -> None:
         """Chooses the expected positives from the score bank, see `LabelStore.select`."""
-        mean, budget = self.positives_per_image, self._given_budget()
-        if self.estimates:
-            if self.estimated is None:
-                self._estimate(scores)
-            found = self.estimated
-            assert found is not None
-            scale = 1.0 if AUTO == mean else mean / found.positives_per_image
-            mean = found.positives_per_image if AUTO == mean else mean
-            if ESTIMATED == budget:
-                budget = np.minimum(scale * found.priors, 1).tolist()
-        self.store.select(scores, mean, budget)
+        if self.estimates and self.estimated is None:
+            self._estimate(scores)
+        self.store.select(scores, *self._mean_and_budget())
+
+    def _mean_and_budget(self) -> tuple[float, Budget]:
+        """K and budget of the selection, the estimated ones where they are asked for."""
+        given, budget, found = self.positives_per_image, self._given_budget(), self.estimated
+        mean = found.positives_per_image if found and isinstance(given, str) else float(given)
+        if found is not None and budget == ESTIMATED:
+            scale = mean / found.positives_per_image
+            budget = np.minimum(scale * found.priors, 1).tolist()
+        return mean, budget
 
     @property
     def estimated(self) -> ClassPriors | None:
