@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import re
 import subprocess
 from pathlib import Path
@@ -42,13 +44,11 @@ def table(folder: Path) -> dict[str, list[str]]:
 def whole(voc, tmp_path_factory) -> tuple[Path, Path, str]:
     """An uninterrupted run, the same as it was after its third epoch, and what it printed."""
     folder = tmp_path_factory.mktemp("estimated")
-    with pytest.MonkeyPatch.context() as patch:
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         copy_after_epoch(patch, folder / "after3", 3)
         assert train.main([*words_of(voc), f"--output_dir={folder / 'whole'}"]) == 0
-    again = run(*words_of(voc), f"--output_dir={folder / 'other'}")
-    assert again.returncode == 0, again.stderr
-    assert_equal_runs(folder / "whole", folder / "other")
-    return folder / "whole", folder / "after3", again.stdout
+    return folder / "whole", folder / "after3", printed.getvalue()
 
 
 def test_the_estimate_is_printed_and_recorded(whole):
@@ -68,6 +68,15 @@ def test_the_estimate_is_printed_and_recorded(whole):
     assert int(rows["selected"][3]) == np.rint(np.maximum(19 * missing, 0)).sum()
 
 
+def test_the_model_card_of_an_export_tells_of_it(whole, tmp_path):
+    folder, _, printed = whole
+    ((mean, low, high),) = re.findall(PRINTED, printed)
+    done = run(f"--run_dir={folder}", f"--export_dir={tmp_path / 'export'}", module="export")
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert f"positives per image (K): {mean}, estimated ({low} to {high})." in card
+
+
 def test_resumed_after_the_estimate_it_is_the_same_run(voc, whole, capsys):
     folder, after, _ = whole
     assert train.main([*words_of(voc), f"--output_dir={after}"]) == 0
@@ -76,7 +85,7 @@ def test_resumed_after_the_estimate_it_is_the_same_run(voc, whole, capsys):
     assert table(folder) == table(after)
 
 
-def test_two_workers_estimate_the_same(voc, whole, tmp_path):
+def test_two_workers_estimate_the_same(voc, tmp_path):
     words = [*words_of(voc, shuffle_groups=2), f"--output_dir={tmp_path / 'two'}"]
     done = subprocess.run(command(*words, "--workers=2"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -155,6 +164,7 @@ def test_it_is_made_once_and_saved_with_the_weights(tmp_path):
     np.testing.assert_array_equal(model.estimated_priors.priors, first.priors)
     model.save_weights(tmp_path / "x.weights.h5")
     again, _ = made(positives_per_image="auto", selection_budget="estimated")
+    again.optimizer.build(again.trainable_variables)
     again.load_weights(tmp_path / "x.weights.h5")
     np.testing.assert_array_equal(again.estimated_priors.priors, first.priors)
     model.save(tmp_path / "x.keras")

@@ -1,7 +1,7 @@
 """Measures estimates of class priors against the truth, and prints a Markdown table.
 
 python tools/measure_class_priors.py [--run_dirs=RUN,...] [--data_dir=DIR] [--coco_labels=FILE]
-    [--quality=2,3,4] [--every=16] [--seed=0]
+    [--quality=2,3,4] [--every=4] [--seed=0]
 
 --run_dirs: runs of the method an whose data have full labels; the scores are those of their score
 bank, --data_dir is where the data lie now. --coco_labels: a line "file,class class ..." an image;
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--data_dir")
     parser.add_argument("--coco_labels")
     parser.add_argument("--quality", default="2,3,4")
-    parser.add_argument("--every", type=int, default=16)
+    parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     print("| data | K | estimator | estimate | interval | error |\n|---|---|---|---|---|---|")
