@@ -73,7 +73,7 @@ def test_the_model_card_of_an_export_tells_of_it(whole, tmp_path):
     ((mean, low, high),) = re.findall(PRINTED, printed)
     done = run(f"--run_dir={folder}", f"--export_dir={tmp_path / 'export'}", module="export")
     assert done.returncode == 0, done.stderr
-    card = (tmp_path / "export" / "README.md").read_text()
+    card = (tmp_path / "export" / "MODEL_CARD.md").read_text()
     assert f"positives per image (K): {mean}, estimated ({low} to {high})." in card
 
 

@@ -7,9 +7,9 @@ python tools/measure_class_priors.py [--run_dirs=RUN,...] [--data_dir=DIR] [--co
 bank, --data_dir is where the data lie now. --coco_labels: a line "file,class class ..." an image;
 of one image in --every a class is drawn, scores are those of a linear layer trained as an on
 simulated evidence: normal noise plus, where the image holds the class, 0.6 to 1.4 times the
-quality, which is the same for all images of a class. The error is the sum over classes of
-|estimate - truth|, over K. Intervals are those of the draw model, of the others 20 bootstrap
-samples of the images.
+quality, the same for all images of a class. A cell is the estimate of K, its interval, and the
+sum over classes of |estimate - truth| over K. Intervals are those of the draw model, of the others
+those of 20 bootstrap samples of the images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +94,18 @@ def measured(
     return found, found.sum() - width, found.sum() + width
 
 
-def lines(case: Case) -> Iterator[str]:
-    """Rows of the table."""
+def line(case: Case) -> str:
+    """Row of the table."""
     name, scores, labels, truth = case
     shares = truth.mean(axis=0)
-    whole = shares.sum()
     # As training does: of many images those evenly spaced.
     step = class_priors.sample_step(*labels.shape)
-    scores, labels = scores[::step], labels[::step]
+    cells = [f"| {name} | {shares.sum():.2f}"]
     for estimator in class_priors.ESTIMATORS:
-        found, low, high = measured(estimator, scores, labels)
-        error = np.abs(found - shares).sum() / whole
-        yield (
-            f"| {name} | {whole:.2f} | {estimator} | {found.sum():.2f} | {low:.2f} to {high:.2f} "
-            f"| {error:.2f} |"
-        )
+        found, low, high = measured(estimator, scores[::step], labels[::step])
+        error = np.abs(found - shares).sum() / shares.sum()
+        cells.append(f"{found.sum():.2f} ({low:.2f} to {high:.2f}), {error:.2f}")
+    return " | ".join([*cells, ""]).rstrip()
 
 
 def main() -> None:
@@ -122,13 +118,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    print("| data | K | estimator | estimate | interval | error |\n|---|---|---|---|---|---|")
+    print(f"| data | K | {' | '.join(class_priors.ESTIMATORS)} |")
+    print("|---" * (2 + len(class_priors.ESTIMATORS)) + "|")
     for folder in filter(None, given.run_dirs.split(",")):
-        for line in lines(of_run(folder, given.data_dir)):
-            print(line, flush=True)
+        print(line(of_run(folder, given.data_dir)), flush=True)
     for quality in map(float, given.quality.split(",") if given.coco_labels else []):
-        for line in lines(of_coco(given.coco_labels, quality, given.every, given.seed)):
-            print(line, flush=True)
+        print(line(of_coco(given.coco_labels, quality, given.every, given.seed)), flush=True)
 
 
 if __name__ == "__main__":
