@@ -75,7 +75,7 @@ def of_coco(file: str, quality: float, every: int, seed: int) -> Case:
     model.fit(evidence, observed == 1, batch_size=128, epochs=12, verbose=0)
     scores = 1 / (1 + np.exp(-model.predict(evidence, batch_size=4096, verbose=0)))
     precision = 100 * np.nanmean(average_precision(truth.astype(int), scores))
-    return f"COCO, scores of mAP {precision:.0f}", scores, observed, truth
+    return f"COCO, scores of mAP {precision:.0f}, {len(rows):,} images", scores, observed, truth
 
 
 def measured(

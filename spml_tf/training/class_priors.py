@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.labels import NEGATIVE, POSITIVE
-from spml_tf.training.draw_model import DrawModel, fitted_with_replicates
+from spml_tf.training.draw_model import DrawModel, Fitted, fitted_with_replicates
 
 # Of more images evenly spaced ones are looked at: these, or so many for each class.
 _IMAGES, _IMAGES_A_CLASS = 8192, 8
-_REPLICATES = 10
+_REPLICATES, _BEST_BIN_REPLICATES = 10, 20
 # Bounds that hold in 95 % of normal samples, in standard deviations.
 _BOUND = 1.96
 
@@ -54,16 +54,16 @@ def class_priors(
 ) -> ClassPriors:
     """Estimates class priors by `draw_model.DrawModel`, with intervals.
 
-    An interval holds what bootstrap samples of the images give, and what a second reading of the
-    same scores does, in which annotated images were chosen for holding a class (`some`): it finds
-    fewer positives, and where scores tell little, any number. Nothing is below what was annotated.
-    That the scores were trained on the same labels makes them too sure, and the estimate lower, the
-    longer they were trained.
+    An interval holds what bootstrap samples of the images give; what a second reading of the same
+    scores does, in which annotated images were chosen for holding a class (`some`): it finds fewer
+    positives, and where scores tell little, any number; and what `best_bin` gives. Nothing is below
+    what was annotated. That the scores were trained on the same labels makes them too sure, and the
+    estimate lower, the longer they were trained.
 
     Args:
         scores: [N, L] uint8, or float in [0, 1].
         labels: [N, L] int8 in {1, 0, -1} (2 counts as unknown).
-        replicates: bootstrap samples, from 2.
+        replicates: bootstrap samples that the model is fitted to, from 2.
         seed: of the samples.
 
     Returns:
@@ -88,6 +88,7 @@ def class_priors(
         )
         for some in (False, True)
     ]
+    readings.append(_best_bin_replicates(scores[:, present], labels[:, present], seed))
     annotated = (labels[:, present] == POSITIVE).mean(axis=0)
     known = 1 - (labels[:, present] == NEGATIVE).mean(axis=0)
     found = np.clip(readings[0].priors, annotated, known)
@@ -160,7 +161,20 @@ def best_bin(
         >>> best_bin(scores, labels).tolist()  # above 0.1 one of both, and so of all: 2 + 2
         [1.0]
     """
-    scores, labels = _checked(scores, labels)
+    return _best_bin(*_checked(scores, labels), delta, gamma)
+
+
+def _best_bin_replicates(scores: NDArray[Any], labels: NDArray[Any], seed: int) -> Fitted:
+    """Its priors, and those of samples of the images, drawn with replacement."""
+    draws, count = np.random.default_rng(seed), len(scores)
+    drawn = [draws.integers(0, count, count) for _ in range(_BEST_BIN_REPLICATES)]
+    replicates = [_best_bin(scores[rows], labels[rows]) for rows in drawn]
+    return Fitted(_best_bin(scores, labels), np.stack(replicates))
+
+
+def _best_bin(
+    scores: NDArray[Any], labels: NDArray[Any], delta: float = 0.1, gamma: float = 0.01
+) -> NDArray[np.float64]:
     found = np.zeros(labels.shape[1])
     for column in range(labels.shape[1]):
         label, score = labels[:, column], scores[:, column]

@@ -171,7 +171,7 @@ class DrawModel:
 
 
 class Fitted(NamedTuple):
-    """What `fitted_with_replicates` finds.
+    """An estimate and its bootstrap.
 
     Attributes:
         priors: [L] in [0, 1].
