@@ -163,11 +163,11 @@ class RunRecorder(keras.callbacks.Callback):
         names = ("class", "annotated_share", "prior", "low", "high")
         rows = [dict(zip(names, map(str, row), strict=True)) for row in zip(*columns, strict=True)]
         write_table(self.run.class_priors, rows)
-        absent = [row["class"] for row in rows if float(row["annotated_share"]) == 0]
+        absent = [row["class"] for row in rows if float(row["prior"]) == 0]
         if absent:
             print(
-                f"note: no image is annotated with {', '.join(absent)}: none is expected to be "
-                "positive",
+                f"note: no image that was looked at is annotated with {', '.join(absent)}: their "
+                "estimated shares are 0",
                 file=sys.stderr,
             )
         return True
