@@ -23,6 +23,7 @@ from spml_tf.system.files import (
     write_json,
     write_text,
 )
+from spml_tf.training.options import AUTO
 
 if TYPE_CHECKING:
     import keras
@@ -202,6 +203,15 @@ def write_saved_model(
     archive.write_out(str(folder), verbose=False)
 
 
+def _positives_per_image(run: Any, record: dict[str, Any]) -> str:
+    """K, with its interval where training has estimated it."""
+    rows = run.read_history(record["flags"]["epochs"])
+    if record["positives_per_image"] != AUTO or not rows or not rows[-1].get("estimated_k"):
+        return str(record["positives_per_image"])
+    mean, low, high = (float(rows[-1][name]) for name in ("estimated_k", "k_low", "k_high"))
+    return f"{mean:.2f}, estimated ({low:.2f} to {high:.2f})"
+
+
 def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> str:
     from spml_tf.labels import known_counts
 
@@ -233,7 +243,7 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "ratio ignored); preprocessing is inside.",
         f"- Data: {_plain(flags['dataset'])}, {images['train']} training, {image_counts} images; "
         f"{_labels_seen(flags)}; positives per image (K): "
-        f"{record['positives_per_image']}.",
+        f"{_positives_per_image(run, record)}.",
         f"- Data fingerprint: `{record['data_fingerprint']}`.",
         f"- mAP: {maps} (epoch {results['best_epoch']}, the best on validation).",
         f"- Versions: {_plain(', '.join(f'{k} {v}' for k, v in record['versions'].items()))}.",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
 from spml_tf.system import cli, launcher, plugins, strategies
 from spml_tf.system.errors import UserError
+from spml_tf.training.options import AUTO, ESTIMATED
 
 if TYPE_CHECKING:
     import keras
@@ -74,9 +75,7 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
     finished = run.is_finished()
     with run.locked() if first and not finished else contextlib.nullcontext():
         data = splits.load_splits(settings)
-        if settings.option("positives_per_image") is not None:
-            known = settings.option("positives_per_image")
-            data = dataclasses.replace(data, positives_per_image=known)
+        data = dataclasses.replace(data, positives_per_image=_positives_per_image(settings, data))
         facts = {
             "data_fingerprint": data.fingerprint(),
             "positives_per_image": data.positives_per_image,
@@ -114,6 +113,15 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
         _report(settings, data, run, progress)
         replicas.wait_for_workers()
         return run.read_metrics()
+
+
+def _positives_per_image(settings: Settings, data: Splits) -> float | str | None:
+    """K: what is given, else that of the validation images, else "auto" where it is estimated."""
+    if settings.option("positives_per_image") is not None:
+        given: float | str = settings.option("positives_per_image")
+        return given
+    estimated = settings.option("selection_budget") == ESTIMATED
+    return AUTO if estimated and not data.positives_per_image else data.positives_per_image
 
 
 def _checkpoint(run: RunFolder, first: bool) -> Checkpoint | None:
@@ -203,15 +211,23 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         of_method = settings.of_method()
     except ValueError as error:
         raise UserError(f"--method={settings.method}: {error}") from None
+    selects = "selection_budget" in of_method
+    or_auto = ", or let it be estimated: --positives_per_image=auto" if selects else ""
     if methods.needs_k(settings.method) and data.positives_per_image is None:
         raise UserError(
             "--positives_per_image is missing and no validation image is fully labelled: count "
-            "the classes that truly appear in 50 training photos and give their mean"
+            f"the classes that truly appear in 50 training photos and give their mean{or_auto}"
         )
     if methods.needs_k(settings.method) and data.positives_per_image == 0:
         raise UserError(
             "--positives_per_image is missing and no fully labelled validation image shows any "
             "class: count the classes that truly appear in 50 training photos and give their mean"
+            f"{or_auto}"
+        )
+    if data.positives_per_image == AUTO and methods.needs_k(settings.method) and not selects:
+        raise UserError(
+            f"--positives_per_image=auto: --method={settings.method} keeps no score bank to "
+            "estimate it from before it is needed; give a number, or take en or ep"
         )
     if not (data.observed == POSITIVE).any():
         raise UserError(
@@ -219,7 +235,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
             "can be learned from them"
         )
     of_method.pop("positives_per_image", None)
-    if "selection_budget" in of_method:
+    if selects:
         of_method["selection_budget"] = data.selection_budget(of_method["selection_budget"])
     if of_method.get("likely_priors"):
         priors = label_files.read_class_priors(of_method["likely_priors"], data.train.class_names)

@@ -33,7 +33,8 @@ class Splits:
         val: validation images.
         test: test images, or None where the data set has none.
         held_out: names of the validation images that were held out of the training split.
-        positives_per_image: K, the mean over the fully labelled validation images, or None.
+        positives_per_image: K, the mean over the fully labelled validation images, or None; "auto"
+            where training estimates it.
         notes: what the readers left out or treated, and what to know about the labels.
         class_weights: float32 [L], how much each class counts in the loss, or None.
     """
@@ -43,7 +44,7 @@ class Splits:
     val: Examples
     test: Examples | None
     held_out: tuple[str, ...]
-    positives_per_image: float | None
+    positives_per_image: float | str | None
     notes: tuple[str, ...]
     class_weights: NDArray[np.float32] | None = None
 
@@ -279,6 +280,7 @@ def _unknown_notes(settings: DataSettings, part: Examples, name: str) -> tuple[s
     positives = (part.labels == labels.POSITIVE).sum()
     # Of a run; the commands about data do not ask for it.
     mean = getattr(settings, "positives_per_image", None)
+    mean = None if isinstance(mean, str) else mean  # it is estimated later
     ratio = mean * len(part) / positives if mean else 2.0
     best = 100 * labels.perfect_mean_average_precision(part.labels, max(ratio, 1.0), rule)
     if best > 99.95:

@@ -57,7 +57,7 @@ def fit(
     if checkpoint is not None and model.shard.worker == 0:
         print(f"resuming after {progress.where()} of {settings.epochs}", file=sys.stderr)
     recorder = RunRecorder(
-        run, data.train.labels, data.observed, checkpoint,
+        run, data.train.labels, data.observed, checkpoint, data.train.class_names,
         pipeline.steps_per_epoch(len(data.train), settings.batch_size),
         settings.checkpoint_minutes, settings.max_loss, stops,
     )  # fmt: skip

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
+import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -20,7 +22,7 @@ from spml_tf.runs.checkpoint_folder import Checkpoint, Progress
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system import replicas
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import replaced
+from spml_tf.system.files import replaced, write_table
 from spml_tf.system.private_api import outside_strategy
 from spml_tf.system.stop_requests import StopRequests, error_of
 
@@ -53,6 +55,7 @@ class RunRecorder(keras.callbacks.Callback):
             selection; training never sees it.
         observed: [N, L] int8, the labels trained on.
         resumed: the checkpoint that the training goes on from, None at its start.
+        class_names: L names.
         steps: of an epoch.
         minutes: between two checkpoints within an epoch; 0: none.
         max_loss: the training stops where the mean loss of an epoch is above; 0: never.
@@ -72,6 +75,7 @@ class RunRecorder(keras.callbacks.Callback):
         labels: NDArray[np.int8],
         observed: NDArray[np.int8],
         resumed: Checkpoint | None,
+        class_names: Sequence[str],
         steps: int,
         minutes: float,
         max_loss: float,
@@ -80,13 +84,14 @@ class RunRecorder(keras.callbacks.Callback):
         super().__init__()
         self.run, self.shard = run, replicas.this_shard()
         self.truth, self.observed = self.shard.own(labels), observed
+        self.class_names = class_names
         self.resumed, self.progress = resumed, resumed.progress if resumed else Progress(0)
         self.steps, self.minutes, self.max_loss, self.stops = steps, minutes, max_loss, stops
         best = self.progress.history[self.progress.best_epoch - 1] if self.progress.history else {}
         self.best = _number(best.get("val_map"))
         self._step, self._calls, self._loss = self.progress.step, 0, None
         self._trained: dict[str, str] = dict(self.progress.trained)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._told = time.monotonic(), False
         self.events = None
         if self.shard.worker == 0:
             self.events = tf.summary.create_file_writer(str(run.tensorboard))
@@ -96,6 +101,8 @@ class RunRecorder(keras.callbacks.Callback):
         if self.resumed is not None:
             checkpoints.restore_metrics(self.model, self.resumed.metrics)
             self.resumed = None
+        if not self._told and not self.shard.worker:
+            self._told = self._tell_estimate()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._step += 1
@@ -115,7 +122,7 @@ class RunRecorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         values = {k: float(v) for k, v in logs.items()}
         self._check_loss(values["loss"], self.steps)
-        row = {"epoch": epoch + 1, **values, **self._selection_quality()}
+        row = {"epoch": epoch + 1, **values, **self._estimate(), **self._selection_quality()}
         row["seconds"] = round(time.perf_counter() - self.started, 1)
         best_epoch = self.progress.best_epoch
         if not best_epoch or values["val_map"] > self.best:
@@ -131,6 +138,39 @@ class RunRecorder(keras.callbacks.Callback):
             self.run.publish(self.progress)
             self._write_events(row)
         self._stop_if(self._asked()[0])
+
+    def _estimate(self) -> dict[str, float]:
+        """K and its interval, where they were estimated from the score bank."""
+        found = self.model.estimated_priors
+        if found is None:
+            return {}
+        low, high = found.interval
+        return {"estimated_k": found.positives_per_image, "k_low": low, "k_high": high}
+
+    def _tell_estimate(self) -> bool:
+        """Prints what was estimated and writes class_priors.csv; whether there is an estimate."""
+        found = self.model.estimated_priors
+        if found is None:
+            return False
+        low, high = found.interval
+        print(
+            f"positives per image (K), estimated from the score bank: "
+            f"{found.positives_per_image:.2f}, from {low:.2f} to {high:.2f}",
+            flush=True,
+        )
+        annotated = (self.observed == POSITIVE).mean(axis=0)
+        columns = (self.class_names, annotated, found.priors, found.low, found.high)
+        names = ("class", "annotated_share", "prior", "low", "high")
+        rows = [dict(zip(names, map(str, row), strict=True)) for row in zip(*columns, strict=True)]
+        write_table(self.run.class_priors, rows)
+        absent = [row["class"] for row in rows if float(row["prior"]) == 0]
+        if absent:
+            print(
+                f"note: no image that was looked at is annotated with {', '.join(absent)}: their "
+                "estimated shares are 0",
+                file=sys.stderr,
+            )
+        return True
 
     def _check_loss(self, loss: Any, step: int) -> None:
         """Raises UserError where the mean loss of an epoch up to a step is none to go on with."""

@@ -52,6 +52,7 @@ class RunFolder:
         checksums: SHA256SUMS, there once the run is finished.
         tensorboard: folder of TensorBoard events.
         train_labels: train_labels.csv, the observed labels where they are not the full ones.
+        class_priors: class_priors.csv, where the method has estimated them.
         heatmaps: heatmaps.npz, those of a few training images after each epoch.
         features: folder of what the frozen backbone makes of images, gone once it is thawed.
     """
@@ -67,6 +68,7 @@ class RunFolder:
         self.checksums = self.path / "SHA256SUMS"
         self.tensorboard = self.path / "tensorboard"
         self.train_labels = self.path / "train_labels.csv"
+        self.class_priors = self.path / "class_priors.csv"
         self.heatmaps = self.path / "heatmaps.npz"
         self.features = self.path / "features"
 

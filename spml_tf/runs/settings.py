@@ -30,7 +30,10 @@ def _declared() -> dict[str, tuple[Option, type[Options], str]]:
     classes: list[type[Options]] = [ModelOptions, *(x.options for x in methods.all_parts())]
     for options in classes:
         for flag, name in options.flags().items():
-            found.setdefault(flag, (options.declared()[name], options, name))
+            declared = options.declared()[name]
+            known = found.setdefault(flag, (declared, options, name))
+            if declared.words and not known[0].words:  # of two parts the one that takes more
+                found[flag] = (declared, *known[1:])
     return found
 
 
@@ -47,6 +50,7 @@ def _flag(declared: Option, options: type[Options], name: str) -> Any:
         options.kind(name),
         declared.choices,
         options.group or None,
+        words=declared.words,
     )
 
 
@@ -330,6 +334,8 @@ def _check(settings: Settings) -> None:
     ):  # fmt: skip
         check_range(name, getattr(settings, name), low, high)
     for flag, (declared, *_) in _declared().items():
+        if settings.option(flag) in declared.words:
+            continue
         if declared.low is not None or declared.high is not None:
             lowest = -math.inf if declared.low is None else declared.low
             highest = math.inf if declared.high is None else declared.high

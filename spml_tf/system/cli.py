@@ -50,6 +50,24 @@ _DEFINE: dict[type, Callable[..., Any]] = {
 }
 
 
+class _NumberOrWord(flags.ArgumentParser[Any]):
+    """Reads a float or one of some words."""
+
+    syntactic_help = "a number or a word"
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        super().__init__()
+        self.words = words
+
+    def parse(self, argument: Any) -> Any:
+        if argument in self.words:
+            return argument
+        try:
+            return float(argument)
+        except ValueError:
+            raise ValueError(f"must be a number or {' or '.join(self.words)}") from None
+
+
 def flag_field(
     default: Any,
     text: str,
@@ -58,6 +76,7 @@ def flag_field(
     group: str | None = None,
     required: bool = False,
     name: str | None = None,
+    words: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field that `run` turns into a flag.
 
@@ -70,6 +89,7 @@ def flag_field(
             declares the field, and where it has none the flag stands first, without a heading.
         required: refuse a command line without it, or with an empty text.
         name: the flag's, where it is a word that Python keeps for itself; else the field's.
+        words: texts that may stand in place of a float.
     """
     return dataclasses.field(
         default=default,
@@ -80,6 +100,7 @@ def flag_field(
             "group": group,
             "required": required,
             "name": name,
+            "words": words,
         },
     )
 
@@ -177,6 +198,9 @@ def _define(values: flags.FlagValues, options: type) -> None:
         default: Any = field.default
         if choices:
             flags.DEFINE_enum(_name(field), default, choices, text, flag_values=values)
+        elif field.metadata["words"]:
+            parser = _NumberOrWord(field.metadata["words"])
+            flags.DEFINE(parser, _name(field), default, text, flag_values=values)
         else:
             _DEFINE[kind](_name(field), default, text, flag_values=values)
 

@@ -36,6 +36,7 @@ class Option:
     in_runs: Callable[[Any], Any] | None = None
     scales: str | None = None
     check: Callable[[str, Any], None] | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def required(self) -> bool:
@@ -58,8 +59,11 @@ class Option:
         if value is None and self.default is None:
             return None
         value = plain(value)
+        if isinstance(value, str) and value in self.words:
+            return value
         if kind in _KINDS and not _is_a(kind, value):
-            raise ValueError(f"{name}={value!r}: must be {_KINDS[kind]}")
+            others = "".join(f" or {word}" for word in self.words)
+            raise ValueError(f"{name}={value!r}: must be {_KINDS[kind]}{others}")
         if self.check is not None:
             self.check(name, value)
         elif self.choices is not None:
@@ -84,6 +88,7 @@ def option(
     in_runs: Callable[[Any], Any] | None = None,
     scales: str | None = None,
     check: Callable[[str, Any], None] | None = None,
+    words: Sequence[str] = (),
 ) -> Any:
     """Declares an option of a class that inherits from `Options`.
 
@@ -101,9 +106,10 @@ def option(
             "rate" for an amount an epoch, None for neither.
         check: raises ValueError for a value that may not stand, called with the name and the value,
             in place of bounds and choices.
+        words: texts that may stand in place of a number.
     """
     texts = None if choices is None else tuple(choices)
-    return Option(default, help, low, high, texts, flag, in_runs, scales, check)
+    return Option(default, help, low, high, texts, flag, in_runs, scales, check, tuple(words))
 
 
 class Options:

@@ -17,6 +17,7 @@ from spml_tf.losses import role_estimates
 from spml_tf.system import replicas
 from spml_tf.system.replicas import WHOLE, Shard, once_a_process
 from spml_tf.training import selection
+from spml_tf.training.class_priors import sample_step
 from spml_tf.training.options import Budget
 
 
@@ -203,6 +204,32 @@ class LabelStore(KeepsTables):
         self.replace_marks(
             scores, lambda rows, *known: found.chosen(rows * workers + worker, *known)
         )
+
+    def sample(self, scores: ema_bank.EMABank) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+        """Averages and codes of evenly spaced images that were visited, of all workers.
+
+        Args:
+            scores: the score bank.
+
+        Returns:
+            float64 [M, L] in [0, 1] and int8 [M, L] in {1, 0, -1, 2}, the same on all workers.
+        """
+        worker, workers = scores.shard
+        count = int(replicas.sum_of_workers(np.array([self.num_images], np.int64))[0])
+        step = sample_step(count, self.num_classes)
+        # Of each image scores, codes and whether it was visited; those of other workers are 0.
+        whole = np.zeros((-(-count // step), 2 * self.num_classes + 1))
+        for rows, averages, codes in self.blocks(scores):
+            images = rows * workers + worker
+            taken = images % step == 0
+            values = averages[taken] / (255 if averages.dtype == np.uint8 else 1)
+            whole[images[taken] // step] = np.concatenate(
+                [values, codes[taken], np.ones((len(values), 1))], axis=1
+            )
+        whole = replicas.sum_of_workers(whole)
+        whole = whole[whole[:, -1] > 0]
+        of_codes = whole[:, self.num_classes : -1].astype(np.int8)
+        return whole[:, : self.num_classes], of_codes
 
     def blocks(
         self, scores: ema_bank.EMABank

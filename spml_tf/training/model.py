@@ -26,6 +26,7 @@ from spml_tf.system import replicas
 from spml_tf.system.options import plain
 from spml_tf.system.private_api import BuildsMetrics, loss_tracker, outside_strategy
 from spml_tf.training import batches, keras_checks, optimizers
+from spml_tf.training.class_priors import ClassPriors
 from spml_tf.training.epoch_start import with_epoch_start
 from spml_tf.training.label_store import LabelEstimates, LabelStore
 from spml_tf.training.options import ModelOptions
@@ -58,7 +59,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         method: a name such as "en+scl" (see `methods.METHODS`), a loss of `spml_tf.losses`, or a
             `parts.Recipe`.
         positives_per_image: K of eq. 3; needed by methods that select, by EPR and by ROLE. Other
-            methods do not look at it.
+            methods do not look at it. "auto", for methods that select: estimated, see
+            `rules.ExpectedPositives`.
         options: of the model (see `options.ModelOptions`: warmup_epochs, freeze_batch_norm,
             ema_momentum, bank_dtype, keep_scores, seed, train_metrics), and, where `method` is a
             name, of its parts by the names of their flags (such as consistency_weight).
@@ -86,7 +88,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         network: keras.Model,
         num_images: int,
         method: Any = "en+scl",
-        positives_per_image: float | None = None,
+        positives_per_image: float | str | None = None,
         **options: Any,
     ) -> None:
         own = {name: options.pop(name) for name in self.declared() if name in options}
@@ -168,6 +170,12 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     def label_estimates(self) -> Any:
         """ROLE's estimates of the labels, None for other methods."""
         return self._state_of_parts(LabelEstimates, "estimates")
+
+    @property
+    def estimated_priors(self) -> ClassPriors | None:
+        """Class priors that a rule has estimated, None before that and for other rules."""
+        found = (getattr(rule, "estimated", None) for rule in self.rules)
+        return next((x for x in found if x is not None), None)
 
     def _state_of_parts(self, kind: type, name: str) -> Any:
         found = (getattr(part, name, None) for part in self.parts)

@@ -18,6 +18,8 @@ from spml_tf.system.options import Options, option
 
 BUDGETS = ("all", "unannotated", "global")
 Budget = str | Sequence[float]
+# Words for what is estimated from the score bank: as K, and as the budget of each class.
+AUTO, ESTIMATED = "auto", "estimated"
 
 
 def check_budget(name: str, budget: Budget, num_classes: int | None = None) -> None:
@@ -43,6 +45,12 @@ def check_priors(name: str, priors: Budget, num_classes: int | None = None) -> N
             return
     count = "" if num_classes is None else f"{num_classes} "
     raise ValueError(f"{name} must be {count}numbers in [0, 1], one a class. Received: {priors}")
+
+
+def _check_rule(name: str, budget: Budget) -> None:
+    """Raises ValueError for a budget that the rule `ExpectedPositives` does not know."""
+    if not isinstance(budget, str) or budget != ESTIMATED:
+        check_budget(name, budget)
 
 
 def _selection_start(flags: Mapping[str, Any]) -> int:
@@ -111,6 +119,16 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
     prefix: ClassVar[str] = "selection"
     group: ClassVar[str] = "Selection of expected positives (en, ep)"
 
+    # Wider than the losses': those cannot wait for an estimate.
+    positives_per_image: float | str = option(  # type: ignore[assignment]
+        help="K: mean number of true positives per training image; auto: estimated from the score "
+        "bank where the selection begins (en, ep). Default: the mean over the fully labelled "
+        "validation images.",
+        low=1e-6,
+        high=1e6,
+        flag="positives_per_image",
+        words=(AUTO,),
+    )
     start_epoch: int = option(
         2,
         "First epoch with expected positives, from 1. Default: after a quarter of --epochs from "
@@ -125,9 +143,10 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only; "
         "global: rank the unknown labels of all classes together; validation: as unannotated, but "
         "expect each class in the share of images that it has in the validation split; mime: as "
-        "unannotated, but with 1 / mean(1 / number of positives) of the validation images for K.",
-        choices=(*BUDGETS, "validation", "mime"),
-        check=check_budget,
+        "unannotated, but with 1 / mean(1 / number of positives) of the validation images for K; "
+        "estimated: in the share estimated from the score bank, scaled to a K that is not auto.",
+        choices=(*BUDGETS, "validation", "mime", ESTIMATED),
+        check=_check_rule,
     )
     multiple: float = option(
         1.0,

@@ -282,7 +282,7 @@ class Recipe:
 
 
 def recipe_of(
-    method: Any, values: Mapping[str, Any], positives_per_image: float | None = None
+    method: Any, values: Mapping[str, Any], positives_per_image: float | str | None = None
 ) -> Recipe:
     """The recipe that a method's name or object stands for.
 
@@ -325,7 +325,8 @@ def _check_options(method: str, values: Mapping[str, Any]) -> None:
             if flag == "positives_per_image":
                 raise ValueError(
                     f"method {method!r} needs positives_per_image, the mean number of true "
-                    "positives per training image (count 50 images to estimate it)"
+                    "positives per training image (count 50 images to estimate it, or give "
+                    "'auto' to a method that selects)"
                 )
             raise ValueError(f"method {method!r} needs {flag}: {declared.help}")
     for flag in values:

@@ -14,8 +14,11 @@ from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.system import replicas
 from spml_tf.system.options import plain
+from spml_tf.training.class_priors import ClassPriors, class_priors
 from spml_tf.training.label_store import LabelStore
 from spml_tf.training.options import (
+    AUTO,
+    ESTIMATED,
     Budget,
     ConfidentOptions,
     ExpectedPositivesOptions,
@@ -73,10 +76,14 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
     once one epoch has filled the score bank; banks that are filled before the first epoch are an
     earlier run's, and their choice stands until this run's own scores can be trusted.
 
+    What is to be estimated is so once, from the score bank before the first choice, while unknown
+    labels were trained as negatives, see `class_priors.class_priors`; it is saved with the weights.
+
     Args:
-        positives_per_image: K of eq. 3.
+        positives_per_image: K of eq. 3; "auto": the estimated one.
         start_epoch: first epoch with expected positives.
-        budget: "all", "unannotated", "global" or each class's share of the images.
+        budget: "all", "unannotated", "global", each class's share of the images, or "estimated":
+            the estimated shares, scaled such that their sum is a K that is not "auto".
         multiple: factor of the number of labels that are missing by the budget.
         kwargs: name, as Keras has it.
 
@@ -89,8 +96,16 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
     needs_scores = True
 
     def prepare(self, facts: Facts) -> None:
-        check_budget("selection_budget", self._given_budget(), facts.num_classes)
+        budget = self._given_budget()
+        self.estimates = AUTO == self.positives_per_image or budget == ESTIMATED
+        if budget != ESTIMATED:
+            check_budget("selection_budget", budget, facts.num_classes)
         self.store = label_store(facts, selects=True)
+        if self.estimates:  # of each class and of K: the value, its lower and its upper end
+            self._estimated = self.add_weight(
+                shape=(facts.num_classes + 1, 3), dtype="float32", name="estimated",
+                initializer="zeros", trainable=False, autocast=False,
+            )  # fmt: skip
 
     def on_epoch(self, model: SPMLModel, epoch: int) -> None:
         scores = model.ema_scores
@@ -101,7 +116,37 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     def select(self, scores: EMABank) -> None:
         """Chooses the expected positives from the score bank, see `LabelStore.select`."""
-        self.store.select(scores, self.positives_per_image, self._given_budget(), self.multiple)
+        if self.estimates and self.estimated is None:
+            self._estimate(scores)
+        self.store.select(scores, *self._mean_and_budget(), self.multiple)
+
+    def _mean_and_budget(self) -> tuple[float, Budget]:
+        """K and budget of the selection, the estimated ones where they are asked for."""
+        given, budget, found = self.positives_per_image, self._given_budget(), self.estimated
+        mean = found.positives_per_image if found and isinstance(given, str) else float(given)
+        if found is not None and budget == ESTIMATED:
+            scale = mean / found.positives_per_image
+            budget = np.minimum(scale * found.priors, 1).tolist()
+        return mean, budget
+
+    @property
+    def estimated(self) -> ClassPriors | None:
+        """The estimate in use, None before it is made and where none is wanted."""
+        values = self._estimated.numpy().astype(np.float64) if self.estimates else np.zeros((1, 3))
+        if not values[-1, 0]:
+            return None
+        priors, low, high = values[:-1].T
+        mean, *ends = values[-1].tolist()
+        return ClassPriors(priors, low, high, mean, (ends[0], ends[1]))
+
+    def _estimate(self, scores: EMABank) -> None:
+        found = class_priors(*self.store.sample(scores))
+        of_classes = np.stack([found.priors, found.low, found.high], axis=1)
+        whole = np.array([found.positives_per_image, *found.interval])
+        values = np.concatenate([of_classes, whole[None]]).astype(np.float32)
+        # Of several machines' processors the last digits may differ: all take the first one's.
+        first = scores.shard[0] == 0
+        self._estimated.assign(replicas.sum_of_workers(values * first))
 
     def _given_budget(self) -> Budget:
         """The budget as Python has it: Keras wraps lists that layers hold."""

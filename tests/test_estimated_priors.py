@@ -1,0 +1,189 @@
+"""K and class priors estimated in training: command line, resumption, workers, refusals."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import re
+import subprocess
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import CLASSES, command, flags, run
+from saved_runs import assert_equal_runs, copy_after_epoch, history
+from tiny_network import tiny_cam
+
+import spml_tf
+from spml_tf import train
+from spml_tf.training import selection
+from spml_tf.training.class_priors import class_priors
+
+SMALL = {
+    "method": "en", "epochs": 4, "selection_start_epoch": 3, "positives_per_image": "auto",
+    "selection_budget": "estimated",
+}  # fmt: skip
+PRINTED = r"positives per image \(K\), estimated from the score bank: (\S+), from (\S+) to (\S+)"
+N, L = 30, 3
+
+
+def words_of(voc: Path, **others: object) -> list[str]:
+    named = SMALL | others
+    return [x for x in flags(voc, **named) if not x.startswith("--heatmap_size")]
+
+
+def table(folder: Path) -> dict[str, list[str]]:
+    with open(folder / "class_priors.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+@pytest.fixture(scope="module")
+def whole(voc, tmp_path_factory) -> tuple[Path, Path, str]:
+    """An uninterrupted run, the same as it was after its third epoch, and what it printed."""
+    folder = tmp_path_factory.mktemp("estimated")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        copy_after_epoch(patch, folder / "after3", 3)
+        assert train.main([*words_of(voc), f"--output_dir={folder / 'whole'}"]) == 0
+    return folder / "whole", folder / "after3", printed.getvalue()
+
+
+def test_the_estimate_is_printed_and_recorded(whole):
+    folder, _, printed = whole
+    ((mean, low, high),) = re.findall(PRINTED, printed)
+    assert float(low) <= float(mean) <= float(high)
+    rows = history(folder)
+    assert rows["estimated_k"][:2] == ["", ""] and rows["estimated_k"][2] == rows["estimated_k"][3]
+    assert f"{float(rows['estimated_k'][2]):.2f}" == mean
+    assert f"{float(rows['k_low'][2]):.2f}" == low and f"{float(rows['k_high'][2]):.2f}" == high
+    columns = table(folder)
+    assert columns["class"] == list(CLASSES)
+    priors = np.array(columns["prior"], float)
+    assert priors.sum() == pytest.approx(float(rows["estimated_k"][2]), rel=1e-5)
+    missing = priors - np.array(columns["annotated_share"], float)
+    assert (missing >= -1e-6).all()
+    assert int(rows["selected"][3]) == np.rint(np.maximum(19 * missing, 0)).sum()
+
+
+def test_the_model_card_of_an_export_tells_of_it(whole, tmp_path):
+    folder, _, printed = whole
+    ((mean, low, high),) = re.findall(PRINTED, printed)
+    done = run(f"--run_dir={folder}", f"--export_dir={tmp_path / 'export'}", module="export")
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "export" / "MODEL_CARD.md").read_text()
+    assert f"positives per image (K): {mean}, estimated ({low} to {high})." in card
+
+
+def test_resumed_after_the_estimate_it_is_the_same_run(voc, whole, capsys):
+    folder, after, _ = whole
+    assert train.main([*words_of(voc), f"--output_dir={after}"]) == 0
+    assert re.search(PRINTED, capsys.readouterr().out)
+    assert_equal_runs(folder, after)
+    assert table(folder) == table(after)
+
+
+def test_two_workers_estimate_the_same(voc, tmp_path):
+    words = [*words_of(voc, freeze_batch_norm="true"), f"--output_dir={tmp_path / 'two'}"]
+    done = subprocess.run(command(*words, "--workers=2"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(PRINTED, done.stdout)) == 1
+    one = run(*words[:-1], f"--output_dir={tmp_path / 'one'}")
+    assert one.returncode == 0, one.stderr
+    for name in ("prior", "low", "high"):
+        found = [np.array(table(tmp_path / x)[name], float) for x in ("one", "two")]
+        np.testing.assert_allclose(*found, atol=0.03)
+
+
+def test_where_it_cannot_be_had_one_line_says_so(voc, tmp_path):
+    for method in ("epr", "role"):
+        words = words_of(voc, method=method, selection_budget="all")
+        done = run(*words, f"--output_dir={tmp_path / method}")
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        (error,) = (x for x in done.stderr.splitlines() if x.startswith("error: "))
+        assert error.startswith(f"error: --positives_per_image=auto: --method={method} ")
+    done = run(*words_of(voc, positives_per_image="many"), f"--output_dir={tmp_path / 'x'}")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "--positives_per_image=many: must be a number or auto" in done.stderr
+
+
+def test_methods_that_need_no_k_say_that_it_has_no_effect(voc, tmp_path):
+    words = words_of(voc, method="an", epochs=1, selection_budget="all")
+    done = run(*words, f"--output_dir={tmp_path / 'an'}")
+    assert done.returncode == 0, done.stderr
+    assert "note: --positives_per_image=auto has no effect with --method=an" in done.stderr
+    assert not (tmp_path / "an" / "class_priors.csv").exists()
+
+
+def made(**options: object) -> tuple[spml_tf.SPMLModel, np.ndarray]:
+    """A model whose bank and labels are filled, and the labels."""
+    keras.utils.set_random_seed(0)
+    model = spml_tf.SPMLModel(tiny_cam(L, image_size=32), N, "en", **options)
+    model.compile("adam")
+    rng = np.random.default_rng(3)
+    truth = rng.random((N, L)) < 0.5
+    truth[np.arange(N), np.arange(N) % L] = True
+    labels = np.full((N, L), -1, np.int8)
+    labels[np.arange(N), np.arange(N) % L] = 1
+    scores = np.clip(0.3 * truth + rng.uniform(0, 0.2, (N, L)), 0, 1)
+    model.set_labels(labels)
+    model.ema_scores.values.assign(scores.astype(model.ema_scores.values.dtype))
+    model.ema_scores.visited.assign(np.ones(N, bool))
+    return model, labels
+
+
+@pytest.mark.parametrize("mean", ["auto", 1.2])
+@pytest.mark.parametrize("budget", ["estimated", "all", "unannotated"])
+def test_the_choice_is_the_one_that_the_estimate_asks_for(mean, budget):
+    model, labels = made(positives_per_image=mean, selection_budget=budget)
+    scores = model.ema_scores.values.numpy()
+    assert model.estimated_priors is None
+    model.begin_epoch(2)
+    found = class_priors(scores, labels)
+    if "auto" != mean and budget != "estimated":
+        assert model.estimated_priors is None
+    else:
+        np.testing.assert_allclose(model.estimated_priors.priors, found.priors, rtol=1e-6)
+        assert model.estimated_priors.interval == pytest.approx(found.interval, rel=1e-6)
+    scale = 1 if mean == "auto" else mean / found.positives_per_image
+    shares = np.minimum(scale * found.priors, 1)
+    known = found.positives_per_image if mean == "auto" else mean
+    rule = shares if budget == "estimated" else budget
+    expected = selection.expected_positives(scores, labels, known, rule)
+    np.testing.assert_array_equal(model.labels.numpy() == 2, expected)
+
+
+def test_it_is_made_once_and_saved_with_the_weights(tmp_path):
+    model, labels = made(positives_per_image="auto", selection_budget="estimated")
+    model.begin_epoch(2)
+    first = model.estimated_priors
+    model.ema_scores.values.assign(np.full((N, L), 0.5, np.float32))
+    model.begin_epoch(3)
+    np.testing.assert_array_equal(model.estimated_priors.priors, first.priors)
+    model.save_weights(tmp_path / "x.weights.h5")
+    again, _ = made(positives_per_image="auto", selection_budget="estimated")
+    again.optimizer.build(again.trainable_variables)
+    again.load_weights(tmp_path / "x.weights.h5")
+    np.testing.assert_array_equal(again.estimated_priors.priors, first.priors)
+    model.save(tmp_path / "x.keras")
+    whole = keras.models.load_model(tmp_path / "x.keras")
+    assert whole.positives_per_image == "auto" and whole.rules[0].budget == "estimated"
+    np.testing.assert_array_equal(whole.estimated_priors.priors, first.priors)
+
+
+def test_images_never_visited_take_no_part():
+    model, labels = made(positives_per_image="auto")
+    visited = np.arange(N) % 3 > 0
+    model.ema_scores.visited.assign(visited)
+    model.begin_epoch(2)
+    found = class_priors(model.ema_scores.values.numpy()[visited], labels[visited])
+    np.testing.assert_allclose(model.estimated_priors.priors, found.priors, rtol=1e-6)
+
+
+def test_a_loss_takes_no_word_for_k():
+    with pytest.raises(ValueError, match="positives_per_image='auto': must be a number"):
+        spml_tf.losses.ExpectedPositiveRegularization(positives_per_image="auto")
+    with pytest.raises(ValueError, match="positives_per_image='x': must be a number or auto"):
+        spml_tf.SPMLModel(tiny_cam(L, image_size=32), N, "en", "x")
