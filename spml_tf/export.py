@@ -130,7 +130,7 @@ def _thresholds(run: RunFolder, record: dict[str, Any], rule: Rule) -> dict[str,
     """What classes.json says of decisions; a note tells of classes that share a threshold."""
     from spml_tf.evaluation.thresholds import FEW, choose
 
-    saved, known = run.read_predictions("val"), record["positives_per_image"]
+    saved, known = run.read_predictions("val"), _positives_per_image(run, record)
     if rule.kind == "count" and known is None:
         raise UserError(
             "--thresholds=count: the run does not know the positives per image; train it with "
@@ -151,6 +151,15 @@ def _thresholds(run: RunFolder, record: dict[str, Any], rule: Rule) -> dict[str,
         "threshold_rule": f"{rule.kind}:{rule.value:g}" if rule.value else rule.kind,
         "shared_thresholds": shared,
     }
+
+
+def _positives_per_image(run: RunFolder, record: dict[str, Any]) -> float | None:
+    """K, known or estimated; None where it is neither."""
+    known: float | None = record["positives_per_image"]
+    if known != AUTO:
+        return known
+    rows = run.read_history(record["flags"]["epochs"])
+    return float(rows[-1]["estimated_k"]) if rows and rows[-1].get("estimated_k") else None
 
 
 def write_saved_model(
