@@ -130,7 +130,7 @@ def _thresholds(run: RunFolder, record: dict[str, Any], rule: Rule) -> dict[str,
     """What classes.json says of decisions; a note tells of classes that share a threshold."""
     from spml_tf.evaluation.thresholds import FEW, choose
 
-    saved, known = run.read_predictions("val"), _positives_per_image(run, record)
+    saved, known = run.read_predictions("val"), _mean_positives(run, record)
     if rule.kind == "count" and known is None:
         raise UserError(
             "--thresholds=count: the run does not know the positives per image; train it with "
@@ -153,10 +153,10 @@ def _thresholds(run: RunFolder, record: dict[str, Any], rule: Rule) -> dict[str,
     }
 
 
-def _positives_per_image(run: RunFolder, record: dict[str, Any]) -> float | None:
+def _mean_positives(run: RunFolder, record: dict[str, Any]) -> float | None:
     """K, known or estimated; None where it is neither."""
-    known: float | None = record["positives_per_image"]
-    if known != AUTO:
+    known: float | str | None = record["positives_per_image"]
+    if not isinstance(known, str):
         return known
     rows = run.read_history(record["flags"]["epochs"])
     return float(rows[-1]["estimated_k"]) if rows and rows[-1].get("estimated_k") else None
@@ -212,7 +212,7 @@ def write_saved_model(
     archive.write_out(str(folder), verbose=False)
 
 
-def _positives_per_image(run: Any, record: dict[str, Any]) -> str:
+def _mean_positives_text(run: Any, record: dict[str, Any]) -> str:
     """K, with its interval where training has estimated it."""
     rows = run.read_history(record["flags"]["epochs"])
     if record["positives_per_image"] != AUTO or not rows or not rows[-1].get("estimated_k"):
@@ -252,7 +252,7 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "ratio ignored); preprocessing is inside.",
         f"- Data: {_plain(flags['dataset'])}, {images['train']} training, {image_counts} images; "
         f"{_labels_seen(flags)}; positives per image (K): "
-        f"{_positives_per_image(run, record)}.",
+        f"{_mean_positives_text(run, record)}.",
         f"- Data fingerprint: `{record['data_fingerprint']}`.",
         f"- mAP: {maps} (epoch {results['best_epoch']}, the best on validation).",
         f"- Versions: {_plain(', '.join(f'{k} {v}' for k, v in record['versions'].items()))}.",
