@@ -121,7 +121,7 @@ def _policies(name: str, title: str, size: int, count: int) -> Row:
         for policy in ("mixed_bfloat16", "float32")
     }
     title = f"Training step, EN+SCL, {title}, {size} pixels, batch {count}, by policy"
-    return Row(title, "images", ways, 20, 4)
+    return Row(title, "images", ways, 20, 0)
 
 
 def rows() -> Mapping[str, Row]:

@@ -68,7 +68,7 @@ class Row:
         unit: of which so many are done a second; empty: seconds a turn are given.
         contestants: by name; the first one is ours, with which the others are compared.
         rounds: turns of each.
-        quick: turns of each in a quick run.
+        quick: turns of each in a quick run; 0: it leaves the row out.
         wanted: how many times as fast as which contestant ours should be.
         note: what to know of the figures.
     """
@@ -123,7 +123,11 @@ class _Process:
                 [sys.executable, "-m", "tools.benchmark", *words],
                 cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             )  # fmt: skip
-        self.reason: str = self._answer().get("reason", "")
+
+    def reason(self) -> str:
+        """Why it could not start, once it is ready; "" where it could."""
+        reason: str = self._answer().get("reason", "")
+        return reason
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -165,7 +169,8 @@ def measure(key: str, row: Row, photos: Path, quick: bool) -> list[Figure]:
             own.mkdir()
             processes[name] = _Process(key, name, Setup(photos, own, quick))
             stack.callback(processes[name].stop)
-        able = {name: process for name, process in processes.items() if not process.reason}
+        reasons = {name: process.reason() for name, process in processes.items()}
+        able = {name: process for name, process in processes.items() if not reasons[name]}
         turns: dict[str, list[dict[str, Any]]] = {name: [] for name in able}
         for number in range(rounds):
             for name, process in able.items():
@@ -176,7 +181,7 @@ def measure(key: str, row: Row, photos: Path, quick: bool) -> list[Figure]:
     return [
         _figure(key, row, name, turns[name], turns.get(ours, []))
         if name in able
-        else Figure(key, name, row.unit, reason=processes[name].reason)
+        else Figure(key, name, row.unit, reason=reasons[name])
         for name in row.contestants
     ]
 
