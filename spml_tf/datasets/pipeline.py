@@ -127,8 +127,14 @@ def batches_of_epochs(
         batched: from an epoch's number, int64 (), makes the function that makes batches of images;
             called inside tf.data's functions.
         count: N, the number of images.
-        batch_size, seed, first_epoch, epochs, first_step, shuffle_groups, shard, pieces: as for
-            `training_dataset`.
+        batch_size: images per batch B.
+        seed: decides the order, together with the epoch.
+        first_epoch: the number of the first epoch, counted from 1.
+        epochs: how many epochs follow, this one included.
+        first_step: batches of the first epoch that are left out.
+        shuffle_groups: as for `training_dataset`.
+        shard: of one of several workers.
+        pieces: in which that worker's images of a batch come, one a device.
 
     Returns:
         Dataset of `epochs * steps_per_epoch(N, B) - first_step` batches, times `pieces`.
@@ -319,7 +325,9 @@ def batches_in_order(
     Args:
         batched: makes the batches of some images.
         count: N, the number of images.
-        batch_size, shard, pieces: as for `evaluation_dataset`.
+        batch_size: images per batch; the last batch holds the remainder.
+        shard: of one of several workers.
+        pieces: as for `training_dataset`.
     """
     order = tf.range(count, dtype=tf.int64)
     return _batches(order, batched, batch_size, shard, pieces).prefetch(tf.data.AUTOTUNE)
