@@ -199,7 +199,7 @@ def test_runs_share_a_folder_of_features(voc, tmp_path):
 
 def test_a_linear_probe_leaves_the_backbone_as_it_was(voc, finished, tmp_path):
     folder = tmp_path / "probe"
-    words = flags(voc, epochs=3, linear_probe="true", feature_crops=1, init_from=finished)
+    words = flags(voc, epochs=3, linear_probe="true", init_from=finished)
     words = [word for word in words if not word.startswith("--selection_start_epoch")]
     trained(*words, f"--output_dir={folder}", "--head_learning_rate=0.1")
     before, after = (spml_tf.load_network(x / "network.keras") for x in (finished, folder))
@@ -208,6 +208,7 @@ def test_a_linear_probe_leaves_the_backbone_as_it_was(voc, finished, tmp_path):
             assert np.array_equal(a, b) != (new.name == "cam_logits"), new.name
     settings = json.loads((folder / "run.json").read_text())["flags"]
     assert settings["warmup_epochs"] == 3 and settings["selection_start_epoch"] == 2
+    assert settings["feature_crops"] == 4  # of which three epochs need three
     assert [text != "" for text in history(folder)["selected"]] == [False, True, True]
 
 

@@ -120,9 +120,10 @@ class Settings(DataSettings):
         False, "Train the head alone: the backbone is frozen in all epochs.", bool
     )
     feature_crops: int = flag_field(
-        0,
+        None,
         "While the backbone is frozen, run it once on so many crops of each image (and on the "
-        "validation images) and train the head on what comes out, kept in files; 0: in each step.",
+        "validation images) and train the head on what comes out, kept in files; 0: in each step. "
+        "Default: 4 with --linear_probe, else 0.",
         int,
     )
     feature_dir: str | None = flag_field(
@@ -257,6 +258,7 @@ def resolve(given: Settings) -> Settings:
         "learning_rate": rate,
         "head_learning_rate": _default(given.head_learning_rate, rate if scratch else 1e-3),
         "estimates_learning_rate": _default(given.estimates_learning_rate, 10 * rate),
+        "feature_crops": _default(given.feature_crops, 4 if given.linear_probe else 0),
         "initial_banks": _absolute(given.initial_banks),
         "bank_dir": _absolute(given.option("bank_dir")),
         "likely_priors": _absolute(given.option("likely_priors")),

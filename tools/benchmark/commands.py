@@ -161,7 +161,7 @@ def rows() -> Mapping[str, Row]:
             {
                 "with --overlays": Contestant(functools.partial(_predict, overlays=True), 1),
                 "without": Contestant(functools.partial(_predict, overlays=False), 1),
-            }, 3, 0, (0.5, "without"),
+            }, 2, 0, (0.5, "without"),
         ),
         "frozen": Row(
             "Epochs with a frozen backbone, EfficientNet-Lite0, 160 pixels, batch 16", "images",
@@ -171,7 +171,7 @@ def rows() -> Mapping[str, Row]:
                     functools.partial(_frozen, crops=0), 1, False
                 ),
                 "PyTorch, in each step, images in memory": Contestant(_frozen_pytorch),
-            }, 3, 0, None,
+            }, 2, 0, None,
             "Ours read the photos and score the validation images at the end of an epoch.",
         ),
     }  # fmt: skip

@@ -170,11 +170,11 @@ def rows() -> Mapping[str, Row]:
     )
     return {
         "reading": Row(
-            "Reading photos, random crops to 224 pixels", "photos", ways(large=False), 7, 3,
+            "Reading photos, random crops to 224 pixels", "photos", ways(large=False), 5, 3,
             (2.0, normalised),
         ),
         "reading_large": Row(
-            "Reading photos of 12 megapixels, random crops to 224 pixels", "photos", large, 5, 2,
+            "Reading photos of 12 megapixels, random crops to 224 pixels", "photos", large, 3, 2,
             (1.5, pillow),
         ),
     }  # fmt: skip

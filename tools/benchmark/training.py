@@ -121,7 +121,7 @@ def _policies(name: str, title: str, size: int, count: int) -> Row:
         for policy in ("mixed_bfloat16", "float32")
     }
     title = f"Training step, EN+SCL, {title}, {size} pixels, batch {count}, by policy"
-    return Row(title, "images", ways, 20, 0)
+    return Row(title, "images", ways, 8, 0)
 
 
 def rows() -> Mapping[str, Row]:
@@ -144,21 +144,21 @@ def rows() -> Mapping[str, Row]:
     return {
         "step_resnet50": Row(
             "Training step, ResNet-50, 224 pixels, batch 8, float32", "images",
-            _ways("resnet50", 224, 8), 15, 3, (1.0, PYTORCH),
+            _ways("resnet50", 224, 8), 8, 3, (1.0, PYTORCH),
         ),
         "step_resnet50_bfloat16": Row(
-            "Training step, ResNet-50, 224 pixels, batch 8, bfloat16", "images", half, 15, 3,
+            "Training step, ResNet-50, 224 pixels, batch 8, bfloat16", "images", half, 8, 3,
             (1.0, "PyTorch, AN, channels last, autocast"),
         ),
         "step_lite0": Row(
             "Training step, EfficientNet-Lite0, 160 pixels, batch 16, float32", "images",
-            _ways("efficientnet_lite0", 160, 16), 20, 4, (1.0, PYTORCH),
+            _ways("efficientnet_lite0", 160, 16), 10, 4, (1.0, PYTORCH),
         ),
         "policy_resnet50": _policies("resnet50", "ResNet-50", 224, 8),
         "policy_lite0": _policies("efficientnet_lite0", "EfficientNet-Lite0", 160, 16),
         "policy_small_residual": _policies("small_residual", "small residual network", 64, 32),
         "inference": Row(
-            "Inference, ResNet-50, 224 pixels, batch 8, float32", "images", inference, 30, 8,
+            "Inference, ResNet-50, 224 pixels, batch 8, float32", "images", inference, 15, 8,
             (1.3, "PyTorch, eager, channels last"),
         ),
     }  # fmt: skip
