@@ -124,11 +124,12 @@ def export(
         write_saved_model(network, classes["image_size"], folder, classes["max_megapixels"])
         write_json(folder / edited[0], classes, replaced_unless_edited)
         write_text(folder / edited[1], _model_card(run, record, classes), replaced_unless_edited)
+    _tell_of_shared(classes)
 
 
 def _thresholds(run: RunFolder, record: dict[str, Any], rule: Rule) -> dict[str, Any]:
-    """What classes.json says of decisions; a note tells of classes that share a threshold."""
-    from spml_tf.evaluation.thresholds import FEW, choose
+    """What classes.json says of decisions."""
+    from spml_tf.evaluation.thresholds import choose
 
     saved, known = run.read_predictions("val"), _mean_positives(run, record)
     if rule.kind == "count" and known is None:
@@ -140,17 +141,24 @@ def _thresholds(run: RunFolder, record: dict[str, Any], rule: Rule) -> dict[str,
     found = choose(saved["labels"], saved["scores"], rule, known, counts_as)
     names = record["class_names"]
     shared = [name for name, alike in zip(names, found.shared, strict=True) if alike]
-    if shared and rule.kind not in ("count", "fixed"):
-        print(
-            f"note: {len(shared)} of {len(names)} classes have fewer than {FEW} validation "
-            f"positives: they share the threshold {found.values[found.shared][0]:.3g}",
-            file=sys.stderr,
-        )
     return {
         "thresholds": dict(zip(names, found.values.tolist(), strict=True)),
         "threshold_rule": f"{rule.kind}:{rule.value:g}" if rule.value else rule.kind,
         "shared_thresholds": shared,
     }
+
+
+def _tell_of_shared(classes: dict[str, Any]) -> None:
+    """Notes classes whose thresholds are not their own, where a rule chose them for each."""
+    from spml_tf.evaluation.thresholds import FEW
+
+    shared = classes["shared_thresholds"]
+    if shared and not classes["threshold_rule"].startswith(("count", "fixed")):
+        print(
+            f"note: {len(shared)} of {len(classes['class_names'])} classes have fewer than {FEW} "
+            f"validation positives: they share the threshold {classes['thresholds'][shared[0]]:.3g}",
+            file=sys.stderr,
+        )
 
 
 def _mean_positives(run: RunFolder, record: dict[str, Any]) -> float | None:
