@@ -154,9 +154,10 @@ def _tell_of_shared(classes: dict[str, Any]) -> None:
 
     shared = classes["shared_thresholds"]
     if shared and not classes["threshold_rule"].startswith(("count", "fixed")):
+        value = classes["thresholds"][shared[0]]
         print(
             f"note: {len(shared)} of {len(classes['class_names'])} classes have fewer than {FEW} "
-            f"validation positives: they share the threshold {classes['thresholds'][shared[0]]:.3g}",
+            f"validation positives: they share the threshold {value:.3g}",
             file=sys.stderr,
         )
 
