@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from spml_tf.datasets import pipeline
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.splits import Splits
-from spml_tf.drawing import overlays
 from spml_tf.runs import heatmap_history
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
@@ -130,6 +129,9 @@ class HeatmapRecorder(keras.callbacks.Callback):
 
     def _show(self, epoch: int) -> None:
         """A strip for each image: the photo and the maps of its classes of highest score."""
+        # It imports matplotlib, which must not keep the first step waiting.
+        from spml_tf.drawing import overlays
+
         photos = tf.cast(self.inputs, tf.uint8).numpy()
         maps, scores = self.found.maps[-1].astype(np.float32), self.found.scores[-1]
         with self.events.as_default(step=epoch):

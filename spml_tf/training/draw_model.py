@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
 from spml_tf.labels import NEGATIVE, POSITIVE
@@ -93,6 +92,9 @@ class DrawModel:
             share = np.clip(2 * self._share, 1e-6, 0.9)
             start = np.stack([np.ones_like(share), np.log(share / (1 - share))])
         weights = np.ones(len(self.inputs)) if weights is None else weights
+        # Importing it takes a fifth of a second, which most runs can do without.
+        from scipy.optimize import minimize
+
         shape, total = start.shape, max(weights.sum(), 1.0)
 
         def loss(scaled: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
