@@ -21,6 +21,8 @@ _BYTES = 256
 # The lowest keys are first guessed from one image in so many, of at least _GUESSED images, so that
 # only the labels above need be looked at; up to _KEPT of these, 20 bytes each, are read once.
 _SAMPLED, _GUESSED = 16, 4096
+# Counts for each of some labels from which on the labels are sorted and not counted into all.
+_FEW_A_COUNT = 16
 _KEPT = 2**21
 
 
@@ -98,7 +100,7 @@ def lowest_keys(
         counts = np.zeros(len(wanted) * _BYTES, np.int64)
         for keys, group, _ in keyed():
             cells = (keys >> shift).astype(np.uint8) + group * _BYTES
-            counts += np.bincount(cells, minlength=len(counts))
+            _count(cells, counts)
         from_above = total(counts.reshape(-1, _BYTES))[:, ::-1].cumsum(axis=1)
         # More than there are means all.
         all_there &= from_above[:, -1] >= wanted
@@ -110,6 +112,15 @@ def lowest_keys(
         # Those alike are few soon, and then read no more.
         keyed = _read_once(functools.partial(_alike, keyed, lowest, shift))
     return Lowest(lowest, wanted, ties, all_there, keyed)
+
+
+def _count(cells: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+    """Adds how often each cell occurs to its count."""
+    if _FEW_A_COUNT * len(cells) < len(counts):  # of many classes: spare going through all counts
+        found, times = np.unique(cells, return_counts=True)
+        counts[found] += times
+    else:
+        counts += np.bincount(cells, minlength=len(counts))
 
 
 def _alike(
