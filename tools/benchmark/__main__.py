@@ -6,7 +6,7 @@ Every contestant has a process of its own, and those of a row take turns, so tha
 machine's speed meets all alike. Writes benchmark.md and benchmark.csv: medians with quartiles, the
 median of the ratios within a round, peak memory. Needs `pip install -e '.[bench]'`; what is not
 installed is left out and said. --photos names a folder of JPEG files of a few hundred pixels, such
-as VOC's JPEGImages; without it photos are made of noise. --quick takes about five minutes, with
+as VOC's JPEGImages; without it photos are made of noise. --quick takes some minutes, with
 fewer turns and without the rows of precisions, overlays and frozen backbones.
 """
 
