@@ -385,7 +385,7 @@ def machine() -> dict[str, Any]:
         },
         "machine": {
             "system": platform.platform(),
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
             "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
@@ -393,7 +393,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -31,6 +31,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from PIL import Image, ImageFilter
 
+from spml_tf.runs.run_folder import processor
 from tools.benchmark import commands, measures, reading, training
 from tools.benchmark.turns import Figure, Row, measure, serve, setup_of
 
@@ -105,7 +106,7 @@ def _header(options: argparse.Namespace) -> Mapping[str, str]:
     return {
         "command": shlex.join(_without_folders(words)),
         "date": datetime.date.today().isoformat(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores, no GPU used",
+        "machine": f"{processor()}, {os.cpu_count()} cores, no GPU used",
         "python": platform.python_version(),
         "versions": ", ".join(versions),
     }
@@ -119,14 +120,6 @@ def _without_folders(words: Sequence[str]) -> list[str]:
         else word
         for word in words
     ]
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _write(folder: Path, figures: Sequence[Figure], header: Mapping[str, str]) -> None:
