@@ -68,12 +68,13 @@ class FrozenFeatures:
         self._shape: tuple[int, ...] = head.input.shape[1:]
         folder = Path(settings.feature_dir) if settings.feature_dir else run.features
         self._folder = folder / _digest(model.network, settings, data)
-        self._network = keras.Model(model.network.inputs[0], head.input)
         self._parts = {
             **{f"crop{number}": data.train for number in range(1, self.crops + 1)},
             _WHOLE: data.val,
         }
-        self._check_room()
+        missing = [name for name in self._parts if not _whole(*self._files(name))]
+        self._check_room(missing)
+        self._compute_all(missing, keras.Model(model.network.inputs[0], head.input))
         self._kept = {name: self._opened(name) for name in self._parts}
 
     def training(self, first_epoch: int, epochs: int, first_step: int) -> tf.data.Dataset:
@@ -138,11 +139,7 @@ class FrozenFeatures:
 
     def _opened(self, name: str) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
         """Features [n, G, G, C] and windows [n, 5] of this worker's images, memory-mapped."""
-        record, *paths = self._files(name)
-        if not _whole(record, *paths):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._compute(name, *paths)
-            write_json(record, {path.name: checksum(path) for path in paths})
+        _, *paths = self._files(name)
         features, windows = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
         return features, windows
 
@@ -154,14 +151,30 @@ class FrozenFeatures:
         record, features, windows = (self._folder / f"{name}{ending}" for ending in endings)
         return record, features, windows
 
-    def _compute(self, name: str, features: Path, windows: Path) -> None:
+    def _compute_all(self, names: list[str], backbone: keras.Model) -> None:
+        """Makes the passes whose files are not there; the backbone is traced once for all."""
+        if not names:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        forward = on_all_devices(backbone)
+        for name in names:
+            record, *paths = self._files(name)
+            self._compute(forward, name, *paths)
+            write_json(record, {path.name: checksum(path) for path in paths})
+
+    def _compute(
+        self,
+        forward: Callable[[Any], NDArray[np.float32]],
+        name: str,
+        features: Path,
+        windows: Path,
+    ) -> None:
         """Runs the backbone on a split and writes what it makes of each image."""
         part, batches = self._parts[name], self._images(name)
         rows = len(self._shard.own(range(len(part))))
         if self._shard.worker == 0:
             what = "the validation images" if name == _WHOLE else name.replace("crop", "crop ")
             print(f"features of {what}, {len(part):,} images", flush=True)
-        forward = on_all_devices(self._network)
         boxes = np.zeros((rows, 5), np.float32)
         with replaced(features) as path:
             table = np.lib.format.open_memmap(path, "w+", np.float16, (rows, *self._shape))
@@ -192,9 +205,8 @@ class FrozenFeatures:
             shard=self._shard, **sizes,
         )  # fmt: skip
 
-    def _check_room(self) -> None:
-        """Raises UserError where the files would not fit on the disk."""
-        missing = [name for name in self._parts if not _whole(*self._files(name))]
+    def _check_room(self, missing: list[str]) -> None:
+        """Raises UserError where the files that are missing would not fit on the disk."""
         images = sum(len(self._shard.own(range(len(self._parts[name])))) for name in missing)
         needed = images * 2 * int(np.prod(self._shape))
         there = next(x for x in (self._folder, *self._folder.parents) if x.exists())
