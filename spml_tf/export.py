@@ -167,8 +167,16 @@ def _mean_positives(run: RunFolder, record: dict[str, Any]) -> float | None:
     known: float | str | None = record["positives_per_image"]
     if not isinstance(known, str):
         return known
+    found = _estimated_positives(run, record)
+    return found[0] if found else None
+
+
+def _estimated_positives(run: RunFolder, record: dict[str, Any]) -> tuple[float, ...] | None:
+    """K as training has estimated it, and the ends of its interval; None where it has not."""
     rows = run.read_history(record["flags"]["epochs"])
-    return float(rows[-1]["estimated_k"]) if rows and rows[-1].get("estimated_k") else None
+    if not rows or not rows[-1].get("estimated_k"):
+        return None
+    return tuple(float(rows[-1][name]) for name in ("estimated_k", "k_low", "k_high"))
 
 
 def write_saved_model(
@@ -221,12 +229,13 @@ def write_saved_model(
     archive.write_out(str(folder), verbose=False)
 
 
-def _mean_positives_text(run: Any, record: dict[str, Any]) -> str:
+def _mean_positives_text(run: RunFolder, record: dict[str, Any]) -> str:
     """K, with its interval where training has estimated it."""
-    rows = run.read_history(record["flags"]["epochs"])
-    if record["positives_per_image"] != AUTO or not rows or not rows[-1].get("estimated_k"):
-        return str(record["positives_per_image"])
-    mean, low, high = (float(rows[-1][name]) for name in ("estimated_k", "k_low", "k_high"))
+    known = record["positives_per_image"]
+    found = _estimated_positives(run, record) if known == AUTO else None
+    if found is None:
+        return str(known)
+    mean, low, high = found
     return f"{mean:.2f}, estimated ({low:.2f} to {high:.2f})"
 
 
