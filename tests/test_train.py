@@ -354,7 +354,7 @@ def test_help_answers_without_tensorflow():
     ],
 )
 def test_automatic_precision(monkeypatch, network, flags_there, gpus, expected, reason):
-    monkeypatch.setattr(precision, "processor_flags", lambda: flags_there)
+    monkeypatch.setattr(precision.processor, "flags", lambda: flags_there)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
     chosen, why = precision.automatic(network)
     assert chosen == expected and reason in why

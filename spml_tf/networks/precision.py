@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
+from spml_tf.system import processor
 
 # Networks whose training step was at least 1.2 times as fast in mixed_bfloat16 on a processor that
 # has it, see docs/speed.md; depthwise convolutions are slower in it, and small ones no faster.
@@ -26,16 +25,7 @@ def automatic(network: str) -> tuple[str, str]:
         return "none", "nothing was measured on a GPU yet"
     if network not in _FASTER:
         return "none", f"no gain was measured for {network}"
-    found = [flag for flag in _PROCESSOR_FLAGS if flag in processor_flags()]
+    found = [flag for flag in _PROCESSOR_FLAGS if flag in processor.flags()]
     if not found:
         return "none", f"the processor has none of {', '.join(_PROCESSOR_FLAGS)}"
     return "bfloat16", f"{network} on a processor with {found[0]}"
-
-
-def processor_flags() -> set[str]:
-    """What the processor can do, as Linux names it; empty elsewhere."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                return set(line.partition(":")[2].split())
-    return set()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
 from spml_tf.runs.settings import Settings, settings_class
+from spml_tf.system import processor
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import locked, replaced, sha256, write_json, write_table, write_text
 from spml_tf.system.json_text import parse_json
@@ -385,18 +386,9 @@ def machine() -> dict[str, Any]:
         },
         "machine": {
             "system": platform.platform(),
-            "processor": processor(),
+            "processor": processor.name(),
             "cores": os.cpu_count(),
             "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
             "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
         },
     }
-
-
-def processor() -> str:
-    """The processor's name."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

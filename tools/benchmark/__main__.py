@@ -31,7 +31,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from PIL import Image, ImageFilter
 
-from spml_tf.runs.run_folder import processor
+from spml_tf.system import processor
 from tools.benchmark import commands, measures, reading, training
 from tools.benchmark.turns import Figure, Row, measure, serve, setup_of
 
@@ -106,7 +106,7 @@ def _header(options: argparse.Namespace) -> Mapping[str, str]:
     return {
         "command": shlex.join(_without_folders(words)),
         "date": datetime.date.today().isoformat(),
-        "machine": f"{processor()}, {os.cpu_count()} cores, no GPU used",
+        "machine": f"{processor.name()}, {os.cpu_count()} cores, no GPU used",
         "python": platform.python_version(),
         "versions": ", ".join(versions),
     }
