@@ -7,21 +7,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from spml_tf.evaluation import suggestions
 from spml_tf.system import cli
+from spml_tf.system.errors import UserError
 
 USAGE = """Lists the labels that a run's training images probably miss, and those that look wrong.
 
 usage: python -m spml_tf.audit --run_dir=DIR --output_dir=DIR2
+       python -m spml_tf.audit --run_dir=DIR --suggest=100 --output_dir=DIR2
        python -m spml_tf.audit --run_dir=DIR --reviewed=reviewed.csv --output_dir=DIR3
 
 The first writes missing.csv and wrong.csv, best first (score, epochs for which a label was an
 expected positive, the heatmap's peak and box as parts of the image), audit.html to look through
 them and to save what you decide, and audit.json.
 
-The second adds reviewed labels to those the run was trained on: train_labels.csv goes to
+The second lists the photos to label in full next, best first: suggest.csv has a row for each
+unknown label of theirs.
+
+The third adds reviewed labels to those the run was trained on: train_labels.csv goes to
 --train_labels, and where labels came from a table train.csv to --train_csv (which is not written
-where flags say how that table is read). A reviewed file is what the page saves, or missing.csv or
-wrong.csv with 1 (present) or 0 (absent) in the column label."""
+where flags say how that table is read). A reviewed file is what the page saves, or missing.csv,
+wrong.csv or suggest.csv with 1 (present) or 0 (absent) in the column label."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +35,15 @@ class _Options:
     run_dir: str = cli.flag_field(None, "Folder of the finished run.", required=True)
     output_dir: str = cli.flag_field(None, "Folder for the files.", required=True)
     reviewed: str | None = cli.flag_field(None, "Comma-separated files of reviewed labels.")
+    suggest: int = cli.flag_field(0, "How many photos to suggest for full labelling.", int)
+    suggest_by: str = cli.flag_field(
+        "gain",
+        "gain: many labels that are probably missing, of rare classes first; missing: of any "
+        "classes; uncertainty: of the scores; disagreement: between running averages and network; "
+        "random.",
+        str,
+        suggestions.RULES,
+    )
     data_dir: str | None = cli.flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
@@ -55,6 +70,24 @@ def _list(options: _Options) -> None:
         print(f"precision of the first {count}: {value:.1f}% (the full labels are known)")
 
 
+def _suggest(options: _Options) -> None:
+    """Writes the photos to label next."""
+    from spml_tf.pages.audit import suggest_run
+    from spml_tf.runs.run_folder import RunFolder
+
+    found = suggest_run(
+        RunFolder(options.run_dir),
+        options.output_dir,
+        options.suggest,
+        options.suggest_by,
+        options.data_dir,
+        options.batch_size,
+    )
+    if found < options.suggest:
+        print(f"note: only {found} photos have an unknown label", file=sys.stderr)
+    print(f"{found} photos to label in full, best first, in {options.output_dir}/suggest.csv")
+
+
 def _apply_reviewed(options: _Options, reviewed: str) -> None:
     """Adds reviewed labels to those the run was trained on."""
     from spml_tf.runs import reviewed_labels
@@ -75,10 +108,14 @@ def _apply_reviewed(options: _Options, reviewed: str) -> None:
 
 
 def _action(options: _Options) -> None:
-    cli.check_least(options, limit=1, shown=0, batch_size=1)
+    cli.check_least(options, limit=1, shown=0, batch_size=1, suggest=0)
+    if options.suggest and options.reviewed:
+        raise UserError("--suggest, --reviewed: list photos, or apply labels; drop one")
     cli.import_tensorflow()
     if options.reviewed:
         _apply_reviewed(options, options.reviewed)
+    elif options.suggest:
+        _suggest(options)
     else:
         _list(options)
     print(f"results in {options.output_dir}")

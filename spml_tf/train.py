@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spml_tf.runs import rounds, run_folder
 from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
 from spml_tf.system import cli, launcher, plugins, strategies
 from spml_tf.system.errors import UserError
-from spml_tf.training.options import AUTO, ESTIMATED
+from spml_tf.training.options import AUTO, ESTIMATED, PROBABLE
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +39,13 @@ class _Options(Settings):
     output_dir: str | None = cli.flag_field(
         None, "Folder of the run. Default: runs/DATASET_METHOD_SEED."
     )
+    rounds: int = cli.flag_field(
+        1,
+        "Train so many runs one after the other, in the folders round_1, round_2, ... of "
+        "--output_dir; each starts from fresh weights and the banks of the one before, which "
+        "choose its expected positives. For methods that select (en, ep).",
+        int,
+    )
 
 
 def train(settings: Settings, output_dir: str) -> dict[str, Any]:
@@ -54,7 +62,6 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
     Raises:
         UserError: for settings, data or a folder that do not fit.
     """
-    from spml_tf.runs import run_folder
 
     settings = resolve(settings)
     if settings.workers > 1:
@@ -68,7 +75,7 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
 def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
     """Trains under the current strategy; of several workers only the first writes the folder."""
     from spml_tf.datasets import splits
-    from spml_tf.runs import checkpoints, fitting, heatmap_recorder, run_folder
+    from spml_tf.runs import checkpoints, fitting, heatmap_recorder
     from spml_tf.system import replicas
 
     first = replicas.this_shard().worker == 0
@@ -120,7 +127,7 @@ def _positives_per_image(settings: Settings, data: Splits) -> float | str | None
     if settings.option("positives_per_image") is not None:
         given: float | str = settings.option("positives_per_image")
         return given
-    estimated = settings.option("selection_budget") == ESTIMATED
+    estimated = settings.option("selection_budget") in (ESTIMATED, PROBABLE)
     return AUTO if estimated and not data.positives_per_image else data.positives_per_image
 
 
@@ -146,7 +153,6 @@ def _checkpoint(run: RunFolder, first: bool) -> Checkpoint | None:
 
 def _note_machine(checkpoint: Checkpoint | None) -> None:
     """Tells where a resumed run may differ from one that was not interrupted."""
-    from spml_tf.runs import run_folder
 
     before = {} if checkpoint is None else checkpoint.machine
     changed = run_folder.other_machine(before, run_folder.machine()) if before else []
@@ -280,7 +286,6 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
 
 def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
     from spml_tf import networks
-    from spml_tf.runs import run_folder
     from spml_tf.system import private_api
 
     if not settings.init_from:
@@ -334,7 +339,6 @@ def _optimizer(settings: Settings, num_images: int, model: SPMLModel) -> keras.o
 
 
 def _load_banks(model: SPMLModel, folder: str, data: Splits) -> None:
-    from spml_tf.runs import run_folder
 
     earlier = run_folder.RunFolder(folder)
     if earlier.read_record()["data_fingerprint"] != data.fingerprint():
@@ -406,23 +410,32 @@ def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress
 
 
 def _action(options: _Options) -> None:
+    if options.rounds != 1:
+        rounds.train(_settings(options), options.rounds, _output_dir(options))
+        return
     if options.workers > 1:
         resolve(options)  # a mistake is told of once
         launcher.launch("spml_tf.train", cli.flags_of_workers(options), options.workers)
         return
-    values = dataclasses.asdict(options)
-    output_dir = values.pop("output_dir")
-    settings = settings_class()(**values)
+    settings, output_dir = _settings(options), _output_dir(options)
     if settings.mixed_precision == "auto":
         _tell_precision(resolve(settings).network)
-    if output_dir is None:
-        output_dir = f"runs/{settings.dataset}_{settings.method}_{settings.seed}"
     results = train(settings, output_dir)
     if settings.strategy == "multi_worker" and not strategies.is_first_worker():
         return
-    scores = [f"{x} {_text(results[x]['map'])}" for x in ("val", "test") if x in results]
-    print(f"best epoch {results['best_epoch']}: mAP {', '.join(scores)}")
+    print(run_folder.summary(results))
     print(f"results in {Path(output_dir) / 'metrics.json'}")
+
+
+def _settings(options: _Options) -> Settings:
+    own = {field.name for field in dataclasses.fields(_Options)}
+    own -= {field.name for field in dataclasses.fields(Settings)}
+    values = {name: x for name, x in dataclasses.asdict(options).items() if name not in own}
+    return settings_class()(**values)
+
+
+def _output_dir(options: _Options) -> str:
+    return options.output_dir or f"runs/{options.dataset}_{options.method}_{options.seed}"
 
 
 def _tell_precision(network: str) -> None:
@@ -430,10 +443,6 @@ def _tell_precision(network: str) -> None:
 
     chosen, reason = precision.automatic(network)
     print(f"--mixed_precision=auto: {chosen} ({reason})")
-
-
-def _text(value: float | None) -> str:
-    return "undefined (no positives)" if value is None else f"{value:.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ import spml_tf
 from spml_tf import train
 from spml_tf.training import selection
 from spml_tf.training.class_priors import class_priors
+from spml_tf.training.draw_model import DrawModel
 
 SMALL = {
     "method": "en", "epochs": 4, "selection_start_epoch": 3, "positives_per_image": "auto",
@@ -153,6 +154,19 @@ def test_the_choice_is_the_one_that_the_estimate_asks_for(mean, budget):
     rule = shares if budget == "estimated" else budget
     expected = selection.expected_positives(scores, labels, known, rule)
     np.testing.assert_array_equal(model.labels.numpy() == 2, expected)
+
+
+@pytest.mark.parametrize("bound", [0.3, 0.7])
+def test_a_probable_budget_is_what_reaches_the_probability(bound):
+    model, labels = made(selection_budget="probable", selection_probability=bound,
+                         positives_per_image=1.2)  # fmt: skip
+    scores = model.ema_scores.values.numpy()
+    model.begin_epoch(2)
+    fitted = DrawModel(scores, labels)
+    likely = (fitted.probabilities(fitted.fit()) >= bound) & (labels == -1)
+    assert 0 < likely.sum() < (labels == -1).sum()
+    # Probabilities rise with the scores, so that the highest scores are those of the likely ones.
+    np.testing.assert_array_equal(model.labels.numpy() == 2, likely)
 
 
 def test_it_is_made_once_and_saved_with_the_weights(tmp_path):

@@ -162,6 +162,17 @@ def test_expects_classes_by_the_harmonic_number_of_positives(voc, tmp_path, monk
     assert found.any()
 
 
+def test_expects_classes_as_often_as_training_images_hold_them(voc, tmp_path, monkeypatch):
+    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
+    words = flags(voc, method="en", network="tiny", selection_budget="training")
+    assert train.main([*words, f"--output_dir={tmp_path}"]) == 0
+    data = run_data.load_of_run(RunFolder(tmp_path))
+    missing = np.sum((data.train.labels == 1) & (data.observed == -1), axis=0)
+    codes = arrays(tmp_path)["checkpoint/label_store/vars/0"]
+    np.testing.assert_array_equal(np.sum(codes == EXPECTED, axis=0), missing)
+    assert missing.any()
+
+
 @pytest.mark.parametrize("folder", ["digits", "voc_animals"])
 def test_every_method_has_a_flagfile(folder):
     paths = [path for name, path in FILES.items() if name.startswith(folder)]

@@ -57,15 +57,17 @@ class Splits:
     def selection_budget(self, rule: str) -> str | list[float]:
         """What --selection_budget names: a rule, or each class's share of the images.
 
-        The shares are those of the validation images, or by "mime" the observed ones times
-        1 / mean(1 / number of positives) of the validation images.
+        The shares are those of the validation images, by "training" the true ones of the training
+        images, or by "mime" the observed ones times 1 / mean(1 / number of positives) of the
+        validation images.
 
         Raises:
-            UserError: rule is "validation" or "mime" and no validation image is fully labelled.
+            UserError: no image that the rule looks at is fully labelled.
         """
         try:
-            if rule == "validation":
-                return list(labels.class_shares(self.val.labels).tolist())
+            if rule in ("validation", "training"):
+                part = self.val if rule == "validation" else self.train
+                return list(labels.class_shares(part.labels).tolist())
             if rule == "mime":
                 factor = labels.harmonic_positives_per_image(self.val.labels)
                 shares = factor * (self.observed == labels.POSITIVE).mean(axis=0)

@@ -91,6 +91,10 @@ class RunFolder:
         try:
             record: dict[str, Any] = parse_json(self.record.read_text("utf-8"))
         except FileNotFoundError:
+            if (self.path / "round_1").exists():
+                raise UserError(
+                    f"{self.path}: holds rounds; name one of them, such as {self.path / 'round_2'}"
+                ) from None
             raise UserError(
                 f"{self.path}: no run here (run.json is missing); train one with "
                 "python -m spml_tf.train --output_dir=..."
@@ -347,6 +351,16 @@ def flagfile(settings: Settings) -> str:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """A line about the results that metrics.json holds."""
+
+    def text(value: float | None) -> str:
+        return "undefined (no positives)" if value is None else f"{value:.2f}"
+
+    scores = [f"{x} {text(metrics[x]['map'])}" for x in ("val", "test") if x in metrics]
+    return f"best epoch {metrics['best_epoch']}: mAP {', '.join(scores)}"
 
 
 def other_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Starts the workers of a training on this machine, and joins what they print."""
+"""Starts the processes of a training on this machine, and joins what they print."""
 
 from __future__ import annotations
 
@@ -37,11 +37,37 @@ def launch(module: str, arguments: Sequence[str], workers: int) -> None:
         UserError: one of them failed; the others are ended too.
         KeyboardInterrupt, Terminated: on Ctrl-C and SIGTERM, once all have ended.
     """
-    cards = _gpus(workers)
+    clusters = zip(_gpus(workers), local_clusters(workers), strict=True)
+    environments = [{**os.environ, **cards, "TF_CONFIG": config} for cards, config in clusters]
+    failed = _run(module, arguments, environments)
+    if failed:
+        first = min(failed, key=lambda one: one.ended)
+        raise UserError(f"worker {first.number} of {workers} {first.how()}; {_GOES_ON}")
+
+
+def launch_one(module: str, arguments: Sequence[str], name: str) -> None:
+    """Runs a command in a process of its own, which prints what it prints.
+
+    Args:
+        module: run as `python -m MODULE`.
+        arguments: of the command.
+        name: what an error calls it.
+
+    Raises:
+        UserError: it failed.
+        KeyboardInterrupt, Terminated: on Ctrl-C and SIGTERM, once it has ended.
+    """
+    for failed in _run(module, arguments, [os.environ]):
+        raise UserError(f"{name} {failed.how()}; {_GOES_ON}")
+
+
+def _run(
+    module: str, arguments: Sequence[str], environments: Sequence[Mapping[str, str]]
+) -> list[_Worker]:
+    """Runs a process with each environment; returns those that failed."""
     running: list[_Worker] = []
     try:
-        for number, config in enumerate(local_clusters(workers)):
-            environment = {**os.environ, **cards[number], "TF_CONFIG": config}
+        for number, environment in enumerate(environments):
             running.append(_Worker(number, module, arguments, environment))
         _wait(running)
     except (KeyboardInterrupt, Terminated) as stopped:
@@ -61,10 +87,7 @@ def launch(module: str, arguments: Sequence[str], workers: int) -> None:
             for line in one.errors:
                 if line not in told:
                     print(f"worker {one.number}: {line}", file=sys.stderr)
-    failed = [one for one in running if one.code]
-    if failed:
-        first = min(failed, key=lambda one: one.ended)
-        raise UserError(f"worker {first.number} of {workers} {first.how()}; {_GOES_ON}")
+    return [one for one in running if one.code]
 
 
 _GOES_ON = "the same command goes on from the last checkpoint"

@@ -107,6 +107,36 @@ def class_priors(
     )  # fmt: skip
 
 
+def probable_shares(
+    scores: NDArray[Any], labels: NDArray[Any], probability: float
+) -> NDArray[np.float64]:
+    """Shares of the images that hold a class by annotation or probably, by `DrawModel`.
+
+    Args:
+        scores: [N, L] uint8, or float in [0, 1].
+        labels: [N, L] int8 in {1, 0, -1} (2 counts as unknown).
+        probability: in [0, 1], from which on an unknown label counts.
+
+    Returns:
+        [L] float64 in [0, 1], 0 for a class without an annotated positive.
+
+    Raises:
+        ValueError: as for `class_priors`.
+
+    Examples:
+        >>> scores = np.array([[0.9, 0.9], [0.9, 0.1], [0.1, 0.9], [0.9, 0.9]])
+        >>> labels = np.array([[1, -1], [1, -1], [-1, 1], [-1, 1]])
+        >>> probable_shares(scores, labels, 0.5).tolist()  # the first and the last hold both
+        [0.75, 0.75]
+    """
+    scores, labels = _checked(scores, labels)
+    present = (labels == POSITIVE).any(axis=0)
+    own = labels[:, present]
+    model = DrawModel(scores[:, present], own)
+    likely = (model.probabilities(model.fit()) >= probability) & (own != NEGATIVE)
+    return _placed((likely | (own == POSITIVE)).mean(axis=0), present, 0.0)
+
+
 def elkan_noto(
     scores: NDArray[Any], labels: NDArray[Any], quantile: float | None = None
 ) -> NDArray[np.float64]:

@@ -531,7 +531,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         """Starts the banks from those of an earlier run on the same images.
 
         The expected positives are then chosen once before the first epoch, and again in each epoch
-        from `selection_start_epoch` on.
+        from `selection_start_epoch` on. Class priors that the earlier run has estimated are kept.
 
         Args:
             path: the earlier run's checkpoint, a .weights.h5 written by `save_weights`.
@@ -541,6 +541,9 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         """
         banks = (self.ema_scores, self.ema_heatmaps)
         ema_bank.load_all(path, [bank for bank in banks if bank is not None])
+        for rule in self.rules:
+            if hasattr(rule, "load_estimate"):
+                rule.load_estimate(path)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.save`; one of several workers may call it alone."""

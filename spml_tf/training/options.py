@@ -19,7 +19,7 @@ from spml_tf.system.options import Options, option
 BUDGETS = ("all", "unannotated", "global")
 Budget = str | Sequence[float]
 # Words for what is estimated from the score bank: as K, and as the budget of each class.
-AUTO, ESTIMATED = "auto", "estimated"
+AUTO, ESTIMATED, PROBABLE = "auto", "estimated", "probable"
 
 
 def check_budget(name: str, budget: Budget, num_classes: int | None = None) -> None:
@@ -49,7 +49,7 @@ def check_priors(name: str, priors: Budget, num_classes: int | None = None) -> N
 
 def _check_rule(name: str, budget: Budget) -> None:
     """Raises ValueError for a budget that the rule `ExpectedPositives` does not know."""
-    if not isinstance(budget, str) or budget != ESTIMATED:
+    if not isinstance(budget, str) or budget not in (ESTIMATED, PROBABLE):
         check_budget(name, budget)
 
 
@@ -144,9 +144,17 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         "global: rank the unknown labels of all classes together; validation: as unannotated, but "
         "expect each class in the share of images that it has in the validation split; mime: as "
         "unannotated, but with 1 / mean(1 / number of positives) of the validation images for K; "
-        "estimated: in the share estimated from the score bank, scaled to a K that is not auto.",
-        choices=(*BUDGETS, "validation", "mime", ESTIMATED),
+        "estimated: in the share estimated from the score bank, scaled to a K that is not auto; "
+        "probable: so many labels as are estimated to be positive with --selection_probability; "
+        "training: as often as the training images truly hold each class, where that is known.",
+        choices=(*BUDGETS, "validation", "mime", ESTIMATED, PROBABLE, "training"),
         check=_check_rule,
+    )
+    probability: float = option(
+        0.5,
+        "With --selection_budget=probable: from which estimated probability on labels count.",
+        low=0,
+        high=1,
     )
     multiple: float = option(
         1.0,

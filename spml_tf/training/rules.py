@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,11 +15,12 @@ from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.system import replicas
 from spml_tf.system.options import plain
-from spml_tf.training.class_priors import ClassPriors, class_priors
+from spml_tf.training.class_priors import ClassPriors, class_priors, probable_shares
 from spml_tf.training.label_store import LabelStore
 from spml_tf.training.options import (
     AUTO,
     ESTIMATED,
+    PROBABLE,
     Budget,
     ConfidentOptions,
     ExpectedPositivesOptions,
@@ -82,8 +84,10 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
     Args:
         positives_per_image: K of eq. 3; "auto": the estimated one.
         start_epoch: first epoch with expected positives.
-        budget: "all", "unannotated", "global", each class's share of the images, or "estimated":
-            the estimated shares, scaled such that their sum is a K that is not "auto".
+        budget: "all", "unannotated", "global", each class's share of the images, "estimated": the
+            estimated shares, scaled such that their sum is a K that is not "auto", or "probable":
+            so many unknown labels as had at least `probability` of being positive in the estimate.
+        probability: in [0, 1].
         multiple: factor of the number of labels that are missing by the budget.
         kwargs: name, as Keras has it.
 
@@ -97,13 +101,14 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     def prepare(self, facts: Facts) -> None:
         budget = self._given_budget()
-        self.estimates = AUTO == self.positives_per_image or budget == ESTIMATED
-        if budget != ESTIMATED:
+        by_class = isinstance(budget, str) and budget in (ESTIMATED, PROBABLE)
+        self.estimates = AUTO == self.positives_per_image or by_class
+        if not by_class:
             check_budget("selection_budget", budget, facts.num_classes)
         self.store = label_store(facts, selects=True)
-        if self.estimates:  # of each class and of K: the value, its lower and its upper end
+        if self.estimates:  # of each class and of K: value, lower and upper end, share to expect
             self._estimated = self.add_weight(
-                shape=(facts.num_classes + 1, 3), dtype="float32", name="estimated",
+                shape=(facts.num_classes + 1, 4), dtype="float32", name="estimated",
                 initializer="zeros", trainable=False, autocast=False,
             )  # fmt: skip
 
@@ -127,22 +132,36 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         if found is not None and budget == ESTIMATED:
             scale = mean / found.positives_per_image
             budget = np.minimum(scale * found.priors, 1).tolist()
+        if found is not None and budget == PROBABLE:
+            budget = self._estimated.numpy()[:-1, 3].tolist()
         return mean, budget
 
     @property
     def estimated(self) -> ClassPriors | None:
         """The estimate in use, None before it is made and where none is wanted."""
-        values = self._estimated.numpy().astype(np.float64) if self.estimates else np.zeros((1, 3))
+        values = self._estimated.numpy().astype(np.float64) if self.estimates else np.zeros((1, 4))
         if not values[-1, 0]:
             return None
-        priors, low, high = values[:-1].T
-        mean, *ends = values[-1].tolist()
+        priors, low, high, _ = values[:-1].T
+        mean, *ends, _ = values[-1].tolist()
         return ClassPriors(priors, low, high, mean, (ends[0], ends[1]))
 
+    def load_estimate(self, path: str) -> None:
+        """Takes over what the run of a checkpoint has estimated, where it has.
+
+        Args:
+            path: a .weights.h5 file.
+        """
+        with h5py.File(path) as file:
+            saved = file.get("layers/expected_positives/vars/0")
+            if self.estimates and saved is not None and saved.shape == self._estimated.shape:
+                self._estimated.assign(saved[...])
+
     def _estimate(self, scores: EMABank) -> None:
-        found = class_priors(*self.store.sample(scores))
-        of_classes = np.stack([found.priors, found.low, found.high], axis=1)
-        whole = np.array([found.positives_per_image, *found.interval])
+        sample = self.store.sample(scores)
+        found, expected = class_priors(*sample), probable_shares(*sample, self.probability)
+        of_classes = np.stack([found.priors, found.low, found.high, expected], axis=1)
+        whole = np.array([found.positives_per_image, *found.interval, expected.sum()])
         values = np.concatenate([of_classes, whole[None]]).astype(np.float32)
         # Of several machines' processors the last digits may differ: all take the first one's.
         first = scores.shard[0] == 0

@@ -1,0 +1,141 @@
+"""Photos to label next: the choice by hand, the command, and the way back into training."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import CLASSES, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from saved_runs import newest_weights
+
+from spml_tf.evaluation.suggestions import RULES, suggest_images
+from spml_tf.runs import checkpoint_contents, run_data
+from spml_tf.runs.run_folder import RunFolder
+
+SCORES = np.array([[0.5, 0.5], [0.9, 0.25], [0.75, 0.2], [0.1, 0.6], [0.9, 0.9], [0.4, np.nan]])
+LABELS = np.array([[-1, -1], [1, -1], [-1, 0], [-1, -1], [1, 0], [-1, -1]])
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        # Sums of unknown scores: 1.0, 0.25, 0.75, 0.7, none, 0.4.
+        ("missing", [0, 2, 3, 5, 1]),
+        # Entropies: 1.386, 0.562, 0.562, 0.998, none, 0.673.
+        ("uncertainty", [0, 3, 5, 1, 2]),
+        # Against 0.5 everywhere: 0, 0.25, 0.25, 0.5, none, 0.1.
+        ("disagreement", [3, 1, 2, 5, 0]),
+    ],
+)
+def test_sums_over_unknown_labels(rule, expected):
+    found = suggest_images(SCORES, LABELS, 9, rule, np.full(SCORES.shape, 0.5))
+    assert found.tolist() == expected
+    assert (
+        suggest_images(SCORES, LABELS, 2, rule, np.full(SCORES.shape, 0.5)).tolist()
+        == (expected[:2])
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.integers(2, 9), st.integers(1, 4))
+def test_gain_is_the_greedy_choice(seed, images, classes):
+    """Against a loop that compares all images anew each time."""
+    rng = np.random.default_rng(seed)
+    scores = rng.random((images, classes)).round(2)
+    labels = rng.choice([1, 0, -1], (images, classes))
+    total = np.maximum((labels == 1).sum(axis=0), 1).astype(float)
+    left = [n for n in range(images) if (labels[n] == -1).any()]
+    expected = []
+    while left:
+        chance = np.where(labels == -1, scores, 0)
+        gains = [np.log1p(chance[n] / total).sum() for n in left]
+        best = left[int(np.argmax(gains))]
+        expected.append(best)
+        left.remove(best)
+        total = total + chance[best]
+    assert suggest_images(scores, labels, images).tolist() == expected
+
+
+def test_random_is_a_choice_of_the_seed():
+    draws = [tuple(suggest_images(SCORES, LABELS, 3, "random", seed=s).tolist()) for s in range(40)]
+    assert len(set(draws)) > 10 and draws[0] == tuple(
+        suggest_images(SCORES, LABELS, 3, "random", seed=0).tolist()
+    )
+    assert {x for draw in draws for x in draw} == {0, 1, 2, 3, 5}
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="rule must be one of gain"):
+        suggest_images(SCORES, LABELS, 1, "best")
+    with pytest.raises(ValueError, match="disagreement: give other_scores"):
+        suggest_images(SCORES, LABELS, 1, "disagreement")
+    with pytest.raises(ValueError, match="must have one shape"):
+        suggest_images(SCORES[:2], LABELS, 1)
+
+
+def _rows(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_command_lists_every_unknown_label_of_the_photos(finished, tmp_path, rule):
+    done = run(
+        f"--run_dir={finished}", "--suggest=4", f"--suggest_by={rule}",
+        f"--output_dir={tmp_path / 'out'}", module="audit",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "4 photos to label in full, best first" in done.stdout
+    rows = _rows(tmp_path / "out" / "suggest.csv")
+    data = run_data.load_of_run(RunFolder(finished))
+    saved = checkpoint_contents.read_checkpoint(newest_weights(finished), data.observed)
+    ranks = {int(row["rank"]): row["image"] for row in rows}
+    assert sorted(ranks) == [1, 2, 3, 4]
+    for row in rows:
+        cell = data.train.names.index(row["image"]), CLASSES.index(row["class"])
+        assert data.observed[cell] == -1 and row["label"] == ""
+        assert float(row["score"]) == pytest.approx(saved.scores[cell], abs=1e-6)
+    for image, count in Counter(row["image"] for row in rows).items():
+        assert count == (data.observed[data.train.names.index(image)] == -1).sum()
+    if rule == "missing":
+        worth = np.where(data.observed == -1, saved.scores, 0).sum(axis=1)
+        best = np.argsort(-worth, kind="stable")[:4]
+        assert [ranks[k] for k in (1, 2, 3, 4)] == [data.train.names[n] for n in best]
+
+
+def test_filled_in_it_goes_back_into_training(finished, tmp_path):
+    words = f"--run_dir={finished}", "--suggest=3", f"--output_dir={tmp_path}"
+    assert run(*words, module="audit").returncode == 0
+    data = run_data.load_of_run(RunFolder(finished))
+    rows = _rows(tmp_path / "suggest.csv")
+    for row in rows:
+        cell = data.train.names.index(row["image"]), CLASSES.index(row["class"])
+        row["label"] = str(data.train.labels[cell])
+    with open(tmp_path / "suggest.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    again = run(*words, module="audit")  # what a person has written is kept
+    assert again.returncode == 1 and "suggest.csv" in again.stderr
+    done = run(
+        f"--run_dir={finished}", f"--reviewed={tmp_path / 'suggest.csv'}",
+        f"--output_dir={tmp_path / 'next'}", module="audit",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    labels = _rows(tmp_path / "next" / "train_labels.csv")
+    suggested = {row["image"] for row in rows}
+    known = Counter(row["image"] for row in labels if row["label"])
+    for image in suggested:
+        assert known[image] == len(CLASSES)
+
+
+def test_listing_and_applying_at_once_is_refused(finished, tmp_path):
+    done = run(
+        f"--run_dir={finished}", "--suggest=3", "--reviewed=x.csv", f"--output_dir={tmp_path}",
+        module="audit",
+    )  # fmt: skip
+    assert done.returncode == 1 and "--suggest, --reviewed" in done.stderr
