@@ -165,7 +165,7 @@ class _Experiment:
         """Runs the rows; those whose search failed are left out. Returns the failures."""
         jobs = self.selected(self.ready())
         failures = work(jobs, self.options.processes, self.record_commit, lambda _: self.write())
-        if self.write():
+        if self.write(with_differences=True):
             self.draw()
         return failures
 
@@ -186,9 +186,9 @@ class _Experiment:
             for run, folder in self.finished()
         ]
 
-    def write(self) -> bool:
+    def write(self, with_differences: bool = False) -> bool:
         """Writes CSV and Markdown; whether there are any results."""
-        from spml_tf.plans import result_tables
+        from spml_tf.plans import paired_differences, result_tables
 
         rows = self.csv_rows()
         if rows:
@@ -196,6 +196,9 @@ class _Experiment:
             text = result_tables.markdown(
                 self.plan, result_tables.lines(self.plan, rows), self.facts(rows)
             )
+            if with_differences:  # takes a second a row
+                found = paired_differences.differences(self.plan, self.finished())
+                text += paired_differences.markdown(self.plan, found)
             write_text(self.result(".md"), text, replaced_unless_edited)
         return bool(rows)
 

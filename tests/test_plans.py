@@ -67,6 +67,8 @@ MISTAKES = [
         TOP + AN + EN + 'after = "an"\nflags = { initial_banks = "x" }',
         "rows[1].after: sets initial_banks",
     ),
+    (TOP + 'compare = [["an", "en"]]\n' + AN, "compare: ['an', 'en']: give pairs of rows"),
+    (TOP + 'compare = ["an"]\n' + AN, "compare: 'an': give pairs of rows"),
     (TOP + AN + "flags = 3", "rows[0].flags: must be a table, found 3"),
     (TOP + AN + "flags = { epoch = 3 }", "rows[0].flags.epoch: there is no such flag; did you"),
     (TOP + AN + "flags = { qqqq = 3 }", "rows[0].flags.qqqq: there is no such flag; python -m"),

@@ -1,9 +1,9 @@
 """What labelling photos in full is worth, by how they are chosen: one command a choice.
 
-`python tools/measure_suggestions.py --flagfile=experiments/ccp/en.flags --work_dir=DIR [--flag=value ...]`
-trains a run for each seed, lets `spml_tf.audit --suggest` choose photos by each rule, fills in the
-labels that the data set has for them, and trains again with these. Other flags are those of the
-runs. DIR/suggestions.csv: rule, seed, mAP on val and test in percent, labels that were given and
+`python tools/measure_suggestions.py --flagfile=FILE --work_dir=DIR [--flag=value ...]` trains a run
+for each seed, lets `spml_tf.audit --suggest` choose photos by each rule, fills in the labels that
+the data set has for them, and trains again with these. Other flags are those of the runs.
+DIR/suggestions.csv: rule, seed, mAP on val and test in percent, labels that were given and the
 positives among them. Finished runs are not trained again.
 """
 

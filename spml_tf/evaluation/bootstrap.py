@@ -47,22 +47,69 @@ def difference_interval(
         >>> difference_interval(labels, [([[0.9], [0.1]], [[0.1], [0.9]])])
         (0.0, 0.5)
     """
+    whole = [scores for pair in pairs for scores in pair]
+    maps = resampled_maps(labels, whole, resamples, seed, unknown_counts_as)
+    found = (maps[:, ::2] - maps[:, 1::2]).mean(axis=1)
+    return interval(found, confidence)
+
+
+def resampled_maps(
+    labels: ArrayLike,
+    scores: Sequence[ArrayLike],
+    resamples: int = 1000,
+    seed: int = 0,
+    unknown_counts_as: str = "nothing",
+) -> NDArray[np.float64]:
+    """Mean average precision of several networks on images that are drawn anew with replacement.
+
+    Args:
+        labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
+        scores: those of M networks, each [N, L] finite.
+        resamples: R, how often N images are drawn, the same ones for all networks.
+        seed: of the drawing.
+        unknown_counts_as: "nothing" or "negative", see `labels.counted_labels`.
+
+    Returns:
+        [R, M] float64 in [0, 1]. Classes without a positive among the drawn images are left out of
+        that draw; NaN in a draw without any.
+
+    Raises:
+        ValueError: no label is positive.
+
+    Examples:
+        >>> found = resampled_maps([[1], [0]], [[[0.9], [0.1]], [[0.1], [0.9]]], 4)
+        >>> found[:, 0].tolist()  # the positive is first, and alone where it is drawn twice
+        [1.0, 1.0, 1.0, 1.0]
+    """
     counted = counted_labels(labels, unknown_counts_as)
     positive = np.asarray(labels) == POSITIVE
     if not positive.any():
         raise ValueError("no label is positive")
     rng = np.random.default_rng(seed)
     count = len(positive)
-    differences = []
+    found = []
     for size in _portions(resamples, max(1, _WEIGHTS_AT_A_TIME // count)):
         weights = rng.multinomial(count, np.full(count, 1 / count), size).astype(np.float64)
-        maps = [
-            [_weighted_map(positive, counted, np.asarray(scores), weights) for scores in pair]
-            for pair in pairs
-        ]
-        differences.append(np.mean([own - base for own, base in maps], axis=0))
-    tail = (1 - confidence) / 2
-    found = np.concatenate(differences)
+        maps = [_weighted_map(positive, counted, np.asarray(own), weights) for own in scores]
+        found.append(np.stack(maps, axis=1))
+    return np.concatenate(found)
+
+
+def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """The middle of what resamples gave, those without a value left out.
+
+    Args:
+        values: [R], NaN where a resample has none.
+        confidence: in (0, 1), the part of the values inside.
+
+    Returns:
+        (low, high).
+
+    Examples:
+        >>> interval([0.0, 1.0, 2.0, 3.0, 4.0, float("nan")], 0.5)
+        (1.0, 3.0)
+    """
+    found, tail = np.asarray(values), (1 - confidence) / 2
     low, high = np.quantile(found[~np.isnan(found)], (tail, 1 - tail))
     return float(low), float(high)
 

@@ -67,6 +67,8 @@ class Plan:
         vary: flag that every row is run over, "" for none.
         values: texts of that flag.
         search: None for none.
+        compare: pairs of rows whose difference is reported, beside that of each row to the
+            baseline.
     """
 
     title: str
@@ -78,6 +80,7 @@ class Plan:
     vary: str
     values: tuple[str, ...]
     search: Search | None
+    compare: tuple[tuple[str, str], ...] = ()
 
     def leader(self, row: Row) -> Row:
         """The row at the beginning of the chain that a row follows, or the row itself."""

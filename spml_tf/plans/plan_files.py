@@ -68,7 +68,9 @@ def _known_flags() -> tuple[str, ...]:
 
 
 def _plan(table: dict[str, Any], folder: Path) -> Plan:
-    _check_keys("", table, "title paper seeds baseline oracle flags rows vary search".split())
+    _check_keys(
+        "", table, "title paper seeds baseline oracle flags rows vary search compare".split()
+    )
     common = _flags("flags", _get("", table, "flags", dict, {}))
     entries = _get("", table, "rows", list)
     search, grid = _search(_get("", table, "search", dict, None))
@@ -102,7 +104,15 @@ def _plan(table: dict[str, Any], folder: Path) -> Plan:
         vary=next(iter(vary), ""),
         values=next(iter(vary.values()), ()),
         search=search,
+        compare=_pairs(_get("", table, "compare", list, []), [row.name for row in rows]),
     )
+
+
+def _pairs(values: list[Any], names: list[str]) -> tuple[tuple[str, str], ...]:
+    for value in values:
+        if not isinstance(value, list) or len(value) != 2 or not all(x in names for x in value):
+            raise UserError(f'compare: {value!r}: give pairs of rows, such as ["en+scl", "en"]')
+    return tuple((first, second) for first, second in values)
 
 
 @dataclasses.dataclass(frozen=True)

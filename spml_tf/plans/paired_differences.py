@@ -1,0 +1,133 @@
+"""Differences between the rows of a plan, seed by seed, and how sure they are."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from spml_tf.evaluation import bootstrap
+from spml_tf.evaluation.average_precision import mean_average_precision
+from spml_tf.plans.plan import Plan, Run
+from spml_tf.runs.run_folder import RunFolder
+
+_RESAMPLES = 1000
+_COLUMNS = {
+    "row": "row", "minus": "minus", "seeds": "seeds", "difference": "difference",
+    "photos": "95 % over images", "by_seeds": "95 % over seeds", "above": "seeds above",
+    "gap": "gap closed", "gap_photos": "95 % over images",
+}  # fmt: skip
+
+# A row and the value of the varied flag.
+_Cell = tuple[str, str]
+
+
+def differences(plan: Plan, finished: Sequence[tuple[Run, RunFolder]]) -> list[dict[str, Any]]:
+    """Differences in mAP on test between rows, over the seeds that both have.
+
+    Each row is compared with the baseline, then the pairs of `compare`. Intervals over images are
+    bootstraps of the test images (1000, percentiles), the same ones for both rows and all seeds;
+    those over seeds are Student's t of the paired differences, which two seeds are needed for.
+
+    Args:
+        plan: the plan.
+        finished: runs and their folders.
+
+    Returns:
+        A row a pair and value: "row", "minus", "value", "seeds"; "difference" and, of each
+        interval, "_low" and "_high" in points of mAP; "above", the seeds with a difference above 0;
+        with a baseline "gap", its share of oracle - baseline in percent. None where there is none.
+    """
+    folders: dict[tuple[_Cell, int], RunFolder] = {
+        ((run.row, run.value), run.seed): folder
+        for run, folder in finished
+        if folder.predictions("test").exists()
+    }
+    pairs = [*((x.name, plan.baseline) for x in plan.rows if x.name != plan.baseline)]
+    found = []
+    for (name, other), value in itertools.product(
+        [*(pairs if plan.baseline else []), *plan.compare], plan.values or ("",)
+    ):
+        cells = [(name, value), (other or "", value), (plan.oracle or "", value)]
+        closes = other == plan.baseline and name != plan.oracle
+        seeds = [x for x in plan.seeds if all((cell, x) in folders for cell in cells[:2])]
+        closes = closes and all((cells[2], x) in folders for x in seeds)
+        if seeds:
+            read = [[folders[cell, x] for x in seeds] for cell in cells[: 2 + closes]]
+            found.append({"row": name, "minus": other, "value": value, **_compared(read)})
+    return found
+
+
+def _compared(rows: Sequence[Sequence[RunFolder]]) -> dict[str, Any]:
+    """A row, the one it is compared with and perhaps the oracle, each with a folder a seed."""
+    saved = [[folder.read_predictions("test") for folder in row] for row in rows]
+    rule = rows[0][0].settings().unknown_counts_as
+    labels, scores = saved[0][0]["labels"], [x["scores"] for row in saved for x in row]
+    maps = [100 * mean_average_precision(labels, x, unknown_counts_as=rule) for x in scores]
+    drawn = 100 * bootstrap.resampled_maps(labels, scores, _RESAMPLES, 0, rule)
+    count = len(rows[0])
+    own, base, *best = (
+        drawn[:, n * count : (n + 1) * count].mean(axis=1) for n in range(len(rows))
+    )
+    paired = [first - second for first, second in zip(maps[:count], maps[count:], strict=False)]
+    low, high = bootstrap.interval(own - base)
+    found = {
+        "seeds": count, "difference": statistics.mean(paired), "photos_low": low,
+        "photos_high": high, **_over_seeds(paired), "above": sum(x > 0 for x in paired),
+    }  # fmt: skip
+    return {**found, **(_gap(statistics.mean(paired), maps, (own, base, best[0])) if best else {})}
+
+
+def _over_seeds(paired: Sequence[float]) -> dict[str, float | None]:
+    if len(paired) < 2:
+        return {"by_seeds_low": None, "by_seeds_high": None}
+    mean, error = statistics.mean(paired), statistics.stdev(paired) / len(paired) ** 0.5
+    width = float(stats.t.ppf(0.975, len(paired) - 1)) * error
+    return {"by_seeds_low": mean - width, "by_seeds_high": mean + width}
+
+
+def _gap(
+    difference: float, maps: Sequence[float], drawn: Sequence[NDArray[np.float64]]
+) -> dict[str, float]:
+    """The share of the gap between baseline and oracle, in percent."""
+    count = len(maps) // 3
+    whole = statistics.mean(maps[2 * count :]) - statistics.mean(maps[count : 2 * count])
+    own, base, best = drawn
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = bootstrap.interval(100 * (own - base) / (best - base))
+    return {"gap": 100 * difference / whole, "gap_photos_low": low, "gap_photos_high": high}
+
+
+def markdown(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The section of the plan's table; empty without rows."""
+    if not rows:
+        return ""
+    heads = [head for name, head in _COLUMNS.items() if plan.baseline or not name.startswith("gap")]
+    if plan.vary:
+        heads.insert(2, plan.vary)
+    text = ["", "Differences on test, paired by seed, in points of mAP:", ""]
+    text += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for row in rows:
+        cells = [
+            row["row"],
+            row["minus"],
+            *([row["value"]] if plan.vary else []),
+            str(row["seeds"]),
+        ]
+        cells += [f"{row['difference']:+.2f}", _interval(row, "photos", "+.2f")]
+        cells += [_interval(row, "by_seeds", "+.2f"), f"{row['above']} of {row['seeds']}"]
+        if plan.baseline:
+            cells.append(f"{row['gap']:.0f}%" if "gap" in row else "")
+            cells.append(_interval(row, "gap_photos", ".0f", "%"))
+        text.append(f"| {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
+
+
+def _interval(row: Mapping[str, Any], name: str, form: str, unit: str = "") -> str:
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return "" if low is None or high is None else f"{low:{form}} to {high:{form}}{unit}"
