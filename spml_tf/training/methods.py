@@ -94,6 +94,12 @@ _LEFT_OUT, _POSITIVES = "left out", "positives"
 _SELECTION = _rule("ExpectedPositives", ExpectedPositivesOptions)
 _P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 
+_SCL = _term("SpatialConsistency", SpatialConsistencyOptions)
+# How EN + SCL does without K, see docs/recommended.md.
+_UNCOUNTED: Mapping[str, Any] = {
+    "positives_per_image": "auto", "budget": "probable", "probability": 0.3
+}  # fmt: skip
+
 # Names that --method may begin with.
 METHODS: dict[str, tuple[PartOf, ...]] = {
     "bce": (_loss("KnownBinaryCrossentropy"),),
@@ -126,12 +132,17 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
         _rule("InformationGap", InformationGapOptions, "masking"),
     ),
     "lagc": (_loss("AssumeNegative"), _term("StrongView", StrongViewOptions, "strong_views")),
+    "recommended": (
+        _loss("ExpectedNegative", marks=_LEFT_OUT),
+        _rule("ExpectedPositives", ExpectedPositivesOptions, **_UNCOUNTED),
+        _SCL,
+    ),
 }
 
 # Names that may follow, each after a "+".
 ADDITIONS: dict[str, PartOf] = {
     "cl": _term("ScoreConsistency", ConsistencyOptions),
-    "scl": _term("SpatialConsistency", SpatialConsistencyOptions),
+    "scl": _SCL,
 }
 
 
@@ -156,7 +167,11 @@ def parts_of(name: str) -> tuple[PartOf, ...]:
             f"{' or '.join(f'+{other}' for other in ADDITIONS)}. Received: {name!r}"
         )
     own = _with_loss_of(first, second) if second else METHODS[first]
-    return (*own, *(ADDITIONS[other] for other in others))
+    added = tuple(ADDITIONS[other] for other in others)
+    for other, part in zip(others, added, strict=True):
+        if part in own:
+            raise ValueError(f"method {name}: {first} has {other} already; leave it out")
+    return (*own, *added)
 
 
 def _with_loss_of(first: str, second: str) -> tuple[PartOf, ...]:
@@ -176,7 +191,8 @@ def _with_loss_of(first: str, second: str) -> tuple[PartOf, ...]:
         )
     if {part.part for part in rules} & {part.part for part in METHODS[second]}:
         raise ValueError(f"method {first}+{second}: both have the same rule; {second} is enough")
-    return (*rules, *METHODS[second])
+    added = tuple(part for part in METHODS[first] if part in ADDITIONS.values())
+    return (*rules, *METHODS[second], *added)
 
 
 def flags_of(name: str) -> dict[str, Option]:
