@@ -112,12 +112,30 @@ class TestPairs:
         assert type(getattr(first, "loss", first)).__name__ == term
         assert len(recipe.terms) == 1 + name.count("cl")
 
+    def test_the_first_keeps_what_it_adds(self):
+        made = methods.parts_of("recommended+gr")
+        assert [x.part.split(":")[1] for x in made] == [
+            "ExpectedPositives", "GeneralizedRobustTerm", "SpatialConsistency",
+        ]  # fmt: skip
+
+    def test_recommended_is_en_scl_without_k(self):
+        """Told neither K nor a budget: its rule is the one that these flags of en+scl make."""
+        told = {"selection_budget": "probable", "selection_probability": 0.3}
+        theirs = parts.recipe_of("en+scl", {**told, "selection_start_epoch": 4}, "auto")
+        ours = parts.recipe_of("recommended", {"selection_start_epoch": 4})
+        assert [type(x) for x in theirs.parts] == [type(x) for x in ours.parts]
+        for first, second in ((theirs.rules[0], ours.rules[0]), (theirs.terms[1], ours.terms[1])):
+            assert first.get_config() | {"name": ""} == second.get_config() | {"name": ""}
+        assert not methods.needs_k("recommended")
+
     @pytest.mark.parametrize(
         "name, message",
         [
             ("an+gr", "an marks no labels; before another method stands one of ll_r"),
             ("en+asl", "the loss of asl does not look at what en marks; after it may stand"),
             ("en+ep", "both have the same rule; ep is enough"),
+            ("recommended+scl", "recommended has scl already; leave it out"),
+            ("recommended+en", "both have the same rule; en is enough"),
             ("en+gr+hill", "must be one of"),
             ("en+scl+gr", "must be one of"),
         ],
