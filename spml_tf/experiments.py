@@ -220,18 +220,18 @@ class _Experiment:
         )
         records = [folder.read_record() for _, folder in self.finished()]
         machines = dict.fromkeys(_machine(record) for record in records)
-        hours = sum(row["seconds"] for row in rows) / 3600
+        trained = sum(row["seconds"] for row in rows)
         trials = [job.folder for _, job in self.trials if job.folder.is_finished()]
         facts = [
             f"`{command}`",
             f"Commit: {', '.join(dict.fromkeys(row['commit'] for row in rows))}",
             f"Machine: {'; '.join(machines)}",
-            f"{len(rows)} runs, {hours:.1f} hours of training in all",
+            f"{len(rows)} runs, {_duration(trained)} of training in all",
         ]
         facts += result_tables.known_labels([folder for _, folder in self.finished()])
         if self.chosen:
-            hours = sum(map(result_tables.seconds, trials)) / 3600
-            facts.append(f"Search: {len(trials)} runs, {hours:.1f} hours")
+            searched = sum(map(result_tables.seconds, trials))
+            facts.append(f"Search: {len(trials)} runs, {_duration(searched)}")
             words = [f"{row} {_words(flags)}" for row, flags in self.chosen.items()]
             facts.append(f"Chosen on validation: {'; '.join(words)}")
         return facts
@@ -243,6 +243,10 @@ def _score(value: float | None) -> float:
 
 def _words(flags: Mapping[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in flags.items())
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
 
 
 def _shown(path: str) -> str:
