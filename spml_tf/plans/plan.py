@@ -127,7 +127,7 @@ def selected_rows(plan: Plan, only: str | None) -> set[str]:
 
     Args:
         plan: the plan.
-        only: comma-separated names of rows or methods, None for all.
+        only: comma-separated names of rows, or of methods where no row is named so; None for all.
 
     Returns:
         The names, those of the rows that these follow among them.
@@ -137,12 +137,14 @@ def selected_rows(plan: Plan, only: str | None) -> set[str]:
     """
     if only is None:
         return {row.name for row in plan.rows}
-    wanted = [word.strip() for word in only.split(",")]
-    for word in wanted:
-        if not any(word in (row.name, row.method) for row in plan.rows):
+    found: set[str] = set()
+    for word in (word.strip() for word in only.split(",")):
+        named = {row.name for row in plan.rows if row.name == word}
+        named = named or {row.name for row in plan.rows if row.method == word}
+        if not named:
             known = ", ".join(row.name for row in plan.rows)
             raise UserError(f"--only={only}: there is no row or method {word!r}; rows: {known}")
-    found = {row.name for row in plan.rows if row.name in wanted or row.method in wanted}
+        found |= named
     for row in reversed(plan.rows):  # a row follows an earlier one
         if row.name in found and row.after is not None:
             found.add(row.after)
