@@ -143,7 +143,12 @@ def test_what_a_finished_experiment_holds(whole):
     assert len(commits) == 7 and rows[0]["commit"] == commits["runs/an_0"][0]
     text = (out / "tiny.md").read_text()
     assert text.startswith("# Tiny\n") and "--plan=tiny.toml --output_dir=DIR" in text
-    assert str(whole) not in text and "3 runs, 0." in text and "minutes of training" in text and "Search: 4 runs" in text
+    assert (
+        str(whole) not in text
+        and "3 runs, 0." in text
+        and "minutes of training" in text
+        and "Search: 4 runs" in text
+    )
     with Image.open(out / "tiny.png") as image:
         assert image.format == "PNG"
     ElementTree.parse(out / "tiny.svg")

@@ -270,5 +270,7 @@ def test_rows_are_selected_by_name_or_method():
     assert selected_rows(plan, None) == {"a", "b", "c", "d"}
     assert selected_rows(plan, "d") == {"b", "c", "d"}
     assert selected_rows(plan, "an, en") == {"a", "b", "c"}
+    named = plan_of(row("en", "en"), row("x", "en"))
+    assert selected_rows(named, "en") == {"en"}
     with pytest.raises(UserError, match="--only=x: there is no row or method 'x'; rows: a, b, c"):
         selected_rows(plan, "x")
