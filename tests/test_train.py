@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import CLASSES, RESUMED, command, flags, run
+from PIL import Image
 from saved_runs import (
     assert_equal_runs,
     change_flags,
@@ -368,3 +369,29 @@ def test_automatic_precision_is_recorded(voc, tmp_path):
     said = "--mixed_precision=auto: none (no gain was measured for small_residual)"
     assert said in done.stdout
     assert "--mixed_precision=none\n" in (tmp_path / "run" / "flags.txt").read_text()
+
+
+def test_the_selection_is_not_judged_where_nothing_is_known_to_be_missing(tmp_path):
+    """A positive a photo, and a negative that training does not see: of what it selects only these
+    are known, so that a precision could but be 0."""
+    rng = np.random.default_rng(0)
+    lines = ["image,a,b,c"]
+    for number in range(12):
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(
+            tmp_path / f"{number}.png"
+        )
+        cells = ["", "", ""]
+        cells[number % 3], cells[(number + 1) % 3] = "1", "0"
+        lines.append(f"{number}.png,{','.join(cells)}")
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+    done = run(
+        "--dataset=folder", f"--data_dir={tmp_path}", "--train_csv=train.csv",
+        "--val_csv=train.csv", "--train_labels=single", "--network=small_residual", "--image_size=16", "--method=en",
+        "--positives_per_image=2", "--epochs=2", "--selection_start_epoch=2",
+        f"--output_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "run" / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert int(rows[-1]["selected"]) > 0
+    assert "selection_precision" not in rows[-1]

@@ -232,7 +232,8 @@ class RunRecorder(keras.callbacks.Callback):
     def _selection_quality(self) -> dict[str, float]:
         """Share of the expected positives that are right, and of the missing ones found.
 
-        Only labels whose truth is known count for either.
+        Only labels whose truth is known count for either. Where none is known to be missing, neither
+        says anything, and both are left out.
         """
         chosen = self.model.marked_labels(self.observed) == EXPECTED
         missing = (self.truth == POSITIVE) & (self.shard.own(self.observed) == UNKNOWN)
@@ -241,12 +242,12 @@ class RunRecorder(keras.callbacks.Callback):
         counts = np.array([x.sum() for x in found], np.int64)
         with self.model.distribute_strategy.scope():
             selected, absent, known, right = map(int, replicas.sum_of_workers(counts))
-        if not known:
+        if not known or not absent:
             return {"selected": selected} if selected else {}
         return {
             "selected": selected,
             "selection_precision": right / known,
-            "selection_recall": right / max(absent, 1),
+            "selection_recall": right / absent,
         }
 
     def _write_events(self, row: dict[str, Any]) -> None:
