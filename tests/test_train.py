@@ -386,7 +386,8 @@ def test_the_selection_is_not_judged_where_nothing_is_known_to_be_missing(tmp_pa
     (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
     done = run(
         "--dataset=folder", f"--data_dir={tmp_path}", "--train_csv=train.csv",
-        "--val_csv=train.csv", "--train_labels=single", "--network=small_residual", "--image_size=16", "--method=en",
+        "--val_csv=train.csv", "--train_labels=single", "--network=small_residual",
+        "--image_size=16", "--method=en",
         "--positives_per_image=2", "--epochs=2", "--selection_start_epoch=2",
         f"--output_dir={tmp_path / 'run'}",
     )  # fmt: skip

@@ -232,8 +232,8 @@ class RunRecorder(keras.callbacks.Callback):
     def _selection_quality(self) -> dict[str, float]:
         """Share of the expected positives that are right, and of the missing ones found.
 
-        Only labels whose truth is known count for either. Where none is known to be missing, neither
-        says anything, and both are left out.
+        Only labels whose truth is known count for either. Where none is known to be missing,
+        neither says anything, and both are left out.
         """
         chosen = self.model.marked_labels(self.observed) == EXPECTED
         missing = (self.truth == POSITIVE) & (self.shard.own(self.observed) == UNKNOWN)
