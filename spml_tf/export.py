@@ -96,7 +96,7 @@ def export(
     """
     from spml_tf import networks
     from spml_tf.runs import run_folder
-    from spml_tf.runs.decisions import decisions
+    from spml_tf.runs.decisions import calibration_errors, decisions
 
     run, target = run_folder.RunFolder(run_dir), Path(export_dir).resolve()
     run.check_finished()
@@ -115,7 +115,7 @@ def export(
     network = found.calibrated(networks.load_network(run.best_network()))
     classes = {
         "class_names": record["class_names"],
-        **found.as_json(),
+        **found.as_json(calibration_errors(run, found.calibration)),
         "image_size": record["flags"]["image_size"],
         "max_megapixels": max_megapixels or record["flags"].get("max_megapixels", MAX_MEGAPIXELS),
     }

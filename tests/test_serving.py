@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -197,3 +198,22 @@ def test_an_export_says_how_it_is_calibrated(finished, exported, tmp_path):
     del classes["calibration"]
     (older / "classes.json").write_text(json.dumps(classes))
     assert spml_tf.load(older).calibration == "none"
+
+
+def test_the_guide_runs(finished, folder, monkeypatch, capsys):
+    """The blocks of Getting started and Your own photos, on this run and these photos."""
+    monkeypatch.chdir(folder.parent)
+    for page, run_dir, photos_dir in (
+        ("getting_started", "runs/voc", "photos"),
+        ("own_photos", "runs/mine", "mine/photos"),
+    ):
+        text = (Path(__file__).parent.parent / "docs" / f"{page}.md").read_text()
+        (code,) = re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
+        for name, place in ((run_dir, finished), (photos_dir, folder)):
+            assert code.count(f'"{name}"') == 1
+            code = code.replace(f'"{name}"', repr(str(place)))
+        names: dict[str, object] = {}
+        exec(code, names)
+        assert len(names["found"]) == 7
+    assert "(7, 3)" in capsys.readouterr().out
+    assert len(list(csv.reader(open(folder.parent / "predictions.csv")))) == 8

@@ -31,9 +31,6 @@ class Decisions(NamedTuple):
         class_names: L names.
         calibration: of the scores.
         from_annotated: whether the calibration is `from_annotated`, for want of known negatives.
-        errors: the expected calibration error by split, {"before", "after"} each; after is None
-            where the calibration is "none", both where labels cannot tell. That of "val" is
-            cross-validated.
         thresholds: of calibrated scores.
         rule: how the thresholds were chosen, as `thresholds.parse_rule` reads it.
     """
@@ -41,31 +38,29 @@ class Decisions(NamedTuple):
     class_names: Sequence[str]
     calibration: Calibration
     from_annotated: bool
-    errors: Errors
     thresholds: Thresholds
     rule: str
 
-    def as_json(self) -> dict[str, Any]:
-        """What classes.json says of decisions."""
+    def as_json(self, errors: Errors) -> dict[str, Any]:
+        """What classes.json says of decisions; `errors` are those of `calibration_errors`."""
         return {
             "thresholds": self._named(self.thresholds.values),
             "threshold_rule": self.rule,
             "shared_thresholds": self._chosen(self.thresholds.shared),
-            "calibration": self.calibration_json(),
+            "calibration": {**self._calibration(), "expected_calibration_error": errors},
         }
 
-    def calibration_json(self) -> dict[str, Any]:
-        """The rule, what it was fitted to, its numbers and its errors."""
+    def _calibration(self) -> dict[str, Any]:
+        """The rule, what it was fitted to, and its numbers."""
         found = self.calibration
         if found.rule == "none":
-            return {"rule": "none", "expected_calibration_error": self.errors}
+            return {"rule": "none"}
         return {
             "rule": found.rule,
             "fitted_to": "annotated positives" if self.from_annotated else "validation labels",
             "slopes": self._named(found.slopes),
             "offsets": self._named(found.offsets),
             "shared": self._chosen(found.shared),
-            "expected_calibration_error": self.errors,
         }
 
     def calibrated(self, network: keras.Model) -> keras.Model:
@@ -114,11 +109,9 @@ def decisions(run: RunFolder, thresholds: str = "f1", calibration: str = "none")
     told = calibrations.tells_negatives(labels, counts_as)
     found = _fitted(labels, scores, calibration, counts_as, told)
     chosen = choose(labels, found(scores), rule, mean, counts_as)
-    return Decisions(
-        record["class_names"], found, calibration != "none" and not told,
-        _errors(run, saved, found, counts_as), chosen,
-        f"{rule.kind}:{rule.value:g}" if rule.value else rule.kind,
-    )  # fmt: skip
+    name = f"{rule.kind}:{rule.value:g}" if rule.value else rule.kind
+    estimated = calibration != "none" and not told
+    return Decisions(record["class_names"], found, estimated, chosen, name)
 
 
 def _fitted(
@@ -140,7 +133,8 @@ def _fitted(
         )
     print(
         "note: validation labels tell of no negatives in some class: the calibration is estimated "
-        "from which positives were annotated, and cannot be checked on them",
+        "from which positives were annotated, and cannot be checked on them; on photos it was far "
+        "off (docs/calibration.md)",
         file=sys.stderr,
     )
     return from_annotated(labels, scores)
@@ -179,19 +173,36 @@ def from_annotated(labels: NDArray[Any], scores: NDArray[Any]) -> Calibration:
     return Calibration("platt", pairs[0], pairs[1], shared)
 
 
-def _errors(
-    run: RunFolder, val: dict[str, NDArray[Any]], found: Calibration, counts_as: str
-) -> Errors:
-    """See `Decisions.errors`."""
-    labels, scores, held = val["labels"], val["scores"], None
-    if found.rule != "none" and calibrations.tells_negatives(labels, counts_as) and len(labels) > 1:
-        held = calibrations.cross_validated(labels, scores, found.rule, counts_as)
-    errors = {"val": _before_and_after(labels, scores, held, counts_as)}
+def calibration_errors(run: RunFolder, found: Calibration) -> Errors:
+    """The expected calibration errors of a finished run's validation and test images.
+
+    Args:
+        run: the run.
+        found: its calibration.
+
+    Returns:
+        {"before", "after"} in [0, 1] by split; after is None where the calibration is "none", both
+        where labels cannot tell. After calibration that of "val" is cross-validated.
+
+    Raises:
+        UserError: the run's predictions are damaged.
+    """
+    counts_as, val = run.settings().unknown_counts_as, run.read_predictions("val")
+    errors = {"val": _cross_validated(val["labels"], val["scores"], found.rule, counts_as)}
     if "test" in run.read_metrics():
         test = run.read_predictions("test")
         after = None if found.rule == "none" else found(test["scores"])
         errors["test"] = _before_and_after(test["labels"], test["scores"], after, counts_as)
     return errors
+
+
+def _cross_validated(
+    labels: NDArray[Any], scores: NDArray[Any], rule: str, counts_as: str
+) -> dict[str, float | None]:
+    held = None
+    if rule != "none" and calibrations.tells_negatives(labels, counts_as) and len(labels) > 1:
+        held = calibrations.cross_validated(labels, scores, rule, counts_as)
+    return _before_and_after(labels, scores, held, counts_as)
 
 
 def _before_and_after(
@@ -224,11 +235,11 @@ def report(
 
     Returns:
         What `decision_report` returns, and "calibration": {"rule", "expected_calibration_error":
-        {"before", "after"}}, as in `Decisions.errors`.
+        {"before", "after"}}, as of `calibration_errors`.
     """
     calibrated = found.calibration(scores)
     if split == "val":
-        errors = found.errors["val"]
+        errors = _cross_validated(labels, scores, found.calibration.rule, unknown_counts_as)
     else:
         after = None if found.calibration.rule == "none" else calibrated
         errors = _before_and_after(labels, scores, after, unknown_counts_as)

@@ -9,12 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from spml_tf import networks
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
-from spml_tf.evaluation.predictions import on_all_devices
-from spml_tf.networks.batch_norm_folding import folded
-from spml_tf.runs.decisions import decisions
-from spml_tf.runs.run_folder import RunFolder
 from spml_tf.serving.classifier import Classifier
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import put_back
@@ -63,6 +58,13 @@ def load_run(
     Raises:
         UserError: the run is not finished or damaged, or there is no such rule.
     """
+    # Exports need none of these, and load a second sooner.
+    from spml_tf import networks
+    from spml_tf.evaluation.predictions import on_all_devices
+    from spml_tf.networks.batch_norm_folding import folded
+    from spml_tf.runs.decisions import decisions
+    from spml_tf.runs.run_folder import RunFolder
+
     run = RunFolder(run_dir)
     run.check_finished()
     flags = run.settings()
