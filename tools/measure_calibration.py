@@ -31,6 +31,8 @@ COLUMNS = (
     "ECE val", "ECE test", "scores per positive", "macro F1 at 0.5", "micro F1 at 0.5",
     "macro F1, `count`", "micro F1, `count`", "macro F1, `f1`", "micro F1, `f1`",
 )  # fmt: skip
+# Labels in a bin that is drawn.
+FEWEST = 20
 Split = dict[str, NDArray[Any]]
 
 
@@ -76,20 +78,22 @@ def cell(values: NDArray[np.float64]) -> str:
 
 
 def draw(path: Path, curves: Sequence[tuple[str, dict[str, measures.Reliability]]]) -> None:
-    """A diagram a run, a line a rule."""
+    """A diagram a run, two in a column, a line a rule; bins of few labels are left out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2 * len(curves), 3.2), layout="constrained")
+    columns = -(-len(curves) // 2)
+    figure = Figure(figsize=(3 * columns, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(curves), squeeze=False)[0]
-    for axis, (name, lines) in zip(axes, curves, strict=True):
+    axes = figure.subplots(2, columns, squeeze=False, sharex=True, sharey=True).T.ravel()
+    for axis, (name, lines) in zip(axes, curves, strict=False):
         axis.plot([0, 1], [0, 1], color="0.7", linestyle="--")
         for rule, bins in lines.items():
-            axis.plot(bins.scores, bins.positives, marker=".", label=rule)
-        axis.set(title=name, xlabel="mean score", ylabel="share of positives", aspect="equal")
+            shown = bins.counts >= FEWEST
+            axis.plot(bins.scores[shown], bins.positives[shown], marker=".", label=rule)
+        axis.set(title=name, xlabel="mean score", ylabel="share of positives")
     axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:
