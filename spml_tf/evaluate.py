@@ -377,6 +377,8 @@ def _action(options: _Options) -> None:
             from spml_tf.evaluation.report_table import report_table
 
             print(report_table(report))
+            if "real" in report:
+                print("note: top-1 and ReaL figures are told by --format=json", file=sys.stderr)
         else:
             print(json.dumps(_rounded(report)))
 

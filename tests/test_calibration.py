@@ -119,6 +119,17 @@ def test_unknown_labels_count_as_in_every_measure(drawn):
     whole = calibration.fit(np.maximum(known, 0), scores, "platt")
     np.testing.assert_allclose(as_negative.slopes, whole.slopes)
     assert calibration.calibration_error(known, scores) is not None
+    half = known.copy()
+    half[known[:, 1] == 1, 1] = -1  # a class without a positive is no reason not to fit the others
+    alone = calibration.fit(half[:, [0, 2, 3]], scores[:, [0, 2, 3]], "platt")
+    assert calibration.tells_negatives(half)
+    assert (
+        calibration.fit(half, scores, "platt").slopes[[0, 2, 3]].tolist() == alone.slopes.tolist()
+    )
+    looked = half != -1
+    error = calibration.calibration_error(half[looked][:, None], scores[looked][:, None])
+    assert calibration.calibration_error(half, scores) == pytest.approx(error)
+    assert not calibration.tells_negatives(np.full((3, 2), -1))
     single = draw_observed(labels)
     assert calibration.calibration_error(single, scores) is None
     assert calibration.calibration_error(single, scores, "negative") > 0

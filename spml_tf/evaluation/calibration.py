@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from spml_tf.evaluation.measures import reliability
 from spml_tf.evaluation.thresholds import FEW
-from spml_tf.labels import POSITIVE, UNKNOWN, counted_labels
+from spml_tf.labels import POSITIVE, UNKNOWN, counted_labels, unknown_as_negative
 
 RULES = ("none", "temperature", "platt")
 # The lowest slope: float32 still tells the scores of a class apart.
@@ -92,13 +92,13 @@ def fit(
     The targets are Platt's, (P + 1) / (P + 2) for each of P positives and 1 / (M + 2) for each of M
     negatives, which keeps slopes of classes without an error finite. A class with fewer than 10
     positives, of which these say little, takes what is fitted to the labels of all classes
-    together.
+    together. Labels that are known count, or all as negatives.
 
     Args:
         labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
         scores: [N, L] float in [0, 1].
         rule: one of `RULES`.
-        unknown_counts_as: "nothing" or "negative", see `labels.counted_labels`.
+        unknown_counts_as: "nothing" or "negative".
         shared: [L], the classes that are fitted together; None: those with fewer than 10 positives.
 
     Raises:
@@ -117,7 +117,7 @@ def fit(
     found = uncalibrated(labels.shape[1])
     if rule == "none":
         return found
-    positive, counted = labels == POSITIVE, counted_labels(labels, unknown_counts_as)
+    positive, counted = labels == POSITIVE, _counted(labels, unknown_counts_as)
     shared = (positive & counted).sum(axis=0) < FEW if shared is None else shared
     inputs, offset = logits(scores), rule == "platt"
     pairs = np.zeros((labels.shape[1], 2))
@@ -187,8 +187,7 @@ def cross_validated(
 
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     shared = fit(labels, scores, rule, unknown_counts_as).shared
-    # Decided once, too: a part of the images may lack known negatives.
-    known = np.where(counted_labels(labels, unknown_counts_as), labels == POSITIVE, UNKNOWN)
+    known = np.where(_counted(labels, unknown_counts_as), labels == POSITIVE, UNKNOWN)
     found = np.empty_like(scores)
     for kept, held in KFold(min(folds, len(labels)), shuffle=True, random_state=seed).split(scores):
         found[held] = fit(known[kept], scores[kept], rule, shared=shared)(scores[held])
@@ -206,8 +205,7 @@ def calibration_error(
         unknown_counts_as: as for `fit`.
 
     Returns:
-        In [0, 1]; None where the labels cannot tell: in some class unknown ones would count as
-        negatives without being said to be.
+        In [0, 1]; None where the labels cannot tell, see `tells_negatives`.
 
     Examples:
         >>> calibration_error([[1], [0]], [[0.75], [0.75]])  # |0.75 - 0.5|
@@ -216,13 +214,13 @@ def calibration_error(
     """
     if not tells_negatives(labels, unknown_counts_as):
         return None
-    counted = counted_labels(labels, unknown_counts_as)
-    known = np.where(counted, np.asarray(labels) == POSITIVE, UNKNOWN)
+    labels = np.asarray(labels)
+    known = np.where(_counted(labels, unknown_counts_as), labels == POSITIVE, UNKNOWN)
     return reliability(known, scores).error
 
 
 def tells_negatives(labels: ArrayLike, unknown_counts_as: str = "nothing") -> bool:
-    """Whether no unknown label is taken for a negative, or all are said to be.
+    """Whether each class with positives has known negatives, or unknown labels are said to be such.
 
     Args:
         labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
@@ -231,8 +229,16 @@ def tells_negatives(labels: ArrayLike, unknown_counts_as: str = "nothing") -> bo
     Examples:
         >>> tells_negatives([[1], [0], [-1]]), tells_negatives([[1], [-1]])
         (True, False)
+        >>> tells_negatives([[1, 0], [0, -1]]), tells_negatives([[1], [-1]], "negative")
+        (True, True)
     """
-    if unknown_counts_as == "negative":
-        return True
-    unknown = np.asarray(labels) == UNKNOWN
-    return not (unknown & counted_labels(labels, unknown_counts_as)).any()
+    if not _counted(labels, unknown_counts_as).any():
+        return False
+    return unknown_counts_as == "negative" or not unknown_as_negative(labels).any()
+
+
+def _counted(labels: ArrayLike, unknown_counts_as: str) -> NDArray[np.bool_]:
+    """Which labels are fitted: the known ones, or all."""
+    known = (np.asarray(labels) != UNKNOWN) | (unknown_counts_as == "negative")
+    found: NDArray[np.bool_] = known & counted_labels(labels, unknown_counts_as)
+    return found
