@@ -58,8 +58,10 @@ class Classifier:
         >>> classifier = Classifier(grey, ["bright"], np.array([0.5]), image_size=2)
         >>> photos = [np.full((3, 5, 3), 255, np.uint8), np.zeros((2, 2, 3), np.uint8)]
         >>> found = classifier.predict(photos)
-        >>> found.scores.round(3).tolist(), found.decisions.tolist(), found.heatmaps.shape
-        ([[0.924], [0.076]], [[True], [False]], (2, 2, 2, 1))
+        >>> found.scores.astype(float).round(3).tolist(), found.decisions.tolist()
+        ([[0.924], [0.076]], [[True], [False]])
+        >>> found.heatmaps.shape
+        (2, 2, 2, 1)
     """
 
     def __init__(
