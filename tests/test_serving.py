@@ -216,4 +216,4 @@ def test_the_guide_runs(finished, folder, monkeypatch, capsys):
         exec(code, names)
         assert len(names["found"]) == 7
     assert "(7, 3)" in capsys.readouterr().out
-    assert len(list(csv.reader(open(folder.parent / "predictions.csv")))) == 8
+    assert len((folder.parent / "predictions.csv").read_text().splitlines()) == 8
