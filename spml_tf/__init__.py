@@ -17,10 +17,11 @@ _EXPORTS = {
     "SPMLModel": "training.model", "load_network": "networks", "UserError": "system.errors",
     "MeanAveragePrecision": "evaluation.average_precision", "register": "registration",
     "option": "system.options", "from_paths": "datasets.tensors", "with_index": "datasets.tensors",
+    "load": "serving", "load_run": "serving",
 }  # fmt: skip
 _MODULES = (
     "banks", "datasets", "evaluation", "figures", "labels", "losses", "networks", "pages", "plans",
-    "runs", "training",
+    "runs", "serving", "training",
 )  # fmt: skip
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from spml_tf.runs.run_folder import RunFolder
     from spml_tf.runs.settings import Settings
 
-USAGE = """Prints one JSON object: mean and per-class average precision of a run, in percent.
+USAGE = """Prints mean and per-class average precision of a run, in percent, as JSON or a table.
 
-usage: python -m spml_tf.evaluate --run_dir=DIR [--split=test]
+usage: python -m spml_tf.evaluate --run_dir=DIR [--split=test] [--format=table]
        python -m spml_tf.evaluate --dataset=imagenet --run_dir=DIR
        python -m spml_tf.evaluate --dataset=imagenet --data_dir=DIR --network=resnet50 \\
            --weights=imagenet
@@ -32,13 +32,21 @@ usage: python -m spml_tf.evaluate --run_dir=DIR [--split=test]
 {"run_dir", "split", "images", "map", "ap": {class: ...}, "absent_classes": [...], "known": {class:
 {"positives", "negatives", "unknown"}}, "unknown_as_negative": [...]}; the precision of a class
 without positives is null, "known" counts labels, and "unknown_as_negative" names the classes whose
-unknown labels count as negatives.
+unknown labels count as negatives. Numbers have at most four digits behind the point.
+
+With --thresholds also {"precision", "recall", "f1", "threshold": {class: ...}, "macro", "micro",
+"calibration"}: decisions by thresholds that were chosen on the validation images as export does,
+macro means of classes and micro ones of labels, and the expected calibration error of this split
+before and after --calibration; after is cross-validated on the split val.
 
 For ImageNet's split real also {"val": {"images", "top1"}, "real": {"images", "top1", "map",
 "classes"}}: top-1 accuracy on the validation labels and on the ReaL labels, and mean average
 precision over all images with a ReaL label and over those with 1, 2, 3 and >=4 labels, each with
 the number of images and of classes that have positives there. --network scores a classifier as it
 comes with its weights, before any training; run_dir is then null."""
+
+# What stands behind the point in JSON: percents, thresholds, calibration errors.
+_DIGITS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +57,19 @@ class _Options:
         "test: the run's --test_split; val: its validation images, held out of the training split "
         "where the data set has none of its own; any other name: that split of its data set.",
     )
+    format: str = cli.flag_field(
+        "json",
+        "json: one object on one line; table: a row a class, with positives, AP, precision, "
+        "recall, F1 and threshold (--thresholds=f1 where it is not given), and their means.",
+        str,
+        ("json", "table"),
+    )
+    thresholds: str | None = cli.flag_field(
+        None,
+        "Score decisions too: f1, precision:P, recall:R, count or a number, chosen on the "
+        "validation images as by export.",
+    )
+    calibration: str = cli.calibration_field("Thresholds")
     absent_classes: str = cli.flag_field(
         "skip",
         "Classes without positives: skip leaves them out of the mean, zero counts them as 0 (the "
@@ -104,11 +125,12 @@ def evaluate(
         absent_classes: "skip" or "zero", see `average_precision.mean_average_precision`.
         batch_size: images at a time.
         **others: the command's other flags: dataset, data_dir, network, weights, image_size,
-            probabilities, unknown_counts_as.
+            probabilities, unknown_counts_as, thresholds, calibration, format.
 
     Returns:
         {"run_dir", "split", "images"} and what `predictions.score_report` returns, precisions in
-        percent; for ImageNet's split real also "val" and "real", see `real_labels.real_report`.
+        percent; with thresholds also what `runs.decisions.report` returns; for ImageNet's split
+        real also "val" and "real", see `real_labels.real_report`.
 
     Raises:
         UserError: where there is no run, its network is missing, or the data cannot be read.
@@ -146,11 +168,56 @@ def _evaluate(options: _Options) -> dict[str, Any]:
         options.absent_classes,
         settings.unknown_counts_as,
     )
+    if options.thresholds is not None or options.format == "table":
+        report |= _decided(options, settings, examples, ranked)
     if (settings.dataset, _split_name(settings, options.split)) != ("imagenet", "real"):
         return {**named, **report}
     real = real_labels.real_report(examples.labels, ranked, options.absent_classes)
     val = _top1_on_val(network, settings, examples, scores, options)
     return {**named, **report, "val": val, "real": real}
+
+
+def _decided(
+    options: _Options, settings: Settings, examples: Examples, scores: NDArray[np.float32]
+) -> dict[str, Any]:
+    """What is said of decisions; nothing, with a note, where a table has none to show."""
+    from spml_tf.runs import decisions
+    from spml_tf.runs.run_folder import RunFolder
+
+    why = _undecided(options, settings)
+    if why and (options.thresholds is not None or options.calibration != "none"):
+        name = "thresholds" if options.thresholds is not None else "calibration"
+        raise UserError(f"--{name}={getattr(options, name)}: {why}")
+    if why or options.run_dir is None:
+        print(f"note: the table shows no decisions: {why}", file=sys.stderr)
+        return {}
+    rules = options.thresholds or "f1", options.calibration
+    return decisions.report(
+        decisions.decisions(RunFolder(options.run_dir), *rules),
+        options.split,
+        examples.labels,
+        scores,
+        options.absent_classes,
+        settings.unknown_counts_as,
+    )
+
+
+def _undecided(options: _Options, settings: Settings) -> str:
+    """Why thresholds of a run do not fit what is ranked; "" where they do."""
+    if options.run_dir is None:
+        return "a network without a run has no validation images to choose thresholds on"
+    if _as_logits(options, settings):
+        return "thresholds are of sigmoid scores, and ImageNet and softmax rank others"
+    from spml_tf.runs.run_folder import RunFolder
+
+    if not RunFolder(options.run_dir).metrics.exists():
+        return "the run is not finished, and has no validation scores yet"
+    return ""
+
+
+def _as_logits(options: _Options, settings: Settings) -> bool:
+    """Whether classes are ranked by logits: a sigmoid's values tie at 1 where a network is sure."""
+    return settings.dataset == "imagenet" or options.probabilities == "softmax"
 
 
 def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]:
@@ -238,9 +305,7 @@ def _scores(
     from spml_tf.datasets import pipeline
     from spml_tf.evaluation import predictions
 
-    # A sigmoid's values tie at 1 where a classifier of one class an image is sure.
-    as_logits = settings.dataset == "imagenet" or options.probabilities == "softmax"
-    scorer = predictions.Scorer(network, settings.image_size, as_logits)
+    scorer = predictions.Scorer(network, settings.image_size, _as_logits(options, settings))
     with pipeline.naming_broken_images(examples):
         return scorer.by_workers(examples, options.batch_size)
 
@@ -277,6 +342,11 @@ def _top1_on_val(
 
 def _check(options: _Options) -> None:
     cli.check_least(options, batch_size=1)
+    if options.calibration != "none" and options.thresholds is None and options.format == "json":
+        raise UserError(
+            f"--calibration={options.calibration}: calibrates decisions; give --thresholds or "
+            "--format=table too"
+        )
     if options.network is None:
         return
     if options.run_dir is not None:
@@ -303,7 +373,21 @@ def _action(options: _Options) -> None:
     ):
         report = _evaluate(options)
     if options.strategy != "multi_worker" or strategies.is_first_worker():
-        print(json.dumps(report))
+        if options.format == "table":
+            from spml_tf.evaluation.report_table import report_table
+
+            print(report_table(report))
+            if "real" in report:
+                print("note: top-1 and ReaL figures are told by --format=json", file=sys.stderr)
+        else:
+            print(json.dumps(_rounded(report)))
+
+
+def _rounded(report: Any) -> Any:
+    """The report with four digits behind the point."""
+    if isinstance(report, dict):
+        return {name: _rounded(value) for name, value in report.items()}
+    return round(report, _DIGITS) if isinstance(report, float) else report
 
 
 def main(argv: Sequence[str] | None = None) -> int:

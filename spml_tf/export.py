@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
-from spml_tf.system.errors import UserError, printable
+from spml_tf.system.errors import printable
 from spml_tf.system.files import (
     check_output_folder,
     naming_unwritable,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from spml_tf.evaluation.thresholds import Rule
     from spml_tf.runs.run_folder import RunFolder
 
 USAGE = """Exports the best network of a finished run as a SavedModel.
@@ -59,6 +58,7 @@ class _Options:
         "are positives (--positives_per_image of the run); a number: this threshold. A class with "
         "fewer than 10 validation positives takes the threshold of all classes together.",
     )
+    calibration: str = cli.calibration_field("Probabilities, heatmaps and thresholds")
     max_megapixels: float | None = cli.flag_field(
         None,
         "serve_bytes refuses pictures whose header tells of more pixels, in millions. Default: as "
@@ -74,6 +74,7 @@ def export(
     overwrite: bool = False,
     max_megapixels: float | None = None,
     thresholds: str = "f1",
+    calibration: str = "none",
 ) -> None:
     """Writes a run's network for serving, without banks or optimizer.
 
@@ -86,6 +87,7 @@ def export(
         max_megapixels: the most pixels, in millions, of a picture that serve_bytes takes; None: as
             the run was trained.
         thresholds: how they are chosen, see `thresholds.parse_rule`.
+        calibration: "none", "temperature" or "platt", see `runs.decisions.decisions`.
 
     Raises:
         UserError: where the run is not finished or the folder holds something to keep: other
@@ -93,13 +95,9 @@ def export(
             person has edited.
     """
     from spml_tf import networks
-    from spml_tf.evaluation.thresholds import parse_rule
     from spml_tf.runs import run_folder
+    from spml_tf.runs.decisions import calibration_errors, decisions
 
-    try:
-        rule = parse_rule(thresholds)
-    except ValueError as error:
-        raise UserError(f"--thresholds: {error}") from None
     run, target = run_folder.RunFolder(run_dir), Path(export_dir).resolve()
     run.check_finished()
     record = run.read_record()
@@ -113,10 +111,11 @@ def export(
         kept="" if overwrite else "holds an export; choose another or give --overwrite",
         edited=edited,
     )
-    network = networks.load_network(run.best_network())
+    found = decisions(run, thresholds, calibration)
+    network = found.calibrated(networks.load_network(run.best_network()))
     classes = {
         "class_names": record["class_names"],
-        **_thresholds(run, record, rule),
+        **found.as_json(calibration_errors(run, found.calibration)),
         "image_size": record["flags"]["image_size"],
         "max_megapixels": max_megapixels or record["flags"].get("max_megapixels", MAX_MEGAPIXELS),
     }
@@ -125,27 +124,6 @@ def export(
         write_json(folder / edited[0], classes, replaced_unless_edited)
         write_text(folder / edited[1], _model_card(run, record, classes), replaced_unless_edited)
     _tell_of_shared(classes)
-
-
-def _thresholds(run: RunFolder, record: dict[str, Any], rule: Rule) -> dict[str, Any]:
-    """What classes.json says of decisions."""
-    from spml_tf.evaluation.thresholds import choose
-
-    saved, known = run.read_predictions("val"), _mean_positives(run, record)
-    if rule.kind == "count" and known is None:
-        raise UserError(
-            "--thresholds=count: the run does not know the positives per image; train it with "
-            "--positives_per_image, or choose f1"
-        )
-    counts_as = run.settings().unknown_counts_as
-    found = choose(saved["labels"], saved["scores"], rule, known, counts_as)
-    names = record["class_names"]
-    shared = [name for name, alike in zip(names, found.shared, strict=True) if alike]
-    return {
-        "thresholds": dict(zip(names, found.values.tolist(), strict=True)),
-        "threshold_rule": f"{rule.kind}:{rule.value:g}" if rule.value else rule.kind,
-        "shared_thresholds": shared,
-    }
 
 
 def _tell_of_shared(classes: dict[str, Any]) -> None:
@@ -160,23 +138,6 @@ def _tell_of_shared(classes: dict[str, Any]) -> None:
             f"validation positives: they share the threshold {value:.3g}",
             file=sys.stderr,
         )
-
-
-def _mean_positives(run: RunFolder, record: dict[str, Any]) -> float | None:
-    """K, known or estimated; None where it is neither."""
-    known: float | str | None = record["positives_per_image"]
-    if not isinstance(known, str):
-        return known
-    found = _estimated_positives(run, record)
-    return found[0] if found else None
-
-
-def _estimated_positives(run: RunFolder, record: dict[str, Any]) -> tuple[float, ...] | None:
-    """K as training has estimated it, and the ends of its interval; None where it has not."""
-    rows = run.read_history(record["flags"]["epochs"])
-    if not rows or not rows[-1].get("estimated_k"):
-        return None
-    return tuple(float(rows[-1][name]) for name in ("estimated_k", "k_low", "k_high"))
 
 
 def write_saved_model(
@@ -231,8 +192,10 @@ def write_saved_model(
 
 def _mean_positives_text(run: RunFolder, record: dict[str, Any]) -> str:
     """K, with its interval where training has estimated it."""
+    from spml_tf.runs.decisions import estimated_positives
+
     known = record["positives_per_image"]
-    found = _estimated_positives(run, record) if known == AUTO else None
+    found = estimated_positives(run, record) if known == AUTO else None
     if found is None:
         return str(known)
     mean, low, high = found
@@ -287,7 +250,8 @@ def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> st
         "evaluation of their own.",
         "",
         f"- Training: {_labels_seen(flags)}. Where labels were missing, the method had to guess "
-        "them; probabilities are not calibrated.",
+        "them.",
+        f"- {_calibration(classes['calibration'])}",
         f"- Decisions: probability >= threshold. {_decisions(classes)} {_unknown(flags)} Data with "
         "other class frequencies need thresholds of their own.",
         f"- Validation chose the epoch too: {chosen}.",
@@ -318,6 +282,25 @@ def _decisions(classes: dict[str, Any]) -> str:
     if kind in ("count", "fixed") or not shared:
         return text
     return f"{text} {len(shared)} classes with fewer than {FEW} positives there share one."
+
+
+def _calibration(found: dict[str, Any]) -> str:
+    """Whether probabilities are calibrated, by what, and what that changed."""
+    rule, errors = found["rule"], found["expected_calibration_error"]
+    if rule == "none":
+        text = "Probabilities are not calibrated."
+    else:
+        name = {"temperature": "temperature scaling", "platt": "Platt scaling"}[rule]
+        text = f"Probabilities are calibrated by {name}, fitted to {found['fitted_to']}."
+        if found["shared"]:
+            text += f" {len(found['shared'])} classes with few positives share it."
+    for split, ends in errors.items():
+        parts = [f"{100 * x:.2f} % {name}" for name, x in ends.items() if x is not None]
+        if parts:
+            how = ", cross-validated" if split == "val" and rule != "none" else ""
+            text += f" Expected calibration error on {_REPORTED[split]} images: "
+            text += f"{', '.join(parts)}{how}."
+    return text
 
 
 def _unknown(flags: dict[str, Any]) -> str:
@@ -363,6 +346,7 @@ def _action(options: _Options) -> None:
         options.overwrite,
         options.max_megapixels,
         options.thresholds,
+        options.calibration,
     )
     print(f"exported to {options.export_dir}")
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import spml_tf
 from spml_tf import labels, losses, networks
-from spml_tf.evaluation import bootstrap, measures, thresholds
+from spml_tf.evaluation import bootstrap, calibration, decision_report, measures, thresholds
 from spml_tf.training import methods, selection
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def test_examples_run(name, monkeypatch):
 
 FUNCTIONS = [getattr(losses, name) for name in losses.__all__] + [
     function
-    for module in (labels, measures, bootstrap, thresholds, selection)
+    for module in (labels, measures, bootstrap, thresholds, calibration, decision_report, selection)
     for name, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__ == module.__name__ and not name.startswith("_")
 ]

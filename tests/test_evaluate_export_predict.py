@@ -50,8 +50,8 @@ def test_evaluate_agrees_with_scikit_learn_and_knows_other_splits(finished, caps
         labels, scores = saved["labels"], saved["scores"]
     for column, name in enumerate(CLASSES):
         expected = 100 * average_precision_score(labels[:, column], scores[:, column])
-        assert report["ap"][name] == pytest.approx(expected, abs=1e-6)
-    assert report["map"] == pytest.approx(np.mean(list(report["ap"].values())), abs=1e-9)
+        assert report["ap"][name] == pytest.approx(expected, abs=5.1e-5)
+    assert report["map"] == pytest.approx(np.mean(list(report["ap"].values())), abs=1.1e-4)
 
     assert evaluate.main([f"--run_dir={finished}", "--split=trainval"]) == 1
     assert "trainval.txt" in capsys.readouterr().err

@@ -30,6 +30,7 @@ ALLOWED = {
     "datasets": "labels system drawing",
     "evaluation": "labels system banks datasets",
     "runs": "labels system drawing banks networks training datasets evaluation",
+    "serving": "system networks datasets evaluation runs",
     "plans": "system drawing training runs",
     "figures": "labels system drawing networks datasets evaluation runs",
     "pages": "labels system drawing networks datasets evaluation runs",

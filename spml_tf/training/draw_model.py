@@ -54,7 +54,8 @@ class DrawModel:
     def __init__(self, scores: NDArray[Any], labels: NDArray[Any], some: bool = False) -> None:
         clipped = np.clip(scores.astype(np.float64), _CLIP, 1 - _CLIP)
         logits = np.log(clipped / (1 - clipped))
-        self.inputs = (logits - logits.mean(axis=0)) / (logits.std(axis=0) + 1e-6)
+        self._mean, self._spread = logits.mean(axis=0), logits.std(axis=0) + 1e-6
+        self.inputs = (logits - self._mean) / self._spread
         self.positive, self.negative = labels == POSITIVE, labels == NEGATIVE
         self.unknown = ~self.positive & ~self.negative
         self.some = some
@@ -113,6 +114,11 @@ class DrawModel:
         )  # fmt: skip
         fitted: NDArray[np.float64] = found.x.reshape(shape) / self._scale
         return fitted
+
+    def of_logits(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What `fit` found as slopes and offsets, [2, L], of logits that are not standardised."""
+        slopes = parameters[0] / self._spread
+        return np.stack([slopes, parameters[1] - slopes * self._mean])
 
     def probabilities(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """P(class | image), [N, L], given what the scores say alone."""

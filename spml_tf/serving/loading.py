@@ -1,0 +1,76 @@
+"""Classifiers from the folder of a run or of an export."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
+from spml_tf.serving.classifier import Classifier
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import put_back
+from spml_tf.system.json_text import parse_json
+
+
+def load(export_dir: str | os.PathLike[str]) -> Classifier:
+    """The SavedModel that `python -m spml_tf.export` has written, ready to predict.
+
+    Args:
+        export_dir: its folder.
+
+    Raises:
+        UserError: the folder holds no such export.
+    """
+    folder = Path(export_dir)
+    try:
+        put_back(folder.resolve())
+        classes = parse_json((folder / "classes.json").read_text("utf-8"))
+        names = list(classes["class_names"])
+        thresholds = np.array([classes["thresholds"][x] for x in names])
+        size, most = int(classes["image_size"]), classes.get("max_megapixels", MAX_MEGAPIXELS)
+        calibration = str(classes.get("calibration", {"rule": "none"})["rule"])
+        model = tf.saved_model.load(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{export_dir}: no spml_tf export ({reason})") from None
+
+    def maps(images: Any) -> tf.Tensor:
+        return model.cams(tf.constant(images))["cams"]
+
+    return Classifier(maps, names, thresholds, size, float(most), calibration)
+
+
+def load_run(
+    run_dir: str | os.PathLike[str], thresholds: str = "f1", calibration: str = "none"
+) -> Classifier:
+    """The best network of a finished run, ready to predict; it needs no export.
+
+    Args:
+        run_dir: the run's folder.
+        thresholds: how decisions are made, as `export --thresholds`: "f1", "count",
+            "precision:0.9", "recall:0.9" or a number as text.
+        calibration: "none", "temperature" or "platt", as `export --calibration`.
+
+    Raises:
+        UserError: the run is not finished or damaged, or there is no such rule.
+    """
+    # Exports need none of these, and load a second sooner.
+    from spml_tf import networks
+    from spml_tf.evaluation.predictions import on_all_devices
+    from spml_tf.networks.batch_norm_folding import folded
+    from spml_tf.runs.decisions import decisions
+    from spml_tf.runs.run_folder import RunFolder
+
+    run = RunFolder(run_dir)
+    run.check_finished()
+    flags = run.settings()
+    found = decisions(run, thresholds, calibration)
+    network = folded(found.calibrated(networks.load_network(run.best_network())))
+    return Classifier(
+        on_all_devices(network), found.class_names, found.thresholds.values,
+        flags.image_size, flags.max_megapixels, found.calibration.rule,
+    )  # fmt: skip

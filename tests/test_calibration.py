@@ -1,0 +1,364 @@
+"""Calibrated probabilities: what is fitted, what an export and the tables of evaluate say of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASSES, run
+from saved_runs import seal
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+from spml_tf import evaluate, export
+from spml_tf.evaluation import calibration, decision_report, thresholds
+from spml_tf.evaluation.average_precision import average_precision
+from spml_tf.evaluation.report_table import report_table
+from spml_tf.labels import draw_observed
+from spml_tf.runs import decisions
+from spml_tf.system import cli
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def logit(x):
+    return np.log(x) - np.log1p(-x)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """3,000 images of 4 classes whose labels have the probability sigmoid(a logit(score) + b)."""
+    rng = np.random.default_rng(0)
+    scores = sigmoid(rng.normal(-1, 2, (3000, 4)))
+    slopes, offsets = np.array([0.5, 1.0, 2.0, 0.7]), np.array([1.0, 0.0, -1.0, 2.0])
+    chances = sigmoid(slopes * logit(scores) + offsets)
+    return (rng.random(scores.shape) < chances).astype(np.int8), scores, slopes, offsets
+
+
+def test_a_temperature_by_hand():
+    """At the score 0.9 three of four are positive, at 0.1 one of four. With Platt's targets 5/6 and
+    1/6 the mean at 0.9 is (3 * 5/6 + 1/6) / 4 = 2/3: sigmoid(a ln 9) = 2/3, so a ln 9 = ln 2."""
+    labels = np.array([1, 1, 1, 0, 1, 0, 0, 0])[:, None]
+    scores = np.array([0.9] * 4 + [0.1] * 4)[:, None]
+    for rule in ("temperature", "platt"):  # by symmetry the offset is 0
+        found = calibration.fit(labels, scores, rule)
+        assert found.slopes[0] == pytest.approx(np.log(2) / np.log(9), abs=1e-5)
+        assert found.offsets[0] == pytest.approx(0, abs=1e-5)
+        np.testing.assert_allclose(found([[0.9], [0.1]])[:, 0], [2 / 3, 1 / 3], atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["temperature", "platt"])
+def test_fits_equal_scikit_learns_logistic_regression(drawn, rule):
+    """Each target t is an example of label 1 with the weight t and one of label 0 with 1 - t."""
+    labels, scores, *_ = drawn
+    found = calibration.fit(labels, scores, rule)
+    for column in range(4):
+        y, x = labels[:, column], logit(scores[:, column, None])
+        hits = y.sum()
+        target = np.where(y == 1, (hits + 1) / (hits + 2), 1 / (len(y) - hits + 2))
+        model = LogisticRegression(C=1e8, tol=1e-10, fit_intercept=rule == "platt")
+        twice = np.concatenate([x, x]), np.repeat([1, 0], len(y))
+        model.fit(*twice, sample_weight=np.concatenate([target, 1 - target]))
+        assert found.slopes[column] == pytest.approx(model.coef_[0, 0], abs=1e-3)
+        offset = model.intercept_[0] if rule == "platt" else 0
+        assert found.offsets[column] == pytest.approx(offset, abs=1e-3)
+
+
+def test_platt_finds_what_labels_were_drawn_by(drawn):
+    labels, scores, slopes, offsets = drawn
+    found = calibration.fit(labels, scores, "platt")
+    np.testing.assert_allclose(found.slopes, slopes, atol=0.15)
+    np.testing.assert_allclose(found.offsets, offsets, atol=0.25)
+    before = calibration.calibration_error(labels, scores)
+    held = calibration.cross_validated(labels, scores, "platt")
+    assert before > 0.1 > 0.02 > calibration.calibration_error(labels, held)
+    np.testing.assert_allclose(
+        average_precision(labels, found(scores)), average_precision(labels, scores), rtol=1e-12
+    )
+
+
+def test_classes_with_few_positives_are_fitted_together(drawn):
+    labels, scores, *_ = (x.copy() for x in drawn)
+    labels[np.flatnonzero(labels[:, 1])[9:], 1] = 0  # nine positives
+    found = calibration.fit(labels, scores, "platt")
+    assert found.shared.tolist() == [False, True, False, False]
+    whole = calibration.fit(labels.reshape(-1, 1), scores.reshape(-1, 1), "platt")
+    assert found.slopes[1] == whole.slopes[0] and found.offsets[1] == whole.offsets[0]
+    alone = calibration.fit(labels[:, :1], scores[:, :1], "platt")
+    assert found.slopes[0] == alone.slopes[0]
+    everything = calibration.fit(labels[:9], scores[:9], "temperature")
+    assert everything.shared.all() and len(set(everything.slopes)) == 1
+
+
+def test_the_order_of_scores_stays_where_they_say_nothing():
+    """Positives score lower than negatives: the slope is the least one, not a negative one."""
+    scores = np.linspace(0.1, 0.9, 40)[:, None]
+    labels = (scores < 0.5).astype(int)
+    found = calibration.fit(labels, scores, "platt")
+    assert found.slopes[0] == calibration.LEAST_SLOPE
+    assert (np.diff(found(scores.astype(np.float32))[:, 0].astype(np.float32)) > 0).all()
+
+
+def test_unknown_labels_count_as_in_every_measure(drawn):
+    labels, scores, *_ = (x.copy() for x in drawn)
+    hidden = np.random.default_rng(1).random(labels.shape) < 0.5
+    known = np.where(hidden, -1, labels)
+    found = calibration.fit(known, scores, "platt")
+    kept = ~hidden[:, 0]
+    alone = calibration.fit(labels[kept, :1], scores[kept, :1], "platt")
+    assert found.slopes[0] == pytest.approx(alone.slopes[0], abs=1e-6)
+    as_negative = calibration.fit(known, scores, "platt", "negative")
+    whole = calibration.fit(np.maximum(known, 0), scores, "platt")
+    np.testing.assert_allclose(as_negative.slopes, whole.slopes)
+    assert calibration.calibration_error(known, scores) is not None
+    half = known.copy()
+    half[known[:, 1] == 1, 1] = -1  # a class without a positive is no reason not to fit the others
+    alone = calibration.fit(half[:, [0, 2, 3]], scores[:, [0, 2, 3]], "platt")
+    assert calibration.tells_negatives(half)
+    assert (
+        calibration.fit(half, scores, "platt").slopes[[0, 2, 3]].tolist() == alone.slopes.tolist()
+    )
+    looked = half != -1
+    error = calibration.calibration_error(half[looked][:, None], scores[looked][:, None])
+    assert calibration.calibration_error(half, scores) == pytest.approx(error)
+    assert not calibration.tells_negatives(np.full((3, 2), -1))
+    single = draw_observed(labels)
+    assert calibration.calibration_error(single, scores) is None
+    assert calibration.calibration_error(single, scores, "negative") > 0
+
+
+def test_other_rules_are_refused():
+    with pytest.raises(ValueError, match="none, temperature, platt"):
+        calibration.fit([[1]], [[0.5]], "isotonic")
+    words = next(
+        x.metadata["choices"] for x in cli._flag_fields(export._Options) if x.name == "calibration"
+    )
+    assert words == calibration.RULES
+
+
+def test_annotated_positives_alone_calibrate_independent_classes():
+    """Scores that are too low, as those of networks that take unknown labels for negatives; one
+    positive of each image is annotated, and few images have none."""
+    rng = np.random.default_rng(0)
+    scores = sigmoid(rng.normal(-1, 2, (4000, 5)))
+    chances = sigmoid(logit(scores) + 2)
+    observed = draw_observed((rng.random(scores.shape) < chances).astype(np.int8))
+    found = decisions.from_annotated(observed, scores)
+    assert 4 * abs(found(scores) - chances).mean() < abs(scores - chances).mean()
+    few = observed.copy()
+    few[np.flatnonzero(few[:, 0] == 1)[9:], 0] = -1
+    pairs = decisions.from_annotated(few, scores)
+    assert pairs.shared.tolist() == [True, False, False, False, False]
+    assert pairs.slopes[1:].min() < pairs.slopes[0] < pairs.slopes[1:].max()
+
+
+@pytest.fixture(scope="module")
+def calibrated(finished, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("exports") / "model"
+    words = (f"--run_dir={finished}", f"--export_dir={folder}", "--calibration=platt")
+    done = run(*words, module="export", new_python=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 classes have fewer than 10 validation positives: they are calib" in done.stderr
+    return folder
+
+
+def test_an_export_serves_calibrated_probabilities(voc, finished, calibrated):
+    """In a process that knows nothing of spml_tf, through all endpoints."""
+    classes = json.loads((calibrated / "classes.json").read_text())
+    found = classes["calibration"]
+    assert found["rule"] == "platt" and found["fitted_to"] == "validation labels"
+    assert found["shared"] == list(CLASSES)
+    code = (
+        "import json, sys, numpy as np, tensorflow as tf\n"
+        f"model = tf.saved_model.load({str(calibrated)!r})\n"
+        f"names = np.load({str(finished / 'predictions_test.npz')!r})['names']\n"
+        f"files = tf.constant([open({str(voc)!r} + '/' + n, 'rb').read() for n in names])\n"
+        "served = model.serve_bytes(files)['probabilities']\n"
+        "image = tf.cast(tf.io.decode_jpeg(files[0], dct_method='INTEGER_ACCURATE'), tf.float32)\n"
+        "one = model.serve(image[None])['probabilities']\n"
+        "maps = tf.reduce_mean(model.cams(image[None])['cams'], (1, 2))\n"
+        "assert 'spml_tf' not in sys.modules\n"
+        "print(json.dumps([x.numpy().tolist() for x in (served, one, tf.sigmoid(maps))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    served, one, pooled = map(np.array, json.loads(done.stdout))
+    with np.load(finished / "predictions_test.npz") as saved:
+        plain = saved["scores"].astype(np.float64)
+    slopes, offsets = (
+        np.array([found[part][name] for name in CLASSES]) for part in ("slopes", "offsets")
+    )
+    assert abs(served - plain).max() > 0.01
+    np.testing.assert_allclose(served, sigmoid(slopes * logit(plain) + offsets), atol=1e-5)
+    np.testing.assert_allclose(one, served[:1], atol=1e-5)
+    np.testing.assert_allclose(pooled, served[:1], atol=1e-5)
+
+
+def test_thresholds_of_an_export_are_of_calibrated_scores(finished, calibrated):
+    classes = json.loads((calibrated / "classes.json").read_text())
+    with np.load(finished / "predictions_val.npz") as saved:
+        labels, scores = saved["labels"], saved["scores"]
+    found = calibration.fit(labels, scores, "platt")
+    expected = thresholds.choose(labels, found(scores), thresholds.parse_rule("f1"))
+    values = [classes["thresholds"][name] for name in CLASSES]
+    np.testing.assert_allclose(values, expected.values)
+    errors = classes["calibration"]["expected_calibration_error"]
+    assert errors["val"]["before"] == pytest.approx(calibration.calibration_error(labels, scores))
+    held = calibration.cross_validated(labels, scores, "platt")
+    assert errors["val"]["after"] == pytest.approx(calibration.calibration_error(labels, held))
+    with np.load(finished / "predictions_test.npz") as saved:
+        after = calibration.calibration_error(saved["labels"], found(saved["scores"]))
+    assert errors["test"]["after"] == pytest.approx(after)
+    card = (calibrated / "MODEL_CARD.md").read_text()
+    assert "calibrated by Platt scaling, fitted to validation labels. 3 classes with few" in card
+    assert f"{100 * errors['val']['after']:.2f} % after, cross-validated" in card
+
+
+def test_an_export_without_calibration_says_so(finished, tmp_path):
+    assert export.main([f"--run_dir={finished}", f"--export_dir={tmp_path / 'x'}"]) == 0
+    classes = json.loads((tmp_path / "x" / "classes.json").read_text())
+    assert classes["calibration"]["rule"] == "none"
+    assert classes["calibration"]["expected_calibration_error"]["val"]["after"] is None
+    assert "Probabilities are not calibrated." in (tmp_path / "x" / "MODEL_CARD.md").read_text()
+
+
+def test_validation_labels_that_tell_of_no_negatives(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    with np.load(folder / "predictions_val.npz") as saved:
+        arrays = dict(saved)
+    arrays["labels"] = draw_observed(arrays["labels"])
+    np.savez(folder / "predictions_val.npz", **arrays)
+    seal(folder)
+    words = [f"--run_dir={folder}", f"--export_dir={tmp_path / 'x'}"]
+    assert export.main([*words, "--calibration=temperature"]) == 1
+    error = capsys.readouterr().err
+    assert "--calibration=temperature: needs validation labels that tell of negatives" in error
+    assert not (tmp_path / "x").exists()
+    assert export.main([*words, "--calibration=platt"]) == 0
+    assert "estimated from which positives were annotated" in capsys.readouterr().err
+    found = json.loads((tmp_path / "x" / "classes.json").read_text())["calibration"]
+    assert found["rule"] == "platt" and found["fitted_to"] == "annotated positives"
+    assert found["expected_calibration_error"]["val"] == {"before": None, "after": None}
+    assert found["expected_calibration_error"]["test"]["after"] >= 0  # labelled in full
+    expected = decisions.from_annotated(arrays["labels"], arrays["scores"])
+    np.testing.assert_allclose(list(found["slopes"].values()), expected.slopes)
+    assert "fitted to annotated positives" in (tmp_path / "x" / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize("rule", ["skip", "zero"])
+def test_decisions_equal_scikit_learns(rule):
+    rng = np.random.default_rng(0)
+    scores, names = rng.random((40, 4)), ("a", "b", "c", "d")
+    labels = (rng.random((40, 4)) < 0.3).astype(int)
+    labels[:, 3] = 0
+    cuts = np.array([0.5, 0.2, 1.1, 0.5])  # class c is never decided for
+    found = decision_report.decision_report(labels, scores, cuts, names, rule)
+    decided = (scores >= cuts).astype(int)
+    expected = precision_recall_fscore_support(labels, decided, zero_division=0)[:3]
+    columns = slice(3) if rule == "skip" else slice(4)
+    for name, values in zip(("precision", "recall", "f1"), expected, strict=True):
+        np.testing.assert_allclose(list(found[name].values())[:3], 100 * values[:3])
+        assert found[name]["d"] is None
+        assert found["macro"][name] == pytest.approx(100 * values[columns].mean())
+    micro = precision_recall_fscore_support(labels, decided, average="micro")[:3]
+    expected_ap = average_precision_score(labels, scores, average="micro")
+    np.testing.assert_allclose(list(found["micro"].values()), 100 * np.array([expected_ap, *micro]))
+
+
+def test_unknown_labels_are_no_decisions():
+    """Three images; the unknown one is decided for, and counts neither way."""
+    found = decision_report.decision_report([[1], [0], [-1]], [[0.9], [0.1], [0.8]], [0.5], ["cat"])
+    assert found["precision"] == found["recall"] == {"cat": 100.0}
+    nothing = decision_report.decision_report([[0], [0]], [[0.9], [0.1]], [0.5], ["cat"])
+    assert nothing["f1"] == {"cat": None} and nothing["macro"]["f1"] is None
+    assert nothing["micro"] == dict.fromkeys(("ap", "precision", "recall", "f1"))
+
+
+def test_evaluate_prints_a_table(finished, capsys):
+    words = [f"--run_dir={finished}", "--thresholds=0.5"]
+    done = run(*words, "--format=table", module="evaluate", new_python=True)
+    assert done.returncode == 0, done.stderr
+    assert evaluate.main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    with np.load(finished / "predictions_test.npz") as saved:
+        labels, scores = saved["labels"], saved["scores"]
+    parts = precision_recall_fscore_support(labels, scores >= 0.5, zero_division=0)
+    head, rule, *rows, last_rule, macro, micro = done.stdout.splitlines()
+    assert head.split() == "class positives AP precision recall F1 threshold".split()
+    assert set(rule) == {"-"} and last_rule == rule and len(rows) == len(CLASSES)
+    assert len({len(line) for line in (head, rule, *rows)}) == 1
+    for column, (name, row) in enumerate(zip(CLASSES, rows, strict=True)):
+        assert report["f1"][name] == pytest.approx(100 * parts[2][column], abs=1e-4)
+        values = [100 * parts[x][column] for x in range(3)]
+        expected = [name, str(labels[:, column].sum()), f"{report['ap'][name]:.2f}"]
+        assert row.split() == [*expected, *(f"{x:.2f}" for x in values), "0.5000"]
+    assert macro.split()[:3] == ["macro", str(labels.sum()), f"{report['map']:.2f}"]
+    assert micro.split()[0] == "micro" and len(micro.split()) == 6
+    assert report["calibration"]["rule"] == "none"
+
+
+def test_numbers_in_json_are_rounded(finished, capsys):
+    assert evaluate.main([f"--run_dir={finished}", "--thresholds=f1", "--calibration=platt"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"\.\d{3}", text) and not re.search(r"\.\d{5}", text)
+    found = json.loads(text)
+    with np.load(finished / "predictions_val.npz") as saved:
+        scale = calibration.fit(saved["labels"], saved["scores"], "platt")
+    with np.load(finished / "predictions_test.npz") as saved:
+        error = calibration.calibration_error(saved["labels"], scale(saved["scores"]))
+    after = found["calibration"]["expected_calibration_error"]["after"]
+    assert after == pytest.approx(error, abs=1e-4)
+
+
+def test_the_error_of_validation_is_cross_validated(finished, capsys):
+    words = [f"--run_dir={finished}", "--split=val", "--thresholds=f1", "--calibration=platt"]
+    assert evaluate.main(words) == 0
+    found = json.loads(capsys.readouterr().out)["calibration"]["expected_calibration_error"]
+    with np.load(finished / "predictions_val.npz") as saved:
+        held = calibration.cross_validated(saved["labels"], saved["scores"], "platt")
+        expected = calibration.calibration_error(saved["labels"], held)
+    assert found["after"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--calibration=platt"], "--calibration=platt: calibrates decisions; give --thresholds"),
+        (["--thresholds=best"], "--thresholds: must be f1, count, precision:P"),
+        (
+            ["--thresholds=f1", "--probabilities=softmax"],
+            "--thresholds=f1: thresholds are of sigmoid scores",
+        ),
+    ],
+)
+def test_decisions_that_cannot_be_scored(finished, capsys, words, says):
+    assert evaluate.main([f"--run_dir={finished}", *words]) == 1
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_a_table_of_an_unfinished_run_has_no_decisions(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "metrics.json").unlink()
+    (folder / "SHA256SUMS").unlink()
+    assert evaluate.main([f"--run_dir={folder}", "--format=table"]) == 0
+    out, err = capsys.readouterr()
+    assert "note: the table shows no decisions: the run is not finished" in err
+    assert out.splitlines()[0].split() == ["class", "positives", "AP"]
+
+
+def test_columns_are_aligned_whatever_the_names():
+    names = ("cat", "\x1b[2Jcow", "猫")
+    known = {name: {"positives": 10, "negatives": 2, "unknown": 0} for name in names}
+    table = report_table({"known": known, "ap": dict.fromkeys(names), "map": None})
+    lines = table.splitlines()
+    assert "\x1b" not in table and all(line.endswith("   -") for line in lines[2:5])
+    assert len(lines[2]) == len(lines[3]) == len(lines[4]) + 1  # two columns of a terminal
