@@ -13,6 +13,7 @@ from spml_tf.runs import rounds, run_folder
 from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
 from spml_tf.system import cli, launcher, plugins, strategies
 from spml_tf.system.errors import UserError
+from spml_tf.training import methods
 from spml_tf.training.options import AUTO, ESTIMATED, PROBABLE
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def _positives_per_image(settings: Settings, data: Splits) -> float | str | None
         given: float | str = settings.option("positives_per_image")
         return given
     estimated = settings.option("selection_budget") in (ESTIMATED, PROBABLE)
+    estimated = estimated or methods.estimates_k(settings.method)
     return AUTO if estimated and not data.positives_per_image else data.positives_per_image
 
 
@@ -210,7 +212,6 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
     from spml_tf.labels import POSITIVE
     from spml_tf.networks.batch_norm import synchronize_batch_norm
     from spml_tf.networks.boost import cam_boost, with_cam_boost
-    from spml_tf.training import methods
     from spml_tf.training.model import SPMLModel
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 import re
 import subprocess
@@ -18,6 +19,9 @@ from tiny_network import tiny_cam
 
 import spml_tf
 from spml_tf import train
+from spml_tf.datasets import splits
+from spml_tf.runs.settings import Settings, resolve
+from spml_tf.system import cli
 from spml_tf.training import selection
 from spml_tf.training.class_priors import class_priors
 from spml_tf.training.draw_model import DrawModel
@@ -201,3 +205,14 @@ def test_a_loss_takes_no_word_for_k():
         spml_tf.losses.ExpectedPositiveRegularization(positives_per_image="auto")
     with pytest.raises(ValueError, match="positives_per_image='x': must be a number or auto"):
         spml_tf.SPMLModel(tiny_cam(L, image_size=32), N, "en", "x")
+
+
+def test_recommended_tells_the_k_that_it_has_estimated(voc):
+    """Where validation knows K, that is recorded; where it does not, "auto", and exports use it."""
+    settings = resolve(cli.parse(flags(voc, method="recommended"), Settings, ""))
+    data = splits.load_splits(settings)
+    assert train._positives_per_image(settings, data) == data.positives_per_image > 1
+    unknown = dataclasses.replace(data, positives_per_image=None)
+    assert train._positives_per_image(settings, unknown) == "auto"
+    plain = dataclasses.replace(settings, method="an")
+    assert train._positives_per_image(plain, unknown) is None

@@ -20,6 +20,8 @@ from spml_tf.losses.options import (
 )
 from spml_tf.system.options import Option, Options
 from spml_tf.training.options import (
+    AUTO,
+    PROBABLE,
     ConfidentOptions,
     ConsistencyOptions,
     ExpectedPositivesOptions,
@@ -97,7 +99,7 @@ _P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 _SCL = _term("SpatialConsistency", SpatialConsistencyOptions)
 # How EN + SCL does without K, see docs/recommended.md.
 _UNCOUNTED: Mapping[str, Any] = {
-    "positives_per_image": "auto", "budget": "probable", "probability": 0.3
+    "positives_per_image": AUTO, "budget": PROBABLE, "probability": 0.3
 }  # fmt: skip
 
 # Names that --method may begin with.
@@ -207,6 +209,11 @@ def flags_of(name: str) -> dict[str, Option]:
 def needs_k(name: str) -> bool:
     """Whether a method must know K, the mean number of positives per image."""
     return "positives_per_image" in flags_of(name)
+
+
+def estimates_k(name: str) -> bool:
+    """Whether a method estimates K by itself, whatever it is told."""
+    return any(part.fixed.get("positives_per_image") == AUTO for part in parts_of(name))
 
 
 def all_parts() -> Iterator[PartOf]:
