@@ -13,6 +13,7 @@ import pytest
 import spml_tf
 from spml_tf import networks
 from spml_tf.networks import CAM_LAYER
+from spml_tf.system.errors import UserError
 
 keras_hub = pytest.importorskip("keras_hub", reason="needs keras-hub: pip install spml_tf[hub]")
 
@@ -91,3 +92,54 @@ def test_saved_networks_reload_in_a_fresh_process(built, tmp_path):
     for name, (_, network) in built.items():
         got = np.load(tmp_path / f"{name}.npy")
         np.testing.assert_allclose(got, network(photos()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory) -> dict[str, tuple[Path, keras.Model]]:
+    """Folders of presets, one convolutional for any size and one of tokens, and their backbones."""
+    folder, found = tmp_path_factory.mktemp("presets"), {}
+    residual = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64], input_conv_kernel_sizes=[3], stackwise_num_filters=[64, 64],
+        stackwise_num_blocks=[1, 1], stackwise_num_strides=[1, 2], block_type="basic_block",
+        image_shape=(None, None, 3),
+    )  # fmt: skip
+    vit = keras_hub.models.ViTBackbone(**COMMON, mlp_dim=32, patch_size=PATCH)
+    for backbone, converter in (
+        (residual, keras_hub.layers.ResNetImageConverter),
+        (vit, keras_hub.layers.ViTImageConverter),
+    ):
+        place = folder / backbone.name
+        backbone.save_to_preset(str(place))
+        converter(
+            image_size=(SIDE, SIDE), scale=[0.02, 0.03, 0.04], offset=[-2.0, -1.0, 0.5]
+        ).save_to_preset(str(place))
+        found["vit" if backbone is vit else "residual"] = place, backbone
+    return found
+
+
+@pytest.mark.parametrize("name", ["residual", "vit"])
+def test_a_preset_by_name_scales_pixels_as_it_was_trained(presets, name):
+    folder, backbone = presets[name]
+    network = networks.build(f"keras_hub:{folder}", 3, "imagenet", SIDE)
+    scaled = photos() * np.array([0.02, 0.03, 0.04], "f") + np.array([-2, -1, 0.5], "f")
+    wanted = np.asarray(backbone(scaled))
+    found = np.asarray(keras.Model(network.input, network.get_layer(CAM_LAYER).input)(photos()))
+    if name == "vit":
+        wanted = wanted[:, 1:].reshape(found.shape)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_preset_is_trained_saved_and_loaded(presets, tmp_path):
+    network = networks.build(f"keras_hub:{presets['vit'][0]}", 2, "none", SIDE)
+    network.save(tmp_path / "x.keras")
+    again = networks.load_network(tmp_path / "x.keras")
+    np.testing.assert_array_equal(again(photos()), network(photos()))
+
+
+def test_presets_that_cannot_be_are_one_line(presets):
+    with pytest.raises(UserError, match=r"keras_hub:nonesuch: .*; give a preset of an image"):
+        networks.build("keras_hub:nonesuch", 3)
+    with pytest.raises(
+        UserError, match=f"made for images of {SIDE} pixels, not 32; give --image_s"
+    ):
+        networks.build(f"keras_hub:{presets['vit'][0]}", 3, "none", 32)

@@ -29,6 +29,7 @@ from spml_tf.networks.efficientnet_lite0 import (
     efficientnet_lite0_classifier,
     efficientnet_lite0_classifier_cam,
 )
+from spml_tf.networks.hub import hub_cam
 from spml_tf.networks.preprocessing import ImagePreprocessing
 from spml_tf.networks.resnet50 import (
     application_cam,
@@ -60,6 +61,7 @@ __all__ = [
     "efficientnet_lite0_classifier",
     "efficientnet_lite0_classifier_cam",
     "fuse_batch_normalization",
+    "hub_cam",
     "load_network",
     "replace_head",
     "resnet50_cam",
@@ -78,7 +80,7 @@ CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
     "resnet50": functools.partial(application_classifier_cam, "ResNet50"),
     "efficientnet_lite0": efficientnet_lite0_classifier_cam,
 }
-_APPLICATIONS_PREFIX = "applications:"
+_APPLICATIONS_PREFIX, _HUB_PREFIX = "applications:", "keras_hub:"
 
 
 def build(
@@ -91,8 +93,9 @@ def build(
     """Builds a network by its name.
 
     Args:
-        name: a key of `NETWORKS`, or ``"applications:"`` and the name of a `keras.applications`
-            constructor, such as ``"applications:MobileNetV2"``.
+        name: a key of `NETWORKS`, ``"applications:"`` and the name of a `keras.applications`
+            constructor, such as ``"applications:MobileNetV2"``, or ``"keras_hub:"`` and a preset,
+            see `hub.hub_cam`.
         num_classes: number of classes.
         weights: ``"imagenet"``, None or ``"none"`` (random), or a file of that network's weights.
         image_size: side of the input images in pixels; None takes any.
@@ -110,12 +113,16 @@ def build(
     if name.startswith(_APPLICATIONS_PREFIX):
         constructor = name.removeprefix(_APPLICATIONS_PREFIX)
         return application_cam(constructor, num_classes, weights=weights, image_size=image_size)
+    if name.startswith(_HUB_PREFIX):
+        preset = name.removeprefix(_HUB_PREFIX)
+        return hub_cam(preset, num_classes, weights=weights, image_size=image_size)
     if name not in NETWORKS:
         near = difflib.get_close_matches(name, NETWORKS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(
-            f"unknown network {name!r}: {hint}choose {', '.join(NETWORKS)} or "
-            f"{_APPLICATIONS_PREFIX}NAME (a constructor of keras.applications)"
+            f"unknown network {name!r}: {hint}choose {', '.join(NETWORKS)}, "
+            f"{_APPLICATIONS_PREFIX}NAME (a constructor of keras.applications) or "
+            f"{_HUB_PREFIX}PRESET"
         )
     return NETWORKS[name](num_classes, weights=weights, image_size=image_size)
 

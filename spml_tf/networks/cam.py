@@ -65,7 +65,7 @@ def cam_from_backbone(
     backbone: keras.Model,
     num_classes: int,
     *,
-    preprocessing: str = "none",
+    preprocessing: str | keras.layers.Layer = "none",
     image_size: int | None = None,
     fuse: bool = True,
     name: str | None = None,
@@ -82,7 +82,8 @@ def cam_from_backbone(
             one of a registered class whose layers cannot be cloned (some of keras_hub), is used
             itself, as one layer; its class must be registered with Keras to be saved.
         num_classes: number of classes, at least 1.
-        preprocessing: what the backbone's weights expect (`ImagePreprocessing`).
+        preprocessing: what the backbone's weights expect (`ImagePreprocessing`), or a layer that
+            does it.
         image_size: side of the input images in pixels, None for the backbone's own.
         fuse: whether batch normalisation is replaced by the fused layer (not in subclassed ones).
         name: of the network, by default the backbone's with ``_cam``.
@@ -107,7 +108,7 @@ def cam_from_backbone(
     name = name or f"{backbone.name}_cam"
     if not isinstance(backbone, keras.Sequential) and not is_functional(backbone):
         image = image_input(image_size)
-        features = backbone(ImagePreprocessing(preprocessing, name="preprocessing")(image))
+        features = backbone(_preprocessing(preprocessing)(image))
         _check_features(backbone, features)
     else:
         plain = _unwrapped(backbone)
@@ -292,15 +293,21 @@ def _grid_of_tokens(
     return keras.layers.Reshape((grid, grid, channels), name="patch_grid")(tokens)
 
 
+def _preprocessing(given: str | keras.layers.Layer) -> keras.layers.Layer:
+    if isinstance(given, keras.layers.Layer):
+        return given
+    return ImagePreprocessing(given, name="preprocessing")
+
+
 def _functional_features(
     backbone: keras.Model,
     plain: keras.Model,
     image: keras.KerasTensor,
-    preprocessing: str,
+    preprocessing: str | keras.layers.Layer,
     fuse: bool,
 ) -> keras.KerasTensor:
     """Runs the backbone, or clones of the layers of its plain form, on the preprocessed image."""
-    scaled = ImagePreprocessing(preprocessing, name="preprocessing")(image)
+    scaled = _preprocessing(preprocessing)(image)
 
     def call(layer: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         # Whatever read the backbone's input now reads the preprocessed image.

@@ -77,8 +77,10 @@ class Settings(DataSettings):
 
     network: str = flag_field(
         None,
-        "resnet50, efficientnet_lite0, small_residual, or applications:NAME for any network of "
-        "keras.applications. Default: small_residual for digits, resnet50 otherwise.",
+        "resnet50, efficientnet_lite0, small_residual, applications:NAME for any network of "
+        "keras.applications, or keras_hub:PRESET for any image backbone of keras_hub (with the "
+        "extra hub; PRESET is a name, a handle or a folder). Default: small_residual for digits, "
+        "resnet50 otherwise.",
     )
     weights: str = flag_field(
         None,
