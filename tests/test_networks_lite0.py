@@ -14,7 +14,7 @@ import tensorflow as tf
 from torch_files import pickled_dict, pickled_tensor, write_legacy, write_zip
 
 from spml_tf import networks
-from spml_tf.networks import CAM_LAYER, efficientnet_lite0
+from spml_tf.networks import CAM_LAYER, efficientnet_lite
 from spml_tf.networks.torch_file import read_torch_tensors
 from spml_tf.system.errors import UserError
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 def lite0_file() -> Path:
     try:
-        return efficientnet_lite0.imagenet_weights_file()
+        return efficientnet_lite.imagenet_weights_file()
     except UserError as error:
         pytest.skip(str(error))
 
@@ -108,7 +108,7 @@ def test_damaged_and_missing_files_are_refused(tmp_path):
 
 
 def test_without_the_package_the_message_names_the_fix(monkeypatch):
-    monkeypatch.setattr(efficientnet_lite0, "_PACKAGE", "no_such_package")
+    monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r"pip install spml_tf\[lite\]"):
         networks.efficientnet_lite0_cam(3)
 
@@ -125,6 +125,43 @@ def test_architecture_and_keras_weights_file(tmp_path):
     for layer in networks.backbone_layers(network):
         same = map(np.array_equal, layer.get_weights(), again.get_layer(layer.name).get_weights())
         assert all(same), layer.name
+
+
+@pytest.mark.parametrize("version, blocks", [(1, 21), (2, 21)])
+def test_larger_versions_take_every_tensor_of_their_files(version, blocks):
+    try:
+        path = efficientnet_lite.imagenet_weights_file(version)
+    except UserError as error:
+        pytest.skip(str(error))
+    network = networks.build(f"efficientnet_lite{version}", 4, "imagenet", 64)
+    assert network.output_shape == (None, 2, 2, 4)
+    tensors = read_torch_tensors(path)
+    assert 1 + max(int(x.split(".")[1]) for x in tensors if x.startswith("_blocks")) == blocks
+    saved = {x: y for x, y in tensors.items() if "num_batches" not in x and "_fc" not in x}
+    backbone = networks.backbone_layers(network)
+    assert sum(len(x.weights) for x in backbone) == len(saved)
+    assert sum(x.count_params() for x in backbone) == sum(y.size for y in saved.values())
+
+
+def test_larger_versions_see_what_the_smallest_sees():
+    """On one photo of each animal the features of all versions are high in the same cells."""
+    folder = os.environ.get("SPML_TF_TEST_DATA")
+    if not folder:
+        pytest.skip("needs real photos: set SPML_TF_TEST_DATA to a folder with VOCdevkit")
+    photos = np.concatenate(
+        [animal_photos(Path(folder) / "VOCdevkit" / "VOC2012", x, 4) for x in IMAGENET]
+    )
+    energies = []
+    for version in (0, 1, 2):
+        try:
+            network = networks.build(f"efficientnet_lite{version}", 2, "imagenet", 224)
+        except UserError as error:
+            pytest.skip(str(error))
+        features = keras.Model(network.input, network.get_layer(CAM_LAYER).input)(photos)
+        energies.append(np.mean(features, axis=-1).reshape(len(photos), -1))
+    for other in energies[1:]:
+        alike = [np.corrcoef(x, y)[0, 1] for x, y in zip(energies[0], other, strict=True)]
+        assert np.median(alike) > 0.5
 
 
 def test_cam_network_of_the_classifier_agrees_with_it():

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import keras
 import tensorflow as tf
 
-from spml_tf.networks.efficientnet_lite0 import STAGES
+from spml_tf.networks.efficientnet_lite import STAGES
 from tools.benchmark import training
 
 _STEPS, _KINDS = 5, 10

