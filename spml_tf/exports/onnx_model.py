@@ -1,0 +1,81 @@
+"""The ONNX file: a network of fixed-size images, for onnxruntime and its kin."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from spml_tf.exports.needs import needed
+
+if TYPE_CHECKING:
+    from spml_tf.exports.exported import Exported
+
+FILE = "model.onnx"
+# Operators as of ONNX 1.12: runtimes of 2022 and later know them.
+_OPSET = 17
+
+
+def check_needs(wanted: str) -> None:
+    """Raises UserError where a package is missing; `wanted` is the flag that asks for it."""
+    for module in ("tf2onnx", "onnxruntime"):
+        needed(module, "onnx", wanted)
+
+
+def convert(exported: Exported) -> bytes:
+    """The network as an ONNX model.
+
+    Args:
+        exported: the network and its classes.
+
+    Returns:
+        The file's content. Its input is images [batch, S, S, 3] float32 in 0..255, its outputs are
+        probabilities [batch, L] float32, decisions [batch, L] int32 and cams [batch, G, G, L]
+        float32; its metadata hold class_names and thresholds as JSON.
+    """
+    import tf2onnx
+
+    spec = [tf.TensorSpec(exported.input_shape, tf.float32, name="images")]
+    function = tf.function(exported.outputs_of_pixels, input_signature=spec, autograph=False)
+    # It tells of each step, and its own code uses what its libraries advise against.
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, _ = tf2onnx.convert.from_function(function, spec, opset=_OPSET)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for key, text in exported.metadata().items():
+        model.metadata_props.add(key=key, value=text)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+class Session:
+    """An ONNX model in onnxruntime.
+
+    Args:
+        content: the file's.
+        threads: used by it, 0 for as many as there are cores.
+    """
+
+    def __init__(self, content: bytes, threads: int = 0) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(content, options)
+
+    def __call__(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The outputs by name, of images [B, S, S, 3] in 0..255."""
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, {"images": images}), strict=True))
+
+
+def write(content: bytes, folder: Path) -> None:
+    """Writes the file."""
+    (folder / FILE).write_bytes(content)
