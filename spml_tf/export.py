@@ -24,7 +24,7 @@ from spml_tf.system.files import (
 
 if TYPE_CHECKING:
     from spml_tf.evaluation.thresholds import Rule
-    from spml_tf.exports.checks import Comparison, Photos
+    from spml_tf.exports.checks import Photos
     from spml_tf.exports.exported import Exported
     from spml_tf.exports.formats import Wanted
     from spml_tf.runs.run_folder import RunFolder
@@ -147,7 +147,8 @@ def _export(options: _Options) -> Path:
     model, photos = exported(network, classes), None
     if wanted.converts:
         photos = Photos(run, network, model, options.data_dir, options.check_images)
-    _write(target, run, wanted, model, classes, photos)
+    with naming_unwritable(f"--export_dir={options.export_dir}"):
+        _write(target, run, wanted, model, classes, photos)
     tell_of_shared(classes)
     return target
 
@@ -163,14 +164,14 @@ def _write(
     from spml_tf.exports import formats
     from spml_tf.exports.model_card import model_card
 
-    with naming_unwritable(f"--export_dir={target}"), replaced_folder(target) as folder:
-        found: list[Comparison] = formats.write(wanted, model, folder, classes, photos)
-        checked = [] if photos is None else formats.table(found, photos)
+    with replaced_folder(target) as folder:
+        found = formats.write(wanted, model, folder, classes, photos)
+        checked = formats.table(found, photos) if photos is not None else []
         card = model_card(run, run.read_record(), classes, checked)
         write_json(folder / _EDITED[0], classes, replaced_unless_edited)
         write_text(folder / _EDITED[1], card, replaced_unless_edited)
-    for one in found if photos is not None else ():
-        print(formats.summary(one, photos))
+    if photos is not None:
+        print(*(formats.summary(one, photos) for one in found), sep="\n")
 
 
 def _rule(options: _Options) -> Rule:

@@ -112,7 +112,7 @@ def table(found: Sequence[Comparison], photos: Photos) -> list[str]:
         "",
         f"On {len(photos)} {photos.split} photos, beside the Keras network:",
         "",
-        "| file | MB | largest difference of a probability | mean | decisions changed | mAP | lost |",
+        "| file | MB | largest difference of probabilities | mean | decisions changed | mAP | lost |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in found:

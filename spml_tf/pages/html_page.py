@@ -19,9 +19,7 @@ _JPEG_QUALITY = 85
 _ASSETS = resources.files("spml_tf.pages") / "assets"
 
 
-def page(
-    title: str, body: str, scripts: str = "", styles: str = "", sources: str = ""
-) -> str:
+def page(title: str, body: str, scripts: str = "", styles: str = "", sources: str = "") -> str:
     """A whole document that needs no other file and asks no network for anything.
 
     Its security policy lets no other script run than `scripts`, and nothing be fetched.

@@ -1,7 +1,7 @@
 
 const model = read("model-data");
 const colours = bytes(model.colours);
-// The longest side of a photo as it is shown, in pixels.
+// The longest side of a photo as it is shown, in pixels; smaller ones are enlarged.
 const LONGEST = 800;
 // A side that is larger than this many times the new one is antialiased, as in training.
 const ANTIALIAS_FROM = 1.5;
@@ -63,7 +63,7 @@ const resized = ({ data, width, height }, side) => {
   return result;
 };
 
-// The file's own pixels, upright, and a canvas that shows them no larger than LONGEST.
+// The file's own pixels, upright, and a canvas that shows them.
 const decoded = async (file) => {
   const picture = await createImageBitmap(file, {
     imageOrientation: "from-image", premultiplyAlpha: "none", colorSpaceConversion: "none",
@@ -75,10 +75,12 @@ const decoded = async (file) => {
   const whole = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   whole.drawImage(picture, 0, 0);
   const canvas = document.createElement("canvas");
-  const scale = Math.min(1, LONGEST / Math.max(width, height));
+  const scale = LONGEST / Math.max(width, height);
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));
-  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   return { pixels: whole.getImageData(0, 0, width, height), canvas };
 };
 
@@ -234,6 +236,11 @@ for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", f
     drop.classList.toggle("over", over);
     if (name === "drop") take([...event.dataTransfer.files]);
   });
+}
+const scale = document.getElementById("scale").getContext("2d");
+for (let level = 0; level < 256; level += 1) {
+  scale.fillStyle = `rgb(${colours.subarray(3 * level, 3 * level + 3).join()})`;
+  scale.fillRect(level, 0, 1, 1);
 }
 opacity.addEventListener("input", () => {
   document.getElementById("opacity-value").textContent = `${opacity.value}%`;
