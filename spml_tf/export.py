@@ -146,7 +146,7 @@ def _export(options: _Options) -> Path:
     }
     model, photos = exported(network, classes), None
     if wanted.converts:
-        photos = Photos(run, network, model, options.data_dir, options.check_images)
+        photos = Photos(run, network, classes, options.data_dir, options.check_images)
     with naming_unwritable(f"--export_dir={options.export_dir}"):
         _write(target, run, wanted, model, classes, photos)
     tell_of_shared(classes)

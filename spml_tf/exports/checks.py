@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from spml_tf.datasets.readers import Examples
 from spml_tf.evaluation.image_batches import batches
 from spml_tf.evaluation.predictions import Scorer, score_report
-from spml_tf.exports.exported import Exported
+from spml_tf.exports.exported import exported
+from spml_tf.networks.float32 import in_float32
 from spml_tf.runs.run_data import load_of_run
 from spml_tf.system.errors import UserError
 
@@ -65,12 +66,14 @@ class Photos:
     Args:
         run: the run.
         network: its network as trained.
-        exported: what is exported of it.
+        classes: as for `exported`.
         data_dir: folder of its data, None for the run's own.
         count: photos compared on, at most.
 
     Attributes:
         split: "test" or, where the run has no test images, "val".
+        exported: what models are made of. It computes in float32, and so does the network that they
+            are compared with: no converter knows bfloat16.
 
     Raises:
         UserError: the run's data cannot be read, or have changed since.
@@ -80,17 +83,18 @@ class Photos:
         self,
         run: RunFolder,
         network: keras.Model,
-        exported: Exported,
+        classes: Mapping[str, Any],
         data_dir: str | None = None,
         count: int = 500,
     ) -> None:
         data = load_of_run(run, data_dir)
         self.split = "val" if data.test is None else "test"
-        self._exported = exported
+        plain = in_float32(network)
+        self.exported = exported(plain, classes)
         self._photos = _spread(data.parts[self.split], count)
         self._calibration = _spread(data.train, _CALIBRATION)
         self._unknown_counts_as = run.settings().unknown_counts_as
-        self._scores = Scorer(network, exported.image_size)(self._photos)
+        self._scores = Scorer(plain, self.exported.image_size)(self._photos)
         self._map = self._map_of(self._scores)
 
     def __len__(self) -> int:
@@ -98,7 +102,7 @@ class Photos:
 
     def calibration(self) -> Iterator[NDArray[np.float32]]:
         """Training photos [1, S, S, 3] float32 in 0..255, resized as in evaluation."""
-        return (x.image.numpy() for x in batches(self._calibration, self._exported.image_size, 1))
+        return (x.image.numpy() for x in batches(self._calibration, self.exported.image_size, 1))
 
     def compare(self, file: str, content: bytes, model: Model, exact: bool) -> Comparison:
         """Compares a model file with the network.
@@ -112,12 +116,12 @@ class Photos:
         Raises:
             UserError: it has to, and does not.
         """
-        read = batches(self._photos, self._exported.image_size, 8)
+        read = batches(self._photos, self.exported.image_size, 8)
         outputs = [model(batch.image.numpy()) for batch in read]
         scores = np.concatenate([x["probabilities"] for x in outputs])
         decisions = np.concatenate([x["decisions"] for x in outputs])
         away = np.abs(scores.astype(np.float64) - self._scores)
-        wanted = self._scores >= self._exported.thresholds
+        wanted = self._scores >= self.exported.thresholds
         found = Comparison(
             file,
             len(content) / 1e6,
@@ -136,7 +140,7 @@ class Photos:
         return found
 
     def _map_of(self, scores: NDArray[np.float32]) -> float | None:
-        names, labels = self._exported.class_names, self._photos.labels
+        names, labels = self.exported.class_names, self._photos.labels
         report = score_report(labels, scores, names, unknown_counts_as=self._unknown_counts_as)
         value: float | None = report["map"]
         return value

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from spml_tf.exports import litert, onnx_model, saved_model, web_page
 from spml_tf.exports.checks import Comparison, Photos
 from spml_tf.exports.exported import Exported
+from spml_tf.system.errors import UserError
 from spml_tf.system.files import write_json
 
 SAVED_MODEL, LITERT, ONNX, WEB = "saved_model", "litert", "onnx", "web"
@@ -73,27 +75,45 @@ def write(
     if photos is None:
         return []
     if LITERT in wanted.formats:
-        found += _write_litert(exported, _with_runner(folder / LITERT, classes), photos)
+        found += _write_litert(_with_runner(folder / LITERT, classes), photos)
     if not {ONNX, WEB}.isdisjoint(wanted.formats):
-        content = onnx_model.convert(exported)
-        session = onnx_model.Session(content)
+        with _naming_format("onnx"):
+            content = onnx_model.convert(photos.exported)
+            session = onnx_model.Session(content)
         found.append(photos.compare(onnx_model.FILE, content, session, exact=True))
         if ONNX in wanted.formats:
             onnx_model.write(content, _with_runner(folder / ONNX, classes))
         if WEB in wanted.formats:
             (folder / WEB).mkdir()
             runtime = web_page.read_runtime(wanted.web_runtime)
-            web_page.write(content, exported, runtime, folder / WEB)
+            web_page.write(content, photos.exported, runtime, folder / WEB)
     return found
 
 
-def _write_litert(exported: Exported, folder: Path, photos: Photos) -> list[Comparison]:
-    models = litert.convert(exported, photos.calibration)
+def _write_litert(folder: Path, photos: Photos) -> list[Comparison]:
+    with _naming_format(LITERT):
+        models = litert.convert(photos.exported, photos.calibration)
+        runners = {kind: litert.Runner(content) for kind, content in models.items()}
     litert.write(models, folder)
     return [
-        photos.compare(litert.FILES[kind], content, litert.Runner(content), kind == "float32")
-        for kind, content in models.items()
+        photos.compare(litert.FILES[kind], models[kind], runner, exact=kind == "float32")
+        for kind, runner in runners.items()
     ]
+
+
+@contextlib.contextmanager
+def _naming_format(name: str) -> Iterator[None]:
+    """Turns what a converter or a runtime says about a network into one line."""
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever these libraries raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"--format={name}: its converter does not know this network ({reason}); leave this "
+            "format out"
+        ) from error
 
 
 def _with_runner(folder: Path, classes: dict[str, Any]) -> Path:
@@ -110,9 +130,9 @@ def table(found: Sequence[Comparison], photos: Photos) -> list[str]:
     lines = [
         "## Converted models",
         "",
-        f"On {len(photos)} {photos.split} photos, beside the Keras network:",
+        f"On {len(photos)} {photos.split} photos, beside the Keras network in float32:",
         "",
-        "| file | MB | largest difference of probabilities | mean | decisions changed | mAP | lost |",
+        "| file | MB | largest difference of a score | mean | decisions changed | mAP | lost |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in found:
