@@ -6,15 +6,15 @@ import json
 import re
 import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import CLASSES, run
 from PIL import Image
+from running_alone import printed_alone
 
 from spml_tf import export as exporting
 from spml_tf import networks
@@ -22,16 +22,11 @@ from spml_tf.datasets.images import decode_image, resize
 from spml_tf.datasets.readers import Examples
 from spml_tf.evaluation import predictions
 from spml_tf.exports import checks, litert, onnx_model
+from spml_tf.exports.exported import exported
+from spml_tf.networks.float32 import in_float32
 from spml_tf.system.errors import UserError
 
 RUNNER = Path(exporting.__file__).parent / "exports" / "assets" / "run.py"
-# A Python that has neither TensorFlow nor spml_tf.
-ALONE = (
-    "import runpy, sys\n"
-    "sys.modules.update(dict.fromkeys(('tensorflow', 'keras', 'spml_tf')))\n"
-    "sys.argv = sys.argv[1:]\n"
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
-)
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +40,6 @@ def models(finished, tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(done.stdout)
     return folder
-
-
-def alone(folder: Path, model: str, photos: list[str]) -> list[dict]:
-    """What run.py prints where it can import nothing but its runtime, NumPy and Pillow."""
-    words = [sys.executable, "-c", ALONE, str(folder / "run.py"), str(folder / model), *photos]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def photos(folder: Path) -> list[str]:
@@ -81,8 +68,8 @@ def test_a_script_without_tensorflow_gives_the_networks_scores(finished, models,
         networks.load_network(finished / "network.keras"), examples, 32
     )
     thresholds = json.loads((models / "classes.json").read_text())["thresholds"]
-    folder, _, name = model.partition("/")
-    found = alone(models / folder, name, paths)
+    path = models / model
+    found = printed_alone(path.with_name("run.py"), [str(path), *paths])
     assert [row["image"] for row in found] == paths
     for row, scores in zip(found, expected, strict=True):
         np.testing.assert_allclose([row["probabilities"][x] for x in CLASSES], scores, atol=1e-4)
@@ -123,6 +110,37 @@ def test_small_models_cost_little_and_say_so(finished, models):
         pooled = 1 / (1 + np.exp(-outputs["cams"].mean((1, 2), dtype=np.float64)))
         np.testing.assert_allclose(outputs["probabilities"], pooled, atol=1e-5)
     assert sizes["int8"] < 0.5 * sizes["float32"] and sizes["float16"] < 0.6 * sizes["float32"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_networks_that_no_converter_knows_as_they_are(dtype):
+    """Keras compiles grouped convolutions, Normalization holds constants, bfloat16 is unknown."""
+    pytest.importorskip("ai_edge_litert", reason="needs the extra [litert]")
+    pytest.importorskip("tf2onnx", reason="needs the extra [onnx]")
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Normalization(mean=[100.0, 110.0, 120.0], variance=[900.0] * 3)(image)
+    x = keras.layers.Conv2D(8, 3, strides=4, dtype=dtype)(x)
+    x = keras.layers.Conv2D(8, 3, groups=4, activation="gelu", dtype=dtype)(x)
+    network = networks.cam_from_backbone(keras.Model(image, x), 2)
+    names = ("a", "b")
+    classes = {
+        "class_names": names, "thresholds": dict.fromkeys(names, 0.5), "image_size": 32,
+        "max_megapixels": 1,
+    }  # fmt: skip
+    plain = exported(in_float32(network), classes)
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
+    maps = network.predict(pixels, verbose=0)
+    trained = 1 / (1 + np.exp(-maps.mean((1, 2))))
+    models = litert.convert(plain, lambda: iter(pixels[:, None]))
+    for found in (
+        onnx_model.Session(onnx_model.convert(plain))(pixels),
+        litert.Runner(models["float32"])(pixels),
+    ):
+        exact = plain.outputs_of_pixels(pixels)
+        np.testing.assert_allclose(found["probabilities"], exact["probabilities"], atol=1e-5)
+        away = {"float32": 1e-5, "mixed_bfloat16": 0.01}[dtype]
+        np.testing.assert_allclose(found["probabilities"], trained, atol=away)
 
 
 def test_an_onnx_file_tells_of_its_classes(models):

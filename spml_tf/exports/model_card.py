@@ -92,7 +92,7 @@ def model_card(
         f"- Decisions: probability >= threshold. {_decisions(classes)} {_unknown(flags)} Data with "
         "other class frequencies need thresholds of their own.",
         f"- Validation chose the epoch too: {chosen}.",
-        "- Heatmaps (endpoint cams) show what the classifier responds to, not an object's outline.",
+        "- Heatmaps (cams) show what the classifier responds to, not an object's outline.",
         "",
         "## How it was trained",
         "",
