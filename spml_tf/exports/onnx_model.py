@@ -51,7 +51,12 @@ def convert(exported: Exported) -> bytes:
         ends = [*names][:1], [*names][1:]
         graph = tf2onnx.tf_loader.from_function(function, *ends)
         model, _ = tf2onnx.convert.from_graph_def(
-            graph, None, *ends, opset=_OPSET, tensors_to_rename=names
+            graph,
+            None,
+            *ends,
+            opset=_OPSET,
+            tensors_to_rename=names,
+            custom_op_handlers={"Erfc": (_erfc, [])},
         )
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -59,6 +64,14 @@ def convert(exported: Exported) -> bytes:
         model.metadata_props.add(key=key, value=text)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
+    """Writes erfc(x), which GELU consists of and ONNX lacks, as 1 - erf(x)."""
+    node.type = "Erf"
+    one = graph.make_const(f"{name}/one", np.ones([], np.float32)).output[0]
+    erf = node.output[0]
+    graph.insert_new_node_on_output("Sub", erf, f"{name}/complement", [one, erf])
 
 
 @contextlib.contextmanager
