@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,18 @@ def check_needs(wanted: str) -> None:
     needed("ai_edge_litert", "litert", wanted)
 
 
-def convert(exported: Exported, calibration: Calibration) -> dict[str, bytes]:
-    """The network in three precisions.
+def convert(
+    exported: Exported, calibration: Calibration, kinds: Sequence[str] = tuple(FILES)
+) -> dict[str, bytes]:
+    """The network in several precisions.
 
     Args:
         exported: the network and its classes.
         calibration: photos of the training data, from which the ranges of int8 features are taken.
+        kinds: the precisions, of `FILES`.
 
     Returns:
-        By the keys of `FILES` the files' content. Their input is images [1, S, S, 3] float32 in
+        By kind the files' content. Their input is images [1, S, S, 3] float32 in
         0..255, their outputs are probabilities [1, L] float32, decisions [1, L] int32 and cams
         [1, G, G, L] float32. float16 has weights of 16 bits; int8 has weights and features of 8.
     """
@@ -52,11 +56,9 @@ def convert(exported: Exported, calibration: Calibration) -> dict[str, bytes]:
         archive = keras.export.ExportArchive()
         archive.add_endpoint("serve", exported.outputs_of_pixels, [spec])
         archive.write_out(folder, verbose=False)
+        ways = {"float32": _float32, "float16": _float16, "int8": partial(_int8, calibration)}
         with _quietly():
-            plain = _converter(folder).convert()
-            half = _converter(folder, tf.lite.Optimize.DEFAULT)
-            half.target_spec.supported_types = [tf.float16]
-            return {"float32": plain, "float16": half.convert(), "int8": _int8(folder, calibration)}
+            return {kind: ways[kind](folder) for kind in kinds}
 
 
 def _converter(folder: str, *optimizations: Any) -> Any:
@@ -65,7 +67,19 @@ def _converter(folder: str, *optimizations: Any) -> Any:
     return converter
 
 
-def _int8(folder: str, calibration: Calibration) -> bytes:
+def _float32(folder: str) -> bytes:
+    content: bytes = _converter(folder).convert()
+    return content
+
+
+def _float16(folder: str) -> bytes:
+    converter = _converter(folder, tf.lite.Optimize.DEFAULT)
+    converter.target_spec.supported_types = [tf.float16]
+    content: bytes = converter.convert()
+    return content
+
+
+def _int8(calibration: Calibration, folder: str) -> bytes:
     """The int8 model; the debugger is TensorFlow's only way to leave operations in float32."""
 
     def photos() -> Iterator[dict[str, NDArray[np.float32]]]:
