@@ -56,6 +56,7 @@ def convert(
         archive = keras.export.ExportArchive()
         archive.add_endpoint("serve", exported.outputs_of_pixels, [spec])
         archive.write_out(folder, verbose=False)
+        ways: dict[str, Callable[[str], bytes]]
         ways = {"float32": _float32, "float16": _float16, "int8": partial(_int8, calibration)}
         with _quietly():
             return {kind: ways[kind](folder) for kind in kinds}
