@@ -86,7 +86,7 @@ def exported(network: keras.Model, classes: Mapping[str, Any]) -> Exported:
 def _not_below(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     """The next float32 numbers from which on: float32 probabilities reach both alike.
 
-    >>> bool(_not_below(np.array([0.7]))[0] >= 0.7 > np.float32(0.7))
+    >>> float(_not_below(np.array([0.7]))[0]) >= 0.7 > float(np.float32(0.7))
     True
     """
     near = thresholds.astype(np.float32)
