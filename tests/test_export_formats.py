@@ -43,7 +43,7 @@ def models(finished, tmp_path_factory) -> Path:
 
 
 def photos(folder: Path) -> list[str]:
-    """PNG files of noise around 32 pixels and far above, and a JPEG on its side."""
+    """PNG files of noise around 32 pixels and far above, one of 16 bits, a JPEG on its side."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     paths = []
@@ -55,7 +55,9 @@ def photos(folder: Path) -> list[str]:
     exif[0x0112] = 6
     smooth = np.linspace(0, 255, 120 * 80 * 3).reshape(120, 80, 3).astype(np.uint8)
     Image.fromarray(smooth).save(folder / "side.jpg", exif=exif, quality=95)
-    return [*paths, str(folder / "side.jpg")]
+    deep = rng.integers(0, 65536, (40, 50)).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "deep.png")
+    return [*paths, str(folder / "side.jpg"), str(folder / "deep.png")]
 
 
 @pytest.mark.parametrize("model", ["litert/model_float32.tflite", "onnx/model.onnx"])

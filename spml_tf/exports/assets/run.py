@@ -26,7 +26,10 @@ def weights(old: int, new: int, antialias: bool) -> Any:
 def read(path: str, side: int) -> Any:
     """A photo as the network takes it: [1, side, side, 3] float32 in 0..255, upright."""
     with Image.open(path) as image:
-        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.float32)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+            upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
+        pixels = np.asarray(upright.convert("RGB"), np.float32)
     shrinks = max(pixels.shape[:2]) > 1.5 * side  # short of that, training does not antialias
     down, across = (weights(length, side, shrinks) for length in pixels.shape[:2])
     return np.einsum("yi,xj,ijc->yxc", down, across, pixels, optimize=True)[None]
