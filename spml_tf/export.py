@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
-from spml_tf.system.errors import printable
+from spml_tf.system.errors import UserError
 from spml_tf.system.files import (
     check_output_folder,
     naming_unwritable,
@@ -23,25 +21,27 @@ from spml_tf.system.files import (
     write_json,
     write_text,
 )
-from spml_tf.training.options import AUTO
 
 if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
-
+    from spml_tf.exports.checks import Photos
+    from spml_tf.exports.exported import Exported
+    from spml_tf.exports.formats import Wanted
     from spml_tf.runs.run_folder import RunFolder
 
-USAGE = """Exports the best network of a finished run as a SavedModel.
+USAGE = """Exports the best network of a finished run.
 
-usage: python -m spml_tf.export --run_dir=DIR --export_dir=DIR
+usage: python -m spml_tf.export --run_dir=DIR --export_dir=DIR [--format=saved_model,litert,onnx]
 
-Endpoints: serve (images -> probabilities), cams (images -> class activation maps, logits),
-serve_bytes (JPEG or PNG files -> probabilities). Beside it classes.json (names, decision
-thresholds, input size) and MODEL_CARD.md."""
+saved_model: a SavedModel with the endpoints serve_bytes and cams_bytes (JPEG or PNG files ->
+probabilities, decisions, class names; class activation maps too), serve and cams (the same of
+pixels). litert: .tflite files in float32, float16 and int8. onnx: an ONNX file. web: a page that
+predicts in a browser, without a network. The last three lie in folders of their names, and are
+compared with the network on the run's photos. Beside them classes.json (names, decision thresholds,
+input size), MODEL_CARD.md and, for litert and onnx, run.py, which needs no TensorFlow."""
 
-
-# The splits a run reports on, as a sentence calls them.
-_REPORTED = {"val": "validation", "test": "test"}
+_EDITED = ("classes.json", "MODEL_CARD.md")
+# What --serving_version takes beside a number.
+_NEXT = "next"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +50,14 @@ class _Options:
     export_dir: str = cli.flag_field(None, "Folder to write, new or empty.", required=True)
     overwrite: bool = cli.flag_field(
         False, "Replace an earlier export in --export_dir (no other folder is replaced).", bool
+    )
+    format: str = cli.flag_field(
+        "saved_model", "Of saved_model, litert, onnx and web, separated by commas."
+    )
+    serving_version: str | None = cli.flag_field(
+        None,
+        "Write the folder of this number in --export_dir, as TensorFlow Serving wants it; next: "
+        "one more than the highest there.",
     )
     thresholds: str = cli.flag_field(
         "f1",
@@ -61,9 +69,19 @@ class _Options:
     calibration: str = cli.calibration_field("Probabilities, heatmaps and thresholds")
     max_megapixels: float | None = cli.flag_field(
         None,
-        "serve_bytes refuses pictures whose header tells of more pixels, in millions. Default: as "
-        "the run was trained, 100 unless it was told otherwise.",
+        "Endpoints for files refuse pictures whose header tells of more pixels, in millions. "
+        "Default: as the run was trained, 100 unless it was told otherwise.",
         float,
+    )
+    data_dir: str | None = cli.flag_field(
+        None,
+        "Folder of the run's data, where it is not where it was: litert, onnx and web are checked "
+        "on its photos.",
+    )
+    check_images: int = cli.flag_field(500, "Photos they are checked on, at most.", int)
+    web_runtime: str = cli.flag_field(
+        "onnxruntime-web-1.30.0.tgz",
+        "For web: the file that `npm pack onnxruntime-web@1.30.0` writes, or the package's folder.",
     )
     plugins: str | None = cli.plugins_field()
 
@@ -75,7 +93,8 @@ def export(
     max_megapixels: float | None = None,
     thresholds: str = "f1",
     calibration: str = "none",
-) -> None:
+    **others: Any,
+) -> Path:
     """Writes a run's network for serving, without banks or optimizer.
 
     The folder appears in one step: it is whole or not there.
@@ -88,42 +107,74 @@ def export(
             the run was trained.
         thresholds: how they are chosen, see `thresholds.parse_rule`.
         calibration: "none", "temperature" or "platt", see `runs.decisions.decisions`.
+        **others: the command's other flags: format, serving_version, data_dir, check_images,
+            web_runtime.
+
+    Returns:
+        The folder written: `export_dir`, or that of a version in it.
 
     Raises:
-        UserError: where the run is not finished or the folder holds something to keep: other
+        UserError: where the run is not finished, a format's needs are missing, a converted model
+            does not give the network's numbers, or the folder holds something to keep: other
             files, an export without `overwrite`, or one whose classes.json or MODEL_CARD.md a
             person has edited.
     """
+    return _export(
+        _Options(run_dir, export_dir, overwrite, max_megapixels=max_megapixels,
+                 thresholds=thresholds, calibration=calibration, **others)
+    )  # fmt: skip
+
+
+def _export(options: _Options) -> Path:
     from spml_tf import networks
+    from spml_tf.exports.checks import Photos
+    from spml_tf.exports.exported import exported
     from spml_tf.runs import run_folder
     from spml_tf.runs.decisions import calibration_errors, decisions
 
-    run, target = run_folder.RunFolder(run_dir), Path(export_dir).resolve()
+    wanted = _wanted(options)
+    target = _target(options)
+    run = run_folder.RunFolder(options.run_dir)
     run.check_finished()
     record = run.read_record()
-    place, edited = f"--export_dir={export_dir}", ("classes.json", "MODEL_CARD.md")
-    put_back(target)
-    check_output_folder(
-        target,
-        place,
-        is_ours=all((target / name).exists() for name in ("saved_model.pb", "classes.json")),
-        refusal="exists and is no export; choose another",
-        kept="" if overwrite else "holds an export; choose another or give --overwrite",
-        edited=edited,
-    )
-    found = decisions(run, thresholds, calibration)
+    _check_target(options, target)
+    found = decisions(run, options.thresholds, options.calibration)
     network = found.calibrated(networks.load_network(run.best_network()))
+    flags = record["flags"]
     classes = {
         "class_names": record["class_names"],
         **found.as_json(calibration_errors(run, found.calibration)),
-        "image_size": record["flags"]["image_size"],
-        "max_megapixels": max_megapixels or record["flags"].get("max_megapixels", MAX_MEGAPIXELS),
+        "image_size": flags["image_size"],
+        "max_megapixels": options.max_megapixels or flags.get("max_megapixels", MAX_MEGAPIXELS),
     }
-    with naming_unwritable(place), replaced_folder(target) as folder:
-        write_saved_model(network, classes["image_size"], folder, classes["max_megapixels"])
-        write_json(folder / edited[0], classes, replaced_unless_edited)
-        write_text(folder / edited[1], _model_card(run, record, classes), replaced_unless_edited)
+    model, photos = exported(network, classes), None
+    if wanted.converts:
+        photos = Photos(run, network, classes, options.data_dir, options.check_images)
+    with naming_unwritable(f"--export_dir={options.export_dir}"):
+        _write(target, run, wanted, model, classes, photos)
     _tell_of_shared(classes)
+    return target
+
+
+def _write(
+    target: Path,
+    run: RunFolder,
+    wanted: Wanted,
+    model: Exported,
+    classes: dict[str, Any],
+    photos: Photos | None,
+) -> None:
+    from spml_tf.exports import formats
+    from spml_tf.exports.model_card import model_card
+
+    with replaced_folder(target) as folder:
+        found = formats.write(wanted, model, folder, classes, photos)
+        checked = formats.table(found, photos) if photos is not None else []
+        card = model_card(run, run.read_record(), classes, checked)
+        write_json(folder / _EDITED[0], classes, replaced_unless_edited)
+        write_text(folder / _EDITED[1], card, replaced_unless_edited)
+    if photos is not None:
+        print(*(formats.summary(one, photos) for one in found), sep="\n")
 
 
 def _tell_of_shared(classes: dict[str, Any]) -> None:
@@ -140,215 +191,54 @@ def _tell_of_shared(classes: dict[str, Any]) -> None:
         )
 
 
-def write_saved_model(
-    network: keras.Model, image_size: int, folder: Path, max_megapixels: float = MAX_MEGAPIXELS
-) -> None:
-    """Writes a SavedModel with the endpoints serve, cams and serve_bytes.
+def _wanted(options: _Options) -> Wanted:
+    """The formats of the flag, whose needs are there."""
+    from spml_tf.exports.formats import MARKS, Wanted
 
-    serve: images [B, H, W, 3] float32 in 0..255, any size -> {"probabilities": [B, L] float32}.
-    cams: the same images -> {"cams": [B, G, G, L] float32 logits}; the sigmoid of their mean over
-    the grid is what serve returns. serve_bytes: [B] strings, each a JPEG, PNG, GIF or BMP file of
-    any size -> {"probabilities": [B, L]}. All resize as training's evaluation does. Batch
-    normalisation is folded into convolutions, see `batch_norm_folding.folded`.
-
-    Args:
-        network: images -> CAM logits.
-        image_size: side of the network's input in pixels.
-        folder: where to write.
-        max_megapixels: serve_bytes fails for a batch with a picture whose header tells of more
-            pixels, in millions, before any is decoded.
-    """
-    import keras
-    import tensorflow as tf
-
-    from spml_tf.datasets.images import decode_image, resize
-    from spml_tf.networks.batch_norm_folding import folded
-
-    network = folded(network)
-
-    def logits(images: tf.Tensor) -> tf.Tensor:
-        return network(images, training=False)
-
-    def probabilities(maps: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": tf.sigmoid(tf.reduce_mean(maps, axis=(1, 2)))}
-
-    def from_bytes(files: tf.Tensor) -> tf.Tensor:
-        one = tf.TensorSpec([image_size, image_size, 3])
-        return tf.map_fn(
-            lambda file: resize(decode_image(file, max_megapixels), image_size),
-            files,
-            fn_output_signature=one,
+    names = tuple(name.strip() for name in options.format.split(","))
+    unknown = [name for name in names if name not in MARKS]
+    if unknown or len(set(names)) < len(names):
+        raise UserError(
+            f"--format={options.format}: must be of {', '.join(MARKS)}, each once, separated by "
+            f"commas{f', not {unknown[0]!r}' if unknown else ''}"
         )
-
-    images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
-    files = tf.TensorSpec([None], tf.string, name="files")
-    # The archive finds the variables through the endpoints; tracked too, they are written twice.
-    archive = keras.export.ExportArchive()
-    archive.add_endpoint("serve", lambda x: probabilities(logits(resize(x, image_size))), [images])
-    archive.add_endpoint("cams", lambda x: {"cams": logits(resize(x, image_size))}, [images])
-    archive.add_endpoint("serve_bytes", lambda x: probabilities(logits(from_bytes(x))), [files])
-    archive.write_out(str(folder), verbose=False)
+    wanted = Wanted(names, options.web_runtime)
+    wanted.check_needs()
+    return wanted
 
 
-def _mean_positives_text(run: RunFolder, record: dict[str, Any]) -> str:
-    """K, with its interval where training has estimated it."""
-    from spml_tf.runs.decisions import estimated_positives
+def _target(options: _Options) -> Path:
+    """The folder to write."""
+    folder, version = Path(options.export_dir).resolve(), options.serving_version
+    if version is None:
+        return folder
+    if version == _NEXT:
+        there = [int(x.name) for x in folder.glob("*") if x.name.isdecimal() and x.is_dir()]
+        return folder / str(max(there, default=0) + 1)
+    if not version.isdecimal() or int(version) < 1:
+        raise UserError(f"--serving_version={version}: must be a number from 1 on, or {_NEXT}")
+    return folder / str(int(version))
 
-    known = record["positives_per_image"]
-    found = estimated_positives(run, record) if known == AUTO else None
-    if found is None:
-        return str(known)
-    mean, low, high = found
-    return f"{mean:.2f}, estimated ({low:.2f} to {high:.2f})"
 
+def _check_target(options: _Options, target: Path) -> None:
+    from spml_tf.exports.formats import MARKS
 
-def _model_card(run: Any, record: dict[str, Any], classes: dict[str, Any]) -> str:
-    from spml_tf.labels import known_counts
-
-    results = run.read_metrics()
-    flags, images = record["flags"], record["images"]
-    splits = {name: text for name, text in _REPORTED.items() if name in results}
-    rows, counts = [], known_counts(run.read_predictions("val")["labels"])
-    for (name, threshold), known in zip(classes["thresholds"].items(), counts, strict=True):
-        precisions = (_percent(results[split]["ap"][name]) for split in splits)
-        numbers = map(str, known.values())
-        rows.append(f"| {' | '.join((_plain(name), *precisions, f'{threshold:.4f}', *numbers))} |")
-    image_counts = ", ".join(f"{images[split]} {text}" for split, text in splits.items())
-    maps = ", ".join(
-        f"{_percent(results[split]['map'])} on {text}" for split, text in splits.items()
+    put_back(target)
+    marks = [target / mark for mark in MARKS.values()]
+    check_output_folder(
+        target,
+        f"--export_dir={options.export_dir}",
+        is_ours=(target / "classes.json").exists() and any(mark.exists() for mark in marks),
+        refusal="exists and is no export; choose another",
+        kept="" if options.overwrite else "holds an export; choose another or give --overwrite",
+        edited=_EDITED,
     )
-    chosen = "judge by the test column" if "test" in splits else "without test images, it flatters"
-    repeated, fence = run.flags.read_text("utf-8").rstrip(), "```"
-    while fence in repeated:
-        fence += "`"
-    lines = [
-        "# Model card",
-        "",
-        f"Multi-label image classifier, {len(rows)} classes, trained by spml_tf "
-        f"{record['versions']['spml_tf']} with the method `{flags['method']}`.",
-        "",
-        f"- Network: {_plain(flags['network'])}, weights at the start: "
-        f"{_plain(flags['weights'])}, input "
-        f"{flags['image_size']} x {flags['image_size']} pixels (any size is resized, the aspect "
-        "ratio ignored); preprocessing is inside.",
-        f"- Data: {_plain(flags['dataset'])}, {images['train']} training, {image_counts} images; "
-        f"{_labels_seen(flags)}; positives per image (K): "
-        f"{_mean_positives_text(run, record)}.",
-        f"- Data fingerprint: `{record['data_fingerprint']}`.",
-        f"- mAP: {maps} (epoch {results['best_epoch']}, the best on validation).",
-        f"- Versions: {_plain(', '.join(f'{k} {v}' for k, v in record['versions'].items()))}.",
-        "",
-        f"| class | {' | '.join(f'AP {split}' for split in splits)} | threshold | val positives | "
-        "val negatives | val unknown |",
-        f"|---|{'---|' * len(splits)}---|---|---|---|",
-        *rows,
-        "",
-        "## Use and limits",
-        "",
-        f"Meant for finding which of the {len(rows)} classes an image like the training data "
-        "shows; other images, and uses in which a wrong decision harms someone, need an "
-        "evaluation of their own.",
-        "",
-        f"- Training: {_labels_seen(flags)}. Where labels were missing, the method had to guess "
-        "them.",
-        f"- {_calibration(classes['calibration'])}",
-        f"- Decisions: probability >= threshold. {_decisions(classes)} {_unknown(flags)} Data with "
-        "other class frequencies need thresholds of their own.",
-        f"- Validation chose the epoch too: {chosen}.",
-        "- Heatmaps (endpoint cams) show what the classifier responds to, not an object's outline.",
-        "",
-        "## How it was trained",
-        "",
-        fence,
-        repeated,
-        fence,
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _decisions(classes: dict[str, Any]) -> str:
-    """How the thresholds were chosen."""
-    from spml_tf.evaluation.thresholds import FEW
-
-    kind, _, value = classes["threshold_rule"].partition(":")
-    on = "on the validation images"
-    text = {
-        "f1": f"The thresholds give the highest F1 {on}, so their F1 there is optimistic.",
-        "count": f"One threshold gives as many decisions {on} as there are positives.",
-        "fixed": f"The threshold {value} was given, not chosen.",
-    }.get(kind, f"The thresholds give a {kind} of {value} {on}.")
-    shared = classes["shared_thresholds"]
-    if kind in ("count", "fixed") or not shared:
-        return text
-    return f"{text} {len(shared)} classes with fewer than {FEW} positives there share one."
-
-
-def _calibration(found: dict[str, Any]) -> str:
-    """Whether probabilities are calibrated, by what, and what that changed."""
-    rule, errors = found["rule"], found["expected_calibration_error"]
-    if rule == "none":
-        text = "Probabilities are not calibrated."
-    else:
-        name = {"temperature": "temperature scaling", "platt": "Platt scaling"}[rule]
-        text = f"Probabilities are calibrated by {name}, fitted to {found['fitted_to']}."
-        if found["shared"]:
-            text += f" {len(found['shared'])} classes with few positives share it."
-    for split, ends in errors.items():
-        parts = [f"{100 * x:.2f} % {name}" for name, x in ends.items() if x is not None]
-        if parts:
-            how = ", cross-validated" if split == "val" and rule != "none" else ""
-            text += f" Expected calibration error on {_REPORTED[split]} images: "
-            text += f"{', '.join(parts)}{how}."
-    return text
-
-
-def _unknown(flags: dict[str, Any]) -> str:
-    """What unknown labels count as."""
-    if flags.get("unknown_counts_as", "nothing") == "negative":
-        return "Unknown labels count as negatives."
-    return (
-        "Unknown labels are left out where a class has known positives and known negatives, "
-        "elsewhere they count as negatives."
-    )
-
-
-def _labels_seen(flags: dict[str, Any]) -> str:
-    seen = {
-        "full": "all labels the data set has were seen in training",
-        "stored": "the observed labels that come with the data set were seen in training",
-        "single": f"at most {flags['observed_positives']} positive and "
-        f"{flags['observed_negatives']} negative labels of each image were seen in training",
-        "partial": f"{100 * flags.get('known_share', 1):g}% of all labels, drawn at random, were "
-        "seen in training",
-    }
-    others = f"the labels seen in training are those of {_plain(flags['train_labels'])}"
-    text = seen.get(flags["train_labels"], others)
-    full = flags.get("full_images")
-    return f"{text}, and all labels of {full:,} images" if full else text
-
-
-def _percent(value: float | None) -> str:
-    return "no positives" if value is None else f"{value:.2f}"
-
-
-def _plain(text: object) -> str:
-    """A name as Markdown shows it: no mark-up, no HTML, no link, on one line."""
-    shown = html.escape(printable(str(text)), quote=False)
-    return re.sub(r"[!#$*+:=?@\[\\\]^_`{|}~]", r"\\\g<0>", shown)
 
 
 def _action(options: _Options) -> None:
     check_range("max_megapixels", options.max_megapixels, 1e-3, 1e5)
-    export(
-        options.run_dir,
-        options.export_dir,
-        options.overwrite,
-        options.max_megapixels,
-        options.thresholds,
-        options.calibration,
-    )
-    print(f"exported to {options.export_dir}")
+    cli.check_least(options, check_images=1)
+    print(f"exported to {_export(options)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

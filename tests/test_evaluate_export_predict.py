@@ -84,7 +84,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(finished, exported, tmp_pat
     before = contents(folder)
     words = [f"--run_dir={finished}", f"--export_dir={folder}", "--overwrite"]
     with monkeypatch.context() as patch:
-        patch.setattr(export, "_model_card", lambda *_: 1 / 0)
+        patch.setattr(model_card, "model_card", lambda *_: 1 / 0)
         assert export.main(words) == 2
     assert contents(folder) == before
     assert export.main(words) == 0

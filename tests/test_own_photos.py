@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import warm_process
+from running_alone import printed_alone
 
 pytestmark = pytest.mark.skipif(
     "SPML_TF_TEST_DATA" not in os.environ,
@@ -91,6 +92,24 @@ def test_train_evaluate_export_predict(place):
     assert len(rows) == 128 and {"person", "person_decision", "toothbrush"} <= rows[0].keys()
     refused = run_anyhow(place, evaluate[:-1], "--split=test")
     assert refused.returncode == 1 and "no test images; give --split=val" in refused.stderr
+    without_tensorflow(place, export, rows[:100])
+
+
+def without_tensorflow(place: Path, export: list[str], rows: list[dict]) -> None:
+    """The same run as LiteRT and ONNX gives the scores and decisions of predictions.csv."""
+    pytest.importorskip("ai_edge_litert", reason="needs the extra [litert]")
+    pytest.importorskip("tf2onnx", reason="needs the extra [onnx]")
+    done = run(place, [*export[:-1], "--export_dir=models/all", "--format=litert,onnx"])
+    lost = re.findall(r"^model_int8.tflite: .* mAP [\d.]+, (-?[\d.]+) lost$", done.stdout, re.M)
+    assert len(lost) == 1 and abs(float(lost[0])) < 5
+    for model in ("litert/model_float32.tflite", "onnx/model.onnx"):
+        path = place / "models" / "all" / model
+        words = [str(path), *(row["image"] for row in rows)]
+        found = printed_alone(path.with_name("run.py"), words, place)
+        for row, one in zip(rows, found, strict=True):
+            for name, score in one["probabilities"].items():
+                assert score == pytest.approx(float(row[name]), abs=1e-4)
+                assert (name in one["decisions"]) == (row[f"{name}_decision"] == "1")
 
 
 def test_check_summary_prepare(place):

@@ -25,7 +25,8 @@ from spml_tf.datasets import (
     pipeline,
 )
 from spml_tf.datasets.readers import Examples
-from spml_tf.export import write_saved_model
+from spml_tf.exports import saved_model
+from spml_tf.exports.exported import exported
 
 COUNT = 20
 
@@ -148,10 +149,11 @@ def test_twins_are_predicted_alike(twins, tmp_path):
          keras.layers.Conv2D(2, 8, 8)]
     )  # fmt: skip
     export = tmp_path / "export"
-    write_saved_model(network, 24, export)
     classes = {
         "class_names": ["a", "b"], "thresholds": {"a": 0.5, "b": 0.5}, "image_size": 24,
+        "max_megapixels": 100,
     }  # fmt: skip
+    saved_model.write(exported(network, classes), export)
     (export / "classes.json").write_text(json.dumps(classes))
     model = tf.saved_model.load(str(export))
     scores, tables = [], []

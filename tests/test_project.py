@@ -34,6 +34,7 @@ ALLOWED = {
     "plans": "system drawing training runs",
     "figures": "labels system drawing networks datasets evaluation runs",
     "pages": "labels system drawing networks datasets evaluation runs",
+    "exports": "labels system networks training datasets evaluation runs pages",
 }
 
 

@@ -14,8 +14,10 @@ import pytest
 from reference import moved_heatmap
 
 import spml_tf
-from spml_tf import export, labels, networks
+from spml_tf import labels, networks
 from spml_tf.datasets import pipeline, readers
+from spml_tf.exports import saved_model
+from spml_tf.exports.exported import exported
 
 ANIMALS = ("dog", "cat", "person", "horse", "sheep", "cow", "sofa", "chair")
 
@@ -66,7 +68,12 @@ def test_a_hundred_steps(tmp_path):
         moved = 0.8 * before[n] + 0.2 * scores[b]
         np.testing.assert_allclose(model.ema_scores.values.numpy()[n], moved, atol=1e-5)
 
-    export.write_saved_model(network, 224, tmp_path / "model")
+    names = [str(label) for label in range(network.output_shape[-1])]
+    classes = {
+        "class_names": names, "thresholds": dict.fromkeys(names, 0.5), "image_size": 224,
+        "max_megapixels": 100,
+    }  # fmt: skip
+    saved_model.write(exported(network, classes), tmp_path / "model")
     expected = model.predict(batches[0][0], verbose=0)
     np.save(tmp_path / "images.npy", batches[0][0]["image"].numpy())
     code = (

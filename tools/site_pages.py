@@ -169,4 +169,6 @@ def documented_modules() -> dict[str, list[str]]:
 def _modules(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
+        if "assets" in parts:  # what is written beside results is no module
+            continue
         yield ".".join(parts[:-1] if path.stem == "__init__" else parts)

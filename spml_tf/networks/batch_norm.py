@@ -7,6 +7,7 @@ makes a ResNet-50 training step 1.36 times as fast on a CPU (224x224, batch 8, f
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -115,10 +116,15 @@ class LayerCloner:
         # Subclasses of BatchNormalization may compute something else: they stay what they are.
         plain = type(layer) is keras.layers.BatchNormalization
         target = FusedBatchNormalization if self._fuse and plain else type(layer)
-        clone = target.from_config(layer.get_config())
+        clone = target.from_config(self.config_of(layer))
         if isinstance(layer, keras.layers.Layer):
             self._pairs.append((layer, clone))
         return clone
+
+    def config_of(self, layer: keras.Operation) -> dict[str, Any]:
+        """The arguments of a layer's clone."""
+        config: dict[str, Any] = layer.get_config()
+        return config
 
     def copy_weights(self) -> None:
         """Copies the weights of every cloned layer; the clones must be built by now."""

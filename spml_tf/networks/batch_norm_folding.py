@@ -74,7 +74,7 @@ class _Folder(LayerCloner):
     def __call__(self, layer: keras.Operation) -> keras.Operation:
         """Returns an unbuilt copy of a layer, or what stands for a normalisation."""
         if layer.name in self._gone:
-            return _Folded(name=layer.name)
+            return _Folded(name=layer.name, dtype="float32")
         clone = super().__call__(layer)
         if layer.name in self._norms:
             clone.use_bias = True

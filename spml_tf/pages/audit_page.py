@@ -50,7 +50,7 @@ def build(
         + script_data(class_names, photos)
         + html_page.data_element("audit-data", {"key": facts["data_fingerprint"]})
     )
-    script = html_page.asset("heatmaps.js") + html_page.asset("audit.js")
+    script = html_page.scripts("maps.js", "heatmaps.js", "audit.js")
     style = html_page.asset("report.css") + html_page.asset("audit.css")
     return html_page.page(f"{name}: labels to review", body, script, style)
 

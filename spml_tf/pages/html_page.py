@@ -19,7 +19,7 @@ _JPEG_QUALITY = 85
 _ASSETS = resources.files("spml_tf.pages") / "assets"
 
 
-def page(title: str, body: str, scripts: str = "", styles: str = "") -> str:
+def page(title: str, body: str, scripts: str = "", styles: str = "", sources: str = "") -> str:
     """A whole document that needs no other file and asks no network for anything.
 
     Its security policy lets no other script run than `scripts`, and nothing be fetched.
@@ -29,13 +29,15 @@ def page(title: str, body: str, scripts: str = "", styles: str = "") -> str:
         body: HTML of the page, in which every text has gone through `text`.
         scripts: JavaScript, run once the body is there.
         styles: CSS after the base style.
+        sources: of the policy's script-src, where `scripts` load code: "'wasm-unsafe-eval' blob:".
 
     Returns:
         The document.
     """
     digest = base64.b64encode(hashlib.sha256(scripts.encode("utf-8")).digest()).decode("ascii")
+    allowed = f"'sha256-{digest}' {sources}".rstrip()
     policy = (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     return f"""<!DOCTYPE html>
@@ -80,6 +82,11 @@ def data_element(name: str, value: Any) -> str:
 def asset(name: str) -> str:
     """The text of a file of the folder assets."""
     return (_ASSETS / name).read_text("utf-8")
+
+
+def scripts(*names: str) -> str:
+    """The scripts of the folder assets, one after the other."""
+    return "".join(map(asset, names))
 
 
 def photo_uri(image: NDArray[np.uint8], longest_side: int) -> str:

@@ -60,7 +60,7 @@ def build(
             record["class_names"], [*pictures.photos, *(x.photo for x in pictures.missing)]
         )
     )
-    script = html_page.asset("heatmaps.js") + html_page.asset("report.js")
+    script = html_page.scripts("maps.js", "heatmaps.js", "report.js")
     return html_page.page(f"{name}: report", body, script, html_page.asset("report.css"))
 
 

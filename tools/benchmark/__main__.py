@@ -32,13 +32,15 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from spml_tf.system import processor
-from tools.benchmark import commands, measures, reading, training
+from tools.benchmark import commands, inference, measures, reading, training
 from tools.benchmark.turns import Figure, Row, measure, serve, setup_of
 
 ROWS: Mapping[str, Row] = {
-    **training.rows(), **measures.rows(), **reading.rows(), **commands.rows()
+    **training.rows(), **inference.rows(), **measures.rows(), **reading.rows(), **commands.rows()
 }  # fmt: skip
-_PACKAGES = ("spml_tf", "tensorflow", "keras", "numpy", "scikit-learn", "pillow", "torch")
+_PACKAGES = ("spml_tf", "tensorflow", "keras", "numpy", "scikit-learn", "pillow", "torch",
+    "onnxruntime", "ai-edge-litert",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Rows of steps and inference: ours, Keras' own, PyTorch's."""
+"""Rows of training steps: ours, Keras' own, PyTorch's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLASSES = 20
 PYTORCH = "PyTorch, AN, channels last"
 
 
-def _network(name: str, size: int, fused: bool) -> keras.Model:
+def network_of(name: str, size: int, fused: bool) -> keras.Model:
     import keras
 
     from spml_tf import networks
@@ -48,7 +48,7 @@ def our_step(
 
     keras.config.set_dtype_policy(policy)
     known = 1.5 if "en" in method else None
-    model = SPMLModel(_network(name, size, fused), 1000, method, known, **options)
+    model = SPMLModel(network_of(name, size, fused), 1000, method, known, **options)
     model.compile(keras.optimizers.Adam(1e-5))
     model.begin_epoch(3)
     model.make_train_function()
@@ -70,32 +70,14 @@ def our_step(
     return step
 
 
-def our_inference(exported: bool, size: int, count: int) -> Turn:
-    """A batch of random images through ResNet-50 in a tf.function; returns its images."""
-    import tensorflow as tf
-
-    from spml_tf.networks.batch_norm_folding import folded
-
-    network = _network("resnet50", size, fused=True)
-    network = folded(network) if exported else network
-    run = tf.function(lambda x: network(x, training=False), autograph=False)
-    images = tf.random.uniform([count, size, size, 3], 0, 255)
-
-    def predict() -> float:
-        run(images).numpy()
-        return count
-
-    return predict
-
-
 def _ways(name: str, size: int, count: int) -> dict[str, Contestant]:
     """The training steps of one network in float32."""
 
     def ours(method: str, fused: bool = True) -> Contestant:
-        return _contestant(our_step, name, method, size, count, fused)
+        return contestant(our_step, name, method, size, count, fused)
 
     def pytorch(**options: bool) -> Contestant:
-        return _contestant(
+        return contestant(
             functools.partial(torch_networks.stepper, **options), name, _CLASSES, size, count
         )
 
@@ -107,7 +89,7 @@ def _ways(name: str, size: int, count: int) -> dict[str, Contestant]:
     return found
 
 
-def _contestant(make: Callable[..., Turn], *args: object, **options: object) -> Contestant:
+def contestant(make: Callable[..., Turn], *args: object, **options: object) -> Contestant:
     def start(setup: Setup) -> Turn:
         return make(*args, **options)
 
@@ -117,7 +99,7 @@ def _contestant(make: Callable[..., Turn], *args: object, **options: object) -> 
 def _policies(name: str, title: str, size: int, count: int) -> Row:
     """A step in float32 and in bfloat16, from which --mixed_precision=auto chooses."""
     ways = {
-        policy: _contestant(our_step, name, "en+scl", size, count, policy=policy)
+        policy: contestant(our_step, name, "en+scl", size, count, policy=policy)
         for policy in ("mixed_bfloat16", "float32")
     }
     title = f"Training step, EN+SCL, {title}, {size} pixels, batch {count}, by policy"
@@ -127,18 +109,11 @@ def _policies(name: str, title: str, size: int, count: int) -> Row:
 def rows() -> Mapping[str, Row]:
     """By key."""
     half = {
-        "EN+SCL, mixed_bfloat16": _contestant(
+        "EN+SCL, mixed_bfloat16": contestant(
             our_step, "resnet50", "en+scl", 224, 8, policy="mixed_bfloat16"
         ),
-        "PyTorch, AN, channels last, autocast": _contestant(
+        "PyTorch, AN, channels last, autocast": contestant(
             torch_networks.stepper, "resnet50", _CLASSES, 224, 8, bfloat16=True
-        ),
-    }
-    inference = {
-        "exported, batch normalisation folded": _contestant(our_inference, True, 224, 8),
-        "as trained": _contestant(our_inference, False, 224, 8),
-        "PyTorch, eager, channels last": _contestant(
-            torch_networks.predictor, "resnet50", _CLASSES, 224, 8
         ),
     }
     return {
@@ -157,8 +132,4 @@ def rows() -> Mapping[str, Row]:
         "policy_resnet50": _policies("resnet50", "ResNet-50", 224, 8),
         "policy_lite0": _policies("efficientnet_lite0", "EfficientNet-Lite0", 160, 16),
         "policy_small_residual": _policies("small_residual", "small residual network", 64, 32),
-        "inference": Row(
-            "Inference, ResNet-50, 224 pixels, batch 8, float32", "images", inference, 15, 8,
-            (1.3, "PyTorch, eager, channels last"),
-        ),
     }  # fmt: skip
