@@ -17,6 +17,7 @@ from sklearn.metrics import average_precision_score
 from spml_tf import evaluate, export, predict
 from spml_tf.drawing import overlays
 from spml_tf.evaluation import thresholds
+from spml_tf.exports import model_card
 
 
 @pytest.fixture(scope="module")
