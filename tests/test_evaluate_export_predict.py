@@ -99,7 +99,7 @@ def test_serve_takes_batches_of_any_shape(exported):
 
     model = tf.saved_model.load(str(exported))
     images = np.random.default_rng(0).uniform(0, 255, (32, 32, 45, 3)).astype(np.float32)
-    together = model.signatures["serving_default"](images=tf.constant(images))["probabilities"]
+    together = model.signatures["serve"](images=tf.constant(images))["probabilities"]
     assert together.shape == (32, 3)
     alone = np.concatenate([model.serve(images[i : i + 1])["probabilities"] for i in range(32)])
     np.testing.assert_allclose(together, alone, atol=1e-5)
