@@ -47,6 +47,12 @@ class _Options(Settings):
         "choose its expected positives. For methods that select (en, ep).",
         int,
     )
+    find_learning_rate: bool = cli.flag_field(
+        False,
+        "Do not train the run: raise the learning rates over 200 steps, draw the loss over them "
+        "into --output_dir, and print rates to take.",
+        bool,
+    )
 
 
 def train(settings: Settings, output_dir: str) -> dict[str, Any]:
@@ -410,7 +416,36 @@ def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress
         run.finish()
 
 
+def _find_learning_rate(given: Settings, output_dir: str) -> None:
+    """Prints the rates to take; while the backbone is frozen at first, that of the head alone."""
+    from spml_tf.datasets import splits
+    from spml_tf.runs import learning_rate_finder
+
+    if given.workers > 1 or given.strategy != "none":
+        raise UserError("--find_learning_rate: does with one device; drop --strategy and --workers")
+    if (Path(output_dir) / "run.json").exists():
+        raise UserError(f"--output_dir={output_dir}: holds a run; choose another folder")
+    constant = dataclasses.replace(given, learning_rate_schedule="constant")
+    settings = resolve(dataclasses.replace(constant, feature_crops=0, feature_dir=None))
+    _prepare_tensorflow(settings)
+    data = splits.load_splits(settings)
+    data = dataclasses.replace(data, positives_per_image=_positives_per_image(settings, data))
+    rates = {"head_learning_rate": settings.head_learning_rate}
+    if not settings.option("warmup_epochs"):
+        rates = {"learning_rate": settings.learning_rate, **rates}
+    found = learning_rate_finder.sweep(_build(settings, data), settings, data)
+    learning_rate_finder.write(found, rates, Path(output_dir))
+    words = [f"--{name}={found.factor * rate:.2g}" for name, rate in rates.items()]
+    print(f"take {' '.join(words)} (a tenth of where the loss was lowest)")
+    print(f"results in {Path(output_dir) / 'learning_rates.png'}")
+
+
 def _action(options: _Options) -> None:
+    if options.find_learning_rate:
+        _find_learning_rate(
+            _settings(options), _output_dir(options) + "_rates" * (not options.output_dir)
+        )
+        return
     if options.rounds != 1:
         rounds.train(_settings(options), options.rounds, _output_dir(options))
         return

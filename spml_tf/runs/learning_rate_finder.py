@@ -1,0 +1,158 @@
+"""A learning rate from a sweep: it rises from step to step, and the loss tells where it is good.
+
+Smith, "Cyclical Learning Rates for Training Neural Networks" (WACV 2017), section 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from spml_tf.datasets import pipeline
+from spml_tf.datasets.splits import Splits
+from spml_tf.drawing.figure_files import set_title
+from spml_tf.runs.settings import Settings
+from spml_tf.system.errors import UserError
+from spml_tf.system.files import naming_unwritable, replaced, write_table
+from spml_tf.system.private_api import inner_optimizer
+from spml_tf.training.model import SPMLModel
+
+STEPS = 200
+# Factors of the given rates at the first and the last step.
+_LOWEST, _HIGHEST = 1e-3, 1e3
+# Of the running average of losses; a loss so many times the lowest average ends the sweep.
+_MOMENTUM, _DIVERGED = 0.9, 4.0
+
+
+class Sweep(NamedTuple):
+    """What a sweep has seen.
+
+    Attributes:
+        factors: [S] float64, of the given rates, rising.
+        losses: [S] float64, of the batches.
+        averages: [S] float64, running averages of the losses.
+        factor: the one to take: a tenth of that of the lowest average.
+    """
+
+    factors: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    averages: NDArray[np.float64]
+    factor: float
+
+
+class _Rising(keras.callbacks.Callback):
+    """Raises the rates of all optimizers by the same factor from step to step."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.factors = np.geomspace(_LOWEST, _HIGHEST, steps)
+        self.losses: list[float] = []
+        self._lowest = math.inf
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        optimizer, found = self.model.optimizer, [self.model.optimizer]
+        if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+            found = [inner_optimizer(optimizer, x) for x in self.model.trainable_weights]
+        self._given = [(x, float(x.learning_rate.numpy())) for x in dict.fromkeys(found)]
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.model.reset_metrics()  # so that the loss is that of this batch
+        for optimizer, rate in self._given:
+            optimizer.learning_rate.assign(self.factors[batch] * rate)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        loss = float((logs or {})["loss"])
+        self.losses.append(loss)
+        average = running_averages(self.losses)[-1]
+        self._lowest = min(self._lowest, average)
+        if not math.isfinite(loss) or average > _DIVERGED * self._lowest:
+            self.model.stop_training = True
+
+
+def running_averages(losses: list[float]) -> NDArray[np.float64]:
+    """Averages over the losses so far, each weighing 0.9 of the next.
+
+    Examples:
+        >>> running_averages([1.0, 2.0]).round(3).tolist()  # 2: (0.9 * 1 + 2) / 1.9
+        [1.0, 1.526]
+    """
+    found, total, weight = [], 0.0, 0.0
+    for loss in losses:
+        total, weight = _MOMENTUM * total + loss, _MOMENTUM * weight + 1
+        found.append(total / weight)
+    return np.array(found)
+
+
+def sweep(model: SPMLModel, settings: Settings, data: Splits, steps: int = STEPS) -> Sweep:
+    """Trains some steps with rising rates.
+
+    Args:
+        model: compiled with constant rates; its weights are of no use afterwards.
+        settings: of the run, resolved.
+        data: of the run.
+        steps: how many, at most.
+
+    Raises:
+        UserError: the loss was never finite.
+    """
+    an_epoch = pipeline.steps_per_epoch(len(data.train), settings.batch_size)
+    batches = pipeline.training_dataset(
+        data.train, data.observed, seed=settings.seed, first_epoch=1,
+        epochs=math.ceil(steps / an_epoch), crop_area=settings.crop_interval,
+        horizontal_flip=settings.horizontal_flip, image_size=settings.image_size,
+        batch_size=settings.batch_size,
+    )  # fmt: skip
+    rising = _Rising(steps)
+    model.optimizer.build(model.trainable_variables)
+    with pipeline.naming_broken_images(data.train):
+        model.fit(batches, epochs=1, steps_per_epoch=steps, callbacks=[rising], verbose=0)
+    finite = [loss for loss in rising.losses if math.isfinite(loss)]
+    if not finite:
+        raise UserError("--find_learning_rate: the loss is not finite from the first step on")
+    averages, factors = running_averages(finite), rising.factors[: len(finite)]
+    return Sweep(factors, np.array(finite), averages, float(factors[averages.argmin()]) / 10)
+
+
+def write(found: Sweep, rates: dict[str, float], folder: Path) -> None:
+    """Writes learning_rates.csv and learning_rates.png.
+
+    Args:
+        found: the sweep.
+        rates: the given rates by their flags.
+        folder: where to write; made if it is not there.
+    """
+    rows = [
+        {**{name: factor * rate for name, rate in rates.items()}, "loss": loss, "average": average}
+        for factor, loss, average in zip(*found[:3], strict=True)
+    ]
+    with naming_unwritable(f"--output_dir={folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_table(folder / "learning_rates.csv", rows)
+        with replaced(folder / "learning_rates.png") as path:
+            _draw(found, rates, path)
+
+
+def _draw(found: Sweep, rates: dict[str, float], path: Path) -> None:
+    name, rate = next(iter(rates.items()))
+    figure = Figure(figsize=(7, 4), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.plot(found.factors * rate, found.losses, color="0.8", label="loss of a batch")
+    axis.plot(found.factors * rate, found.averages, label="running average")
+    axis.axvline(found.factor * rate, color="tab:red", linestyle=":", label="a tenth of the lowest")
+    axis.set_xscale("log")
+    highest = float(found.averages[0]) if len(found.averages) else 1.0
+    axis.set_ylim(0, 1.5 * max(highest, float(found.averages.min())))
+    axis.set_xlabel(f"--{name}")
+    axis.set_ylabel("loss")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    set_title(figure, "Loss against learning rate")
+    figure.savefig(path, dpi=150, format="png")

@@ -1,0 +1,65 @@
+"""The learning-rate finder: the command, its files, and where it finds a minimum that is known."""
+
+from __future__ import annotations
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import flags, run
+from PIL import Image
+
+from spml_tf.runs import learning_rate_finder
+
+
+def test_running_averages_by_hand():
+    """1, then (0.9 + 3) / 1.9, then (0.81 + 2.7 + 2) / 2.71."""
+    found = learning_rate_finder.running_averages([1.0, 3.0, 2.0])
+    np.testing.assert_allclose(found, [1.0, 3.9 / 1.9, 5.51 / 2.71])
+
+
+def test_rates_rise_evenly_and_a_diverging_loss_ends_the_sweep():
+    """x^2 from 1 by plain descent: x falls while the rate is below 1, then grows."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.set_weights([np.ones((1, 1), np.float32)])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(float(self.model.optimizer.learning_rate.numpy()))
+
+    rising = learning_rate_finder._Rising(60)
+    data = tf.data.Dataset.from_tensors((tf.ones((1, 1)), tf.zeros((1, 1)))).repeat()
+    model.fit(data, steps_per_epoch=60, callbacks=[rising, Watch()], verbose=0, shuffle=False)
+    np.testing.assert_allclose(seen, 0.01 * np.geomspace(1e-3, 1e3, 60)[: len(seen)], rtol=1e-5)
+    assert len(seen) == len(rising.losses) < 60
+    # The loss of a step is w^2 before it; w becomes w (1 - 2 rate).
+    w = np.cumprod([1.0, *(1 - 2 * np.array(seen[:-1]))])
+    np.testing.assert_allclose(rising.losses, w**2, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_the_command(voc, tmp_path, warmup):
+    out = tmp_path / "rates"
+    words = flags(voc, method="an", epochs=2, warmup_epochs=warmup)
+    done = run(*words, "--find_learning_rate", f"--output_dir={out}")
+    assert done.returncode == 0, done.stderr
+    with open(out / "learning_rates.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ["head_learning_rate"] if warmup else ["learning_rate", "head_learning_rate"]
+    assert list(rows[0]) == [*names, "loss", "average"]
+    best = min(rows, key=lambda row: float(row["average"]))
+    for name in names:
+        assert f"--{name}={float(best[name]) / 10:.2g}" in done.stdout
+    assert ("--learning_rate=" in done.stdout) == (not warmup)
+    with Image.open(out / "learning_rates.png") as picture:
+        assert picture.width > 500
+    assert not (out / "run.json").exists()
+
+
+def test_a_run_is_not_touched(voc, finished):
+    done = run(*flags(voc), "--find_learning_rate", f"--output_dir={finished}")
+    assert done.returncode == 1 and "holds a run; choose another folder" in done.stderr
