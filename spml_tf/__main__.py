@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from spml_tf.system import cli
+from spml_tf.system.nearest import guess
 
 COMMANDS = (
     "train", "evaluate", "export", "predict", "data", "experiments", "analyze", "heatmaps", "audit",
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if words and words[0] not in (*cli.HELP, cli.VERSION):
         known = ", ".join(COMMANDS)
-        print(f"error: {words[0]!r} is no command; the commands are {known}", file=sys.stderr)
+        near = guess(words[0], COMMANDS)
+        print(f"error: {words[0]!r} is no command; the commands are {known}{near}", file=sys.stderr)
         return 2
     print(cli.version() if cli.VERSION in words else listing())
     return 0

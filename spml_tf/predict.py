@@ -116,6 +116,13 @@ class Predictor:
 
 
 def _find(pattern: str) -> list[str]:
+    if os.path.isdir(pattern):
+        inside = os.path.join(glob.escape(pattern), "*.jpg")
+        below = os.path.join(glob.escape(pattern), "**", "*.jpg")
+        raise UserError(
+            f"--images={pattern}: is a folder; give a pattern, such as '{inside}', or '{below}' "
+            "with the folders in it"
+        )
     paths = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
     if not paths:
         raise UserError(f"--images={pattern}: matches no file; quote the pattern and check it")

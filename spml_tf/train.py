@@ -13,6 +13,7 @@ from spml_tf.runs import rounds, run_folder
 from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
 from spml_tf.system import cli, launcher, plugins, strategies
 from spml_tf.system.errors import UserError
+from spml_tf.system.notes import tell_note
 from spml_tf.training.options import AUTO, ESTIMATED, PROBABLE
 
 if TYPE_CHECKING:
@@ -66,10 +67,18 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
     settings = resolve(settings)
     if settings.workers > 1:
         raise UserError("--workers: starts processes; only the command does, see spml_tf.train")
+    _check_network(settings)
     _prepare_tensorflow(settings)
     strategy = strategies.strategy(settings.strategy, settings.devices)
     with strategy.scope(), strategies.telling_lost_workers(_TOGETHER):
         return _train(settings, run_folder.RunFolder(output_dir))
+
+
+def _check_network(settings: Settings) -> None:
+    """Before a run that was trained with another one is compared."""
+    from spml_tf import networks
+
+    networks.check_name(settings.network)
 
 
 def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
@@ -147,7 +156,7 @@ def _checkpoint(run: RunFolder, first: bool) -> Checkpoint | None:
         if checkpoint is None:
             raise UserError(f"{damaged[0]}; but the checkpoint is gone: train into another folder")
         for reason in damaged if first else ():
-            print(f"note: {reason.partition(';')[0]}: it is written anew", file=sys.stderr)
+            tell_note(f"{reason.partition(';')[0]}: it is written anew")
     return checkpoint
 
 
@@ -157,10 +166,9 @@ def _note_machine(checkpoint: Checkpoint | None) -> None:
     before = {} if checkpoint is None else checkpoint.machine
     changed = run_folder.other_machine(before, run_folder.machine()) if before else []
     if changed:
-        print(
-            f"note: the run went on so far with {'; '.join(changed)}: numbers may differ in their "
+        tell_note(
+            f"the run went on so far with {'; '.join(changed)}: numbers may differ in their "
             "last digits from those of a run that was not interrupted",
-            file=sys.stderr,
         )
 
 
@@ -187,7 +195,7 @@ def _note(settings: Settings, workers: int) -> None:
             "makes it even, in a run that begins with it"
         )
     for text in notes:
-        print(f"note: {text}", file=sys.stderr)
+        tell_note(text)
 
 
 def _prepare_tensorflow(settings: Settings) -> None:
@@ -213,10 +221,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
     from spml_tf.training import methods
     from spml_tf.training.model import SPMLModel
 
-    try:
-        of_method = settings.of_method()
-    except ValueError as error:
-        raise UserError(f"--method={settings.method}: {error}") from None
+    of_method = settings.of_method()
     selects = "selection_budget" in of_method
     or_auto = ", or let it be estimated: --positives_per_image=auto" if selects else ""
     if methods.needs_k(settings.method) and data.positives_per_image is None:
@@ -248,10 +253,9 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         of_method["likely_priors"] = priors.tolist()
     network = _network(settings, data.train.class_names)
     if settings.init_from and cam_boost(network) != settings.cam_boost:
-        print(
-            f"note: --init_from={settings.init_from}: was trained with --cam_boost="
+        tell_note(
+            f"--init_from={settings.init_from}: was trained with --cam_boost="
             f"{cam_boost(network):g}, this run has {settings.cam_boost:g}",
-            file=sys.stderr,
         )
     network = with_cam_boost(network, settings.cam_boost)
     if settings.sync_batch_norm:

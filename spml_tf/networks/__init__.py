@@ -7,7 +7,6 @@ registers the layers a saved network needs.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Callable
@@ -33,12 +32,14 @@ from spml_tf.networks.preprocessing import ImagePreprocessing
 from spml_tf.networks.resnet50 import (
     application_cam,
     application_classifier_cam,
+    check_application,
     resnet50_cam,
 )
 from spml_tf.networks.small_residual import small_residual_cam
 from spml_tf.networks.weights import load_network
 from spml_tf.system.errors import UserError
 from spml_tf.system.keras_import import require_tensorflow_backend
+from spml_tf.system.nearest import guess
 
 require_tensorflow_backend()
 
@@ -56,6 +57,7 @@ __all__ = [
     "cam_from_backbone",
     "cam_from_classifier",
     "cam_head",
+    "check_name",
     "efficientnet_lite0_cam",
     "efficientnet_lite0_classifier",
     "efficientnet_lite0_classifier_cam",
@@ -79,6 +81,25 @@ CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
     "efficientnet_lite0": efficientnet_lite0_classifier_cam,
 }
 _APPLICATIONS_PREFIX = "applications:"
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that is no network's.
+
+    Args:
+        name: as for `build`.
+
+    Raises:
+        UserError: naming those that there are, and the one that is nearly the same.
+    """
+    if name.startswith(_APPLICATIONS_PREFIX):
+        check_application(name.removeprefix(_APPLICATIONS_PREFIX))
+    elif name not in NETWORKS:
+        raise UserError(
+            f"--network={name}: unknown; the networks are {', '.join(NETWORKS)} and "
+            f"{_APPLICATIONS_PREFIX}NAME (a constructor of keras.applications)"
+            f"{guess(name, NETWORKS)}"
+        )
 
 
 def build(
@@ -105,18 +126,12 @@ def build(
     Raises:
         UserError: for an unknown name, naming the known ones, or unsuitable weights.
     """
+    check_name(name)
     if keep_head:
         return _with_trained_head(name, num_classes, weights, image_size)
     if name.startswith(_APPLICATIONS_PREFIX):
         constructor = name.removeprefix(_APPLICATIONS_PREFIX)
         return application_cam(constructor, num_classes, weights=weights, image_size=image_size)
-    if name not in NETWORKS:
-        near = difflib.get_close_matches(name, NETWORKS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(
-            f"unknown network {name!r}: {hint}choose {', '.join(NETWORKS)} or "
-            f"{_APPLICATIONS_PREFIX}NAME (a constructor of keras.applications)"
-        )
     return NETWORKS[name](num_classes, weights=weights, image_size=image_size)
 
 

@@ -33,7 +33,7 @@ from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system import replicas
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import replaced, write_json
+from spml_tf.system.files import made_folder, replaced, write_json
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.stop_requests import StopRequests, error_of
 from spml_tf.training.batches import FEATURES
@@ -155,12 +155,12 @@ class FrozenFeatures:
         """Makes the passes whose files are not there; the backbone is traced once for all."""
         if not names:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         forward = on_all_devices(backbone)
-        for name in names:
-            record, *paths = self._files(name)
-            self._compute(forward, name, *paths)
-            write_json(record, {path.name: checksum(path) for path in paths})
+        with made_folder(self._folder):
+            for name in names:
+                record, *paths = self._files(name)
+                self._compute(forward, name, *paths)
+                write_json(record, {path.name: checksum(path) for path in paths})
 
     def _compute(
         self,

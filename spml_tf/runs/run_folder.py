@@ -14,7 +14,6 @@ import functools
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from spml_tf.system import processor
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import locked, replaced, sha256, write_json, write_table, write_text
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.notes import tell_note
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -218,7 +218,7 @@ class RunFolder:
             return self.network
         if damage(copy, expected):
             raise UserError(f"{reason}, and so was its copy {copy}; train into another folder")
-        print(f"note: {reason}: using its copy {copy}", file=sys.stderr)
+        tell_note(f"{reason}: using its copy {copy}")
         return copy
 
     def publish(self, progress: Progress) -> None:

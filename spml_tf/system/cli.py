@@ -6,7 +6,6 @@ import contextlib
 import contextvars
 import dataclasses
 import importlib
-import inspect
 import os
 import platform
 import shlex
@@ -20,8 +19,11 @@ from typing import Any, TypeVar
 from absl import flags
 
 import spml_tf
-from spml_tf.system import machine_faults, plugins, stop_requests
+from spml_tf.system import machine_faults, notes, plugins, stop_requests
 from spml_tf.system.errors import Terminated, UserError
+from spml_tf.system.flag_fields import define, flag_fields, name_of
+from spml_tf.system.flag_help import help_text
+from spml_tf.system.flag_words import check_words, read_words, unknown_flag
 from spml_tf.system.keras_import import (
     BackendError,
     require_tensorflow_backend,
@@ -31,41 +33,20 @@ from spml_tf.system.strategies import STRATEGIES
 
 _Options = TypeVar("_Options")
 
-# Letters of a flag's name; no flag has half as many.
-_LONGEST_FLAG = 100
 HELP = ("-h", "--help", "-help", "--helpfull", "--helpshort")
 VERSION, DEBUG = "--version", "--debug"
+# Flags of all commands.
+_OTHERS = (
+    ("--flagfile", "File with one flag a line; # begins a comment."),
+    (DEBUG, "Print the traceback of an error before its line."),
+    (VERSION, "Print the version."),
+)
 # How a command ends that was not done; see `run`.
 _MISTAKE, _FAULT, _INTERRUPTED, _NOBODY_READS, _TERMINATED = 1, 2, 130, 141, 143
 # What takes less memory when it is a smaller number, the first to be lowered first.
 _COSTLY = ("batch_size", "image_size", "heatmap_size", "images", "top", "processes", "threads")
 
 _debugging = contextvars.ContextVar("debugging", default=False)
-
-_DEFINE: dict[type, Callable[..., Any]] = {
-    str: flags.DEFINE_string,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    bool: flags.DEFINE_bool,
-}
-
-
-class _NumberOrWord(flags.ArgumentParser[Any]):
-    """Reads a float or one of some words."""
-
-    syntactic_help = "a number or a word"
-
-    def __init__(self, words: tuple[str, ...]) -> None:
-        super().__init__()
-        self.words = words
-
-    def parse(self, argument: Any) -> Any:
-        if argument in self.words:
-            return argument
-        try:
-            return float(argument)
-        except ValueError:
-            raise ValueError(f"must be a number or {' or '.join(self.words)}") from None
 
 
 def flag_field(
@@ -112,11 +93,7 @@ def flag_name(options: type, field: str) -> str:
         options: dataclass of `flag_field`s.
         field: the field's name.
     """
-    return _name(next(x for x in dataclasses.fields(options) if x.name == field))
-
-
-def _name(field: dataclasses.Field[Any]) -> str:
-    return field.metadata["name"] or field.name
+    return name_of(next(x for x in dataclasses.fields(options) if x.name == field))
 
 
 def plugins_field() -> Any:
@@ -171,11 +148,11 @@ def flags_of_workers(options: Any) -> list[str]:
         options: of the command, a dataclass of `flag_field`s.
     """
     found = ["--strategy=multi_worker", *[DEBUG] * _debugging.get()]
-    for field in _flag_fields(type(options)):
+    for field in flag_fields(type(options)):
         value = getattr(options, field.name)
         if value != field.default and field.name not in ("workers", "strategy"):
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            found.append(f"--{_name(field)}={text}")
+            found.append(f"--{name_of(field)}={text}")
     return found
 
 
@@ -186,57 +163,6 @@ def word_field(choices: tuple[str, ...]) -> Any:
         choices: the words allowed; the usage text explains them.
     """
     return dataclasses.field(default="", metadata={"word": choices})
-
-
-def _flag_fields(options: type) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(options) if "word" not in field.metadata]
-
-
-def _define(values: flags.FlagValues, options: type) -> None:
-    for field in _flag_fields(options):
-        text, kind, choices = (field.metadata[x] for x in ("help", "kind", "choices"))
-        default: Any = field.default
-        if choices:
-            flags.DEFINE_enum(_name(field), default, choices, text, flag_values=values)
-        elif field.metadata["words"]:
-            parser = _NumberOrWord(field.metadata["words"])
-            flags.DEFINE(parser, _name(field), default, text, flag_values=values)
-        else:
-            _DEFINE[kind](_name(field), default, text, flag_values=values)
-
-
-def _grouped(options: type) -> dict[str, list[dataclasses.Field[Any]]]:
-    """The flags by their headings; those without a heading come first."""
-    declared_by = {
-        name: base for base in reversed(options.__mro__) for name in inspect.get_annotations(base)
-    }
-    groups: dict[str, list[dataclasses.Field[Any]]] = {"": []}
-    for field in _flag_fields(options):
-        group = field.metadata["group"]
-        if group is None:
-            group = vars(declared_by[field.name]).get("group", "")
-        groups.setdefault(group, []).append(field)
-    return groups
-
-
-def _flag_help(field: dataclasses.Field[Any]) -> list[str]:
-    choices = field.metadata["choices"]
-    values = f"={'|'.join(choices)}" if choices else ""
-    default = "" if field.default is None else f" (default: {field.default})"
-    return [f"  --{_name(field)}{values}", f"      {field.metadata['help']}{default}"]
-
-
-def _help(options: type, usage: str) -> str:
-    lines = [usage, ""]
-    for heading, fields in _grouped(options).items():
-        lines += ["", heading] if heading else []
-        for field in fields:
-            lines += _flag_help(field)
-        if not heading:
-            lines += ["  --flagfile", "      File with one flag a line; # begins a comment."]
-            lines += [f"  {DEBUG}", "      Print the traceback of an error before its line."]
-            lines += [f"  {VERSION}", "      Print the version."]
-    return "\n".join(lines)
 
 
 def version() -> str:
@@ -255,7 +181,8 @@ def parse(
     Args:
         argv: the arguments, without the program's name.
         options: dataclass of `flag_field`s and at most one `word_field`; where it has a
-            `plugins_field`, the plugins are loaded.
+            `plugins_field`, the plugins are loaded. Its method `check_given`, if it has one, says
+            which value cannot be, whatever the others are.
         usage: first lines of --help.
         extend: adds to `options` the flags of what plugins have registered.
 
@@ -272,32 +199,47 @@ def parse(
         raise SystemExit(0)
     options = _with_plugins(argv, options, extend)
     values = flags.FlagValues()
-    _define(values, options)
+    define(values, options)
     if any(word in HELP for word in argv):
-        print(_help(options, usage))
+        print(help_text(options, usage, _OTHERS))
         raise SystemExit(0)
     try:
         with_files = values.read_flags_from_files(list(argv))
-        _check_lengths(with_files)
+        check_words(with_files, options)
         stray = values(["spml_tf", *with_files])[1:]
+    except flags.UnrecognizedFlagError as error:
+        bad = _bad_value(with_files, options)
+        raise UserError("; ".join([*bad, unknown_flag(error, options)])) from None
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
-    words = _words(options, stray)
-    given = {field.name: values[_name(field)].value for field in _flag_fields(options)}
-    for field in _flag_fields(options):
+    words = read_words(stray, options)
+    given = _values(values, options)
+    for field in flag_fields(options):
         if field.metadata["required"] and given[field.name] in (None, ""):
-            raise UserError(f"--{_name(field)} is missing; see --help")
+            raise UserError(f"--{name_of(field)} is missing; see --help")
     return options(**given, **words)
 
 
-def _check_lengths(given: Sequence[str]) -> None:
-    """Refuses long names, which absl compares with all others letter by letter."""
-    for word in given:
-        name = word.lstrip("-").partition("=")[0]
-        if word.startswith("-") and len(name) > _LONGEST_FLAG:
-            raise UserError(f"--{name[:40]}...: no such flag; see --help")
+def _values(values: flags.FlagValues, options: type) -> dict[str, Any]:
+    """What was given, by the fields' names."""
+    return {field.name: values[name_of(field)].value for field in flag_fields(options)}
+
+
+def _bad_value(words: Sequence[str], options: type[_Options]) -> list[str]:
+    """What `check_given` of the options says of a command line that has an unknown flag as well."""
+    check = getattr(options, "check_given", None)
+    if check is None:
+        return []
+    values = flags.FlagValues()
+    define(values, options)
+    values(["spml_tf", *words], known_only=True)
+    try:
+        check(options(**_values(values, options)))
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _with_plugins(
@@ -306,7 +248,7 @@ def _with_plugins(
     extend: Callable[[type[Any]], type[Any]] | None,
 ) -> type[_Options]:
     """Loads what --plugins names; the options with the flags that it brings."""
-    if all(field.name != "plugins" for field in _flag_fields(options)):
+    if all(field.name != "plugins" for field in flag_fields(options)):
         return options
     values = flags.FlagValues()
     flags.DEFINE_string("plugins", None, "", flag_values=values)
@@ -319,20 +261,6 @@ def _with_plugins(
     import_tensorflow()
     plugins.load(named)
     return options if extend is None else extend(options)
-
-
-def _words(options: type, stray: Sequence[str]) -> dict[str, str]:
-    """The words that are no flags, by their fields' names."""
-    for field in dataclasses.fields(options):
-        if "word" in field.metadata:
-            if len(stray) != 1 or stray[0] not in field.metadata["word"]:
-                known = ", ".join(field.metadata["word"])
-                found = " ".join(stray) or "none"
-                raise UserError(f"give one of the words {known}, found {found}")
-            return {field.name: stray[0]}
-    if stray:
-        raise UserError(f"{stray[0]!r} is not a flag; flags are written --name=value")
-    return {}
 
 
 def check_least(options: Any, **lows: int) -> None:
@@ -410,7 +338,7 @@ def run(
     token = _debugging.set(DEBUG in words)
     given: _Options | None = None
     try:
-        with stop_requests.raising(), _warnings_as_notes():
+        with stop_requests.raising(), notes.once(), _warnings_as_notes():
             given = parse([word for word in words if word != DEBUG], options, usage, extend)
             if tensorflow:
                 import_tensorflow()
@@ -478,7 +406,7 @@ def _told(error: Exception, given: Any, words: Sequence[str]) -> tuple[int, str]
 
 def _less_memory(given: Any) -> str:
     """Which of a command's flags to change when memory is used up."""
-    fields = {} if given is None else {x.name: x for x in _flag_fields(type(given))}
+    fields = {} if given is None else {x.name: x for x in flag_fields(type(given))}
     advice = []
     for name in _COSTLY:
         if name in fields and fields[name].metadata["kind"] is int:
