@@ -25,6 +25,7 @@ from spml_tf.system.files import (
     write_csv,
 )
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.progress import beside_bar, progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,10 +138,11 @@ def _read(path: str, max_megapixels: float) -> NDArray[np.uint8] | None:
         return encoded_images.decode(Path(path).read_bytes(), max_megapixels)
     except (OSError, encoded_images.BrokenImageError) as error:
         reason = " ".join(str(error).split())[:200]
-        print(
-            f"error: {printable(path)}: cannot be read as an image, left out ({reason})",
-            file=sys.stderr,
-        )
+        with beside_bar():
+            print(
+                f"error: {printable(path)}: cannot be read as an image, left out ({reason})",
+                file=sys.stderr,
+            )
         return None
 
 
@@ -161,9 +163,10 @@ def _predicted(options: _Options, predictor: Predictor, paths: list[str]) -> Ite
     from spml_tf.datasets.images import resize
 
     limit = options.max_megapixels or predictor.max_megapixels
-    for start in range(0, len(paths), options.batch_size):
+    groups = [paths[x : x + options.batch_size] for x in range(0, len(paths), options.batch_size)]
+    for group in progress(groups, len(paths), "images", len, lines=False):
         read, shown, inputs = [], [], []
-        for path in paths[start : start + options.batch_size]:
+        for path in group:
             if (image := _read(path, limit)) is not None:
                 read.append(path)
                 inputs.append(resize(tf.constant(image), predictor.image_size).numpy())
@@ -171,10 +174,6 @@ def _predicted(options: _Options, predictor: Predictor, paths: list[str]) -> Ite
         if read:
             found = predictor.from_pixels(np.stack(inputs))
             yield from map(_Predicted, read, shown, *found)
-        if sys.stderr.isatty():
-            done = min(start + options.batch_size, len(paths))
-            end = "\n" if done == len(paths) else ""
-            print(f"\r{done}/{len(paths)} images", end=end, file=sys.stderr, flush=True)
 
 
 def _to_draw(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -255,7 +254,8 @@ def _write(
                     with place, replaced(pictures[found.path]) as picture:
                         _overlay(picture, options.overlay_classes, predictor, found)
                 except UserError as error:
-                    print(f"error: the overlay of {error}", file=sys.stderr)
+                    with beside_bar():
+                        print(f"error: the overlay of {error}", file=sys.stderr)
                     failed += 1
 
     # File names need not be UTF-8: their bytes pass through as they are.

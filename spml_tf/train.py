@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs import rounds, run_folder
 from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
-from spml_tf.system import cli, launcher, plugins, strategies
+from spml_tf.system import cli, launcher, plugins, presets, strategies
 from spml_tf.system.errors import UserError
 from spml_tf.system.notes import tell_note
 from spml_tf.training.options import AUTO, ESTIMATED, PROBABLE
@@ -30,7 +30,7 @@ _TOGETHER = "start all workers again: they go on from the last checkpoint"
 
 USAGE = """Trains a multi-label classifier from single positive or any partial labels.
 
-usage: python -m spml_tf.train [--flagfile=FILE] [--output_dir=DIR] [--flag=value ...]
+usage: python -m spml_tf.train [--preset=NAME] [--flagfile=FILE] [--output_dir=DIR] [--flag=value]
 
 Started again on the same folder it resumes; a finished run prints its results."""
 
@@ -40,6 +40,8 @@ class _Options(Settings):
     output_dir: str | None = cli.flag_field(
         None, "Folder of the run. Default: runs/DATASET_METHOD_SEED."
     )
+    preset: str | None = cli.preset_field()
+    list_presets: bool = cli.list_presets_field(presets.flagfiles)
     rounds: int = cli.flag_field(
         1,
         "Train so many runs one after the other, in the folders round_1, round_2, ... of "
@@ -64,14 +66,14 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
         UserError: for settings, data or a folder that do not fit.
     """
 
-    settings = resolve(settings)
+    given, settings = settings, resolve(settings)
     if settings.workers > 1:
         raise UserError("--workers: starts processes; only the command does, see spml_tf.train")
     _check_network(settings)
     _prepare_tensorflow(settings)
     strategy = strategies.strategy(settings.strategy, settings.devices)
     with strategy.scope(), strategies.telling_lost_workers(_TOGETHER):
-        return _train(settings, run_folder.RunFolder(output_dir))
+        return _train(settings, given, run_folder.RunFolder(output_dir))
 
 
 def _check_network(settings: Settings) -> None:
@@ -81,10 +83,16 @@ def _check_network(settings: Settings) -> None:
     networks.check_name(settings.network)
 
 
-def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
-    """Trains under the current strategy; of several workers only the first writes the folder."""
+def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any]:
+    """Trains under the current strategy; of several workers only the first writes the folder.
+
+    Args:
+        settings: resolved.
+        given: what they were resolved from.
+        run: the folder.
+    """
     from spml_tf.datasets import splits
-    from spml_tf.runs import checkpoints, fitting, heatmap_recorder
+    from spml_tf.runs import checkpoints, fitting, heatmap_recorder, start_line
     from spml_tf.system import replicas
 
     first = replicas.this_shard().worker == 0
@@ -109,7 +117,7 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
         bank = model.ema_heatmaps is not None
         recorders = heatmap_recorder.recorders(run, settings, data, bank)
         if first:
-            run.start(settings, facts)
+            run.start(settings, facts, given)
         replicas.wait_for_workers()
         if not run.record.exists():
             raise UserError(f"--output_dir={run.path}: not a folder that all workers share")
@@ -125,6 +133,7 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
         replicas.wait_for_workers()
         if first:
             _write_labels(settings, data, run)
+            print(start_line.start_line(data, run.path), flush=True)
         progress = fitting.fit(model, settings, data, run, recorders, checkpoint)
         _report(settings, data, run, progress)
         replicas.wait_for_workers()

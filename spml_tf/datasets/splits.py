@@ -19,6 +19,7 @@ from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.notes import tell_note
 from spml_tf.system.parallel import ordered_map
+from spml_tf.system.progress import progress
 
 # Times as many positives as another class has, from which on it is noted.
 _UNEVEN = 20
@@ -205,7 +206,8 @@ def _without_broken(examples: Examples) -> Examples:
 
     rows = range(len(examples))
     with cli.quiet_libraries(), encoded_images.quiet_pillow():
-        reasons = list(ordered_map(reason, rows, os.cpu_count() or 1))
+        decoded = ordered_map(reason, rows, os.cpu_count() or 1)
+        reasons = list(progress(decoded, len(examples), "decoded", lines=False))
     broken = [row for row in rows if reasons[row] is not None]
     if not broken:
         return examples

@@ -7,28 +7,22 @@ import contextvars
 import dataclasses
 import importlib
 import os
-import platform
-import shlex
 import sys
-import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import flags
 
 import spml_tf
-from spml_tf.system import machine_faults, notes, plugins, stop_requests
+from spml_tf.system import endings, notes, plugins, presets, progress, stop_requests
 from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.flag_fields import define, flag_fields, name_of
 from spml_tf.system.flag_help import help_text
 from spml_tf.system.flag_words import check_words, read_words, unknown_flag
-from spml_tf.system.keras_import import (
-    BackendError,
-    require_tensorflow_backend,
-    without_extras,
-)
+from spml_tf.system.keras_import import require_tensorflow_backend, without_extras
 from spml_tf.system.strategies import STRATEGIES
 
 _Options = TypeVar("_Options")
@@ -41,10 +35,8 @@ _OTHERS = (
     (DEBUG, "Print the traceback of an error before its line."),
     (VERSION, "Print the version."),
 )
-# How a command ends that was not done; see `run`.
-_MISTAKE, _FAULT, _INTERRUPTED, _NOBODY_READS, _TERMINATED = 1, 2, 130, 141, 143
-# What takes less memory when it is a smaller number, the first to be lowered first.
-_COSTLY = ("batch_size", "image_size", "heatmap_size", "images", "top", "processes", "threads")
+# How a command ends that was not done, but for an error; see `run`.
+_INTERRUPTED, _NOBODY_READS, _TERMINATED = 130, 141, 143
 
 _debugging = contextvars.ContextVar("debugging", default=False)
 
@@ -58,6 +50,8 @@ def flag_field(
     required: bool = False,
     name: str | None = None,
     words: tuple[str, ...] = (),
+    before: Callable[[str], Path] | None = None,
+    listing: Callable[[], str] | None = None,
 ) -> Any:
     """A dataclass field that `run` turns into a flag.
 
@@ -71,6 +65,8 @@ def flag_field(
         required: refuse a command line without it, or with an empty text.
         name: the flag's, where it is a word that Python keeps for itself; else the field's.
         words: texts that may stand in place of a float.
+        before: the flagfile that a value names, which is read before what is given.
+        listing: what is printed in place of the command where the flag is given.
     """
     return dataclasses.field(
         default=default,
@@ -82,6 +78,8 @@ def flag_field(
             "required": required,
             "name": name,
             "words": words,
+            "before": before,
+            "listing": listing,
         },
     )
 
@@ -102,6 +100,29 @@ def plugins_field() -> Any:
         None,
         "FILE.py or MODULE,...: code of your own that registers losses, rules, terms or networks. "
         "It is RUN: name only files that you trust.",
+    )
+
+
+def preset_field() -> Any:
+    """The dataclass field --preset: `parse` reads its flagfile before the flags that are given."""
+    return flag_field(
+        None,
+        "Flagfile that comes with spml_tf, such as digits/en_scl. Flags beside it win.",
+        before=presets.flagfile,
+    )
+
+
+def list_presets_field(found: Callable[[], Mapping[str, Path]]) -> Any:
+    """The dataclass field --list_presets: `parse` prints the list, and the command ends.
+
+    Args:
+        found: returns the files by name.
+    """
+    return flag_field(
+        False,
+        "List what comes with spml_tf, by name.",
+        bool,
+        listing=lambda: presets.listing(found()),
     )
 
 
@@ -197,6 +218,7 @@ def parse(
     if VERSION in argv:
         print(version())
         raise SystemExit(0)
+    argv = [*_flagfiles_before(argv, options), *argv]
     options = _with_plugins(argv, options, extend)
     values = flags.FlagValues()
     define(values, options)
@@ -214,8 +236,12 @@ def parse(
         raise UserError(" ".join(str(error).split())) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
-    words = read_words(stray, options)
     given = _values(values, options)
+    for field in flag_fields(options):
+        if field.metadata["listing"] and given[field.name]:
+            print(field.metadata["listing"]())
+            raise SystemExit(0)
+    words = read_words(stray, options)
     for field in flag_fields(options):
         if field.metadata["required"] and given[field.name] in (None, ""):
             raise UserError(f"--{name_of(field)} is missing; see --help")
@@ -242,6 +268,26 @@ def _bad_value(words: Sequence[str], options: type[_Options]) -> list[str]:
     return []
 
 
+def _early(argv: Sequence[str], name: str) -> str | None:
+    """The text of a flag that is looked at before the others."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(name, None, "", flag_values=values)
+    with contextlib.suppress(flags.Error, OSError, UnicodeDecodeError):  # told of by `parse`
+        values(["spml_tf", *argv], known_only=True)
+        return str(values[name].value) if values[name].value else None
+    return None
+
+
+def _flagfiles_before(argv: Sequence[str], options: type) -> list[str]:
+    """The words that read the flagfiles that given flags name."""
+    found = []
+    for field in flag_fields(options):
+        before = field.metadata["before"]
+        value = _early(argv, name_of(field)) if before else None
+        found += [f"--flagfile={before(value)}"] if value else []
+    return found
+
+
 def _with_plugins(
     argv: Sequence[str],
     options: type[_Options],
@@ -250,12 +296,7 @@ def _with_plugins(
     """Loads what --plugins names; the options with the flags that it brings."""
     if all(field.name != "plugins" for field in flag_fields(options)):
         return options
-    values = flags.FlagValues()
-    flags.DEFINE_string("plugins", None, "", flag_values=values)
-    named = None
-    with contextlib.suppress(flags.Error, OSError, UnicodeDecodeError):  # told of by `parse`
-        values(["spml_tf", *argv], known_only=True)
-        named = values.plugins
+    named = _early(argv, "plugins")
     if not named:
         return options
     import_tensorflow()
@@ -338,7 +379,9 @@ def run(
     token = _debugging.set(DEBUG in words)
     given: _Options | None = None
     try:
-        with stop_requests.raising(), notes.once(), _warnings_as_notes():
+        with (
+            stop_requests.raising(), notes.once(), progress.of_command(), _warnings_as_notes(),
+        ):  # fmt: skip
             given = parse([word for word in words if word != DEBUG], options, usage, extend)
             if tensorflow:
                 import_tensorflow()
@@ -351,13 +394,13 @@ def run(
         print(": ".join(["terminated" if stopped else "interrupted", *parts]), file=sys.stderr)
         return _TERMINATED if stopped else _INTERRUPTED
     except BrokenPipeError:
-        _drop_output()
+        endings.drop_output()
         return _NOBODY_READS
     except Exception as error:
-        _drop_unwritable_output()
+        endings.drop_unwritable_output()
         if _debugging.get():
             traceback.print_exc()
-        code, line = _told(error, given, words)
+        code, line = endings.told(error, given, words, _debugging.get())
         print("; ".join([f"error: {line}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return code
     finally:
@@ -386,69 +429,3 @@ def _warnings_as_notes() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
-
-
-def _told(error: Exception, given: Any, words: Sequence[str]) -> tuple[int, str]:
-    """The exit code after an error, and the line that tells of it."""
-    if isinstance(error, UserError | BackendError):
-        return _MISTAKE, str(error)
-    if machine_faults.out_of_memory(error):
-        return _MISTAKE, f"memory is used up; {_less_memory(given)}"
-    refused = machine_faults.os_error(error)
-    if refused is not None:
-        return _MISTAKE, machine_faults.line(refused)
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return _FAULT, (
-        f"unexpected {reason}; this is a fault of spml_tf: please report it to those who maintain "
-        f"it, with {_traceback_file(words)}"
-    )
-
-
-def _less_memory(given: Any) -> str:
-    """Which of a command's flags to change when memory is used up."""
-    fields = {} if given is None else {x.name: x for x in flag_fields(type(given))}
-    advice = []
-    for name in _COSTLY:
-        if name in fields and fields[name].metadata["kind"] is int:
-            value = getattr(given, name)
-            advice.append(f"--{name}" if value is None else f"--{name}={value}")
-    others = [
-        f"--{name}={value}"
-        for name, value in (("bank_dtype", "uint8"), ("heatmap_classes", 8), ("bank_dir", "DIR"))
-        if name in fields and getattr(given, name) in (None, fields[name].default)
-    ]
-    told = [f"lower {' or '.join(advice)}"] if advice else []
-    told += [f"give {' or '.join(others)}"] if others else []
-    return ", or ".join(told) or "end other programs or use a machine with more"
-
-
-def _traceback_file(words: Sequence[str]) -> str:
-    """Writes the traceback of the current exception; what to report."""
-    if _debugging.get():
-        return "the command and the traceback above"
-    text = (
-        f"{version()}, Python {platform.python_version()}, {platform.platform()}\n"
-        f"{shlex.join([sys.argv[0], *words])}\n\n{traceback.format_exc()}"
-    )
-    try:
-        number, path = tempfile.mkstemp(prefix="spml_tf_error_", suffix=".txt")
-        with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    except OSError:
-        return f"what {DEBUG} prints"
-    return path
-
-
-def _drop_output() -> None:
-    """Lets Python end without another attempt to write what cannot be written."""
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.close(silent)
-
-
-def _drop_unwritable_output() -> None:
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        _drop_output()

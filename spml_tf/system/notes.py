@@ -7,6 +7,8 @@ import contextvars
 import sys
 from collections.abc import Iterator
 
+from spml_tf.system.progress import beside_bar
+
 _told = contextvars.ContextVar[set[str] | None]("told", default=None)
 
 
@@ -31,4 +33,5 @@ def tell_note(text: str) -> None:
         if text in told:
             return
         told.add(text)
-    print(f"note: {text}", file=sys.stderr)
+    with beside_bar():
+        print(f"note: {text}", file=sys.stderr)
