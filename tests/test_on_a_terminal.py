@@ -1,4 +1,4 @@
-"""What commands show on a terminal, which here is a pseudo terminal, and what stays out of files."""
+"""What commands show on a terminal, here a pseudo terminal, and what stays out of files."""
 
 from __future__ import annotations
 
