@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from spml_tf.datasets.readers import READERS
 from spml_tf.system import cli, presets
@@ -32,7 +32,7 @@ def completion() -> str:
         with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
             importlib.import_module(f"spml_tf.{name}").main(["--help"])
         helps[f"spml-tf-{name}"] = shown.getvalue()
-    values = {
+    values: dict[str, Iterable[str]] = {
         "preset": presets.flagfiles(), "plan": presets.plans(), "dataset": READERS,
         "method": methods.METHODS,
     }  # fmt: skip

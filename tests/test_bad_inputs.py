@@ -322,7 +322,7 @@ CASES = [
     Case("a photo in two rows that contradict each other", row("1.jpg,0,0"), r"train\.csv:6: .*1\.jpg.*3", "file and both lines"),
     Case("a photo in two rows, spelled otherwise", row("./1.jpg,0,0"), r"train\.csv:6: .*1\.jpg.*3", "file and both lines"),
     Case("a class of val.csv that train.csv does not have", table("image,labels\n4.jpg,cow\n", "val.csv"), r"val\.csv:2: .*'cow'.*mend the name", "file and line, the classes there are, and what to do"),
-    Case("a class that one photo shows", table("image,cat,dog\n0.jpg,1,0\n1.jpg,0,1\n2.jpg,1,0\n3.jpg,1,0\n"), r"note: only one training image shows 'dog', '1\.jpg'", "noted by `check`", **TREATED),
+    Case("a class that one photo shows", table("image,cat,dog\n0.jpg,1,0\n1.jpg,0,1\n2.jpg,1,0\n3.jpg,1,0\n"), r"note: only one training image shows 'dog' \('1\.jpg'\)", "noted by `check`", **TREATED),
     Case("-1 for an unknown label", row("4.jpg,-1,1"), r"train\.csv:6: .*-1.*--minus_one=unknown", "file and line, and the flags that say what it means"),
     Case("a cell with yes", row("4.jpg,yes,0"), r"train\.csv:6: .*'yes'", "file and line"),
     Case("a cell with 2", row("4.jpg,2,0"), r"train\.csv:6: .*'2'", "file and line"),

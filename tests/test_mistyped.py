@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 
+import numpy as np
 import pytest
 from conftest import RESUMED, flags, run
 from PIL import Image
 
 import spml_tf.__main__ as listing
 from spml_tf import data, predict, train
+from spml_tf.datasets.readers import Examples
+from spml_tf.datasets.splits import rare_classes
 from spml_tf.system.notes import once, tell_note
 
 
@@ -116,9 +119,21 @@ def test_check_names_a_class_with_one_photo(tmp_path, capsys):
     assert data.main(["check", *words]) == 0
     told = capsys.readouterr().err.splitlines()
     assert [line for line in told if "shows" in line] == [
-        "note: only one training image shows 'dog', '1.png': too few to learn from, and none where "
-        "it is held out for validation"
+        "note: only one training image shows 'dog' ('1.png'): too few to learn from, and none "
+        "where it is held out for validation"
     ]
+
+
+def test_of_many_such_classes_three_are_named():
+    names = tuple("abcdefg")
+    labels = np.eye(7, dtype=np.int8)
+    labels[0] = 0
+    photos = Examples(names, labels, names, images=np.zeros((7, 2, 2, 3), np.uint8))
+    assert rare_classes(photos) == (
+        "no training image shows 'a': cannot be learned",
+        "only one training image shows 'b' ('b'), 'c' ('c'), 'd' ('d') and 3 more: too few to "
+        "learn from, and none where it is held out for validation",
+    )
 
 
 def test_notes_are_told_once_a_command(tmp_path, capsys):

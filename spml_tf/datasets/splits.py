@@ -270,11 +270,17 @@ def rare_classes(train: Examples) -> tuple[str, ...]:
     if not counts.all():
         absent = [x for x, count in zip(train.class_names, counts, strict=True) if not count]
         notes.append(f"no training image shows {_few(absent)}: cannot be learned")
-    for column in np.flatnonzero(counts == 1).tolist():
-        name = train.names[int(shown[:, column].argmax())]
+    single = np.flatnonzero(counts == 1).tolist()
+    if single:
+        places = [train.names[int(shown[:, column].argmax())] for column in single[:3]]
+        pairs = [
+            f"{train.class_names[x]!r} ({name!r})"
+            for x, name in zip(single[:3], places, strict=True)
+        ]
+        more = f" and {len(single) - 3} more" if len(single) > 3 else ""
         notes.append(
-            f"only one training image shows {train.class_names[column]!r}, {name!r}: too few to "
-            "learn from, and none where it is held out for validation"
+            f"only one training image shows {', '.join(pairs)}{more}: too few to learn from, and "
+            "none where it is held out for validation"
         )
     return tuple(notes)
 

@@ -9,7 +9,6 @@ import importlib
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from spml_tf.system import endings, notes, plugins, presets, progress, stop_requ
 from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.flag_fields import define, flag_fields, name_of
 from spml_tf.system.flag_help import help_text
-from spml_tf.system.flag_words import check_words, read_words, unknown_flag
+from spml_tf.system.flag_words import check_words, early_value, read_words, unknown_flag
 from spml_tf.system.keras_import import require_tensorflow_backend, without_extras
 from spml_tf.system.strategies import STRATEGIES
 
@@ -268,22 +267,12 @@ def _bad_value(words: Sequence[str], options: type[_Options]) -> list[str]:
     return []
 
 
-def _early(argv: Sequence[str], name: str) -> str | None:
-    """The text of a flag that is looked at before the others."""
-    values = flags.FlagValues()
-    flags.DEFINE_string(name, None, "", flag_values=values)
-    with contextlib.suppress(flags.Error, OSError, UnicodeDecodeError):  # told of by `parse`
-        values(["spml_tf", *argv], known_only=True)
-        return str(values[name].value) if values[name].value else None
-    return None
-
-
 def _flagfiles_before(argv: Sequence[str], options: type) -> list[str]:
     """The words that read the flagfiles that given flags name."""
     found = []
     for field in flag_fields(options):
         before = field.metadata["before"]
-        value = _early(argv, name_of(field)) if before else None
+        value = early_value(argv, name_of(field)) if before else None
         found += [f"--flagfile={before(value)}"] if value else []
     return found
 
@@ -296,7 +285,7 @@ def _with_plugins(
     """Loads what --plugins names; the options with the flags that it brings."""
     if all(field.name != "plugins" for field in flag_fields(options)):
         return options
-    named = _early(argv, "plugins")
+    named = early_value(argv, "plugins")
     if not named:
         return options
     import_tensorflow()
@@ -380,7 +369,7 @@ def run(
     given: _Options | None = None
     try:
         with (
-            stop_requests.raising(), notes.once(), progress.of_command(), _warnings_as_notes(),
+            stop_requests.raising(), notes.once(), progress.of_command(), notes.of_warnings(),
         ):  # fmt: skip
             given = parse([word for word in words if word != DEBUG], options, usage, extend)
             if tensorflow:
@@ -406,26 +395,3 @@ def run(
     finally:
         _debugging.reset(token)
     return 0
-
-
-@contextlib.contextmanager
-def _warnings_as_notes() -> Iterator[None]:
-    """Shows warnings that are meant for users in a line, without a place in the code."""
-    usual = warnings.formatwarning
-
-    def as_note(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        line: str | None = None,
-    ) -> str:
-        if category is not UserWarning:
-            return usual(message, category, filename, lineno, line)
-        return f"note: {' '.join(str(message).split())}\n"
-
-    warnings.formatwarning = as_note
-    try:
-        yield
-    finally:
-        warnings.formatwarning = usual

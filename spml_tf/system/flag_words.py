@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -17,6 +18,21 @@ _LONGEST_FLAG = 100
 _SHOWN = 6
 # What text programs make of --.
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
+
+
+def early_value(argv: Sequence[str], name: str) -> str | None:
+    """The text of a flag that is looked at before the others; None where it is not given.
+
+    Args:
+        argv: the command line. What is wrong with other words is told later.
+        name: the flag's.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string(name, None, "", flag_values=values)
+    with contextlib.suppress(flags.Error, OSError, UnicodeDecodeError):
+        values(["spml_tf", *argv], known_only=True)
+        return str(values[name].value) if values[name].value else None
+    return None
 
 
 def check_words(words: Sequence[str], options: type) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import sys
+import warnings
 from collections.abc import Iterator
 
 from spml_tf.system.progress import beside_bar
@@ -35,3 +36,26 @@ def tell_note(text: str) -> None:
         told.add(text)
     with beside_bar():
         print(f"note: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def of_warnings() -> Iterator[None]:
+    """Shows warnings that are meant for users as notes, without a place in the code."""
+    usual = warnings.formatwarning
+
+    def as_note(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if category is not UserWarning:
+            return usual(message, category, filename, lineno, line)
+        return f"note: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = as_note
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
