@@ -66,7 +66,8 @@ def _bar(
 ) -> Iterator[_Item]:
     from tqdm import tqdm  # takes a while, and --help needs none
 
-    options = {"file": sys.stderr, "dynamic_ncols": True, "unit": " images", "leave": stays}
+    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+    options = {"file": sys.stderr, "dynamic_ncols": True, "bar_format": form, "leave": stays}
     with tqdm(total=total, desc=label, **options) as bar:
         for item in items:
             yield item
