@@ -212,18 +212,18 @@ def parse(
     Raises:
         UserError: for a flag that does not exist, a value that does not fit, stray words, or a word
             or flag that is missing.
-        SystemExit: after --help and --version.
+        SystemExit: after --help, --version and --list_presets.
     """
     if VERSION in argv:
         print(version())
         raise SystemExit(0)
-    argv = [*_flagfiles_before(argv, options), *argv]
     options = _with_plugins(argv, options, extend)
     values = flags.FlagValues()
     define(values, options)
     if any(word in HELP for word in argv):
         print(help_text(options, usage, _OTHERS))
         raise SystemExit(0)
+    argv = [*_flagfiles_before(argv, options), *argv]
     try:
         with_files = values.read_flags_from_files(list(argv))
         check_words(with_files, options)
