@@ -84,9 +84,15 @@ def test_completion_in_bash(line, found):
         f'{done.stdout}\nCOMP_LINE="{line}"; COMP_POINT={len(line)}; COMP_WORDS=({line})\n'
         '_spml_tf; printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    completed = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT)
-    assert completed.returncode == 0 and not completed.stderr
-    assert found <= set(completed.stdout.splitlines()) and len(completed.stdout) < 2000
+    flag = line.split()[-1].partition("=")[0] + "="
+    for breaks, before in (("=", ""), (":", flag if "=" in line.split()[-1] else "")):
+        completed = subprocess.run(
+            ["bash", "-c", f"COMP_WORDBREAKS='{breaks}'\n{script}"],
+            capture_output=True, text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert completed.returncode == 0 and not completed.stderr
+        words = completed.stdout.splitlines()
+        assert {before + word for word in found} <= set(words) and len(words) < 50
 
 
 @pytest.mark.parametrize("module", ["spml_tf", *(f"spml_tf.{name}" for name in COMMANDS)])

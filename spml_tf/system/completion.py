@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 
 _HEAD = """# Completes the flags of spml_tf's commands. In ~/.bashrc:
 #   eval "$(python -m spml_tf --completion=bash)"
-# zsh needs this line before: autoload -U bashcompinit && bashcompinit
 _spml_tf() {
     local line="${COMP_LINE:0:COMP_POINT}" flags="" values=""
     local word="${line##* }"
@@ -18,10 +17,14 @@ _TAIL = """    esac
     if [[ "$word" != *=* ]]; then
         COMPREPLY=($(compgen -W "$flags" -- "$word"))
         [[ "${COMPREPLY[0]:-}" == *= ]] && compopt -o nospace 2>/dev/null
-    elif [[ -n "$values" ]]; then
-        COMPREPLY=($(compgen -W "$values" -- "${word#*=}"))
+        return 0
+    fi
+    # Where = ends no word, as some have set it, the flag is part of what is completed.
+    [[ "$COMP_WORDBREAKS" == *=* ]] && name="" || name="$name="
+    if [[ -n "$values" ]]; then
+        COMPREPLY=($(compgen -P "$name" -W "$values" -- "${word#*=}"))
     else
-        COMPREPLY=($(compgen -f -- "${word#*=}"))
+        COMPREPLY=($(compgen -P "$name" -f -- "${word#*=}"))
     fi
     return 0
 }
