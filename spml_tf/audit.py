@@ -10,6 +10,7 @@ from pathlib import Path
 from spml_tf.evaluation import suggestions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
+from spml_tf.system.notes import tell_note
 
 USAGE = """Lists the labels that a run's training images probably miss, and those that look wrong.
 
@@ -84,7 +85,7 @@ def _suggest(options: _Options) -> None:
         options.batch_size,
     )
     if found < options.suggest:
-        print(f"note: only {found} photos have an unknown label", file=sys.stderr)
+        tell_note(f"only {found} photos have an unknown label")
     print(f"{found} photos to label in full, best first, in {options.output_dir}/suggest.csv")
 
 

@@ -16,6 +16,7 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import check_unedited, made_folder, naming_unwritable
+from spml_tf.system.notes import tell_note
 
 if TYPE_CHECKING:
     from spml_tf.datasets.image_checks import Report
@@ -115,6 +116,8 @@ def _check(options: _Options) -> None:
         )
         if split != "none"
     }
+    for note in splits.rare_classes(parts["train"]) if "train" in parts else ():
+        tell_note(printable(note))
     for part in parts.values():
         for path in filter(None, part.masks or ()):
             objects.read_mask(path, part.mask_classes)

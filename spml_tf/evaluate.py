@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.datasets.settings import UNKNOWN_COUNTS_AS
 from spml_tf.system import cli, launcher, strategies
 from spml_tf.system.errors import UserError
+from spml_tf.system.notes import tell_note
 
 if TYPE_CHECKING:
     import keras
@@ -254,10 +255,9 @@ def _tell_of_unfinished(run: RunFolder) -> None:
         raise UserError(
             f"{run.path}: no epoch of it is finished; start its training again to resume it"
         )
-    print(
-        f"note: {run.path}: not finished: this is its best network so far; start its training "
+    tell_note(
+        f"{run.path}: not finished: this is its best network so far; start its training "
         "again to resume it",
-        file=sys.stderr,
     )
 
 
@@ -326,7 +326,7 @@ def _top1_on_val(
     try:
         val = splits.load_examples(settings, "val")
     except UserError as error:
-        print(f"note: top-1 on the validation labels is left out: {error}", file=sys.stderr)
+        tell_note(f"top-1 on the validation labels is left out: {error}")
         return None
     # Only the images that have no ReaL label are still to be scored.
     others = np.flatnonzero(~np.isin(val.names, real.names))

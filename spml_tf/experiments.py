@@ -17,7 +17,7 @@ from spml_tf.plans.plan_files import read_plan
 from spml_tf.plans.training_queue import Job, check_folders, work
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import resolve
-from spml_tf.system import cli
+from spml_tf.system import cli, presets
 from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.files import (
     check_unedited,
@@ -45,8 +45,12 @@ run that two of them name alike, with the same flags, is trained once."""
 @dataclasses.dataclass(frozen=True)
 class _Options:
     plan: str = cli.flag_field(
-        None, "TOML file; experiments/README.md says what is in it.", required=True
+        None,
+        "TOML file, or the name of one that comes with spml_tf, such as table1_digits; "
+        "experiments/README.md says what is in it.",
+        required=True,
     )
+    list_presets: bool = cli.list_presets_field(presets.plans)
     output_dir: str = cli.flag_field(None, "Folder for runs and results.", required=True)
     data_dir: str | None = cli.flag_field(None, "--data_dir of every run.")
     processes: int = cli.flag_field(1, "Runs trained at a time.", int)
@@ -65,7 +69,7 @@ class _Experiment:
 
     def __init__(self, options: _Options) -> None:
         self.options = options
-        self.plan: Plan = read_plan(options.plan)
+        self.plan: Plan = read_plan(presets.plan(options.plan))
         self.folder = Path(options.output_dir).absolute()
         self.chosen: dict[str, dict[str, str]] = {}
         self.rows = selected_rows(self.plan, options.only)

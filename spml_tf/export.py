@@ -21,6 +21,7 @@ from spml_tf.system.files import (
     write_json,
     write_text,
 )
+from spml_tf.system.notes import tell_note
 
 if TYPE_CHECKING:
     from spml_tf.exports.checks import Photos
@@ -184,10 +185,9 @@ def _tell_of_shared(classes: dict[str, Any]) -> None:
     shared = classes["shared_thresholds"]
     if shared and not classes["threshold_rule"].startswith(("count", "fixed")):
         value = classes["thresholds"][shared[0]]
-        print(
-            f"note: {len(shared)} of {len(classes['class_names'])} classes have fewer than {FEW} "
+        tell_note(
+            f"{len(shared)} of {len(classes['class_names'])} classes have fewer than {FEW} "
             f"validation positives: they share the threshold {value:.3g}",
-            file=sys.stderr,
         )
 
 

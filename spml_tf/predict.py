@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from spml_tf.system.files import (
     rows_kept,
     write_csv,
 )
+from spml_tf.system.progress import beside_bar, progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +69,13 @@ class _Options:
 def _find(pattern: str) -> list[str]:
     from spml_tf.serving.photos import matching
 
+    if os.path.isdir(pattern):
+        inside = os.path.join(glob.escape(pattern), "*.jpg")
+        below = os.path.join(glob.escape(pattern), "**", "*.jpg")
+        raise UserError(
+            f"--images={pattern}: is a folder; give a pattern, such as '{inside}', or '{below}' "
+            "with the folders in it"
+        )
     paths = matching(pattern)
     if not paths:
         raise UserError(f"--images={pattern}: matches no file; quote the pattern and check it")
@@ -83,10 +92,11 @@ def _classifier(model_dir: str) -> Classifier:
 
 
 def _left_out(path: str, reason: str) -> None:
-    print(
-        f"error: {printable(path)}: cannot be read as an image, left out ({reason})",
-        file=sys.stderr,
-    )
+    with beside_bar():
+        print(
+            f"error: {printable(path)}: cannot be read as an image, left out ({reason})",
+            file=sys.stderr,
+        )
 
 
 def _predicted(options: _Options, classifier: Classifier, paths: list[str]) -> Iterator[Passed]:
@@ -94,13 +104,10 @@ def _predicted(options: _Options, classifier: Classifier, paths: list[str]) -> I
     from spml_tf.serving.photos import Photo
 
     keep = _to_draw if options.overlays else None
-    for start in range(0, len(paths), options.batch_size):
-        photos = [Photo(path, path) for path in paths[start : start + options.batch_size]]
+    groups = [paths[x : x + options.batch_size] for x in range(0, len(paths), options.batch_size)]
+    for group in progress(groups, len(paths), "images", len, lines=False):
+        photos = [Photo(path, path) for path in group]
         yield from classifier.passes(photos, _left_out, keep, options.max_megapixels)
-        if sys.stderr.isatty():
-            done = min(start + options.batch_size, len(paths))
-            end = "\n" if done == len(paths) else ""
-            print(f"\r{done}/{len(paths)} images", end=end, file=sys.stderr, flush=True)
 
 
 def _to_draw(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -165,7 +172,8 @@ def _write(
                     with place, replaced(pictures[found.name]) as picture:
                         _overlay(picture, options.overlay_classes, classifier, found)
                 except UserError as error:
-                    print(f"error: the overlay of {error}", file=sys.stderr)
+                    with beside_bar():
+                        print(f"error: the overlay of {error}", file=sys.stderr)
                     failed += 1
 
     names = header(classifier.class_names)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs import rounds, run_folder
 from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
-from spml_tf.system import cli, launcher, plugins, strategies
+from spml_tf.system import cli, launcher, plugins, presets, strategies
 from spml_tf.system.errors import UserError
+from spml_tf.system.notes import tell_note
 from spml_tf.training import methods
 from spml_tf.training.options import AUTO, ESTIMATED, PROBABLE
 
@@ -30,7 +31,7 @@ _TOGETHER = "start all workers again: they go on from the last checkpoint"
 
 USAGE = """Trains a multi-label classifier from single positive or any partial labels.
 
-usage: python -m spml_tf.train [--flagfile=FILE] [--output_dir=DIR] [--flag=value ...]
+usage: python -m spml_tf.train [--preset=NAME] [--flagfile=FILE] [--output_dir=DIR] [--flag=value]
 
 Started again on the same folder it resumes; a finished run prints its results."""
 
@@ -40,6 +41,8 @@ class _Options(Settings):
     output_dir: str | None = cli.flag_field(
         None, "Folder of the run. Default: runs/DATASET_METHOD_SEED."
     )
+    preset: str | None = cli.preset_field()
+    list_presets: bool = cli.list_presets_field(presets.flagfiles)
     rounds: int = cli.flag_field(
         1,
         "Train so many runs one after the other, in the folders round_1, round_2, ... of "
@@ -70,19 +73,33 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
         UserError: for settings, data or a folder that do not fit.
     """
 
-    settings = resolve(settings)
+    given, settings = settings, resolve(settings)
     if settings.workers > 1:
         raise UserError("--workers: starts processes; only the command does, see spml_tf.train")
+    _check_network(settings)
     _prepare_tensorflow(settings)
     strategy = strategies.strategy(settings.strategy, settings.devices)
     with strategy.scope(), strategies.telling_lost_workers(_TOGETHER):
-        return _train(settings, run_folder.RunFolder(output_dir))
+        return _train(settings, given, run_folder.RunFolder(output_dir))
 
 
-def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
-    """Trains under the current strategy; of several workers only the first writes the folder."""
+def _check_network(settings: Settings) -> None:
+    """Before a run that was trained with another one is compared."""
+    from spml_tf import networks
+
+    networks.check_name(settings.network)
+
+
+def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any]:
+    """Trains under the current strategy; of several workers only the first writes the folder.
+
+    Args:
+        settings: resolved.
+        given: what they were resolved from.
+        run: the folder.
+    """
     from spml_tf.datasets import splits
-    from spml_tf.runs import checkpoints, fitting, heatmap_recorder
+    from spml_tf.runs import checkpoints, fitting, heatmap_recorder, start_line
     from spml_tf.system import replicas
 
     first = replicas.this_shard().worker == 0
@@ -107,7 +124,7 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
         bank = model.ema_heatmaps is not None
         recorders = heatmap_recorder.recorders(run, settings, data, bank)
         if first:
-            run.start(settings, facts)
+            run.start(settings, facts, given)
         replicas.wait_for_workers()
         if not run.record.exists():
             raise UserError(f"--output_dir={run.path}: not a folder that all workers share")
@@ -123,6 +140,7 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, Any]:
         replicas.wait_for_workers()
         if first:
             _write_labels(settings, data, run)
+            print(start_line.start_line(data, run.path), flush=True)
         progress = fitting.fit(model, settings, data, run, recorders, checkpoint)
         _report(settings, data, run, progress)
         replicas.wait_for_workers()
@@ -155,7 +173,7 @@ def _checkpoint(run: RunFolder, first: bool) -> Checkpoint | None:
         if checkpoint is None:
             raise UserError(f"{damaged[0]}; but the checkpoint is gone: train into another folder")
         for reason in damaged if first else ():
-            print(f"note: {reason.partition(';')[0]}: it is written anew", file=sys.stderr)
+            tell_note(f"{reason.partition(';')[0]}: it is written anew")
     return checkpoint
 
 
@@ -165,10 +183,9 @@ def _note_machine(checkpoint: Checkpoint | None) -> None:
     before = {} if checkpoint is None else checkpoint.machine
     changed = run_folder.other_machine(before, run_folder.machine()) if before else []
     if changed:
-        print(
-            f"note: the run went on so far with {'; '.join(changed)}: numbers may differ in their "
+        tell_note(
+            f"the run went on so far with {'; '.join(changed)}: numbers may differ in their "
             "last digits from those of a run that was not interrupted",
-            file=sys.stderr,
         )
 
 
@@ -195,7 +212,7 @@ def _note(settings: Settings, workers: int) -> None:
             "makes it even, in a run that begins with it"
         )
     for text in notes:
-        print(f"note: {text}", file=sys.stderr)
+        tell_note(text)
 
 
 def _prepare_tensorflow(settings: Settings) -> None:
@@ -220,10 +237,7 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
     from spml_tf.networks.boost import cam_boost, with_cam_boost
     from spml_tf.training.model import SPMLModel
 
-    try:
-        of_method = settings.of_method()
-    except ValueError as error:
-        raise UserError(f"--method={settings.method}: {error}") from None
+    of_method = settings.of_method()
     selects = "selection_budget" in of_method
     or_auto = ", or let it be estimated: --positives_per_image=auto" if selects else ""
     if methods.needs_k(settings.method) and data.positives_per_image is None:
@@ -255,10 +269,9 @@ def _build(settings: Settings, data: Splits) -> SPMLModel:
         of_method["likely_priors"] = priors.tolist()
     network = _network(settings, data.train.class_names)
     if settings.init_from and cam_boost(network) != settings.cam_boost:
-        print(
-            f"note: --init_from={settings.init_from}: was trained with --cam_boost="
+        tell_note(
+            f"--init_from={settings.init_from}: was trained with --cam_boost="
             f"{cam_boost(network):g}, this run has {settings.cam_boost:g}",
-            file=sys.stderr,
         )
     network = with_cam_boost(network, settings.cam_boost)
     if settings.sync_batch_norm:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import struct
 import subprocess
@@ -20,7 +21,7 @@ from PIL import Image
 from spml_tf import data
 from spml_tf.datasets import encoded_images, image_checks, summaries
 from spml_tf.datasets.readers import Examples
-from spml_tf.system import parallel
+from spml_tf.system import parallel, progress
 
 
 def picture(seed: int = 0, height: int = 40, width: int = 48) -> Image.Image:
@@ -435,14 +436,24 @@ def test_ordered_map_stops_at_an_error():
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress(monkeypatch, terminal):
-    """A terminal gets one line, a file nothing of work that takes no time."""
+    """A terminal gets a bar, a file nothing of work that takes no time."""
     stream = io.StringIO()
     stream.isatty = lambda: terminal
-    monkeypatch.setattr(parallel.sys, "stderr", stream)
-    assert list(parallel.progress(range(7), 7, "done")) == list(range(7))
-    assert stream.getvalue() == ("\rdone: 7 of 7\n" if terminal else "")
-    monkeypatch.setattr(parallel, "_PAUSE", -1.0)
-    list(parallel.progress(range(40), 40, "done"))
-    if not terminal:
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "_PAUSE", -1.0 if not terminal else 10.0)
+    with progress.of_command():
+        assert list(progress.progress(range(40), 40, "done")) == list(range(40))
+    if terminal:
+        assert re.search(r"\rdone: 100%\|.*\| 40/40 \[\d\d:\d\d<\d\d:\d\d", stream.getvalue())
+    else:
         lines = stream.getvalue().splitlines()
         assert lines == [f"done: {count} of 40" for count in range(4, 41, 4)]
+
+
+def test_progress_where_nobody_looks(capsys):
+    """Of work that takes no time, of passes without lines, and outside of commands."""
+    with progress.of_command():
+        assert list(progress.progress(range(7), 7, "done")) == list(range(7))
+        batches = [[1, 2], [3]]
+        assert list(progress.progress(batches, 3, "done", len, lines=False)) == batches
+    assert not capsys.readouterr().err

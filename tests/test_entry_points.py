@@ -64,6 +64,37 @@ def test_a_word_that_is_no_command(word, says):
     assert done.stderr.startswith(f"error: {says}") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("spml-tf-train --epo", {"--epochs="}),
+        ("spml-tf-train --epochs=3 --bank_dtype=", {"float32", "float16", "uint8"}),
+        ("spml-tf-train --preset=digits/en_", {"digits/en_scl", "digits/en_cl"}),
+        ("spml-tf-train --keep_h", {"--keep_head"}),
+        ("spml-tf-train --train_csv=setup.c", {"setup.cfg"}),
+        ("spml-tf-data che", {"check"}),
+        ("spml-tf-experiments --plan=table1_d", {"table1_digits"}),
+    ],
+)
+def test_completion_in_bash(line, found):
+    """The script as bash itself calls it at the end of a line."""
+    done = python("-m", "spml_tf", "--completion=bash")
+    assert done.returncode == 0 and not done.stderr
+    script = (
+        f'{done.stdout}\nCOMP_LINE="{line}"; COMP_POINT={len(line)}; COMP_WORDS=({line})\n'
+        '_spml_tf; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    flag = line.split()[-1].partition("=")[0] + "="
+    for breaks, before in (("=", ""), (":", flag if "=" in line.split()[-1] else "")):
+        completed = subprocess.run(
+            ["bash", "-c", f"COMP_WORDBREAKS='{breaks}'\n{script}"],
+            capture_output=True, text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert completed.returncode == 0 and not completed.stderr
+        words = completed.stdout.splitlines()
+        assert {before + word for word in found} <= set(words) and len(words) < 50
+
+
 @pytest.mark.parametrize("module", ["spml_tf", *(f"spml_tf.{name}" for name in COMMANDS)])
 def test_the_version(module):
     done = python("-m", module, "--version")

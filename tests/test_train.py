@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -329,6 +330,24 @@ def test_a_flagfile_repeats_the_settings(tmp_path):
     settings = resolve(Settings(method="an+cl", seed=3, crop_area="0.5,1"))
     (tmp_path / "f.txt").write_text(run_folder.flagfile(settings))
     assert resolve(cli.parse([f"--flagfile={tmp_path / 'f.txt'}"], Settings, "")) == settings
+
+
+def test_derived_values_are_comments_of_the_flagfile_of_a_run(finished, tmp_path):
+    """It repeats the run, and values that follow from a flag change with it."""
+    text = (finished / "flags.txt").read_text()
+    assert "\n--epochs=5\n" in text and "\n--bank_dtype=uint8\n" in text
+    assert re.search(r"^# --consistency_start_epoch=\d \(derived\)$", text, re.M)
+    record = json.loads((finished / "run.json").read_text())["flags"]
+    words = [f"--flagfile={finished / 'flags.txt'}"]
+    assert dataclasses.asdict(resolve(cli.parse(words, Settings, ""))) == record
+    given = Settings(linear_probe=True, epochs=6, init_from="x")
+    (tmp_path / "f.txt").write_text(run_folder.flagfile(resolve(given), given))
+    changed = cli.parse([f"--flagfile={tmp_path / 'f.txt'}", "--epochs=9"], Settings, "")
+    assert resolve(changed).warmup_epochs == 9  # as many as epochs, of which it was a comment
+    (tmp_path / "f.txt").write_text(run_folder.flagfile(resolve(given)))
+    changed = cli.parse([f"--flagfile={tmp_path / 'f.txt'}", "--epochs=9"], Settings, "")
+    with pytest.raises(UserError, match="--warmup_epochs=6: with --linear_probe"):
+        resolve(changed)
 
 
 def test_help_answers_without_tensorflow():

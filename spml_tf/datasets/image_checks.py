@@ -19,7 +19,8 @@ from spml_tf.datasets import encoded_images
 from spml_tf.datasets.encoded_images import BrokenImageError, Header
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.system.files import replaced_unless_edited, write_csv
-from spml_tf.system.parallel import ordered_map, progress
+from spml_tf.system.parallel import ordered_map
+from spml_tf.system.progress import progress
 
 # Networks shrink an image 32 times.
 _SMALLEST_SIDE = 32

@@ -21,7 +21,8 @@ from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import POSITIVE
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced
-from spml_tf.system.parallel import ordered_map, progress
+from spml_tf.system.parallel import ordered_map
+from spml_tf.system.progress import progress
 
 if TYPE_CHECKING:
     from spml_tf.datasets.preparation import Plan

@@ -17,6 +17,7 @@ from spml_tf.datasets.readers.table_cells import number
 from spml_tf.labels import UNKNOWN, validate_labels
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import Way, naming_unwritable, read_csv, replaced, write_csv
+from spml_tf.system.nearest import guess
 
 _HEADER = ["image", "split", "class", "label"]
 _WITHOUT_SPLIT = ["image", "class", "label"]
@@ -241,7 +242,8 @@ class _Reading:
     def _add_label(self, place: str, image: str, name: str, value: str) -> None:
         if name not in self._columns:
             known = ", ".join(self._columns)
-            raise UserError(f"{place}: unknown class {name!r}; the classes are {known}")
+            near = guess(name, self._columns)
+            raise UserError(f"{place}: unknown class {name!r}; the classes are {known}{near}")
         if value not in ("0", "1"):
             raise UserError(f"{place}: the label must be 1 or 0, found {value!r}")
         cell = self._rows[image], self._columns[name]

@@ -39,6 +39,7 @@ from spml_tf.system.files import (
     write_text,
 )
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.nearest import guess
 
 _WRITTEN_BY = "python -m spml_tf.data import"
 _TEXT, _WEIGHT = "import.txt", "weight"
@@ -212,6 +213,7 @@ def _class_names(
         if name not in found:
             raise UserError(
                 f"--classes: unknown class {name!r}; the classes are {', '.join(found)}"
+                f"{guess(name, found)}"
             )
         if plan.classes.count(name) > 1:
             raise UserError(f"--classes: {name!r} comes twice; name it once")

@@ -190,6 +190,21 @@ class DataSettings(TableOptions):
         group=_ONE_READER,
     )
 
+    def check_given(self) -> None:
+        """Refuses a value that cannot be, whatever the other flags are.
+
+        Raises:
+            UserError: naming the first such flag.
+        """
+        find(self.dataset)
+        for name, low, high in (
+            ("val_fraction", 0.001, 0.999), ("observed_positives", 0, 1e6),
+            ("observed_negatives", 0, 1e6), ("known_share", 0.001, 1), ("train_images", 0, 1e12),
+            ("full_images", 0, 1e12), ("data_seed", 0, 2**32 - 1), ("label_seed", 0, 2**32 - 1),
+            ("max_megapixels", 1e-3, 1e5),
+        ):  # fmt: skip
+            check_range(name, getattr(self, name), low, high)
+
     @property
     def class_list(self) -> tuple[str, ...]:
         """Names of --classes, empty where all are used."""
@@ -215,6 +230,7 @@ def resolved(given: DataSettings) -> dict[str, Any]:
     Raises:
         UserError: for a value that cannot be, naming the flag.
     """
+    given.check_given()
     reader = find(given.dataset)
     if reader.needs_data_dir and not given.data_dir:
         raise UserError(f"--data_dir is missing: --dataset={given.dataset} is read from files")
@@ -225,13 +241,6 @@ def resolved(given: DataSettings) -> dict[str, Any]:
         train_labels = os.path.abspath(train_labels)
     if train_labels == "single" and not (given.observed_positives or given.observed_negatives):
         raise UserError("--observed_positives=0: without --observed_negatives no label is observed")
-    for name, low, high in (
-        ("val_fraction", 0.001, 0.999), ("observed_positives", 0, 1e6),
-        ("observed_negatives", 0, 1e6), ("known_share", 0.001, 1), ("train_images", 0, 1e12),
-        ("full_images", 0, 1e12), ("data_seed", 0, 2**32 - 1), ("label_seed", 0, 2**32 - 1),
-        ("max_megapixels", 1e-3, 1e5),
-    ):  # fmt: skip
-        check_range(name, getattr(given, name), low, high)
     return {
         "data_dir": data_dir,
         "train_split": given.train_split or names.train,

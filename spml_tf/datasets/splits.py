@@ -17,7 +17,9 @@ from spml_tf.datasets.readers import Examples, objects
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
+from spml_tf.system.notes import tell_note
 from spml_tf.system.parallel import ordered_map
+from spml_tf.system.progress import progress
 
 # Times as many positives as another class has, from which on it is noted.
 _UNEVEN = 20
@@ -204,7 +206,8 @@ def _without_broken(examples: Examples) -> Examples:
 
     rows = range(len(examples))
     with cli.quiet_libraries(), encoded_images.quiet_pillow():
-        reasons = list(ordered_map(reason, rows, os.cpu_count() or 1))
+        decoded = ordered_map(reason, rows, os.cpu_count() or 1)
+        reasons = list(progress(decoded, len(examples), "decoded", lines=False))
     broken = [row for row in rows if reasons[row] is not None]
     if not broken:
         return examples
@@ -217,8 +220,13 @@ def _without_broken(examples: Examples) -> Examples:
 
 
 def _tell(notes: tuple[str, ...]) -> None:
+    if "tensorflow" in sys.modules:  # else there is one process
+        from spml_tf.system import replicas
+
+        if replicas.this_shard().worker:
+            return  # the first worker tells
     for note in notes:
-        print(f"note: {printable(note)}", file=sys.stderr)
+        tell_note(printable(note))
 
 
 def _size_notes(settings: DataSettings, whole: Examples, test: Examples | None) -> tuple[str, ...]:
@@ -251,6 +259,29 @@ def _notes(
     shared = sorted(set(train.names) & {name for part in others for name in part.names})
     if shared:
         notes[f"images in training and in validation or test: {_few(shared)}: kept"] = None
+    return tuple(notes)
+
+
+def rare_classes(train: Examples) -> tuple[str, ...]:
+    """Notes on the classes that no training image shows, or only one."""
+    shown = train.labels == labels.POSITIVE
+    counts = shown.sum(axis=0)
+    notes = []
+    if not counts.all():
+        absent = [x for x, count in zip(train.class_names, counts, strict=True) if not count]
+        notes.append(f"no training image shows {_few(absent)}: cannot be learned")
+    single = np.flatnonzero(counts == 1).tolist()
+    if single:
+        places = [train.names[int(shown[:, column].argmax())] for column in single[:3]]
+        pairs = [
+            f"{train.class_names[x]!r} ({name!r})"
+            for x, name in zip(single[:3], places, strict=True)
+        ]
+        more = f" and {len(single) - 3} more" if len(single) > 3 else ""
+        notes.append(
+            f"only one training image shows {', '.join(pairs)}{more}: too few to learn from, and "
+            "none where it is held out for validation"
+        )
     return tuple(notes)
 
 

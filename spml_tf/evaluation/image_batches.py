@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from spml_tf.datasets import pipeline
 from spml_tf.datasets.images import resize
 from spml_tf.datasets.readers import Examples
+from spml_tf.system.progress import progress
 
 Images: TypeAlias = (
     Examples | NDArray[Any] | Sequence[NDArray[Any]] | tf.data.Dataset | keras.utils.PyDataset
@@ -76,8 +77,9 @@ def _of_examples(examples: Examples, image_size: int | None, batch_size: int) ->
     data = pipeline.evaluation_dataset(
         examples, examples.labels, image_size=image_size, batch_size=batch_size
     )
+    told = progress(data, len(examples), "images", lambda batch: len(batch[1]), lines=False)
     with pipeline.naming_broken_images(examples):
-        for x, _ in data:
+        for x, _ in told:
             yield Batch(x["image"], x["index"].numpy())
 
 

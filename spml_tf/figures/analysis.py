@@ -21,6 +21,7 @@ from spml_tf.system.files import (
     replaced_unless_edited,
     write_text,
 )
+from spml_tf.system.notes import tell_note
 
 
 def check_target(target: Path) -> None:
@@ -81,7 +82,7 @@ def _tables(
         try:
             drawn.append((figure, figure.table(found)))
         except UnavailableError as reason:
-            print(f"note: {figure.stem} is left out: {printable(str(reason))}", file=sys.stderr)
+            tell_note(f"{figure.stem} is left out: {printable(str(reason))}")
             omitted.append((figure, str(reason)))
     return drawn, omitted
 

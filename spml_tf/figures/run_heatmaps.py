@@ -19,6 +19,7 @@ from spml_tf.runs.heatmap_history import Snapshots
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import check_unedited, made_folder, replaced, replaced_unless_edited
+from spml_tf.system.notes import tell_note
 
 _IMAGES = 6  # drawn unless others are asked for
 _STEMS = _TOP, _COMPARISON, _GROWTH = "top_heatmaps", "heatmap_comparison", "heatmap_growth"
@@ -176,5 +177,5 @@ def _growth(runs: Sequence[HeatmapRun], data: Splits, wanted: Sequence[int] | No
     reason = "no recorded image shows an annotated positive, one without annotation and a negative"
     if not recorded:
         reason = f"{runs[0].folder.heatmaps} is missing; train with --record_heatmaps=8"
-    print(f"note: heatmap_growth is left out: {printable(reason)}", file=sys.stderr)
+    tell_note(f"heatmap_growth is left out: {printable(reason)}")
     return {}

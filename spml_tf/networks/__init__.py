@@ -7,7 +7,6 @@ registers the layers a saved network needs.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Callable
@@ -36,12 +35,14 @@ from spml_tf.networks.preprocessing import ImagePreprocessing
 from spml_tf.networks.resnet50 import (
     application_cam,
     application_classifier_cam,
+    check_application,
     resnet50_cam,
 )
 from spml_tf.networks.small_residual import small_residual_cam
 from spml_tf.networks.weights import load_network
 from spml_tf.system.errors import UserError
 from spml_tf.system.keras_import import require_tensorflow_backend
+from spml_tf.system.nearest import guess
 
 require_tensorflow_backend()
 
@@ -59,6 +60,7 @@ __all__ = [
     "cam_from_backbone",
     "cam_from_classifier",
     "cam_head",
+    "check_name",
     "efficientnet_lite0_cam",
     "efficientnet_lite0_classifier",
     "efficientnet_lite0_classifier_cam",
@@ -89,6 +91,25 @@ CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
 _APPLICATIONS_PREFIX, _HUB_PREFIX = "applications:", "keras_hub:"
 
 
+def check_name(name: str) -> None:
+    """Refuses a name that is no network's.
+
+    Args:
+        name: as for `build`.
+
+    Raises:
+        UserError: naming those that there are, and the one that is nearly the same.
+    """
+    if name.startswith(_APPLICATIONS_PREFIX):
+        check_application(name.removeprefix(_APPLICATIONS_PREFIX))
+    elif name not in NETWORKS and not name.startswith(_HUB_PREFIX):
+        raise UserError(
+            f"--network={name}: unknown; the networks are {', '.join(NETWORKS)}, "
+            f"{_APPLICATIONS_PREFIX}NAME (a constructor of keras.applications) and "
+            f"{_HUB_PREFIX}PRESET{guess(name, NETWORKS)}"
+        )
+
+
 def build(
     name: str,
     num_classes: int,
@@ -114,6 +135,7 @@ def build(
     Raises:
         UserError: for an unknown name, naming the known ones, or unsuitable weights.
     """
+    check_name(name)
     if keep_head:
         return _with_trained_head(name, num_classes, weights, image_size)
     if name.startswith(_APPLICATIONS_PREFIX):
@@ -122,14 +144,6 @@ def build(
     if name.startswith(_HUB_PREFIX):
         preset = name.removeprefix(_HUB_PREFIX)
         return hub_cam(preset, num_classes, weights=weights, image_size=image_size)
-    if name not in NETWORKS:
-        near = difflib.get_close_matches(name, NETWORKS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(
-            f"unknown network {name!r}: {hint}choose {', '.join(NETWORKS)}, "
-            f"{_APPLICATIONS_PREFIX}NAME (a constructor of keras.applications) or "
-            f"{_HUB_PREFIX}PRESET"
-        )
     return NETWORKS[name](num_classes, weights=weights, image_size=image_size)
 
 

@@ -140,12 +140,17 @@ def application_classifier_cam(
     return cam_from_classifier(classifier, preprocessing=family, image_size=image_size)
 
 
-def _constructed(name: str, pretrained: bool, **options: Any) -> keras.Model:
-    """Constructs the architecture, with ImageNet weights or random ones."""
+def check_application(name: str) -> None:
+    """Raises UserError for a name that is no constructor of `keras.applications`."""
     if name not in APPLICATIONS:
         near = difflib.get_close_matches(name, APPLICATIONS, n=3, cutoff=0.5)
         hint = ", ".join(near or sorted(APPLICATIONS))
         raise UserError(f"keras.applications has no network {name!r}; did you mean: {hint}")
+
+
+def _constructed(name: str, pretrained: bool, **options: Any) -> keras.Model:
+    """Constructs the architecture, with ImageNet weights or random ones."""
+    check_application(name)
     try:
         return APPLICATIONS[name](weights="imagenet" if pretrained else None, **options)
     except Exception as error:  # a failed download raises a bare Exception in Keras

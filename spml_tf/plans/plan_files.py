@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import difflib
 import os
 import re
 import tomllib
@@ -19,6 +18,7 @@ from spml_tf.runs.settings import settings_class
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text
+from spml_tf.system.nearest import guess
 from spml_tf.training import methods
 
 # Flags that a plan says in another way.
@@ -248,8 +248,8 @@ def _flags(place: str, table: dict[str, Any]) -> dict[str, str]:
     for name, value in table.items():
         if name not in _known_flags():
             known = "; python -m spml_tf.train --help lists them"
-            guess = _guess(name, _known_flags(), known)
-            raise UserError(f"{place}.{name}: there is no such flag{guess}")
+            near = guess(name, _known_flags()) or known
+            raise UserError(f"{place}.{name}: there is no such flag{near}")
         if name in _ELSEWHERE:
             raise UserError(f"{place}.{name}: not here; {_ELSEWHERE[name]}")
         if not isinstance(value, str | int | float):
@@ -266,8 +266,8 @@ def _flags(place: str, table: dict[str, Any]) -> dict[str, str]:
 def _check_keys(place: str, table: dict[str, Any], known: list[str]) -> None:
     for key in table:
         if key not in known:
-            names = f"; known: {', '.join(known)}"
-            raise UserError(f"{_at(place, key)}: there is no such key{_guess(key, known, names)}")
+            near = guess(key, known) or f"; known: {', '.join(known)}"
+            raise UserError(f"{_at(place, key)}: there is no such key{near}")
 
 
 def _check_names(names: Any, place: str) -> None:
@@ -297,8 +297,3 @@ def _line(place: str, text: str) -> str:
     if text.splitlines() not in ([], [text]) or text != text.strip():
         raise UserError(f"{place}: {text!r} must be one line, without blanks around it")
     return text
-
-
-def _guess(name: str, known: Any, otherwise: str) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]}?" if near else otherwise

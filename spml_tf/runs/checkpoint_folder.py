@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_json
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.notes import tell_note
 
 _KEPT = 2
 _BLOCK = 2**24
@@ -154,7 +154,7 @@ class CheckpointFolder:
                 reason = agreed(self._damage(body, to_train))
             if not reason:
                 for text in damaged:
-                    print(f"note: {text}; going on from the one before", file=sys.stderr)
+                    tell_note(f"{text}; going on from the one before")
                 return self._checkpoint(record, body)
             damaged.append(reason)
         if damaged:

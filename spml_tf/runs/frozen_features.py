@@ -33,8 +33,9 @@ from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system import replicas
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import replaced, write_json
+from spml_tf.system.files import made_folder, replaced, write_json
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.progress import progress
 from spml_tf.system.stop_requests import StopRequests, error_of
 from spml_tf.training.batches import FEATURES
 from spml_tf.training.model import SPMLModel
@@ -155,12 +156,12 @@ class FrozenFeatures:
         """Makes the passes whose files are not there; the backbone is traced once for all."""
         if not names:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         forward = on_all_devices(backbone)
-        for name in names:
-            record, *paths = self._files(name)
-            self._compute(forward, name, *paths)
-            write_json(record, {path.name: checksum(path) for path in paths})
+        with made_folder(self._folder):
+            for name in names:
+                record, *paths = self._files(name)
+                self._compute(forward, name, *paths)
+                write_json(record, {path.name: checksum(path) for path in paths})
 
     def _compute(
         self,
@@ -178,7 +179,8 @@ class FrozenFeatures:
         boxes = np.zeros((rows, 5), np.float32)
         with replaced(features) as path:
             table = np.lib.format.open_memmap(path, "w+", np.float16, (rows, *self._shape))
-            for inputs, labels in batches:
+            told = progress(batches, rows, "features", lambda batch: len(batch[1]), lines=False)
+            for inputs, labels in told:
                 if self._stops.number:
                     raise error_of(self._stops.number, "the features are computed anew")
                 own = labels.numpy()[:, 0] != STAND_IN

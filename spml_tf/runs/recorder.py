@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system import replicas
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_table
+from spml_tf.system.notes import tell_note
 from spml_tf.system.private_api import outside_strategy
 from spml_tf.system.stop_requests import StopRequests, error_of
 
@@ -165,10 +165,9 @@ class RunRecorder(keras.callbacks.Callback):
         write_table(self.run.class_priors, rows)
         absent = [row["class"] for row in rows if float(row["prior"]) == 0]
         if absent:
-            print(
-                f"note: no image that was looked at is annotated with {', '.join(absent)}: their "
+            tell_note(
+                f"no image that was looked at is annotated with {', '.join(absent)}: their "
                 "estimated shares are 0",
-                file=sys.stderr,
             )
         return True
 

@@ -15,7 +15,7 @@ from spml_tf.runs.run_folder import RunFolder, flagfile, summary
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import launcher, strategies
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import write_table, write_text
+from spml_tf.system.files import made_folder, write_table, write_text
 from spml_tf.training import methods
 
 _SELECTION_START = "selection_start_epoch"
@@ -45,10 +45,15 @@ def train(settings: Settings, rounds: int, output_dir: str | os.PathLike[str]) -
     for number, of_round, run in _rounds(first, rounds, folder):
         print(f"round {number} of {rounds}: {run.path}", flush=True)
         flags = folder / f"round_{number}.flags"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(flags, flagfile(of_round))
-        arguments = [f"--flagfile={flags}", f"--output_dir={run.path}"]
-        launcher.launch_one("spml_tf.train", arguments, f"round {number} of {rounds}")
+        with made_folder(folder):
+            write_text(flags, flagfile(of_round))
+            try:
+                arguments = [f"--flagfile={flags}", f"--output_dir={run.path}"]
+                launcher.launch_one("spml_tf.train", arguments, f"round {number} of {rounds}")
+            except BaseException:
+                if not run.path.exists():  # it has not begun
+                    flags.unlink()
+                raise
     if first.strategy != "multi_worker" or strategies.is_first_worker():
         _report(folder, rounds)
 

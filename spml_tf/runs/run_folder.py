@@ -14,7 +14,6 @@ import functools
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from spml_tf.system import processor
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import locked, replaced, sha256, write_json, write_table, write_text
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.notes import tell_note
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -218,7 +218,7 @@ class RunFolder:
             return self.network
         if damage(copy, expected):
             raise UserError(f"{reason}, and so was its copy {copy}; train into another folder")
-        print(f"note: {reason}: using its copy {copy}", file=sys.stderr)
+        tell_note(f"{reason}: using its copy {copy}")
         return copy
 
     def publish(self, progress: Progress) -> None:
@@ -249,11 +249,14 @@ class RunFolder:
                 f"{self.record}: flags of another version of spml_tf, {version} ({error})"
             ) from None
 
-    def start(self, settings: Settings, facts: dict[str, Any]) -> None:
+    def start(
+        self, settings: Settings, facts: dict[str, Any], given: Settings | None = None
+    ) -> None:
         """Opens the folder for training.
 
         Args:
             settings: resolved settings.
+            given: what they were resolved from, see `flagfile`.
             facts: what else run.json records; "data_fingerprint" is compared on resumption.
 
         Raises:
@@ -269,7 +272,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.record, {"flags": dataclasses.asdict(settings), **facts})
         self.checkpoints.path.mkdir(exist_ok=True)
-        write_text(self.flags, flagfile(settings))
+        write_text(self.flags, flagfile(settings, given))
 
     def compare(self, settings: Settings, facts: dict[str, Any]) -> None:
         """Raises UserError where the folder's run has other flags or data."""
@@ -329,8 +332,13 @@ class RunFolder:
         return rows
 
 
-def flagfile(settings: Settings) -> str:
+def flagfile(settings: Settings, given: Settings | None = None) -> str:
     """The text of a flagfile that gives these settings.
+
+    Args:
+        settings: resolved or not.
+        given: what they were resolved from. Values that follow from it are then comments, so that
+            those of them that follow from a flag change with it. None: all are flags.
 
     Raises:
         UserError: a value that a line of a flagfile cannot hold, such as a path with a line break.
@@ -340,6 +348,8 @@ def flagfile(settings: Settings) -> str:
         if value is not None:
             text = str(value).lower() if isinstance(value, bool) else str(value)
             line = f"--{name}={text}"
+            if given is not None and getattr(given, name) is None:
+                line = f"# {line} (derived)"
             if line.strip() != line or len(line.splitlines()) > 1:
                 raise UserError(
                     f"--{name}={text!r}: holds a line break, or ends with a blank, which a "

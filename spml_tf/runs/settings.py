@@ -199,6 +199,34 @@ class Settings(DataSettings):
         group="Several devices",
     )
 
+    def check_given(self) -> None:
+        """Refuses a value that cannot be, whatever the other flags are.
+
+        Raises:
+            UserError: naming the first such flag.
+        """
+        super().check_given()
+        try:
+            methods.parts_of(self.method)
+        except ValueError as error:
+            raise UserError(f"--method={self.method}: {error}") from None
+        _check_crop_area(self.crop_area)
+        for name, low, high in (
+            ("image_size", 8, 1e5), ("cam_boost", 0.001, 1000), ("epochs", 1, 1e6),
+            ("batch_size", 1, 1e6), ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
+            ("estimates_learning_rate", 0, 1e4), ("threads", 0, 1e4), ("seed", 0, 2**31 - 1),
+            ("feature_crops", 0, 1e6),
+            ("checkpoint_minutes", 0, 1e6), ("max_loss", 0, 1e30),
+            ("devices", 0, 1024), ("workers", 0, 1024),
+        ):  # fmt: skip
+            check_range(name, getattr(self, name), low, high)
+        for flag, (declared, *_) in _declared().items():
+            value = self.option(flag)
+            if (declared.low, declared.high) != (None, None) and value not in declared.words:
+                lowest = -math.inf if declared.low is None else declared.low
+                highest = math.inf if declared.high is None else declared.high
+                check_range(flag, value, lowest, highest)
+
     def option(self, flag: str) -> Any:
         """An option of the model or of a part by the name of its flag."""
         return getattr(self, flag)
@@ -246,6 +274,7 @@ def resolve(given: Settings) -> Settings:
     Raises:
         UserError: for a value that cannot be, naming the flag.
     """
+    given.check_given()
     network = given.network or ("small_residual" if given.dataset == "digits" else "resnet50")
     weights = given.weights or ("none" if network == "small_residual" else "imagenet")
     scratch = weights == "none" and not given.init_from
@@ -322,30 +351,15 @@ def _absolute(path: str | None) -> str | None:
 
 
 def _check(settings: Settings) -> None:
-    _check_crop_area(settings.crop_area)
+    settings.check_given()  # what was derived too
     if settings.workers > 1 and settings.strategy == "mirrored":
         raise UserError("--workers: means --strategy=multi_worker, not mirrored; drop one")
     if settings.keep_head and (settings.init_from or settings.weights == "none"):
         other = "--init_from" if settings.init_from else "--weights=none"
         raise UserError(f"--keep_head: means the head of --weights, not with {other}; drop one")
     _check_frozen(settings)
-    for name, low, high in (
-        ("image_size", 8, 1e5), ("cam_boost", 0.001, 1000), ("epochs", 1, 1e6),
-        ("warmup_epochs", 0, settings.epochs),
-        ("batch_size", 1, 1e6), ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
-        ("estimates_learning_rate", 0, 1e4), ("threads", 0, 1e4), ("seed", 0, 2**31 - 1),
-        ("feature_crops", 0, 1e6),
-        ("checkpoint_minutes", 0, 1e6), ("max_loss", 0, 1e30),
-        ("devices", 0, 1024), ("workers", 0, 1024), ("shuffle_groups", 1, settings.batch_size),
-    ):  # fmt: skip
-        check_range(name, getattr(settings, name), low, high)
-    for flag, (declared, *_) in _declared().items():
-        if settings.option(flag) in declared.words:
-            continue
-        if declared.low is not None or declared.high is not None:
-            lowest = -math.inf if declared.low is None else declared.low
-            highest = math.inf if declared.high is None else declared.high
-            check_range(flag, settings.option(flag), lowest, highest)
+    check_range("warmup_epochs", settings.option("warmup_epochs"), 0, settings.epochs)
+    check_range("shuffle_groups", settings.shuffle_groups, 1, settings.batch_size)
 
 
 def _check_frozen(settings: Settings) -> None:

@@ -6,66 +6,38 @@ import contextlib
 import contextvars
 import dataclasses
 import importlib
-import inspect
 import os
-import platform
-import shlex
 import sys
-import tempfile
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import flags
 
 import spml_tf
-from spml_tf.system import machine_faults, plugins, stop_requests
+from spml_tf.system import endings, notes, plugins, presets, progress, stop_requests
 from spml_tf.system.errors import Terminated, UserError
-from spml_tf.system.keras_import import (
-    BackendError,
-    require_tensorflow_backend,
-    without_extras,
-)
+from spml_tf.system.flag_fields import define, flag_fields, name_of
+from spml_tf.system.flag_help import help_text
+from spml_tf.system.flag_words import check_words, early_value, read_words, unknown_flag
+from spml_tf.system.keras_import import require_tensorflow_backend, without_extras
 from spml_tf.system.strategies import STRATEGIES
 
 _Options = TypeVar("_Options")
 
-# Letters of a flag's name; no flag has half as many.
-_LONGEST_FLAG = 100
 HELP = ("-h", "--help", "-help", "--helpfull", "--helpshort")
 VERSION, DEBUG = "--version", "--debug"
-# How a command ends that was not done; see `run`.
-_MISTAKE, _FAULT, _INTERRUPTED, _NOBODY_READS, _TERMINATED = 1, 2, 130, 141, 143
-# What takes less memory when it is a smaller number, the first to be lowered first.
-_COSTLY = ("batch_size", "image_size", "heatmap_size", "images", "top", "processes", "threads")
+# Flags of all commands.
+_OTHERS = (
+    ("--flagfile", "File with one flag a line; # begins a comment."),
+    (DEBUG, "Print the traceback of an error before its line."),
+    (VERSION, "Print the version."),
+)
+# How a command ends that was not done, but for an error; see `run`.
+_INTERRUPTED, _NOBODY_READS, _TERMINATED = 130, 141, 143
 
 _debugging = contextvars.ContextVar("debugging", default=False)
-
-_DEFINE: dict[type, Callable[..., Any]] = {
-    str: flags.DEFINE_string,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    bool: flags.DEFINE_bool,
-}
-
-
-class _NumberOrWord(flags.ArgumentParser[Any]):
-    """Reads a float or one of some words."""
-
-    syntactic_help = "a number or a word"
-
-    def __init__(self, words: tuple[str, ...]) -> None:
-        super().__init__()
-        self.words = words
-
-    def parse(self, argument: Any) -> Any:
-        if argument in self.words:
-            return argument
-        try:
-            return float(argument)
-        except ValueError:
-            raise ValueError(f"must be a number or {' or '.join(self.words)}") from None
 
 
 def flag_field(
@@ -77,6 +49,8 @@ def flag_field(
     required: bool = False,
     name: str | None = None,
     words: tuple[str, ...] = (),
+    before: Callable[[str], Path] | None = None,
+    listing: Callable[[], str] | None = None,
 ) -> Any:
     """A dataclass field that `run` turns into a flag.
 
@@ -90,6 +64,8 @@ def flag_field(
         required: refuse a command line without it, or with an empty text.
         name: the flag's, where it is a word that Python keeps for itself; else the field's.
         words: texts that may stand in place of a float.
+        before: the flagfile that a value names, which is read before what is given.
+        listing: what is printed in place of the command where the flag is given.
     """
     return dataclasses.field(
         default=default,
@@ -101,6 +77,8 @@ def flag_field(
             "required": required,
             "name": name,
             "words": words,
+            "before": before,
+            "listing": listing,
         },
     )
 
@@ -112,11 +90,7 @@ def flag_name(options: type, field: str) -> str:
         options: dataclass of `flag_field`s.
         field: the field's name.
     """
-    return _name(next(x for x in dataclasses.fields(options) if x.name == field))
-
-
-def _name(field: dataclasses.Field[Any]) -> str:
-    return field.metadata["name"] or field.name
+    return name_of(next(x for x in dataclasses.fields(options) if x.name == field))
 
 
 def plugins_field() -> Any:
@@ -138,6 +112,29 @@ def calibration_field(what: str) -> Any:
         "validation positives are calibrated together.",
         str,
         ("none", "temperature", "platt"),
+    )
+
+
+def preset_field() -> Any:
+    """The dataclass field --preset: `parse` reads its flagfile before the flags that are given."""
+    return flag_field(
+        None,
+        "Flagfile that comes with spml_tf, such as digits/en_scl. Flags beside it win.",
+        before=presets.flagfile,
+    )
+
+
+def list_presets_field(found: Callable[[], Mapping[str, Path]]) -> Any:
+    """The dataclass field --list_presets: `parse` prints the list, and the command ends.
+
+    Args:
+        found: returns the files by name.
+    """
+    return flag_field(
+        False,
+        "List what comes with spml_tf, by name.",
+        bool,
+        listing=lambda: presets.listing(found()),
     )
 
 
@@ -184,11 +181,11 @@ def flags_of_workers(options: Any) -> list[str]:
         options: of the command, a dataclass of `flag_field`s.
     """
     found = ["--strategy=multi_worker", *[DEBUG] * _debugging.get()]
-    for field in _flag_fields(type(options)):
+    for field in flag_fields(type(options)):
         value = getattr(options, field.name)
         if value != field.default and field.name not in ("workers", "strategy"):
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            found.append(f"--{_name(field)}={text}")
+            found.append(f"--{name_of(field)}={text}")
     return found
 
 
@@ -199,57 +196,6 @@ def word_field(choices: tuple[str, ...]) -> Any:
         choices: the words allowed; the usage text explains them.
     """
     return dataclasses.field(default="", metadata={"word": choices})
-
-
-def _flag_fields(options: type) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(options) if "word" not in field.metadata]
-
-
-def _define(values: flags.FlagValues, options: type) -> None:
-    for field in _flag_fields(options):
-        text, kind, choices = (field.metadata[x] for x in ("help", "kind", "choices"))
-        default: Any = field.default
-        if choices:
-            flags.DEFINE_enum(_name(field), default, choices, text, flag_values=values)
-        elif field.metadata["words"]:
-            parser = _NumberOrWord(field.metadata["words"])
-            flags.DEFINE(parser, _name(field), default, text, flag_values=values)
-        else:
-            _DEFINE[kind](_name(field), default, text, flag_values=values)
-
-
-def _grouped(options: type) -> dict[str, list[dataclasses.Field[Any]]]:
-    """The flags by their headings; those without a heading come first."""
-    declared_by = {
-        name: base for base in reversed(options.__mro__) for name in inspect.get_annotations(base)
-    }
-    groups: dict[str, list[dataclasses.Field[Any]]] = {"": []}
-    for field in _flag_fields(options):
-        group = field.metadata["group"]
-        if group is None:
-            group = vars(declared_by[field.name]).get("group", "")
-        groups.setdefault(group, []).append(field)
-    return groups
-
-
-def _flag_help(field: dataclasses.Field[Any]) -> list[str]:
-    choices = field.metadata["choices"]
-    values = f"={'|'.join(choices)}" if choices else ""
-    default = "" if field.default is None else f" (default: {field.default})"
-    return [f"  --{_name(field)}{values}", f"      {field.metadata['help']}{default}"]
-
-
-def _help(options: type, usage: str) -> str:
-    lines = [usage, ""]
-    for heading, fields in _grouped(options).items():
-        lines += ["", heading] if heading else []
-        for field in fields:
-            lines += _flag_help(field)
-        if not heading:
-            lines += ["  --flagfile", "      File with one flag a line; # begins a comment."]
-            lines += [f"  {DEBUG}", "      Print the traceback of an error before its line."]
-            lines += [f"  {VERSION}", "      Print the version."]
-    return "\n".join(lines)
 
 
 def version() -> str:
@@ -268,7 +214,8 @@ def parse(
     Args:
         argv: the arguments, without the program's name.
         options: dataclass of `flag_field`s and at most one `word_field`; where it has a
-            `plugins_field`, the plugins are loaded.
+            `plugins_field`, the plugins are loaded. Its method `check_given`, if it has one, says
+            which value cannot be, whatever the others are.
         usage: first lines of --help.
         extend: adds to `options` the flags of what plugins have registered.
 
@@ -278,39 +225,69 @@ def parse(
     Raises:
         UserError: for a flag that does not exist, a value that does not fit, stray words, or a word
             or flag that is missing.
-        SystemExit: after --help and --version.
+        SystemExit: after --help, --version and --list_presets.
     """
     if VERSION in argv:
         print(version())
         raise SystemExit(0)
     options = _with_plugins(argv, options, extend)
     values = flags.FlagValues()
-    _define(values, options)
+    define(values, options)
     if any(word in HELP for word in argv):
-        print(_help(options, usage))
+        print(help_text(options, usage, _OTHERS))
         raise SystemExit(0)
+    argv = [*_flagfiles_before(argv, options), *argv]
     try:
         with_files = values.read_flags_from_files(list(argv))
-        _check_lengths(with_files)
+        check_words(with_files, options)
         stray = values(["spml_tf", *with_files])[1:]
+    except flags.UnrecognizedFlagError as error:
+        bad = _bad_value(with_files, options)
+        raise UserError("; ".join([*bad, unknown_flag(error, options)])) from None
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
-    words = _words(options, stray)
-    given = {field.name: values[_name(field)].value for field in _flag_fields(options)}
-    for field in _flag_fields(options):
+    given = _values(values, options)
+    for field in flag_fields(options):
+        if field.metadata["listing"] and given[field.name]:
+            print(field.metadata["listing"]())
+            raise SystemExit(0)
+    words = read_words(stray, options)
+    for field in flag_fields(options):
         if field.metadata["required"] and given[field.name] in (None, ""):
-            raise UserError(f"--{_name(field)} is missing; see --help")
+            raise UserError(f"--{name_of(field)} is missing; see --help")
     return options(**given, **words)
 
 
-def _check_lengths(given: Sequence[str]) -> None:
-    """Refuses long names, which absl compares with all others letter by letter."""
-    for word in given:
-        name = word.lstrip("-").partition("=")[0]
-        if word.startswith("-") and len(name) > _LONGEST_FLAG:
-            raise UserError(f"--{name[:40]}...: no such flag; see --help")
+def _values(values: flags.FlagValues, options: type) -> dict[str, Any]:
+    """What was given, by the fields' names."""
+    return {field.name: values[name_of(field)].value for field in flag_fields(options)}
+
+
+def _bad_value(words: Sequence[str], options: type[_Options]) -> list[str]:
+    """What `check_given` of the options says of a command line that has an unknown flag as well."""
+    check = getattr(options, "check_given", None)
+    if check is None:
+        return []
+    values = flags.FlagValues()
+    define(values, options)
+    values(["spml_tf", *words], known_only=True)
+    try:
+        check(options(**_values(values, options)))
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _flagfiles_before(argv: Sequence[str], options: type) -> list[str]:
+    """The words that read the flagfiles that given flags name."""
+    found = []
+    for field in flag_fields(options):
+        before = field.metadata["before"]
+        value = early_value(argv, name_of(field)) if before else None
+        found += [f"--flagfile={before(value)}"] if value else []
+    return found
 
 
 def _with_plugins(
@@ -319,33 +296,14 @@ def _with_plugins(
     extend: Callable[[type[Any]], type[Any]] | None,
 ) -> type[_Options]:
     """Loads what --plugins names; the options with the flags that it brings."""
-    if all(field.name != "plugins" for field in _flag_fields(options)):
+    if all(field.name != "plugins" for field in flag_fields(options)):
         return options
-    values = flags.FlagValues()
-    flags.DEFINE_string("plugins", None, "", flag_values=values)
-    named = None
-    with contextlib.suppress(flags.Error, OSError, UnicodeDecodeError):  # told of by `parse`
-        values(["spml_tf", *argv], known_only=True)
-        named = values.plugins
+    named = early_value(argv, "plugins")
     if not named:
         return options
     import_tensorflow()
     plugins.load(named)
     return options if extend is None else extend(options)
-
-
-def _words(options: type, stray: Sequence[str]) -> dict[str, str]:
-    """The words that are no flags, by their fields' names."""
-    for field in dataclasses.fields(options):
-        if "word" in field.metadata:
-            if len(stray) != 1 or stray[0] not in field.metadata["word"]:
-                known = ", ".join(field.metadata["word"])
-                found = " ".join(stray) or "none"
-                raise UserError(f"give one of the words {known}, found {found}")
-            return {field.name: stray[0]}
-    if stray:
-        raise UserError(f"{stray[0]!r} is not a flag; flags are written --name=value")
-    return {}
 
 
 def check_least(options: Any, **lows: int) -> None:
@@ -423,7 +381,9 @@ def run(
     token = _debugging.set(DEBUG in words)
     given: _Options | None = None
     try:
-        with stop_requests.raising(), _warnings_as_notes():
+        with (
+            stop_requests.raising(), notes.once(), progress.of_command(), notes.of_warnings(),
+        ):  # fmt: skip
             given = parse([word for word in words if word != DEBUG], options, usage, extend)
             if tensorflow:
                 import_tensorflow()
@@ -436,104 +396,15 @@ def run(
         print(": ".join(["terminated" if stopped else "interrupted", *parts]), file=sys.stderr)
         return _TERMINATED if stopped else _INTERRUPTED
     except BrokenPipeError:
-        _drop_output()
+        endings.drop_output()
         return _NOBODY_READS
     except Exception as error:
-        _drop_unwritable_output()
+        endings.drop_unwritable_output()
         if _debugging.get():
             traceback.print_exc()
-        code, line = _told(error, given, words)
+        code, line = endings.told(error, given, words, _debugging.get())
         print("; ".join([f"error: {line}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return code
     finally:
         _debugging.reset(token)
     return 0
-
-
-@contextlib.contextmanager
-def _warnings_as_notes() -> Iterator[None]:
-    """Shows warnings that are meant for users in a line, without a place in the code."""
-    usual = warnings.formatwarning
-
-    def as_note(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        line: str | None = None,
-    ) -> str:
-        if category is not UserWarning:
-            return usual(message, category, filename, lineno, line)
-        return f"note: {' '.join(str(message).split())}\n"
-
-    warnings.formatwarning = as_note
-    try:
-        yield
-    finally:
-        warnings.formatwarning = usual
-
-
-def _told(error: Exception, given: Any, words: Sequence[str]) -> tuple[int, str]:
-    """The exit code after an error, and the line that tells of it."""
-    if isinstance(error, UserError | BackendError):
-        return _MISTAKE, str(error)
-    if machine_faults.out_of_memory(error):
-        return _MISTAKE, f"memory is used up; {_less_memory(given)}"
-    refused = machine_faults.os_error(error)
-    if refused is not None:
-        return _MISTAKE, machine_faults.line(refused)
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return _FAULT, (
-        f"unexpected {reason}; this is a fault of spml_tf: please report it to those who maintain "
-        f"it, with {_traceback_file(words)}"
-    )
-
-
-def _less_memory(given: Any) -> str:
-    """Which of a command's flags to change when memory is used up."""
-    fields = {} if given is None else {x.name: x for x in _flag_fields(type(given))}
-    advice = []
-    for name in _COSTLY:
-        if name in fields and fields[name].metadata["kind"] is int:
-            value = getattr(given, name)
-            advice.append(f"--{name}" if value is None else f"--{name}={value}")
-    others = [
-        f"--{name}={value}"
-        for name, value in (("bank_dtype", "uint8"), ("heatmap_classes", 8), ("bank_dir", "DIR"))
-        if name in fields and getattr(given, name) in (None, fields[name].default)
-    ]
-    told = [f"lower {' or '.join(advice)}"] if advice else []
-    told += [f"give {' or '.join(others)}"] if others else []
-    return ", or ".join(told) or "end other programs or use a machine with more"
-
-
-def _traceback_file(words: Sequence[str]) -> str:
-    """Writes the traceback of the current exception; what to report."""
-    if _debugging.get():
-        return "the command and the traceback above"
-    text = (
-        f"{version()}, Python {platform.python_version()}, {platform.platform()}\n"
-        f"{shlex.join([sys.argv[0], *words])}\n\n{traceback.format_exc()}"
-    )
-    try:
-        number, path = tempfile.mkstemp(prefix="spml_tf_error_", suffix=".txt")
-        with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    except OSError:
-        return f"what {DEBUG} prints"
-    return path
-
-
-def _drop_output() -> None:
-    """Lets Python end without another attempt to write what cannot be written."""
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.close(silent)
-
-
-def _drop_unwritable_output() -> None:
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        _drop_output()

@@ -21,6 +21,7 @@ from typing import Any
 from spml_tf.system import machine_faults
 from spml_tf.system.errors import UserError
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.notes import tell_note
 
 _LONGEST_NAME = 255  # bytes of a file's name, in nearly all file systems
 # Digests of the files of a folder that people may edit, as they were written there.
@@ -429,10 +430,9 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
                 if isinstance(error, filelock.Timeout):
                     raise UserError(refusal) from None
                 raise UserError(machine_faults.line(error)) from error
-            print(
-                f"note: {path.parent}: its file system has no locks ({reason}): another process "
+            tell_note(
+                f"{path.parent}: its file system has no locks ({reason}): another process "
                 "that works there goes unnoticed",
-                file=sys.stderr,
             )
         try:
             yield

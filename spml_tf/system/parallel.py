@@ -1,11 +1,9 @@
-"""Many files at once, results in order, with a progress line."""
+"""Many files at once, results in order."""
 
 from __future__ import annotations
 
 import collections
 import concurrent.futures
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -14,8 +12,6 @@ _Result = TypeVar("_Result")
 
 # Results that wait for their turn, per thread: enough that no thread does.
 _WAITING = 4
-# Seconds between two lines where the error output is a file.
-_PAUSE = 10.0
 
 
 def ordered_map(
@@ -44,33 +40,3 @@ def ordered_map(
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def progress(items: Iterable[_Item], total: int, label: str) -> Iterator[_Item]:
-    """Passes items on and tells on standard error how many there were.
-
-    A terminal gets one line that is rewritten; a file gets a line for every tenth, and none at all
-    where the work takes seconds.
-
-    Args:
-        items: what to pass on.
-        total: how many there will be.
-        label: the words before the numbers.
-
-    Yields:
-        The items.
-    """
-    live, told, tenth, open_line = sys.stderr.isatty(), time.monotonic(), 0, False
-    try:
-        for count, item in enumerate(items, start=1):
-            yield item
-            now = time.monotonic()
-            if live and (now - told > 0.1 or count == total):
-                print(f"\r{label}: {count} of {total}", end="", file=sys.stderr, flush=True)
-                told, open_line = now, True
-            elif not live and 10 * count // total > tenth and now - told > _PAUSE:
-                print(f"{label}: {count} of {total}", file=sys.stderr, flush=True)
-                told, tenth = now, 10 * count // total
-    finally:
-        if open_line:
-            print(file=sys.stderr)

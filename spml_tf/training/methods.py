@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spml_tf.losses.options import (
@@ -18,6 +18,7 @@ from spml_tf.losses.options import (
     PartialAsymmetricOptions,
     PositivesPerImageOptions,
 )
+from spml_tf.system.nearest import nearest
 from spml_tf.system.options import Option, Options
 from spml_tf.training.options import (
     AUTO,
@@ -167,6 +168,7 @@ def parts_of(name: str) -> tuple[PartOf, ...]:
         raise ValueError(
             f"method must be one of {', '.join(METHODS)}, alone or followed by "
             f"{' or '.join(f'+{other}' for other in ADDITIONS)}. Received: {name!r}"
+            f"{_guess(name.split('+'))}"
         )
     own = _with_loss_of(first, second) if second else METHODS[first]
     added = tuple(ADDITIONS[other] for other in others)
@@ -174,6 +176,14 @@ def parts_of(name: str) -> tuple[PartOf, ...]:
         if part in own:
             raise ValueError(f"method {name}: {first} has {other} already; leave it out")
     return (*own, *added)
+
+
+def _guess(names: Sequence[str]) -> str:
+    """Which method was probably meant by the parts of a name; or empty."""
+    first, *others = names
+    parts = [nearest(first, METHODS), *(nearest(x, {**ADDITIONS, **METHODS}) for x in others)]
+    meant = "+".join(dict.fromkeys(part for part in parts if part is not None))
+    return "" if None in parts else f"; did you mean {meant}?"
 
 
 def _with_loss_of(first: str, second: str) -> tuple[PartOf, ...]:

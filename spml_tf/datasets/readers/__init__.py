@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.datasets.readers.split_names import SplitNames
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
+from spml_tf.system.nearest import guess
 
 if TYPE_CHECKING:
     from spml_tf.datasets.readers.examples import Examples
@@ -133,7 +134,8 @@ def find(dataset: str) -> Reader:
         return Reader("tfds", chosen={"dataset": dataset.removeprefix("tfds:")})
     if dataset not in READERS:
         known = ", ".join(READERS)
-        raise UserError(f"--dataset={dataset}: unknown; the data sets are {known}, tfds:NAME")
+        near = guess(dataset, READERS)
+        raise UserError(f"--dataset={dataset}: unknown; the data sets are {known}, tfds:NAME{near}")
     return READERS[dataset]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from spml_tf.datasets.readers.photos import find_photos
 from spml_tf.datasets.readers.tables import quoted, spoiled
 from spml_tf.system.errors import UserError
+from spml_tf.system.nearest import guess
 
 # What training can decode, of any case.
 SUFFIXES = (
@@ -118,6 +119,8 @@ class _Walk:
                 raise UserError(
                     f"{quoted(entry.path)}: unknown class {quoted(entry.name)}; the folders of the "
                     f"training classes are {', '.join(map(quoted, class_names))}"
+                    f"{guess(entry.name, class_names)}; mend the name, or have such a folder of "
+                    "training photos too"
                 )
             before = len(self.photos)
             self._collect(entry, name)

@@ -15,6 +15,7 @@ from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.labels import POSITIVE, validate_labels
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import sha256
+from spml_tf.system.nearest import guess
 
 # What an image may have, beside its name and labels.
 _PARTS = (
@@ -186,7 +187,8 @@ class Examples:
         for name in class_names:
             if name not in columns:
                 known = ", ".join(self.class_names)
-                raise UserError(f"classes: unknown class {name!r}; the classes are {known}")
+                near = guess(name, self.class_names)
+                raise UserError(f"classes: unknown class {name!r}; the classes are {known}{near}")
         return [columns[name] for name in class_names]
 
 

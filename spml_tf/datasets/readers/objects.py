@@ -17,6 +17,7 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_csv
+from spml_tf.system.nearest import guess
 
 _HEADER = ["image", "class", "y1", "x1", "y2", "x2"]
 _HEADERS = (_HEADER, [*_HEADER, "area"])
@@ -88,7 +89,7 @@ def _box(
     if name not in classes:
         raise UserError(
             f"{place}: unknown class {quoted(name)}; the classes are "
-            f"{', '.join(map(quoted, classes))}"
+            f"{', '.join(map(quoted, classes))}{guess(name, classes)}"
         )
     numbers = []
     for column, cell in zip(header[2:], cells, strict=True):

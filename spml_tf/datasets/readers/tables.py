@@ -48,6 +48,7 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import read_text, split_csv
+from spml_tf.system.nearest import guess
 
 __all__ = ["Table", "quoted", "read_table", "split_rows", "spoiled", "table_of_rows"]
 
@@ -493,7 +494,8 @@ def _columns(places: dict[str, str], class_names: Sequence[str]) -> list[int]:
         if name not in known:
             raise UserError(
                 f"{place}: unknown class {quoted(name)}; the classes of the training table are "
-                f"{', '.join(map(quoted, class_names))}"
+                f"{', '.join(map(quoted, class_names))}{guess(name, class_names)}; mend the name, "
+                "or have the class in the training table too"
             )
     return [known[name] for name in places]
 
