@@ -8,7 +8,8 @@ python=$(realpath --no-symlinks "${VENV:=.venv}/bin/python")
 built=$(mktemp -d)
 trap 'rm -rf "$built"' EXIT
 mkdir "$built/tree"
-git ls-files -z | xargs -0 cp --parents --target-directory="$built/tree"
+{ git ls-files -z 2>/dev/null || find . -type f -not -path './.*' -print0; } |
+  xargs -0 cp --parents --target-directory="$built/tree"
 cd "$built"
 "$python" -m build --outdir from_sdist tree >log 2>&1 || { cat log >&2; exit 1; }
 "$python" -m pip wheel --quiet --no-deps --wheel-dir direct ./tree
