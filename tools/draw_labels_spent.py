@@ -1,7 +1,7 @@
 """mAP against labels spent: `python tools/draw_labels_spent.py --results=DIR --classes=13`.
 
-From the tables of the plans `train_images_ccp` and `full_images_ccp` in DIR: one label a photo costs
-one, all labels of a photo cost a label a class. Writes labels_spent_ccp.csv and .png.
+From the tables of the plans `train_images_ccp` and `full_images_ccp` in DIR: one label a photo
+costs one, all labels of a photo cost a label a class. Writes labels_spent_ccp.csv and .png.
 """
 
 from __future__ import annotations
