@@ -10,7 +10,7 @@ from spml_tf.system import cli
 
 COMMANDS = (
     "train", "evaluate", "export", "predict", "data", "experiments", "analyze", "heatmaps", "audit",
-    "report",
+    "review", "report",
 )  # fmt: skip
 
 

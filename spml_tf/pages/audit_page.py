@@ -50,7 +50,7 @@ def build(
         + script_data(class_names, photos)
         + html_page.data_element("audit-data", {"key": facts["data_fingerprint"]})
     )
-    script = html_page.asset("heatmaps.js") + html_page.asset("audit.js")
+    script = "".join(map(html_page.asset, ("heatmaps.js", "decisions.js", "audit.js")))
     style = html_page.asset("report.css") + html_page.asset("audit.css")
     return html_page.page(f"{name}: labels to review", body, script, style)
 
@@ -80,7 +80,7 @@ def _controls(class_names: Sequence[str], photos: Sequence[Any]) -> str:
 <button type="button" id="save">Save reviewed.csv</button>
 <span id="count" role="status"></span>
 <p class="quiet">Keys on a photo: P present, A absent, U undecided, arrows for the next and the one
-before. This browser remembers what you decide.</p></div>"""
+before. <span id="saved" role="status"></span></p></div>"""
 
 
 def _cards(found: Sequence[LabelPhoto], class_names: Sequence[str], first: int, note: str) -> str:

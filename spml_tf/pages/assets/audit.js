@@ -1,21 +1,5 @@
 
-// Decisions, kept by this browser under the data's fingerprint where it allows that.
-const KEY = `spml_tf review ${read("audit-data").key}`;
-const remembered = () => {
-  try {
-    return JSON.parse(localStorage.getItem(KEY)) ?? {};
-  } catch {
-    return {};
-  }
-};
-const decisions = new Map(Object.entries(remembered()));
-const remember = () => {
-  try {
-    localStorage.setItem(KEY, JSON.stringify(Object.fromEntries(decisions)));
-  } catch {
-    // Without storage the decisions last as long as the page.
-  }
-};
+// Cards to decide.
 const reviewOf = (card) => card.querySelector(".review");
 const nameOf = (card) => JSON.stringify([reviewOf(card).dataset.image, reviewOf(card).dataset.class]);
 
@@ -39,6 +23,7 @@ const mark = (card) => {
   const decision = decisions.get(nameOf(card));
   if (decision === undefined) delete card.dataset.decided;
   else card.dataset.decided = decision;
+  card.toggleAttribute("data-unsaved", pending.has(nameOf(card)));
   for (const button of card.querySelectorAll(".review button")) {
     button.setAttribute("aria-pressed", String(button.dataset.decision === decision));
   }
@@ -47,7 +32,7 @@ const decide = (card, decision) => {
   const name = nameOf(card);
   if (decision === null) decisions.delete(name);
   else decisions.set(name, decision);
-  remember();
+  keep(name);
   mark(card);
   count();
 };
@@ -58,6 +43,7 @@ const move = (card, step) => {
   next.querySelector(".review button").focus();
   next.scrollIntoView({ block: "nearest" });
 };
+whenSaved = (name) => cards.filter((card) => nameOf(card) === name).forEach(mark);
 const KEYS = { p: "1", a: "0", u: null };
 for (const card of cards) {
   mark(card);
