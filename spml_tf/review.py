@@ -107,9 +107,9 @@ def _serve(folder: Path, reviewer: str, port: int) -> None:
     path = folder / f"reviewed_{reviewer}.csv"
     with Journal.opened(path) as journal:
         with ReviewServer(folder, journal, port) as server:
-            print(f"{len(journal.decisions())} labels decided in {path}")
-            print(f"open {server.url} in a browser; Ctrl-C ends it", flush=True)
             try:
+                print(f"{len(journal.decisions())} labels decided in {path}")
+                print(f"open {server.url} in a browser; Ctrl-C ends it", flush=True)
                 server.serve_forever()
             except KeyboardInterrupt:
                 pass

@@ -168,15 +168,16 @@ def test_the_page_undoes_and_tells_what_is_not_saved(chromium, audit_dir):
 def test_a_run_is_audited_first(finished, tmp_path, capsys):
     """Once: the second start serves what is there, and an audit of another run is refused."""
     words = (f"--run_dir={finished}", f"--audit_dir={tmp_path / 'out'}")
+    stamps = set()
     for number in (0, 1):
         server = Process(*words, "--shown=3")
         path = tmp_path / "out" / "reviewed_me.csv"
         assert server.decided == f"{number} labels decided in {path}"
         assert server.end(signal.SIGINT)[0] == 0
-        before = (tmp_path / "out" / "audit.json").stat().st_mtime_ns
+        stamps.add((tmp_path / "out" / "audit.json").stat().st_mtime_ns)
         row = read_rows(tmp_path / "out" / "missing.csv")[0]
         path.write_text(f"{HEADER}{row.image},{row.class_name},1,t\n")
-    assert (tmp_path / "out" / "audit.json").stat().st_mtime_ns == before
+    assert len(stamps) == 1
     assert review.main([f"--run_dir={tmp_path}", words[1]]) == 1
     assert "is not known as an audit of" in capsys.readouterr().err
 
