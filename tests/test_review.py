@@ -25,12 +25,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from spml_tf import review
-from spml_tf.datasets import label_files, reviewed_merging
+from spml_tf.datasets import label_files
 from spml_tf.datasets.reviewed_files import JOURNAL_COLUMNS, Journal, read_rows
 from spml_tf.pages import audit_page
 from spml_tf.pages.report_photos import LabelPhoto
 from spml_tf.pages.review_server import ReviewServer
-from spml_tf.system.errors import UserError
 
 HEADER = ",".join(JOURNAL_COLUMNS) + "\n"
 
@@ -76,10 +75,22 @@ class Process:
         self.decided = self.process.stdout.readline().rstrip()
         self.url = re.search(r"http://127\.0\.0\.1:\d+/\S+/", self.process.stdout.readline())[0]
 
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+
     def end(self, number: int = signal.SIGKILL) -> tuple[int, str, str]:
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
+
+
+@pytest.fixture
+def process(audit_dir) -> Iterator[Process]:
+    with Process(f"--audit_dir={audit_dir}", "--reviewer=ann") as serving:
+        yield serving
 
 
 def decided(path: Path) -> dict[tuple[str, str], str]:
@@ -107,17 +118,17 @@ def shown_as_saved(browser: webdriver.Chrome) -> dict[tuple[str, str], str]:
 
 def decide_until_killed(browser, folder: Path, rng: random.Random, longest: float) -> int:
     """Decides by keys until the server is killed, or all is decided; how many are on the disk."""
-    server = Process(f"--audit_dir={folder}", "--reviewer=ann")
     path = folder / "reviewed_ann.csv"
-    assert server.decided == f"{len(decided(path))} labels decided in {path}"
-    browser.get(server.url)
-    assert shown_as_saved(browser) == decided(path)
-    timer = threading.Timer(rng.uniform(0.05, longest), server.process.kill)
-    timer.start()
-    while server.process.poll() is None and (place := next_open(browser)) >= 0:
-        browser.switch_to.active_element.send_keys("a" if place % 3 else "p")
-    timer.join()
-    server.end()
+    with Process(f"--audit_dir={folder}", "--reviewer=ann") as server:
+        assert server.decided == f"{len(decided(path))} labels decided in {path}"
+        browser.get(server.url)
+        assert shown_as_saved(browser) == decided(path)
+        timer = threading.Timer(rng.uniform(0.05, longest), server.process.kill)
+        timer.start()
+        while server.process.poll() is None and (place := next_open(browser)) >= 0:
+            browser.switch_to.active_element.send_keys("a" if place % 3 else "p")
+        timer.join()
+        server.end()
     assert shown_as_saved(browser).items() <= decided(path).items()
     return len(decided(path))
 
@@ -141,10 +152,9 @@ def test_nothing_is_lost_by_kills(chromium, tmp_path, images, longest):
     assert found.ravel().tolist() == [int(label) for label in expected.values()]
 
 
-def test_the_page_undoes_and_tells_what_is_not_saved(chromium, audit_dir):
+def test_the_page_undoes_and_tells_what_is_not_saved(chromium, audit_dir, process):
     """Present, absent and back to undecided; after the server has gone the page says so."""
-    server = Process(f"--audit_dir={audit_dir}", "--reviewer=ann")
-    chromium.get(server.url)
+    chromium.get(process.url)
     next_open(chromium)
     chromium.switch_to.active_element.send_keys("p")
     next_open(chromium)
@@ -156,7 +166,7 @@ def test_the_page_undoes_and_tells_what_is_not_saved(chromium, audit_dir):
     path = audit_dir / "reviewed_ann.csv"
     assert decided(path) == {("0.jpg", hostile_run.CLASSES[0]): "1"}
     assert path.read_text().count("\n") == 4  # the header and each decision
-    code, out, err = server.end(signal.SIGINT)
+    code, out, err = process.end(signal.SIGINT)
     assert (code, out, err) == (0, f"\n1 labels decided in {path}\n", "")
     next_open(chromium)
     chromium.switch_to.active_element.send_keys("p")
@@ -170,10 +180,10 @@ def test_a_run_is_audited_first(finished, tmp_path, capsys):
     words = (f"--run_dir={finished}", f"--audit_dir={tmp_path / 'out'}")
     stamps = set()
     for number in (0, 1):
-        server = Process(*words, "--shown=3")
         path = tmp_path / "out" / "reviewed_me.csv"
-        assert server.decided == f"{number} labels decided in {path}"
-        assert server.end(signal.SIGINT)[0] == 0
+        with Process(*words, "--shown=3") as server:
+            assert server.decided == f"{number} labels decided in {path}"
+            assert server.end(signal.SIGINT)[0] == 0
         stamps.add((tmp_path / "out" / "audit.json").stat().st_mtime_ns)
         row = read_rows(tmp_path / "out" / "missing.csv")[0]
         path.write_text(f"{HEADER}{row.image},{row.class_name},1,t\n")
@@ -304,92 +314,12 @@ def test_a_file_that_others_change_is_left_alone(server, change):
     assert (path.read_bytes() if path.exists() else None) == before
 
 
-class TestJournal:
-    @pytest.mark.parametrize(
-        ("end", "expected"),
-        [
-            ("", {"a": "1"}),
-            ('"b', {"a": "1"}),
-            ('"b\n', {"a": "1"}),
-            ("b,x,1", {"a": "1"}),
-            ("b,x,1,2026-1", {"a": "1", "b": "1"}),
-            ("a,x,,2026-1", {}),
-        ],
-    )
-    def test_a_last_row_that_was_cut_off(self, tmp_path, end, expected):
-        """It goes unless it holds a whole decision; what follows is a row of its own."""
-        path = tmp_path / "j.csv"
-        path.write_text(f"{HEADER}a,x,1,t\n{end}")
-        with Journal.opened(path) as journal:
-            assert {image: label for (image, _), label in journal.decisions().items()} == expected
-            journal.add("=c", 'x "y",\nz', "0")
-        assert decided(path) == {
-            **{(image, "x"): label for image, label in expected.items()},
-            ("=c", 'x "y",\nz'): "0",
-        }
-
-    def test_the_last_row_of_a_label_counts(self, tmp_path):
-        path = tmp_path / "j.csv"
-        path.write_text(f"{HEADER}a,x,1,t\nb,x,1,t\na,x,0,t\nb,x,,t\n")
-        found = label_files.read_reviewed([path], ("a", "b"), ("x",))
-        assert found.tolist() == [[0], [-1]]
-        (tmp_path / "two.csv").write_text("image,class,label\nb,x,0\n")
-        found = label_files.read_reviewed([path, tmp_path / "two.csv"], ("a", "b"), ("x",))
-        assert found.tolist() == [[0], [0]]
-
-    def test_two_processes_do_not_share_a_file(self, audit_dir):
-        server = Process(f"--audit_dir={audit_dir}", "--reviewer=ann")
-        words = (f"--audit_dir={audit_dir}", "--reviewer=ann")
-        again = run(*words, module="review", new_python=True)
-        assert again.returncode == 1 and again.stderr.count("\n") == 1
-        assert "reviewed_ann.csv: another process writes there" in again.stderr
-        assert server.end(signal.SIGTERM)[0] == 143
-
-
-class TestMerge:
-    @pytest.fixture
-    def files(self, tmp_path) -> list[Path]:
-        """Ann's journal, in which dog of 1 was taken back, and two tables."""
-        contents = {
-            "reviewed_ann.csv": f"{HEADER}1,cat,1,t\n1,dog,1,t\n2,cat,0,t\n1,dog,,t\n3,cat,1,t\n",
-            "bob.csv": "image,class,label\n1,cat,1\n1,dog,0\n2,cat,1\n",
-            "eve.csv": "score,label,class,image\n1,1,cat,1\n1,,cat,2\n1,0,cat,3\n",
-        }
-        for name, content in contents.items():
-            (tmp_path / name).write_text(content)
-        return [tmp_path / name for name in contents]
-
-    def test_agreed_labels_and_disagreements(self, files, tmp_path, capsys):
-        words = [f"--merge={','.join(map(str, files))}", f"--output_dir={tmp_path / 'out'}"]
-        assert review.main(words) == 0
-        said = capsys.readouterr().out
-        assert "2 labels agreed, 1 of them by two reviewers or more\n2 disagreements\n" in said
-        agreed = (tmp_path / "out" / "reviewed.csv").read_text()
-        assert agreed == "image,class,label\n1,cat,1\n1,dog,0\n"
-        path = tmp_path / "out" / "disagreements.csv"
-        text = "image,class,label,reviewed_ann,bob,eve\n2,cat,,0,1,\n3,cat,,1,,0\n"
-        assert path.read_text() == text
-        path.write_text(text.replace("3,cat,,", "3,cat,1,"))  # settled by hand
-        paths = [tmp_path / "out" / "reviewed.csv", path]
-        found = label_files.read_reviewed(paths, ("1", "2", "3"), ("cat", "dog"))
-        assert found.tolist() == [[1, 0], [-1, -1], [1, -1]]
-        assert review.main(words) == 1
-        assert "disagreements.csv: was edited" in capsys.readouterr().err
-        assert "3,cat,1," in path.read_text()
-
-    def test_mistakes(self, files, tmp_path):
-        ann, bob, _ = map(str, files)
-        with pytest.raises(UserError, match="name two files or more, each once"):
-            reviewed_merging.write_merged([ann], tmp_path / "out")
-        with pytest.raises(UserError, match="name two files or more, each once"):
-            reviewed_merging.write_merged([ann, bob, ann], tmp_path / "out")
-        files[1].write_text("image,class,label\n1,cat,1\n1,cat,0\n")
-        with pytest.raises(UserError, match=r"bob.csv:3: 'cat' of '1' is 0 here and 1 in an"):
-            reviewed_merging.write_merged([ann, bob], tmp_path / "out")
-        files[1].rename(tmp_path / "reviewed.csv")
-        with pytest.raises(UserError, match=r"reviewed.csv: is read by this command"):
-            reviewed_merging.write_merged([ann, str(tmp_path / "reviewed.csv")], tmp_path)
-        assert not (tmp_path / "out").exists()
+def test_two_processes_do_not_share_a_file(audit_dir, process):
+    words = (f"--audit_dir={audit_dir}", "--reviewer=ann")
+    again = run(*words, module="review", new_python=True)
+    assert again.returncode == 1 and again.stderr.count("\n") == 1
+    assert "reviewed_ann.csv: another process writes there" in again.stderr
+    assert process.end(signal.SIGTERM)[0] == 143
 
 
 @pytest.mark.parametrize(
