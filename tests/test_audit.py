@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from parsed_html import Parsed
 from PIL import Image
 from saved_runs import change_flags, newest_weights
+from selenium.common.exceptions import JavascriptException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -368,15 +369,18 @@ class TestBrowser:
     def test_what_is_to_be_expected(self, browser):
         """Scores 0.9, 0.8, 0.7 of missing labels and 0.01 of a given one, which 0.99 is wrong."""
         told = browser.find_element(By.ID, "estimate")
-        assert told.text == "By their scores 85% of the next 4 do."
+        assert told.text == "Of the next 4, 85% are expected to change a label, by their scores."
         buttons = browser.find_elements(By.CSS_SELECTOR, "[data-decision='1']")
         buttons[0].click()
-        assert told.text == "1 of 1 decided change a label. By their scores 83% of the next 3 do."
+        assert told.text == (
+            "Of 1 decided, 1 changed a label. "
+            "Of the next 3, 83% are expected to change a label, by their scores."
+        )
         browser.execute_script("pace.last -= 1e4")
         buttons[3].click()
         found = re.fullmatch(
-            r"1 of 2 decided change a label\. By their scores 75% of the next 2 do; at (1\d\.\d) s "
-            r"each that is (\d+) labels fixed an hour\.",
+            r"Of 2 decided, 1 changed a label\. Of the next 2, 75% are expected to change a label, "
+            r"by their scores; at (1\d\.\d) s each that is (\d+) labels fixed an hour\.",
             told.text,
         )
         assert float(found[2]) == pytest.approx(3600 * 0.75 / float(found[1]), rel=0.01)
@@ -408,6 +412,16 @@ class TestBrowser:
         browser.find_element(By.ID, "load").send_keys(str(tmp_path / "bad.csv"))
         WebDriverWait(browser, 30).until(lambda _: "bad.csv" in told.text)
         assert told.text == "bad.csv: the first line must name image, class, label"
+
+    def test_the_last_row_of_a_journal_counts(self, browser):
+        text = "image,class,label,decided_at\na,x,1,t\nb,x,1,t\na,x,0,t\nb,x,,t\n"
+        found = browser.execute_script("return decided(arguments[0])", text)
+        assert found == [['["a","x"]', "0"]]
+        table = "image,class,label\na,x,1\na,x,\n"
+        found = browser.execute_script("return decided(arguments[0])", table)
+        assert found == [['["a","x"]', "1"]]
+        with pytest.raises(JavascriptException, match="row 4 contradicts an earlier one"):
+            browser.execute_script("return decided(arguments[0])", f"{table}a,x,0\n")
 
     @pytest.mark.parametrize("cells", [["a", 'b "1",\n', ""], ["=1+1", "'=a", "'90s"], ["-1", "ü"]])
     def test_cells_are_written_as_everywhere(self, browser, tmp_path, cells):

@@ -23,10 +23,10 @@ const estimate = () => {
   const open = cards.filter((card) => !card.hidden && !decisions.has(nameOf(card))).slice(0, NEXT);
   const done = cards.filter((card) => decisions.has(nameOf(card)));
   const fixed = done.filter((card) => isFix(card, decisions.get(nameOf(card)))).length;
-  const parts = done.length ? [`${fixed} of ${done.length} decided change a label.`] : [];
+  const parts = done.length ? [`Of ${done.length} decided, ${fixed} changed a label.`] : [];
   if (!open.length) return parts.join(" ");
   const share = open.reduce((sum, card) => sum + chance(card), 0) / open.length;
-  parts.push(`By their scores ${percent(share)} of the next ${open.length} do`);
+  parts.push(`Of the next ${open.length}, ${percent(share)} are expected to change a label, by their scores`);
   if (!pace.steps) return `${parts.join(" ")}.`;
   const each = Math.max(pace.time / pace.steps, 1);
   const hourly = Math.round((3600000 / each) * share);

@@ -24,17 +24,23 @@ const split = (text) => {
   }
   return rows.filter((row) => row.length && (row.length > 1 || row[0]));
 };
-// What a file decides, by image and class; the last row of a label counts.
+// What a file decides, by image and class; of a journal the last row of a label counts.
 const decided = (text) => {
   const [header, ...rows] = split(text);
   const places = COLUMNS.map((name) => header?.indexOf(name) ?? -1);
   if (places.includes(-1)) throw new Error(`the first line must name ${COLUMNS.join(", ")}`);
+  const isJournal = header.includes("decided_at");
   const found = new Map();
   rows.forEach((row, number) => {
     if (row.length !== header.length) throw new Error(`row ${number + 2} has ${row.length} cells`);
     const [image, className, label] = places.map((place) => row[place].trim());
     if (!["0", "1", ""].includes(label)) throw new Error(`the label in row ${number + 2} is no 1 or 0`);
-    found.set(JSON.stringify([image, className]), label);
+    const name = JSON.stringify([image, className]);
+    const before = isJournal ? "" : found.get(name) || label;
+    if (!isJournal && label && before !== label) {
+      throw new Error(`row ${number + 2} contradicts an earlier one`);
+    }
+    found.set(name, label || before);
   });
   return [...found].filter(([, label]) => label);
 };
