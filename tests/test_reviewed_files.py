@@ -27,6 +27,7 @@ class TestJournal:
             ('"b', {"a": "1"}),
             ('"b\n', {"a": "1"}),
             ("b,x,1", {"a": "1"}),
+            ("b\udcc3", {"a": "1"}),  # the first byte of two
             ("b,x,1,2026-1", {"a": "1", "b": "1"}),
             ("a,x,,2026-1", {}),
         ],
@@ -34,7 +35,7 @@ class TestJournal:
     def test_a_last_row_that_was_cut_off(self, tmp_path, end, expected):
         """It goes unless it holds a whole decision; what follows is a row of its own."""
         path = tmp_path / "j.csv"
-        path.write_text(f"{HEADER}a,x,1,t\n{end}")
+        path.write_text(f"{HEADER}a,x,1,t\n{end}", "utf-8", "surrogateescape")
         with Journal.opened(path) as journal:
             assert {image: label for (image, _), label in journal.decisions().items()} == expected
             journal.add("=c", 'x "y",\nz', "0")

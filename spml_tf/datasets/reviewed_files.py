@@ -11,6 +11,7 @@ import contextlib
 import csv
 import dataclasses
 import datetime
+import errno
 import io
 import os
 import threading
@@ -173,6 +174,7 @@ class Journal:
         """Closes the file once a decision that is being written is on the disk."""
         with self._adding:
             os.close(self._file)
+            self._file = -1  # a request that comes late writes into no file of this number
 
     def _check_untouched(self) -> None:
         own = os.fstat(self._file)
@@ -186,7 +188,7 @@ class Journal:
     def _append(self, line: bytes) -> None:
         try:
             if os.write(self._file, line) != len(line):
-                raise OSError("the disk is full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(self._file)
         except OSError:
             os.ftruncate(self._file, self._size)
@@ -195,8 +197,8 @@ class Journal:
 
 
 def _check_is_journal(path: Path) -> None:
-    _, header = next(read_csv(path), ("", []))
-    if tuple(header) != JOURNAL_COLUMNS:
+    first, _, _ = path.read_bytes().partition(b"\n")  # what follows may have been cut off
+    if first.decode("utf-8-sig", "replace").strip() != ",".join(JOURNAL_COLUMNS):
         raise UserError(
             f"{path}:1: the first line must be {','.join(JOURNAL_COLUMNS)}; give another "
             "--reviewer, and read this file in on the page"
@@ -211,8 +213,8 @@ def _mend_end(path: Path) -> None:
         end = content.rfind(b"\n", 0, end - 1) + 1
     if end == len(content):
         return
-    with contextlib.suppress(UserError):
-        text = content[end:].decode("utf-8", "replace")
+    with contextlib.suppress(UserError, UnicodeDecodeError):
+        text = content[end:].decode("utf-8")
         if [len(fields) for _, fields in split_csv(path, text)] == [len(JOURNAL_COLUMNS)]:
             with open(path, "ab") as file:
                 file.write(b"\n")
