@@ -134,7 +134,7 @@ def decide_until_killed(browser, folder: Path, rng: random.Random, longest: floa
 
 
 @pytest.mark.parametrize(
-    ("images", "longest"), [(4, 1.5), pytest.param(50, 4.0, marks=pytest.mark.slow)]
+    ("images", "longest"), [(4, 2.5), pytest.param(50, 4.0, marks=pytest.mark.slow)]
 )
 def test_nothing_is_lost_by_kills(chromium, tmp_path, images, longest):
     """Four decisions an image by keys; the server is killed at random and started again."""
