@@ -16,7 +16,7 @@ from spml_tf.training import methods
 
 COMMANDS = (
     "train", "evaluate", "export", "predict", "data", "experiments", "analyze", "heatmaps", "audit",
-    "report",
+    "review", "report",
 )  # fmt: skip
 
 

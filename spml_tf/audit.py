@@ -20,7 +20,7 @@ usage: python -m spml_tf.audit --run_dir=DIR --output_dir=DIR2
 
 The first writes missing.csv and wrong.csv, best first (score, epochs for which a label was an
 expected positive, the heatmap's peak and box as parts of the image), audit.html to look through
-them and to save what you decide, and audit.json.
+them and to save what you decide (python -m spml_tf.review keeps it as you decide), and audit.json.
 
 The second lists the photos to label in full next, best first: suggest.csv has a row for each
 unknown label of theirs.

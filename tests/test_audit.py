@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
 import hostile_run
 import numpy as np
 import pytest
-from browsing import press, show
+from browsing import pixel, press, show
 from conftest import CLASSES, flags, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parsed_html import Parsed
 from PIL import Image
 from saved_runs import change_flags, newest_weights
+from selenium.common.exceptions import JavascriptException
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 from spml_tf import audit, train
 from spml_tf.datasets import label_files
@@ -27,6 +32,7 @@ from spml_tf.pages.report_photos import LabelPhoto
 from spml_tf.runs import checkpoint_contents, run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
+from spml_tf.system.files import write_csv
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -315,6 +321,115 @@ class TestBrowser:
         present.click()
         present.click()
         assert browser.find_element(By.ID, "count").text == "0 of 4 decided, 4 shown"
+
+    def test_changes_are_undone_one_by_one(self, browser):
+        card = browser.find_element(By.CSS_SELECTOR, ".card")
+        button, undo = card.find_element(By.TAG_NAME, "button"), browser.find_element(By.ID, "undo")
+        assert not undo.is_enabled()
+        press(browser, button, "p")
+        press(browser, button, "a")
+        ActionChains(browser).key_down(Keys.CONTROL).send_keys("z").key_up(Keys.CONTROL).perform()
+        assert card.get_attribute("data-decided") == "1"
+        undo.click()
+        assert card.get_attribute("data-decided") is None and not undo.is_enabled()
+
+    def test_photos_alone_and_larger(self, browser):
+        """The heatmap, 35% opaque, goes while H is held; Z and a click enlarge the photo."""
+        assert pixel(browser, 0, 0.5, 0.5)[3] == round(255 * 0.35)
+        card = browser.find_element(By.CSS_SELECTOR, ".card")
+        canvas, image = (card.find_element(By.TAG_NAME, name) for name in ("canvas", "img"))
+        width = image.size["width"]
+        press(browser, card.find_element(By.TAG_NAME, "button"))
+        ActionChains(browser).key_down("h").perform()
+        assert canvas.value_of_css_property("visibility") == "hidden"
+        ActionChains(browser).key_up("h").perform()
+        assert canvas.value_of_css_property("visibility") == "visible"
+        press(browser, card.find_element(By.TAG_NAME, "button"), "z")
+        assert image.size["width"] > 2 * width and canvas.size == image.size
+        assert abs(image.size["width"] - 1.5 * image.size["height"]) < 2
+        ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
+        other = browser.find_elements(By.CSS_SELECTOR, ".card")[1].find_element(By.TAG_NAME, "img")
+        assert image.size["width"] == width and other.size["width"] > 2 * width
+        other.find_element(By.XPATH, "..").click()
+        assert other.size["width"] == width
+
+    def test_classes_take_turns(self, browser):
+        """Missing labels of classes 1, 1 and 2 by score; the other section stays behind."""
+        shown = "return [...document.querySelectorAll('.card')].map((c) => c.dataset.shown)"
+        browser.execute_script("document.querySelectorAll('.card')[1].dataset.shown = '1'")
+        order = Select(browser.find_element(By.ID, "order"))
+        order.select_by_value("classes")
+        assert browser.execute_script(shown) == ["1", "2", "1", "0"]
+        press(browser, browser.find_element(By.CSS_SELECTOR, ".review button"), "p", "p")
+        cards = browser.find_elements(By.CSS_SELECTOR, ".card")
+        assert [card.get_attribute("data-decided") for card in cards] == ["1", "1", None, None]
+        order.select_by_value("score")
+        assert browser.execute_script(shown) == ["1", "1", "2", "0"]
+
+    def test_what_is_to_be_expected(self, browser):
+        """Scores 0.9, 0.8, 0.7 of missing labels and 0.01 of a given one, which 0.99 is wrong."""
+        told = browser.find_element(By.ID, "estimate")
+        assert told.text == "Of the next 4, 85% are expected to change a label, by their scores."
+        buttons = browser.find_elements(By.CSS_SELECTOR, "[data-decision='1']")
+        buttons[0].click()
+        assert told.text == (
+            "Of 1 decided, 1 changed a label. "
+            "Of the next 3, 83% are expected to change a label, by their scores."
+        )
+        browser.execute_script("pace.last -= 1e4")
+        buttons[3].click()
+        found = re.fullmatch(
+            r"Of 2 decided, 1 changed a label\. Of the next 2, 75% are expected to change a label, "
+            r"by their scores; at (1\d\.\d) s each that is (\d+) labels fixed an hour\.",
+            told.text,
+        )
+        assert float(found[2]) == pytest.approx(3600 * 0.75 / float(found[1]), rel=0.01)
+
+    def test_a_file_is_read_back(self, browser, tmp_path):
+        """A label of the page, one decided otherwise there, one as there, one of another page."""
+        photos, classes = hostile_run.PHOTOS, hostile_run.CLASSES
+        browser.find_element(By.CSS_SELECTOR, "[data-decision='1']").click()
+        browser.find_elements(By.CSS_SELECTOR, "[data-decision='1']")[1].click()
+        table = [
+            ("score", "class", "image", "label"),
+            ("", classes[1], photos[0], "0"),
+            ("", classes[2], photos[1], "1"),
+            ("", classes[2], photos[2], "0"),
+            ("", classes[0], photos[0], ""),
+            ("", classes[3], "=other.jpg", "1"),
+        ]
+        write_csv(tmp_path / "r.csv", table[0], table[1:])
+        browser.find_element(By.ID, "load").send_keys(str(tmp_path / "r.csv"))
+        told = browser.find_element(By.ID, "loaded")
+        WebDriverWait(browser, 30).until(lambda _: told.text)
+        assert told.text == (
+            "r.csv: 1 taken, 1 as here, 1 decided otherwise here, kept, 1 not on this page"
+        )
+        cards = browser.find_elements(By.CSS_SELECTOR, ".card")
+        marks = [card.get_attribute("data-decided") for card in cards]
+        assert marks == ["1", "1", "0", None]
+        (tmp_path / "bad.csv").write_text("image;class;label\n")
+        browser.find_element(By.ID, "load").send_keys(str(tmp_path / "bad.csv"))
+        WebDriverWait(browser, 30).until(lambda _: "bad.csv" in told.text)
+        assert told.text == "bad.csv: the first line must name image, class, label"
+
+    def test_the_last_row_of_a_journal_counts(self, browser):
+        text = "image,class,label,decided_at\na,x,1,t\nb,x,1,t\na,x,0,t\nb,x,,t\n"
+        found = browser.execute_script("return decided(arguments[0])", text)
+        assert found == [['["a","x"]', "0"]]
+        table = "image,class,label\na,x,1\na,x,\n"
+        found = browser.execute_script("return decided(arguments[0])", table)
+        assert found == [['["a","x"]', "1"]]
+        with pytest.raises(JavascriptException, match="row 4 contradicts an earlier one"):
+            browser.execute_script("return decided(arguments[0])", f"{table}a,x,0\n")
+
+    @pytest.mark.parametrize("cells", [["a", 'b "1",\n', ""], ["=1+1", "'=a", "'90s"], ["-1", "ü"]])
+    def test_cells_are_written_as_everywhere(self, browser, tmp_path, cells):
+        """As `files.write_csv` writes them, and read as they were."""
+        text = browser.execute_script("return written([arguments[0]])", cells)
+        write_csv(tmp_path / "w.csv", cells, [])
+        assert text == (tmp_path / "w.csv").read_text()
+        assert browser.execute_script("return split(arguments[0])", text) == [cells]
 
     @pytest.mark.parametrize("width", [390, 320])
     def test_phones_need_not_scroll_sideways(self, browser, width):

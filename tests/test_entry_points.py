@@ -34,11 +34,11 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_package_lists_its_commands():
-    """Ten lines, each the command's name and what its own help begins with."""
+    """Eleven lines, each the command's name and what its own help begins with."""
     done = python("-m", "spml_tf")
     assert done.returncode == 0 and not done.stderr
     rows = dict(re.findall(r"^  (\w+) +(\S.+\.)$", done.stdout, re.M))
-    assert tuple(rows) == COMMANDS and len(COMMANDS) == 10
+    assert tuple(rows) == COMMANDS and len(COMMANDS) == 11
     for name, text in rows.items():
         assert importlib.import_module(f"spml_tf.{name}").USAGE.startswith(f"{text}\n")
     assert "python -m spml_tf.COMMAND --help" in done.stdout

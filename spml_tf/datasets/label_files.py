@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spml_tf.datasets import reviewed_files
 from spml_tf.datasets.readers.table_cells import number
 from spml_tf.labels import UNKNOWN, validate_labels
 from spml_tf.system.errors import UserError
@@ -105,8 +106,8 @@ def read_reviewed(
     """Reads labels that somebody looked through.
 
     Args:
-        paths: CSV files whose header has at least the columns image, class and label. Rows without
-            a label were not decided and do not count.
+        paths: CSV files as `reviewed_files.read_rows` reads them. Rows without a label were not
+            decided and do not count.
         names: N unique image names.
         class_names: L unique class names.
 
@@ -119,23 +120,9 @@ def read_reviewed(
     """
     reading = _Reading(names, class_names)
     for path in paths:
-        table = read_csv(path)
-        place, header = next(table, (f"{path}:1", []))
-        if not set(_WITHOUT_SPLIT) <= set(header):
-            raise UserError(
-                f"{place}: the first line must name the columns {', '.join(_WITHOUT_SPLIT)}, found "
-                f"{','.join(header)!r}; save the file with commas"
-            )
-        for place, fields in table:
-            if len(fields) != len(header):
-                raise UserError(
-                    f"{place}: expected {len(header)} fields as in the first line, found "
-                    f"{len(fields)}"
-                )
-            row = dict(zip(header, fields, strict=True))
-            image, name, value = (row[column].strip() for column in _WITHOUT_SPLIT)
-            if value:
-                reading.add(place, image, name, value)
+        for row in reviewed_files.read_rows(path):
+            if row.label:
+                reading.add(row.place, row.image, row.class_name, row.label)
     return reading.labels
 
 
@@ -244,8 +231,7 @@ class _Reading:
             known = ", ".join(self._columns)
             near = guess(name, self._columns)
             raise UserError(f"{place}: unknown class {name!r}; the classes are {known}{near}")
-        if value not in ("0", "1"):
-            raise UserError(f"{place}: the label must be 1 or 0, found {value!r}")
+        reviewed_files.check_label(place, value)
         cell = self._rows[image], self._columns[name]
         if self.labels[cell] not in (UNKNOWN, int(value)):
             raise UserError(

@@ -35,6 +35,8 @@ from spml_tf.system.files import (
     write_text,
 )
 
+# How many labels of each kind are listed, and how many are on the page, unless it is said.
+MOST, SHOWN = 500, 100
 _CUTOFFS = (50, 100, 200, 500)
 _HEADER = (
     "image", "class", "label", "score", "epochs_selected",
@@ -73,8 +75,8 @@ def audit_labels(
     observed: ArrayLike | None = None,
     index: ArrayLike | None = None,
     name: str = "model",
-    most: int = 500,
-    shown: int = 100,
+    most: int = MOST,
+    shown: int = SHOWN,
     image_size: int | None = None,
     batch_size: int = 32,
 ) -> dict[str, Any]:
@@ -142,8 +144,8 @@ def audit_run(
     run: RunFolder,
     output_dir: str | os.PathLike[str],
     data_dir: str | None = None,
-    most: int = 500,
-    shown: int = 100,
+    most: int = MOST,
+    shown: int = SHOWN,
     batch_size: int = 32,
 ) -> dict[str, Any]:
     """Lists the labels that a run's training images miss, by the running averages of its scores.

@@ -10,6 +10,8 @@ from spml_tf.pages.html_page import text
 from spml_tf.pages.report_photos import LabelPhoto, label_card, map_controls, script_data
 from spml_tf.pages.report_sections import navigation, omitted, section, table
 
+_SCRIPTS = ("heatmaps.js", "decisions.js", "reviewed_csv.js", "review_pace.js", "audit.js")
+_OPACITY = 35  # percent at first: it is the photo that is to be judged
 _MISSING = """Labels nobody gave, the most probable first. The heatmap shows where the network sees
 the class. Decide which are present; what you leave undecided stays unknown."""
 _WRONG = """Labels that were given although the network sees little of the class, the least
@@ -50,7 +52,7 @@ def build(
         + script_data(class_names, photos)
         + html_page.data_element("audit-data", {"key": facts["data_fingerprint"]})
     )
-    script = html_page.scripts("maps.js", "heatmaps.js", "audit.js")
+    script = html_page.scripts(*_SCRIPTS)
     style = html_page.asset("report.css") + html_page.asset("audit.css")
     return html_page.page(f"{name}: labels to review", body, script, style)
 
@@ -76,11 +78,17 @@ def _controls(class_names: Sequence[str], photos: Sequence[Any]) -> str:
 <label>Class <select id="class"><option value="-1">all</option>{options}</select></label>
 <label>Show <select id="which"><option value="all">all</option>
 <option value="open">undecided</option><option value="decided">decided</option></select></label>
-{map_controls(photos)}
+<label>Order <select id="order"><option value="score">by score</option>
+<option value="classes">classes in turn</option></select></label>
+{map_controls(photos, _OPACITY)}
+<button type="button" id="undo">Undo</button>
 <button type="button" id="save">Save reviewed.csv</button>
+<label>Read one back <input type="file" id="load" accept=".csv"></label>
 <span id="count" role="status"></span>
 <p class="quiet">Keys on a photo: P present, A absent, U undecided, arrows for the next and the one
-before. This browser remembers what you decide.</p></div>"""
+before, Z larger, Ctrl+Z undo; while H is held there are no heatmaps. <span id="saved"
+role="status"></span> <span id="loaded" role="status"></span></p>
+<p id="estimate"></p></div>"""
 
 
 def _cards(found: Sequence[LabelPhoto], class_names: Sequence[str], first: int, note: str) -> str:
@@ -100,5 +108,5 @@ def _buttons(found: LabelPhoto, class_names: Sequence[str]) -> str:
     )
     return (
         f'<div class="review" role="group" aria-label="{name} in {image}" '
-        f'data-image="{image}" data-class="{name}">{choices}</div>'
+        f'data-image="{image}" data-class="{name}" data-score="{found.score:.4f}">{choices}</div>'
     )

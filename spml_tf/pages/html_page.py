@@ -8,13 +8,14 @@ import html
 import io
 import json
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
+# What a page may do at all; `served` lets one speak with the server that it comes from.
+_NOTHING, _OWN_SERVER = "default-src 'none';", "default-src 'none'; connect-src 'self';"
 _JPEG_QUALITY = 85
 _ASSETS = resources.files("spml_tf.pages") / "assets"
 
@@ -37,7 +38,7 @@ def page(title: str, body: str, scripts: str = "", styles: str = "", sources: st
     digest = base64.b64encode(hashlib.sha256(scripts.encode("utf-8")).digest()).decode("ascii")
     allowed = f"'sha256-{digest}' {sources}".rstrip()
     policy = (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        f"{_NOTHING} script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     return f"""<!DOCTYPE html>
@@ -58,6 +59,18 @@ def page(title: str, body: str, scripts: str = "", styles: str = "", sources: st
 </body>
 </html>
 """
+
+
+def served(document: str, name: str, value: Any) -> str:
+    """A document of `page` that may ask the server it comes from, and holds JSON for its script.
+
+    Args:
+        document: the whole document.
+        name: id of the element that holds the JSON.
+        value: what JSON can hold.
+    """
+    allowed = document.replace(_NOTHING, _OWN_SERVER, 1)
+    return allowed.replace("<body>", f"<body>{data_element(name, value)}", 1)
 
 
 def text(value: object) -> str:
@@ -99,6 +112,8 @@ def photo_uri(image: NDArray[np.uint8], longest_side: int) -> str:
     Returns:
         "data:image/jpeg;base64,...".
     """
+    from PIL import Image  # takes a while, and a server of pages needs none
+
     picture = Image.fromarray(image)
     picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
@@ -112,10 +127,15 @@ def quantised(values: NDArray[Any]) -> str:
     Args:
         values: float, any shape; what lies outside is clipped.
     """
+    import numpy as np  # as Pillow in `photo_uri`
+
     levels = np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
     return base64.b64encode(levels.tobytes()).decode("ascii")
 
 
 def colour_table(name: str = "viridis") -> str:
     """A colour map as base64 of 256 RGB triples, from 0 to 1."""
+    import matplotlib  # as Pillow in `photo_uri`
+    import numpy as np
+
     return quantised(matplotlib.colormaps[name](np.arange(256))[:, :3])

@@ -102,15 +102,20 @@ below the photo; a check mark is a class that the photo is labelled with.</p>
 <div class="cards">{cards}</div>"""
 
 
-def map_controls(photos: Sequence[Photo]) -> str:
-    """Opacity of all heatmaps, boxes where a photo has one, and the colours' scale."""
+def map_controls(photos: Sequence[Photo], opacity: int = 60) -> str:
+    """Opacity of all heatmaps, boxes where a photo has one, and the colours' scale.
+
+    Args:
+        photos: the page's.
+        opacity: at first, in percent.
+    """
     boxes = (
         '<label><input type="checkbox" id="boxes"> boxes</label>'
         if any(photo.boxes for photo in photos)
         else ""
     )
-    return f"""<label>Opacity <input type="range" id="opacity" min="0" max="100" value="60">
-<output id="opacity-value" for="opacity">60%</output></label>
+    return f"""<label>Opacity <input type="range" id="opacity" min="0" max="100" value="{opacity}">
+<output id="opacity-value" for="opacity">{opacity}%</output></label>
 {boxes}<span class="scale">0 <i style="background:{_gradient()}"></i> 1</span>"""
 
 

@@ -1,30 +1,17 @@
 
-// Decisions, kept by this browser under the data's fingerprint where it allows that.
-const KEY = `spml_tf review ${read("audit-data").key}`;
-const remembered = () => {
-  try {
-    return JSON.parse(localStorage.getItem(KEY)) ?? {};
-  } catch {
-    return {};
-  }
-};
-const decisions = new Map(Object.entries(remembered()));
-const remember = () => {
-  try {
-    localStorage.setItem(KEY, JSON.stringify(Object.fromEntries(decisions)));
-  } catch {
-    // Without storage the decisions last as long as the page.
-  }
-};
+// Cards to decide.
 const reviewOf = (card) => card.querySelector(".review");
 const nameOf = (card) => JSON.stringify([reviewOf(card).dataset.image, reviewOf(card).dataset.class]);
+const sectionOf = (card) => card.closest("section");
+const byId = (id) => document.getElementById(id);
 
-const controls = { label: document.getElementById("class"), which: document.getElementById("which") };
+const controls = { label: byId("class"), which: byId("which"), order: byId("order") };
 const count = () => {
   const shown = cards.filter((card) => !card.hidden).length;
   const decided = cards.filter((card) => decisions.has(nameOf(card))).length;
-  document.getElementById("count").textContent =
-    `${decided} of ${cards.length} decided, ${shown} shown`;
+  byId("count").textContent = `${decided} of ${cards.length} decided, ${shown} shown`;
+  byId("undo").disabled = !changes.length;
+  byId("estimate").textContent = estimate();
 };
 const filter = () => {
   for (const card of cards) {
@@ -35,62 +22,155 @@ const filter = () => {
   }
   count();
 };
+
+// By score, or a label of each class in turn; the sections stay one after the other.
+const scoreOrder = [...cards];
+const arrange = () => {
+  const seen = new Map();
+  const turns = new Map();
+  for (const card of scoreOrder) {
+    const group = `${sectionOf(card).id} ${card.dataset.shown}`;
+    turns.set(card, controls.order.value === "classes" ? seen.get(group) ?? 0 : 0);
+    seen.set(group, (seen.get(group) ?? 0) + 1);
+  }
+  const sections = [...new Set(scoreOrder.map(sectionOf))];
+  const places = new Map(scoreOrder.map((card, place) => [card, place]));
+  const rank = (card) => [sections.indexOf(sectionOf(card)), turns.get(card), places.get(card)];
+  cards.sort((one, two) => {
+    const [a, b] = [rank(one), rank(two)];
+    return a[0] - b[0] || a[1] - b[1] || a[2] - b[2];
+  });
+  cards.forEach((card) => card.parentElement.append(card));
+  count();
+};
+
 const mark = (card) => {
   const decision = decisions.get(nameOf(card));
   if (decision === undefined) delete card.dataset.decided;
   else card.dataset.decided = decision;
+  card.toggleAttribute("data-unsaved", pending.has(nameOf(card)));
   for (const button of card.querySelectorAll(".review button")) {
     button.setAttribute("aria-pressed", String(button.dataset.decision === decision));
   }
 };
-const decide = (card, decision) => {
+// What was before each change, the last one at the end.
+const changes = [];
+const set = (card, decision) => {
   const name = nameOf(card);
-  if (decision === null) decisions.delete(name);
+  if (decision === undefined) decisions.delete(name);
   else decisions.set(name, decision);
-  remember();
+  keep(name);
   mark(card);
+};
+const decide = (card, decision) => {
+  const before = decisions.get(nameOf(card));
+  if (decision === before) return;
+  changes.push([card, before]);
+  set(card, decision);
+  if (decision !== undefined) notePace();
   count();
 };
+const undo = () => {
+  if (!changes.length) return;
+  const [card, before] = changes.pop();
+  set(card, before);
+  card.hidden = false;
+  focusOn(card);
+  count();
+};
+
+const focusOn = (card) => {
+  reviewOf(card).querySelector("button").focus();
+  card.scrollIntoView({ block: "nearest" });
+};
+const zoom = (card) => {
+  for (const other of cards) other.classList.toggle("zoomed", other === card);
+  const photo = card?.querySelector("img");
+  card?.style.setProperty("--ratio", photo.naturalWidth / photo.naturalHeight);
+  card?.scrollIntoView({ block: "nearest" });
+};
+const isZoomed = (card) => card.classList.contains("zoomed");
 const move = (card, step) => {
   const shown = cards.filter((other) => !other.hidden);
   const next = shown[shown.indexOf(card) + step];
   if (!next) return;
-  next.querySelector(".review button").focus();
-  next.scrollIntoView({ block: "nearest" });
+  if (isZoomed(card)) zoom(next);
+  focusOn(next);
 };
-const KEYS = { p: "1", a: "0", u: null };
+whenSaved = (name) => cards.filter((card) => nameOf(card) === name).forEach(mark);
+const KEYS = { p: "1", a: "0", u: undefined };
+const STEPS = { arrowright: 1, arrowdown: 1, arrowleft: -1, arrowup: -1 };
 for (const card of cards) {
   mark(card);
+  card.querySelector(".stage").addEventListener("click", () => zoom(isZoomed(card) ? null : card));
   for (const button of card.querySelectorAll(".review button")) {
     const pressed = () => button.getAttribute("aria-pressed") === "true";
-    button.addEventListener("click", () => decide(card, pressed() ? null : button.dataset.decision));
+    button.addEventListener("click", () => decide(card, pressed() ? undefined : button.dataset.decision));
   }
   card.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.toLowerCase();
-    const step = { arrowright: 1, arrowdown: 1, arrowleft: -1, arrowup: -1 }[key];
-    if (!(key in KEYS) && step === undefined) return;
+    if (key === "z") zoom(isZoomed(card) ? null : card);
+    else if (key in KEYS) decide(card, KEYS[key]);
+    else if (!(key in STEPS)) return;
     event.preventDefault();
-    if (step === undefined) decide(card, KEYS[key]);
-    move(card, step ?? 1);
+    if (key !== "z") move(card, STEPS[key] ?? 1);
   });
 }
 
-const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-const table = () => {
+// The photos alone while H is held.
+const hideMaps = (hidden) => document.body.classList.toggle("photos-alone", hidden);
+document.addEventListener("keydown", (event) => {
+  const key = event.key.toLowerCase();
+  if ((event.ctrlKey || event.metaKey) && key === "z" && !event.shiftKey) {
+    event.preventDefault();
+    undo();
+  } else if (key === "h" && !event.ctrlKey && !event.metaKey && event.target.tagName !== "SELECT") {
+    hideMaps(true);
+  }
+});
+document.addEventListener("keyup", (event) => event.key.toLowerCase() === "h" && hideMaps(false));
+window.addEventListener("blur", () => hideMaps(false));
+
+byId("undo").addEventListener("click", undo);
+byId("save").addEventListener("click", () => {
   const rows = cards
     .filter((card) => decisions.has(nameOf(card)))
-    .map((card) => [reviewOf(card).dataset.image, reviewOf(card).dataset.class, decisions.get(nameOf(card))]);
-  return [["image", "class", "label"], ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
-};
-document.getElementById("save").addEventListener("click", () => {
+    .map((card) => [...JSON.parse(nameOf(card)), decisions.get(nameOf(card))]);
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([table()], { type: "text/csv" }));
+  link.href = URL.createObjectURL(new Blob([written([COLUMNS, ...rows])], { type: "text/csv" }));
   link.download = "reviewed.csv";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 });
+// Takes over what a file decides and this page does not; says what became of the rest.
+const load = (found) => {
+  const onPage = new Map(cards.map((card) => [nameOf(card), card]));
+  const said = { taken: 0, "as here": 0, "decided otherwise here, kept": 0, "not on this page": 0 };
+  for (const [name, label] of found) {
+    const here = decisions.get(name);
+    if (!onPage.has(name)) said["not on this page"] += 1;
+    else if (here === undefined) {
+      said.taken += 1;
+      changes.push([onPage.get(name), here]);
+      set(onPage.get(name), label);
+    } else said[here === label ? "as here" : "decided otherwise here, kept"] += 1;
+  }
+  filter();
+  return Object.entries(said).filter(([, n]) => n).map(([what, n]) => `${n} ${what}`).join(", ");
+};
+byId("load").addEventListener("change", async ({ target }) => {
+  const [file] = target.files;
+  if (!file) return;
+  try {
+    byId("loaded").textContent = `${file.name}: ${load(decided(await file.text())) || "no decision"}`;
+  } catch (error) {
+    byId("loaded").textContent = `${file.name}: ${error.message}`;
+  }
+  target.value = "";
+});
 controls.label.addEventListener("change", filter);
 controls.which.addEventListener("change", filter);
+controls.order.addEventListener("change", arrange);
 filter();
 drawAll();
