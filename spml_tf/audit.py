@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spml_tf.evaluation import suggestions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.notes import tell_note
@@ -43,7 +42,7 @@ class _Options:
         "classes; uncertainty: of the scores; disagreement: between running averages and network; "
         "random.",
         str,
-        suggestions.RULES,
+        ("gain", "missing", "uncertainty", "disagreement", "random"),
     )
     data_dir: str | None = cli.flag_field(
         None, "Folder of the data set, where it is not the run's own."

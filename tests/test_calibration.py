@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -22,7 +23,6 @@ from spml_tf.evaluation.average_precision import average_precision
 from spml_tf.evaluation.report_table import report_table
 from spml_tf.labels import draw_observed
 from spml_tf.runs import decisions
-from spml_tf.system import cli
 
 
 def sigmoid(x):
@@ -139,7 +139,9 @@ def test_other_rules_are_refused():
     with pytest.raises(ValueError, match="none, temperature, platt"):
         calibration.fit([[1]], [[0.5]], "isotonic")
     words = next(
-        x.metadata["choices"] for x in cli._flag_fields(export._Options) if x.name == "calibration"
+        x.metadata["choices"]
+        for x in dataclasses.fields(export._Options)
+        if x.name == "calibration"
     )
     assert words == calibration.RULES
 

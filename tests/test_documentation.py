@@ -158,7 +158,7 @@ def test_flags_stand_under_what_they_are_about(site):
     usage, groups = site.read_help(site.help_text("train"))
     assert usage.startswith("Trains a multi-label classifier")
     found = {heading: texts for heading, texts in groups}
-    own = {"--output_dir", "--preset", "--list_presets", "--rounds"}
+    own = {"--output_dir", "--preset", "--list_presets", "--rounds", "--find_learning_rate"}
     assert set(found[""]) == {*own, "--flagfile", "--debug", "--version"}
     assert "--label_seed" in found["Data and labels"]
     assert found["Data and labels"]["--data_dir"] == "Folder of the data set."

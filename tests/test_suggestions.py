@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from saved_runs import newest_weights
 
+from spml_tf import audit
 from spml_tf.evaluation.suggestions import RULES, suggest_images
 from spml_tf.runs import checkpoint_contents, run_data
 from spml_tf.runs.run_folder import RunFolder
@@ -131,6 +133,11 @@ def test_filled_in_it_goes_back_into_training(finished, tmp_path):
     known = Counter(row["image"] for row in labels if row["label"])
     for image in suggested:
         assert known[image] == len(CLASSES)
+
+
+def test_the_flag_takes_the_rules():
+    (flag,) = (x for x in dataclasses.fields(audit._Options) if x.name == "suggest_by")
+    assert flag.metadata["choices"] == RULES
 
 
 def test_listing_and_applying_at_once_is_refused(finished, tmp_path):

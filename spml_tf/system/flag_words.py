@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 from absl import flags
@@ -48,7 +49,7 @@ def check_words(words: Sequence[str], options: type) -> None:
     """
     with_values = {name_of(x) for x in flag_fields(options) if x.metadata["kind"] is not bool}
     known = {name_of(field) for field in flag_fields(options)}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         name, equals, _ = word.lstrip("-").partition("=")
         if not word.startswith("-"):
             continue
