@@ -18,15 +18,10 @@ from spml_tf.training import methods
 from spml_tf.training.options import AUTO, ESTIMATED, PROBABLE
 
 if TYPE_CHECKING:
-    import keras
-
     from spml_tf.datasets.splits import Splits
     from spml_tf.runs.checkpoint_folder import Checkpoint, Progress
     from spml_tf.runs.run_folder import RunFolder
-    from spml_tf.training.model import SPMLModel
 
-# Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
-_TRAIN_METRICS_UP_TO = 100_000_000
 _TOGETHER = "start all workers again: they go on from the last checkpoint"
 
 USAGE = """Trains a multi-label classifier from single positive or any partial labels.
@@ -99,7 +94,7 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         run: the folder.
     """
     from spml_tf.datasets import splits
-    from spml_tf.runs import checkpoints, fitting, heatmap_recorder, start_line
+    from spml_tf.runs import checkpoints, fitting, heatmap_recorder, model_building, start_line
     from spml_tf.system import replicas
 
     first = replicas.this_shard().worker == 0
@@ -120,7 +115,7 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         if finished:
             run.compare(settings, facts)
             return run.read_metrics()
-        model = _build(settings, data)
+        model = model_building.build(settings, data)
         bank = model.ema_heatmaps is not None
         recorders = heatmap_recorder.recorders(run, settings, data, bank)
         if first:
@@ -229,152 +224,6 @@ def _prepare_tensorflow(settings: Settings) -> None:
     keras.utils.set_random_seed(settings.seed)
 
 
-def _build(settings: Settings, data: Splits) -> SPMLModel:
-    from spml_tf.datasets import label_files
-    from spml_tf.evaluation.average_precision import MeanAveragePrecision
-    from spml_tf.labels import POSITIVE
-    from spml_tf.networks.batch_norm import synchronize_batch_norm
-    from spml_tf.networks.boost import cam_boost, with_cam_boost
-    from spml_tf.training.model import SPMLModel
-
-    of_method = settings.of_method()
-    selects = "selection_budget" in of_method
-    or_auto = ", or let it be estimated: --positives_per_image=auto" if selects else ""
-    if methods.needs_k(settings.method) and data.positives_per_image is None:
-        raise UserError(
-            "--positives_per_image is missing and no validation image is fully labelled: count "
-            f"the classes that truly appear in 50 training photos and give their mean{or_auto}"
-        )
-    if methods.needs_k(settings.method) and data.positives_per_image == 0:
-        raise UserError(
-            "--positives_per_image is missing and no fully labelled validation image shows any "
-            "class: count the classes that truly appear in 50 training photos and give their mean"
-            f"{or_auto}"
-        )
-    if data.positives_per_image == AUTO and methods.needs_k(settings.method) and not selects:
-        raise UserError(
-            f"--positives_per_image=auto: --method={settings.method} keeps no score bank to "
-            "estimate it from before it is needed; give a number, or take en or ep"
-        )
-    if not (data.observed == POSITIVE).any():
-        raise UserError(
-            f"--dataset={settings.dataset}: no training image is labelled with any class; nothing "
-            "can be learned from them"
-        )
-    of_method.pop("positives_per_image", None)
-    if selects:
-        of_method["selection_budget"] = data.selection_budget(of_method["selection_budget"])
-    if of_method.get("likely_priors"):
-        priors = label_files.read_class_priors(of_method["likely_priors"], data.train.class_names)
-        of_method["likely_priors"] = priors.tolist()
-    network = _network(settings, data.train.class_names)
-    if settings.init_from and cam_boost(network) != settings.cam_boost:
-        tell_note(
-            f"--init_from={settings.init_from}: was trained with --cam_boost="
-            f"{cam_boost(network):g}, this run has {settings.cam_boost:g}",
-        )
-    network = with_cam_boost(network, settings.cam_boost)
-    if settings.sync_batch_norm:
-        synchronize_batch_norm(network)
-    try:
-        model = SPMLModel(
-            network,
-            len(data.train),
-            settings.method,
-            data.positives_per_image,
-            **settings.of_model(),
-            **of_method,
-            seed=settings.seed,
-            train_metrics=data.observed.size <= _TRAIN_METRICS_UP_TO,
-        )
-    except ValueError as error:
-        raise UserError(f"--method={settings.method}: {error}") from None
-    if settings.feature_crops and any(part.needs_images for part in model.parts):
-        raise UserError(
-            f"--feature_crops={settings.feature_crops}: --method={settings.method} looks at the "
-            "images in each step, for which features cannot stand; give 0"
-        )
-    metric = MeanAveragePrecision(unknown_counts_as=settings.unknown_counts_as)
-    model.compile(optimizer=_optimizer(settings, len(data.train), model), metrics=[metric])
-    if settings.initial_banks:
-        _load_banks(model, settings.initial_banks, data)
-    model.set_labels(data.observed)
-    if data.train.weights is not None or data.class_weights is not None:
-        model.set_weights_of_labels(data.train.weights, data.class_weights)
-    return model
-
-
-def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
-    from spml_tf import networks
-    from spml_tf.system import private_api
-
-    if not settings.init_from:
-        return networks.build(
-            settings.network,
-            len(class_names),
-            settings.weights,
-            settings.image_size,
-            settings.keep_head,
-        )
-    earlier = run_folder.RunFolder(settings.init_from)
-    record = earlier.read_record()
-    if record["flags"]["image_size"] != settings.image_size:
-        raise UserError(
-            f"--init_from={earlier.path}: was trained with --image_size="
-            f"{record['flags']['image_size']}, this run has {settings.image_size}; make them equal"
-        )
-    network = networks.load_network(earlier.best_network())
-    for layer in private_api.flatten_layers(network):
-        layer.trainable = True  # the earlier run may have frozen some
-    return networks.replace_head(
-        network, len(class_names), record["class_names"], list(class_names)
-    )
-
-
-def _optimizer(settings: Settings, num_images: int, model: SPMLModel) -> keras.optimizers.Optimizer:
-    """Adam for backbone, head and parts; a schedule's end is the last step of the run."""
-    import keras
-
-    from spml_tf.datasets import pipeline
-    from spml_tf.system.private_api import outside_strategy
-    from spml_tf.training import optimizers
-
-    steps = pipeline.steps_per_epoch(num_images, settings.batch_size)
-
-    def adam(rate: float, epochs: int) -> keras.optimizers.Adam:
-        if settings.learning_rate_schedule == "constant" or not epochs:
-            return keras.optimizers.Adam(rate)
-        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
-
-    own = [weight for part in model.parts for weight in part.trainable_variables]
-    others = {}
-    if own:
-        with outside_strategy():
-            others = {adam(settings.estimates_learning_rate, settings.epochs): own}
-    return optimizers.head_and_backbone(
-        adam(settings.learning_rate, settings.epochs - settings.option("warmup_epochs")),
-        adam(settings.head_learning_rate, settings.epochs),
-        others,
-    )
-
-
-def _load_banks(model: SPMLModel, folder: str, data: Splits) -> None:
-
-    earlier = run_folder.RunFolder(folder)
-    if earlier.read_record()["data_fingerprint"] != data.fingerprint():
-        raise UserError(
-            f"--initial_banks={earlier.path}: that run has other images or labels; banks can only "
-            "go on with the same data flags"
-        )
-    checkpoint = earlier.checkpoints.newest()
-    if checkpoint is None:
-        raise UserError(f"--initial_banks={folder}: holds no checkpoint; finish that run first")
-    try:
-        model.load_banks(str(checkpoint.weights))
-    except ValueError as error:
-        raise UserError(f"--initial_banks: {error}") from None
-
-
 def _write_labels(settings: Settings, data: Splits, run: RunFolder) -> None:
     """Writes the labels trained on, where they are not the full ones."""
     from spml_tf.datasets import label_files
@@ -432,7 +281,7 @@ def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress
 def _find_learning_rate(given: Settings, output_dir: str) -> None:
     """Prints the rates to take; while the backbone is frozen at first, that of the head alone."""
     from spml_tf.datasets import splits
-    from spml_tf.runs import learning_rate_finder
+    from spml_tf.runs import learning_rate_finder, model_building
 
     if given.workers > 1 or given.strategy != "none":
         raise UserError("--find_learning_rate: does with one device; drop --strategy and --workers")
@@ -446,7 +295,7 @@ def _find_learning_rate(given: Settings, output_dir: str) -> None:
     rates = {"head_learning_rate": settings.head_learning_rate}
     if not settings.option("warmup_epochs"):
         rates = {"learning_rate": settings.learning_rate, **rates}
-    found = learning_rate_finder.sweep(_build(settings, data), settings, data)
+    found = learning_rate_finder.sweep(model_building.build(settings, data), settings, data)
     learning_rate_finder.write(found, rates, Path(output_dir))
     words = [f"--{name}={found.factor * rate:.2g}" for name, rate in rates.items()]
     print(f"take {' '.join(words)} (a tenth of where the loss was lowest)")

@@ -32,7 +32,7 @@ from sklearn.metrics import average_precision_score
 import spml_tf
 from spml_tf.datasets import splits
 from spml_tf.networks import precision
-from spml_tf.runs import run_folder
+from spml_tf.runs import model_building, run_folder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli, files
 from spml_tf.system.errors import UserError
@@ -290,7 +290,6 @@ def test_a_broken_photo_is_named(voc, tmp_path):
 
 
 def test_unknown_validation_labels_are_announced_and_k_is_asked_for(monkeypatch, capsys):
-    from spml_tf import train
     from spml_tf.datasets import readers
 
     real = readers.Reader.read
@@ -312,7 +311,7 @@ def test_unknown_validation_labels_are_announced_and_k_is_asked_for(monkeypatch,
     with pytest.raises(
         UserError, match="count the classes that truly appear in 50 training photos"
     ):
-        train._build(settings, data)
+        model_building.build(settings, data)
 
 
 def test_defaults_follow_from_one_another():
