@@ -10,7 +10,9 @@ from spml_tf.pages.html_page import text
 from spml_tf.pages.report_photos import LabelPhoto, label_card, map_controls, script_data
 from spml_tf.pages.report_sections import navigation, omitted, section, table
 
-_SCRIPTS = ("heatmaps.js", "decisions.js", "reviewed_csv.js", "review_pace.js", "audit.js")
+_SCRIPTS = (
+    "maps.js", "heatmaps.js", "decisions.js", "reviewed_csv.js", "review_pace.js", "audit.js"
+)  # fmt: skip
 _OPACITY = 35  # percent at first: it is the photo that is to be judged
 _MISSING = """Labels nobody gave, the most probable first. The heatmap shows where the network sees
 the class. Decide which are present; what you leave undecided stays unknown."""
