@@ -221,7 +221,7 @@ def test_mistakes_on_the_command_line(whole, voc, tmp_path, capsys):
         ([], "--plan is missing"),
         ([f"--plan={plan}"], "--output_dir is missing"),
         ([f"--plan={plan}", f"--output_dir={new}"], f"{plan}: an_learning_rate-0.001: --data_dir"),
-        (words(tmp_path / "none", new, voc), f"{tmp_path / 'none'}: cannot be read"),
+        (words(tmp_path / "none", new, voc), f"{tmp_path / 'none'}: unknown; --list_presets"),
         (words(plan, new, voc, "--processes=0"), "--processes=0: must lie between"),
         (words(plan, new, voc, "--only=an,x"), "there is no row or method 'x'; rows: an, en"),
         (words(wrong, new, voc), f"{wrong}: rows[0].method: "),

@@ -379,7 +379,8 @@ def test_a_bank_is_never_there_twice(storage, size, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     bank = 3000 * 100 * 32 * 32 * size
-    assert int(done.stdout.splitlines()[-1]) < bank + 0.8 * 2**30
+    # TensorFlow itself, and a tenth for what its allocator keeps; twice would be beyond.
+    assert int(done.stdout.splitlines()[-1]) < 1.1 * bank + 0.8 * 2**30
 
 
 def test_noise_is_like_independent_draws():
