@@ -190,7 +190,7 @@ def _decided(
         name = "thresholds" if options.thresholds is not None else "calibration"
         raise UserError(f"--{name}={getattr(options, name)}: {why}")
     if why or options.run_dir is None:
-        print(f"note: the table shows no decisions: {why}", file=sys.stderr)
+        tell_note(f"the table shows no decisions: {why}")
         return {}
     rules = options.thresholds or "f1", options.calibration
     return decisions.report(
@@ -378,7 +378,7 @@ def _action(options: _Options) -> None:
 
             print(report_table(report))
             if "real" in report:
-                print("note: top-1 and ReaL figures are told by --format=json", file=sys.stderr)
+                tell_note("top-1 and ReaL figures are told by --format=json")
         else:
             print(json.dumps(_rounded(report)))
 

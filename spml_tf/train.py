@@ -15,7 +15,7 @@ from spml_tf.system import cli, launcher, plugins, presets, strategies
 from spml_tf.system.errors import UserError
 from spml_tf.system.notes import tell_note
 from spml_tf.training import methods
-from spml_tf.training.options import AUTO, ESTIMATED, PROBABLE
+from spml_tf.training.options import AUTO, ESTIMATED_BUDGETS
 
 if TYPE_CHECKING:
     from spml_tf.datasets.splits import Splits
@@ -93,15 +93,13 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         given: what they were resolved from.
         run: the folder.
     """
-    from spml_tf.datasets import splits
     from spml_tf.runs import checkpoints, fitting, heatmap_recorder, model_building, start_line
     from spml_tf.system import replicas
 
     first = replicas.this_shard().worker == 0
     finished = run.is_finished()
     with run.locked() if first and not finished else contextlib.nullcontext():
-        data = splits.load_splits(settings)
-        data = dataclasses.replace(data, positives_per_image=_positives_per_image(settings, data))
+        data = _load(settings)
         facts = {
             "data_fingerprint": data.fingerprint(),
             "positives_per_image": data.positives_per_image,
@@ -142,12 +140,20 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         return run.read_metrics()
 
 
+def _load(settings: Settings) -> Splits:
+    """The data of the run, with the K that it is told."""
+    from spml_tf.datasets import splits
+
+    data = splits.load_splits(settings)
+    return dataclasses.replace(data, positives_per_image=_positives_per_image(settings, data))
+
+
 def _positives_per_image(settings: Settings, data: Splits) -> float | str | None:
     """K: what is given, else that of the validation images, else "auto" where it is estimated."""
     if settings.option("positives_per_image") is not None:
         given: float | str = settings.option("positives_per_image")
         return given
-    estimated = settings.option("selection_budget") in (ESTIMATED, PROBABLE)
+    estimated = settings.option("selection_budget") in ESTIMATED_BUDGETS
     estimated = estimated or methods.estimates_k(settings.method)
     return AUTO if estimated and not data.positives_per_image else data.positives_per_image
 
@@ -280,7 +286,6 @@ def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress
 
 def _find_learning_rate(given: Settings, output_dir: str) -> None:
     """Prints the rates to take; while the backbone is frozen at first, that of the head alone."""
-    from spml_tf.datasets import splits
     from spml_tf.runs import learning_rate_finder, model_building
 
     if given.workers > 1 or given.strategy != "none":
@@ -290,8 +295,7 @@ def _find_learning_rate(given: Settings, output_dir: str) -> None:
     constant = dataclasses.replace(given, learning_rate_schedule="constant")
     settings = resolve(dataclasses.replace(constant, feature_crops=0, feature_dir=None))
     _prepare_tensorflow(settings)
-    data = splits.load_splits(settings)
-    data = dataclasses.replace(data, positives_per_image=_positives_per_image(settings, data))
+    data = _load(settings)
     rates = {"head_learning_rate": settings.head_learning_rate}
     if not settings.option("warmup_epochs"):
         rates = {"learning_rate": settings.learning_rate, **rates}

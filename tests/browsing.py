@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,16 @@ def start(folder: Path) -> webdriver.Chrome:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+
+
+def requested(browser: webdriver.Chrome) -> list[str]:
+    """The addresses asked for since the performance log was last read."""
+    events = [json.loads(x["message"])["message"] for x in browser.get_log("performance")]
+    return [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
 
 
 def show(browser: webdriver.Chrome, scheme: str, width: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import hostile_run
 import numpy as np
 import pytest
-from browsing import pixel, press, show
+from browsing import pixel, press, requested, show
 from conftest import CLASSES, flags, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -275,13 +275,7 @@ class TestBrowser:
         assert browser.find_element(By.TAG_NAME, "h1").text == "Labels to review: <i>run"
         assert browser.find_elements(By.CSS_SELECTOR, "img[src=x], [onload], [onerror]") == []
         assert browser.get_log("browser") == []
-        events = [json.loads(x["message"])["message"] for x in browser.get_log("performance")]
-        asked = [
-            x["params"]["request"]["url"]
-            for x in events
-            if x["method"] == "Network.requestWillBeSent"
-        ]
-        assert all(url.startswith(("data:", "file:")) for url in asked)
+        assert all(url.startswith(("data:", "file:")) for url in requested(browser))
 
     def test_keys_decide_and_the_file_is_read_back(self, browser, downloads):
         """Present, absent and, with the mouse, present; the decisions outlive a reload."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import hostile_run
 import pytest
-from browsing import pixel, press, show
+from browsing import pixel, press, requested, show
 from hostile_run import CLASSES
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -44,12 +42,7 @@ def choose_opacity(browser: webdriver.Chrome, key: str) -> None:
 
 def test_loads_quietly_and_alone(browser, address):
     assert [entry["message"] for entry in browser.get_log("browser")] == []
-    events = [json.loads(x["message"])["message"] for x in browser.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
+    asked = requested(browser)
     assert address in asked
     assert [url for url in asked if url != address and not url.startswith("data:")] == []
     assert browser.find_element(By.TAG_NAME, "h1").text == "<em>one<"

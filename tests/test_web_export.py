@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 import tarfile
 import time
@@ -15,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from browsing import press, show
+from browsing import press, requested, show
 from matplotlib import colormaps
 from miniature import write_photos
 from PIL import Image
@@ -146,12 +145,7 @@ def pixels_of(paths: list[Path]) -> np.ndarray:
 
 def test_loads_quietly_and_alone(browser, address):
     assert [entry["message"] for entry in browser.get_log("browser")] == []
-    events = [json.loads(x["message"])["message"] for x in browser.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
+    asked = requested(browser)
     assert address in asked
     inside = ("data:", "blob:")
     assert [url for url in asked if url != address and not url.startswith(inside)] == []

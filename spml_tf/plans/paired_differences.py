@@ -14,6 +14,7 @@ from scipy import stats
 from spml_tf.evaluation import bootstrap
 from spml_tf.evaluation.average_precision import mean_average_precision
 from spml_tf.plans.plan import Plan, Run
+from spml_tf.plans.result_tables import table_line
 from spml_tf.runs.run_folder import RunFolder
 
 _RESAMPLES = 1000
@@ -111,7 +112,7 @@ def markdown(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
     if plan.vary:
         heads.insert(2, plan.vary)
     text = ["", "Differences on test, paired by seed, in points of mAP:", ""]
-    text += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    text += [table_line(heads), "|" + "---|" * len(heads)]
     for row in rows:
         cells = [
             row["row"],
@@ -124,7 +125,7 @@ def markdown(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
         if plan.baseline:
             cells.append(f"{row['gap']:.0f}%" if "gap" in row else "")
             cells.append(_interval(row, "gap_photos", ".0f", "%"))
-        text.append(f"| {' | '.join(cells)} |")
+        text.append(table_line(cells))
     return "\n".join(text) + "\n"
 
 

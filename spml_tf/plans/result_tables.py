@@ -170,14 +170,14 @@ def markdown(plan: Plan, table: Sequence[Line], facts: Sequence[str]) -> str:
         text.append(f"- Gap closed: (row - {plan.baseline}) / ({plan.oracle} - {plan.baseline}).")
     if paper:
         text.append(f"- Paper: {plan.paper}.")
-    text += ["", _cells(heads), "|" + "---|" * len(heads)]
+    text += ["", table_line(heads), "|" + "---|" * len(heads)]
     for line in table:
         seeds = f"{line.seeds}" if line.seeds == len(plan.seeds) else _part(line, plan)
         cells = [line.row, *([line.value] if plan.vary else []), seeds]
         cells += [_text(line.val), _text(line.test)]
         cells += [_number(line.paper)] if paper else []
         cells += ["" if line.gap is None else f"{100 * line.gap:.0f}%"] if gap else []
-        text.append(_cells(cells))
+        text.append(table_line(cells))
     return "\n".join(text) + "\n"
 
 
@@ -185,7 +185,8 @@ def _part(line: Line, plan: Plan) -> str:
     return f"{line.seeds} of {len(plan.seeds)}"
 
 
-def _cells(words: Sequence[str]) -> str:
+def table_line(words: Sequence[str]) -> str:
+    """Cells as a line of a Markdown table."""
     escaped = [word.replace("|", r"\|") for word in words]
     return f"| {' | '.join(escaped)} |"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from spml_tf.labels import POSITIVE
 from spml_tf.networks.calibrated import with_calibration
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
+from spml_tf.system.notes import tell_note
 from spml_tf.training.class_priors import sample_step
 from spml_tf.training.draw_model import DrawModel
 
@@ -120,10 +120,9 @@ def _fitted(
     if told or rule == "none":
         found = calibrations.fit(labels, scores, rule, counts_as)
         if found.shared.any():
-            print(
-                f"note: {found.shared.sum()} of {len(found.shared)} classes have fewer than {FEW} "
+            tell_note(
+                f"{found.shared.sum()} of {len(found.shared)} classes have fewer than {FEW} "
                 "validation positives: they are calibrated together",
-                file=sys.stderr,
             )
         return found
     if rule == "temperature":
@@ -131,11 +130,10 @@ def _fitted(
             "--calibration=temperature: needs validation labels that tell of negatives; give "
             "platt, which does with annotated positives, or label validation photos in full"
         )
-    print(
-        "note: validation labels tell of no negatives in some class: the calibration is estimated "
+    tell_note(
+        "validation labels tell of no negatives in some class: the calibration is estimated "
         "from which positives were annotated, and cannot be checked on them; on photos it was far "
         "off (docs/calibration.md)",
-        file=sys.stderr,
     )
     return from_annotated(labels, scores)
 

@@ -20,7 +20,7 @@ from spml_tf.datasets.splits import Splits
 from spml_tf.drawing.figure_files import set_title
 from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import naming_unwritable, replaced, write_table
+from spml_tf.system.files import made_folder, naming_unwritable, replaced, write_table
 from spml_tf.system.private_api import inner_optimizer
 from spml_tf.training.model import SPMLModel
 
@@ -132,8 +132,7 @@ def write(found: Sweep, rates: dict[str, float], folder: Path) -> None:
         {**{name: factor * rate for name, rate in rates.items()}, "loss": loss, "average": average}
         for factor, loss, average in zip(*found[:3], strict=True)
     ]
-    with naming_unwritable(f"--output_dir={folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+    with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
         write_table(folder / "learning_rates.csv", rows)
         with replaced(folder / "learning_rates.png") as path:
             _draw(found, rates, path)
@@ -148,8 +147,7 @@ def _draw(found: Sweep, rates: dict[str, float], path: Path) -> None:
     axis.plot(found.factors * rate, found.averages, label="running average")
     axis.axvline(found.factor * rate, color="tab:red", linestyle=":", label="a tenth of the lowest")
     axis.set_xscale("log")
-    highest = float(found.averages[0]) if len(found.averages) else 1.0
-    axis.set_ylim(0, 1.5 * max(highest, float(found.averages.min())))
+    axis.set_ylim(0, 1.5 * found.averages[0])
     axis.set_xlabel(f"--{name}")
     axis.set_ylabel("loss")
     axis.legend(frameon=False)

@@ -20,6 +20,7 @@ BUDGETS = ("all", "unannotated", "global")
 Budget = str | Sequence[float]
 # Words for what is estimated from the score bank: as K, and as the budget of each class.
 AUTO, ESTIMATED, PROBABLE = "auto", "estimated", "probable"
+ESTIMATED_BUDGETS = (ESTIMATED, PROBABLE)
 
 
 def check_budget(name: str, budget: Budget, num_classes: int | None = None) -> None:
@@ -49,7 +50,7 @@ def check_priors(name: str, priors: Budget, num_classes: int | None = None) -> N
 
 def _check_rule(name: str, budget: Budget) -> None:
     """Raises ValueError for a budget that the rule `ExpectedPositives` does not know."""
-    if not isinstance(budget, str) or budget not in (ESTIMATED, PROBABLE):
+    if not isinstance(budget, str) or budget not in ESTIMATED_BUDGETS:
         check_budget(name, budget)
 
 
@@ -147,7 +148,7 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         "estimated: in the share estimated from the score bank, scaled to a K that is not auto; "
         "probable: so many labels as are estimated to be positive with --selection_probability; "
         "training: as often as the training images truly hold each class, where that is known.",
-        choices=(*BUDGETS, "validation", "mime", ESTIMATED, PROBABLE, "training"),
+        choices=(*BUDGETS, "validation", "mime", *ESTIMATED_BUDGETS, "training"),
         check=_check_rule,
     )
     probability: float = option(

@@ -20,6 +20,7 @@ from spml_tf.training.label_store import LabelStore
 from spml_tf.training.options import (
     AUTO,
     ESTIMATED,
+    ESTIMATED_BUDGETS,
     PROBABLE,
     Budget,
     ConfidentOptions,
@@ -101,7 +102,7 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     def prepare(self, facts: Facts) -> None:
         budget = self._given_budget()
-        by_class = isinstance(budget, str) and budget in (ESTIMATED, PROBABLE)
+        by_class = isinstance(budget, str) and budget in ESTIMATED_BUDGETS
         self.estimates = AUTO == self.positives_per_image or by_class
         if not by_class:
             check_budget("selection_budget", budget, facts.num_classes)
