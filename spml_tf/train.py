@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spml_tf.runs import rounds, run_folder
+from spml_tf.runs import rounds, run_folder, trackers
 from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
 from spml_tf.system import cli, launcher, plugins, presets, strategies
 from spml_tf.system.errors import UserError
@@ -72,6 +72,7 @@ def train(settings: Settings, output_dir: str) -> dict[str, Any]:
     if settings.workers > 1:
         raise UserError("--workers: starts processes; only the command does, see spml_tf.train")
     _check_network(settings)
+    trackers.check(settings.tracker)
     _prepare_tensorflow(settings)
     strategy = strategies.strategy(settings.strategy, settings.devices)
     with strategy.scope(), strategies.telling_lost_workers(_TOGETHER):
@@ -134,10 +135,15 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         if first:
             _write_labels(settings, data, run)
             print(start_line.start_line(data, run.path), flush=True)
-        progress = fitting.fit(model, settings, data, run, recorders, checkpoint)
-        _report(settings, data, run, progress)
-        replicas.wait_for_workers()
-        return run.read_metrics()
+        history = checkpoint.progress.history if checkpoint else ()
+        name = settings.tracker if first else "none"
+        with trackers.tracking(name, run, settings, facts, history) as tracker:
+            progress = fitting.fit(model, settings, data, run, recorders, checkpoint, tracker)
+            _report(settings, data, run, progress)
+            replicas.wait_for_workers()
+            results = run.read_metrics()
+            tracker.log_results(results)
+        return results
 
 
 def _load(settings: Settings) -> Splits:
@@ -290,6 +296,8 @@ def _find_learning_rate(given: Settings, output_dir: str) -> None:
 
     if given.workers > 1 or given.strategy != "none":
         raise UserError("--find_learning_rate: does with one device; drop --strategy and --workers")
+    if given.tracker != "none":
+        raise UserError("--find_learning_rate: trains no run to track; drop --tracker")
     if (Path(output_dir) / "run.json").exists():
         raise UserError(f"--output_dir={output_dir}: holds a run; choose another folder")
     constant = dataclasses.replace(given, learning_rate_schedule="constant")

@@ -19,6 +19,7 @@ from spml_tf.runs.heatmap_recorder import HeatmapRecorder
 from spml_tf.runs.recorder import RunRecorder
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
+from spml_tf.runs.trackers import Tracker
 from spml_tf.system import replicas
 from spml_tf.system.errors import DivergedError, UserError
 from spml_tf.system.stop_requests import StopRequests
@@ -35,6 +36,7 @@ def fit(
     run: RunFolder,
     extra: list[HeatmapRecorder],
     checkpoint: Checkpoint | None,
+    tracker: Tracker,
 ) -> Progress:
     """Trains to the end.
 
@@ -45,6 +47,7 @@ def fit(
         run: where checkpoints and results go.
         extra: callbacks that stand before the one that writes the checkpoint.
         checkpoint: to go on from, None at the start.
+        tracker: is told of each epoch.
 
     Returns:
         Of the last checkpoint.
@@ -59,7 +62,7 @@ def fit(
     recorder = RunRecorder(
         run, data.train.labels, data.observed, checkpoint, data.train.class_names,
         pipeline.steps_per_epoch(len(data.train), settings.batch_size),
-        settings.checkpoint_minutes, settings.max_loss, stops,
+        settings.checkpoint_minutes, settings.max_loss, stops, tracker,
     )  # fmt: skip
     batching: dict[str, Any] = {
         "image_size": settings.image_size, "batch_size": settings.batch_size,

@@ -19,6 +19,7 @@ from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs import checkpoints
 from spml_tf.runs.checkpoint_folder import Checkpoint, Progress
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.trackers import Tracker
 from spml_tf.system import replicas
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_table
@@ -60,6 +61,7 @@ class RunRecorder(keras.callbacks.Callback):
         minutes: between two checkpoints within an epoch; 0: none.
         max_loss: the training stops where the mean loss of an epoch is above; 0: never.
         stops: tells of a signal.
+        tracker: is told of each epoch whose checkpoint is written.
 
     Attributes:
         progress: of the last checkpoint.
@@ -80,11 +82,12 @@ class RunRecorder(keras.callbacks.Callback):
         minutes: float,
         max_loss: float,
         stops: StopRequests,
+        tracker: Tracker,
     ) -> None:
         super().__init__()
         self.run, self.shard = run, replicas.this_shard()
         self.truth, self.observed = self.shard.own(labels), observed
-        self.class_names = class_names
+        self.class_names, self.tracker = class_names, tracker
         self.resumed, self.progress = resumed, resumed.progress if resumed else Progress(0)
         self.steps, self.minutes, self.max_loss, self.stops = steps, minutes, max_loss, stops
         best = self.progress.history[self.progress.best_epoch - 1] if self.progress.history else {}
@@ -137,6 +140,7 @@ class RunRecorder(keras.callbacks.Callback):
         if self.shard.worker == 0:
             self.run.publish(self.progress)
             self._write_events(row)
+            self.tracker.log_epochs(history)
         self._stop_if(self._asked()[0])
 
     def _estimate(self) -> dict[str, float]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # These may change between start and resumption: they do not change the results.
 FREE = (
     "threads", "strategy", "devices", "workers", "bank_device", "bank_dir", "checkpoint_minutes",
-    "max_loss", "max_megapixels", "feature_dir",
+    "max_loss", "max_megapixels", "feature_dir", "tracker",
 )  # fmt: skip
 _AGAIN = "start its training again, which writes it anew"
 _LOST = "put a copy of the file there, or train into another folder"
@@ -55,6 +55,7 @@ class RunFolder:
         train_labels: train_labels.csv, the observed labels where they are not the full ones.
         class_priors: class_priors.csv, where the method has estimated them.
         heatmaps: heatmaps.npz, those of a few training images after each epoch.
+        tracker: tracker.json, the runs of experiment trackers that were told of this one.
         features: folder of what the frozen backbone makes of images, gone once it is thawed.
     """
 
@@ -71,6 +72,7 @@ class RunFolder:
         self.train_labels = self.path / "train_labels.csv"
         self.class_priors = self.path / "class_priors.csv"
         self.heatmaps = self.path / "heatmaps.npz"
+        self.tracker = self.path / "tracker.json"
         self.features = self.path / "features"
 
     def predictions(self, split: str) -> Path:

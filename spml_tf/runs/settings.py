@@ -182,6 +182,13 @@ class Settings(DataSettings):
     max_loss: float = flag_field(
         1e4, "Stop where the mean loss of an epoch is above, which is diverging; 0: never.", float
     )
+    tracker: str = flag_field(
+        "none",
+        "Tell an experiment tracker of flags, epochs and results too: mlflow or wandb (Weights & "
+        "Biases), with the extra of that name. Where to is said by its own environment variables.",
+        str,
+        ("none", "mlflow", "wandb"),
+    )
     strategy: str = strategy_field()
     devices: int = devices_field()
     workers: int = workers_field()

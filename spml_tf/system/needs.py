@@ -1,4 +1,4 @@
-"""Packages that only some formats need."""
+"""Packages that only some flags need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def needed(module: str, extra: str, wanted: str) -> None:
         extra: of spml_tf, which brings it.
         wanted: the flag that asks for it.
     """
-    if importlib.util.find_spec(module) is None:
+    found = importlib.util.find_spec(module)
+    # A folder of the same name in the working directory, such as wandb's own, has no origin.
+    if found is None or found.origin is None:
         raise UserError(
             f"{wanted}: needs {module}, which is not installed: "
             f"python -m pip install 'spml_tf[{extra}]' (in a checkout '.[{extra}]')"
