@@ -108,7 +108,7 @@ def _check(options: _Options) -> None:
     if options.output_dir is not None:
         check_unedited([Path(options.output_dir, _FINDINGS)])
     parts = {
-        name: splits.load_examples(options, split)
+        name: splits.load_examples(options, split, measured=name != "train")
         for name, split in (
             ("train", options.train_split),
             ("val", options.val_split),

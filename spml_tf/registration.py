@@ -104,7 +104,12 @@ def _add(name: str, item: Any) -> None:
         item.prefix = name
     options = item if issubclass(item, Options) else Options
     part = methods.PartOf(
-        item, options, is_rule=issubclass(item, Rule), marks=getattr(item, "marks", "")
+        item,
+        options,
+        is_rule=issubclass(item, Rule),
+        marks=getattr(item, "marks", ""),
+        is_loss=issubclass(item, keras.losses.Loss),
+        needs_loss=getattr(item, "needs_label_loss", False),
     )
     if issubclass(item, Term) and "reported_as" not in vars(item):
         item.reported_as = name

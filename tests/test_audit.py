@@ -360,6 +360,18 @@ class TestBrowser:
         order.select_by_value("score")
         assert browser.execute_script(shown) == ["1", "1", "2", "0"]
 
+    def test_by_expected_gain(self, browser):
+        """Chances 0.9, 0.8 of class 1 with 9 positives, 0.7 of class 2 with 2: log(1 + 0.7 / 2) is
+        above log(1 + 0.9 / 9), and that above log(1 + 0.8 / 9.9)."""
+        browser.execute_script(
+            "document.querySelectorAll('.card')[1].dataset.shown = '1';"
+            "POSITIVES.splice(0, 3, 1, 9, 2)"
+        )
+        order = Select(browser.find_element(By.ID, "order"))
+        order.select_by_value("gain")
+        scores = "return [...document.querySelectorAll('.review')].map((x) => x.dataset.score)"
+        assert browser.execute_script(scores) == ["0.7000", "0.9000", "0.8000", "0.0100"]
+
     def test_what_is_to_be_expected(self, browser):
         """Scores 0.9, 0.8, 0.7 of missing labels and 0.01 of a given one, which 0.99 is wrong."""
         told = browser.find_element(By.ID, "estimate")

@@ -45,6 +45,14 @@ def test_the_package_lists_its_commands():
     assert python("-m", "spml_tf", "--help").stdout == done.stdout
 
 
+def test_a_folder_of_the_same_name_shadows_nothing(tmp_path):
+    """Such as the checkout, where a command is given in the folder above it."""
+    (tmp_path / "spml_tf").mkdir()
+    words = sys.executable, "-c", "import spml_tf; print(spml_tf.__version__, spml_tf.__file__)"
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.stdout.split() == [spml_tf.__version__, spml_tf.__file__], done.stderr
+
+
 def test_every_command_is_installed():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", "utf-8")

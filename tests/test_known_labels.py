@@ -179,6 +179,14 @@ def test_the_note_says_by_how_much(trained):
     ) in notes
 
 
+def test_nothing_is_measured_on_training_photos(trained):
+    """Their labels are incomplete by design; check says so of the validation photos alone."""
+    tables = "--train_csv=train.csv", "--val_csv=val.csv"
+    done = run("check", "--dataset=folder", f"--data_dir={trained.parent}", *tables, module="data")
+    assert "note: val labels are incomplete (66.7% are known)" in done.stderr
+    assert "train labels" not in done.stderr
+
+
 def test_export_and_report_count_known_labels(trained, tmp_path):
     done = run(f"--run_dir={trained}", f"--export_dir={tmp_path / 'out'}", module="export")
     assert done.returncode == 0, done.stderr

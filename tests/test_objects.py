@@ -149,6 +149,8 @@ def test_bad_files_are_named(root):
     with pytest.raises(UserError, match=r"0\.png: 3 in row 2, column 2, but there are 2 classes"):
         objects.read_mask(str(root / "m" / "0.png"), 2)
     assert objects.read_mask(str(root / "m" / "0.png"), 3).tolist() == [[0, 1], [255, 3]]
+    Image.fromarray(np.array([[False, True]])).save(root / "m" / "0.png")  # one bit a pixel
+    assert objects.read_mask(str(root / "m" / "0.png"), 1).tolist() == [[0, 1]]
 
 
 def test_energy_by_hand():

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.datasets import image_headers
+from spml_tf.datasets import colour_changes, image_headers
 from spml_tf.datasets.elements import Source, draw
 from spml_tf.datasets.images import decode_image
 from spml_tf.datasets.readers.examples import Examples
@@ -29,8 +29,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 # From the numbers of images, int64 [n], to batches of them: (dict, labels int8 [B, L]).
 Batched = Callable[[tf.Tensor], tf.data.Dataset]
 
-# Distinguishes an epoch's crops and flips from its order.
-_DRAWS = 0
+# Distinguish an epoch's crops and flips, and its changes of colour, from its order.
+_DRAWS, _COLOUR_DRAWS = 0, 1
 # Images that are read ahead of a batch that is being put together, at most.
 _AHEAD = 32
 # Pieces of batches of several workers that are read at a time.
@@ -60,6 +60,7 @@ def training_dataset(
     first_step: int = 0,
     crop_area: tuple[float, float] = (0.25, 1.0),
     horizontal_flip: bool = True,
+    colours: tuple[int, float] = (0, 0.0),
     shuffle_groups: int = 1,
     shard: Shard = WHOLE,
     pieces: int = 1,
@@ -71,12 +72,15 @@ def training_dataset(
         labels: [N, L] of {1, 0, -1}, what the training may see.
         image_size: side S of the network's input in pixels.
         batch_size: images per batch B; the last batch of an epoch holds the remainder.
-        seed: together with the epoch and the image's index it decides order, crops and flips.
+        seed: together with the epoch and the image's index it decides order, crops, flips and
+            changes of colour.
         first_epoch: the number of the first epoch, counted from 1.
         epochs: how many epochs follow, this one included.
         first_step: batches of the first epoch that are left out.
         crop_area: lowest and highest area of a crop, a part of the image's, in (0, 1].
         horizontal_flip: whether every second crop, on average, is mirrored.
+        colours: how many changes of colour each crop undergoes, and their strength in [0, 1]; see
+            `colour_changes.changed`.
         shuffle_groups: S; of the groups of images with one index modulo S every batch holds equally
             many, where B is a multiple of S. With a multiple of the workers all have as much to do.
         shard: of one of several workers; order and crops do not depend on it.
@@ -99,7 +103,9 @@ def training_dataset(
 
     def crops(epoch: tf.Tensor) -> Batched:
         epoch_seed = _fold_in(_base_seed(seed), epoch)
-        return _crops(source, len(examples), epoch_seed, batch_size, crop_area, horizontal_flip)
+        return _crops(
+            source, len(examples), epoch_seed, batch_size, crop_area, horizontal_flip, colours
+        )
 
     return batches_of_epochs(
         crops, len(examples), batch_size=batch_size, seed=seed, first_epoch=first_epoch,
@@ -168,6 +174,7 @@ def redrawn_dataset(
     seed: int,
     crop_area: tuple[float, float] = (0.25, 1.0),
     horizontal_flip: bool = True,
+    colours: tuple[int, float] = (0, 0.0),
 ) -> tf.data.Dataset:
     """One epoch of `training_dataset`, with other crops, flips and order each time it is iterated.
 
@@ -183,7 +190,9 @@ def redrawn_dataset(
     @as_written
     def batches_of(number: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.bitcast(number, tf.int32)
-        batched = _crops(source, len(examples), epoch_seed, batch_size, crop_area, horizontal_flip)
+        batched = _crops(
+            source, len(examples), epoch_seed, batch_size, crop_area, horizontal_flip, colours
+        )
         return batched(_shuffled(len(examples), epoch_seed))
 
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
@@ -200,13 +209,25 @@ def _crops(
     batch_size: int,
     crop_area: tuple[float, float],
     horizontal_flip: bool,
+    colours: tuple[int, float],
 ) -> Batched:
     """A function that makes batches of an epoch's random crops; epoch_seed is int32 [2]."""
     # Of all images at once, which is much faster; a row is the same for any number of images.
     drawn = draw(_fold_in(epoch_seed, _DRAWS), count)
+    changes, strength = colours
+    shape = [count, changes, colour_changes.DRAWS]
+    of_colours = tf.random.stateless_uniform(
+        shape, _fold_in(epoch_seed, _COLOUR_DRAWS), alg="philox"
+    )
 
     def example(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        return source.random_crop(index, tf.gather(drawn, index), crop_area, horizontal_flip)
+        inputs, labels = source.random_crop(
+            index, tf.gather(drawn, index), crop_area, horizontal_flip
+        )
+        if changes:
+            draws = tf.gather(of_colours, index)
+            inputs["image"] = colour_changes.changed(inputs["image"], draws, strength)
+        return inputs, labels
 
     return functools.partial(_each, example, batch_size)
 

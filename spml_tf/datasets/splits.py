@@ -161,18 +161,19 @@ def load_splits(settings: DataSettings) -> Splits:
     )
 
 
-def load_examples(settings: DataSettings, split: str) -> Examples:
+def load_examples(settings: DataSettings, split: str, measured: bool = True) -> Examples:
     """Reads one split, restricted to --classes, and prints its notes on standard error.
 
     Args:
         settings: resolved settings.
         split: name of the split.
+        measured: whether measures are taken on it, which unknown labels mislead: a note says so.
 
     Raises:
         UserError: for data that are missing or malformed.
     """
     examples = _read(settings, split)
-    _tell((*examples.notes, *_unknown_notes(settings, examples, split)))
+    _tell((*examples.notes, *(_unknown_notes(settings, examples, split) if measured else ())))
     return examples
 
 

@@ -20,7 +20,7 @@ from spml_tf import networks
 from spml_tf.datasets.readers import Examples
 from spml_tf.evaluation import missing_labels, suggestions
 from spml_tf.evaluation.missing_labels import Candidate, Region
-from spml_tf.labels import UNKNOWN, validate_labels
+from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
 from spml_tf.pages import audit_page, suspect_labels
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
@@ -258,7 +258,10 @@ def _audit(
             audited.model, audited.examples, observed, ranked[:shown], *images
         )
     facts = {**about, **_counts(audited, found)}
-    page = audit_page.build(name, facts, audited.examples.class_names, **photos)
+    positives = (observed == POSITIVE).sum(axis=0).tolist()
+    page = audit_page.build(
+        name, facts, audited.examples.class_names, positives=positives, **photos
+    )
     with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
         for kind, lines in rows.items():
             write_csv(folder / f"{kind}.csv", _HEADER, lines, into=replaced_unless_edited)

@@ -26,6 +26,7 @@ def build(
     class_names: Sequence[str],
     missing: Sequence[LabelPhoto],
     wrong: Sequence[LabelPhoto],
+    positives: Sequence[int] = (),
 ) -> str:
     """The whole document.
 
@@ -35,6 +36,8 @@ def build(
         class_names: L names.
         missing: labels that are probably missing, best first.
         wrong: annotated labels that look wrong, worst first.
+        positives: L numbers, how many annotated positives the classes have; where it is empty all
+            count as equally rare.
     """
     parts = {
         "missing": ("Probably missing", _cards(missing, class_names, 0, _MISSING)),
@@ -52,7 +55,9 @@ def build(
         + "".join(section(key, *part) for key, part in parts.items())
         + "</main>"
         + script_data(class_names, photos)
-        + html_page.data_element("audit-data", {"key": facts["data_fingerprint"]})
+        + html_page.data_element(
+            "audit-data", {"key": facts["data_fingerprint"], "positives": list(positives)}
+        )
     )
     script = html_page.scripts(*_SCRIPTS)
     style = html_page.asset("report.css") + html_page.asset("audit.css")
@@ -81,7 +86,8 @@ def _controls(class_names: Sequence[str], photos: Sequence[Any]) -> str:
 <label>Show <select id="which"><option value="all">all</option>
 <option value="open">undecided</option><option value="decided">decided</option></select></label>
 <label>Order <select id="order"><option value="score">by score</option>
-<option value="classes">classes in turn</option></select></label>
+<option value="classes">classes in turn</option>
+<option value="gain">by expected gain</option></select></label>
 {map_controls(photos, _OPACITY)}
 <button type="button" id="undo">Undo</button>
 <button type="button" id="save">Save reviewed.csv</button>

@@ -71,10 +71,9 @@ def fit(
 
     def training(first_epoch: int, epochs: int, first_step: int) -> tf.data.Dataset:
         return pipeline.training_dataset(
-            data.train, data.observed, seed=settings.seed, first_epoch=first_epoch, epochs=epochs,
-            first_step=first_step, crop_area=settings.crop_interval,
-            horizontal_flip=settings.horizontal_flip, shuffle_groups=settings.shuffle_groups,
-            **batching,
+            data.train, data.observed, first_epoch=first_epoch, epochs=epochs,
+            first_step=first_step, shuffle_groups=settings.shuffle_groups,
+            **settings.augmentation, **batching,
         )  # fmt: skip
 
     def fit_until(last: int, training: Training, validation: tf.data.Dataset) -> None:

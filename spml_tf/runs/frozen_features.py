@@ -195,16 +195,18 @@ class FrozenFeatures:
     def _images(self, name: str) -> tf.data.Dataset:
         """The images of one pass, each once."""
         settings, data = self._settings, self._data
-        sizes = {"image_size": settings.image_size, "batch_size": settings.batch_size}
+        sizes: dict[str, Any] = {
+            "image_size": settings.image_size,
+            "batch_size": settings.batch_size,
+        }
         if name == _WHOLE:
             return pipeline.evaluation_dataset(
                 data.val, data.val.labels, shard=self._shard, **sizes
             )
         return pipeline.training_dataset(
-            data.train, data.observed, seed=settings.seed,
-            first_epoch=int(name.removeprefix("crop")), crop_area=settings.crop_interval,
-            horizontal_flip=settings.horizontal_flip, shuffle_groups=settings.shuffle_groups,
-            shard=self._shard, **sizes,
+            data.train, data.observed, first_epoch=int(name.removeprefix("crop")),
+            shuffle_groups=settings.shuffle_groups, shard=self._shard, **settings.augmentation,
+            **sizes,
         )  # fmt: skip
 
     def _check_room(self, missing: list[str]) -> None:
@@ -253,7 +255,8 @@ def _digest(network: keras.Model, settings: Settings, data: Splits) -> str:
         **{
             flag: getattr(settings, flag)
             for flag in (
-                "network", "image_size", "crop_area", "horizontal_flip", "seed", "scaled_decoding"
+                "network", "image_size", "crop_area", "horizontal_flip", "colour_changes",
+                "colour_strength", "seed", "scaled_decoding",
             )
         },
     }  # fmt: skip

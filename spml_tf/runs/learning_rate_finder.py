@@ -104,10 +104,8 @@ def sweep(model: SPMLModel, settings: Settings, data: Splits, steps: int = STEPS
     """
     an_epoch = pipeline.steps_per_epoch(len(data.train), settings.batch_size)
     batches = pipeline.training_dataset(
-        data.train, data.observed, seed=settings.seed, first_epoch=1,
-        epochs=math.ceil(steps / an_epoch), crop_area=settings.crop_interval,
-        horizontal_flip=settings.horizontal_flip, image_size=settings.image_size,
-        batch_size=settings.batch_size,
+        data.train, data.observed, first_epoch=1, epochs=math.ceil(steps / an_epoch),
+        image_size=settings.image_size, batch_size=settings.batch_size, **settings.augmentation,
     )  # fmt: skip
     rising = _Rising(steps)
     model.optimizer.build(model.trainable_variables)

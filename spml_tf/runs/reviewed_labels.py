@@ -91,7 +91,7 @@ def _trained_on(run: RunFolder) -> list[Path]:
 
 def _write_table(path: Path, run: RunFolder, data: Splits, labels: NDArray[np.int8]) -> None:
     """The table of all photos of the training split, those held out with their own labels."""
-    whole = splits.load_examples(run.settings(), run.settings().train_split)
+    whole = splits.load_examples(run.settings(), run.settings().train_split, measured=False)
     trained = dict(zip(data.train.names, labels, strict=True))
     rows = []
     for name, own in zip(whole.names, whole.labels, strict=True):

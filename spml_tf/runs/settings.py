@@ -140,6 +140,16 @@ class Settings(DataSettings):
     horizontal_flip: bool = flag_field(
         None, "Mirror half of the crops. Default: off for digits, on otherwise.", bool
     )
+    colour_changes: int = flag_field(
+        0,
+        "Change the colours of each training crop so many times, as RandAugment does (brightness, "
+        "contrast, saturation, sharpness, posterize, solarize, autocontrast, equalize); 0: never, "
+        "2 in its paper.",
+        int,
+    )
+    colour_strength: float | None = flag_field(
+        None, "Strength of --colour_changes, in [0, 1]. Default: 0.3.", float
+    )
     batch_size: int = flag_field(None, "Default: 32 from scratch, 16 otherwise.", int)
     learning_rate: float = flag_field(
         None, "Adam's, of the backbone. Default: 2e-3 from scratch, 5e-5 otherwise.", float
@@ -222,7 +232,7 @@ class Settings(DataSettings):
             ("image_size", 8, 1e5), ("cam_boost", 0.001, 1000), ("epochs", 1, 1e6),
             ("batch_size", 1, 1e6), ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
             ("estimates_learning_rate", 0, 1e4), ("threads", 0, 1e4), ("seed", 0, 2**31 - 1),
-            ("feature_crops", 0, 1e6),
+            ("feature_crops", 0, 1e6), ("colour_changes", 0, 100), ("colour_strength", 0, 1),
             ("checkpoint_minutes", 0, 1e6), ("max_loss", 0, 1e30),
             ("devices", 0, 1024), ("workers", 0, 1024),
         ):  # fmt: skip
@@ -251,6 +261,16 @@ class Settings(DataSettings):
         """(low, high) of --crop_area."""
         low, high = self.crop_area.split(",")
         return float(low), float(high)
+
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """How training crops are made, as arguments of `pipeline.training_dataset`."""
+        return {
+            "seed": self.seed,
+            "crop_area": self.crop_interval,
+            "horizontal_flip": self.horizontal_flip,
+            "colours": (self.colour_changes, self.colour_strength or 0.0),
+        }
 
 
 def settings_class(base: type[Settings] = Settings) -> type[Settings]:
@@ -294,6 +314,7 @@ def resolve(given: Settings) -> Settings:
         "image_size": _default(given.image_size, _IMAGE_SIZES.get(network, 224)),
         "epochs": epochs,
         "horizontal_flip": _default(given.horizontal_flip, given.dataset != "digits"),
+        "colour_strength": _default(given.colour_strength, 0.3 if given.colour_changes else None),
         "batch_size": _default(given.batch_size, 32 if scratch else 16),
         "learning_rate": rate,
         "head_learning_rate": _default(given.head_learning_rate, rate if scratch else 1e-3),
@@ -364,6 +385,8 @@ def _check(settings: Settings) -> None:
     if settings.keep_head and (settings.init_from or settings.weights == "none"):
         other = "--init_from" if settings.init_from else "--weights=none"
         raise UserError(f"--keep_head: means the head of --weights, not with {other}; drop one")
+    if settings.colour_strength is not None and not settings.colour_changes:
+        raise UserError("--colour_strength: is that of --colour_changes; give that from 1")
     _check_frozen(settings)
     check_range("warmup_epochs", settings.option("warmup_epochs"), 0, settings.epochs)
     check_range("shuffle_groups", settings.shuffle_groups, 1, settings.batch_size)

@@ -28,6 +28,7 @@ CLASSES = {
         "Hill Asymmetric PartialAsymmetric GeneralizedRobust"
     ),
     "training.masking": "InformationGap",
+    "training.mixed_views": "Mixup CutMix",
     "training.model": "SPMLModel",
     "training.optimizers": "GroupedOptimizer",
     "training.parts": "Recipe",

@@ -12,6 +12,8 @@ from spml_tf.system.keras_import import require_tensorflow_backend
 
 if TYPE_CHECKING:
     from spml_tf.training.masking import InformationGap as InformationGap
+    from spml_tf.training.mixed_views import CutMix as CutMix
+    from spml_tf.training.mixed_views import Mixup as Mixup
     from spml_tf.training.model import SPMLModel as SPMLModel
     from spml_tf.training.optimizers import GroupedOptimizer as GroupedOptimizer
     from spml_tf.training.optimizers import head_and_backbone as head_and_backbone
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 # The names that each file of this folder gives.
 _FILES = {
     "masking": ["InformationGap"],
+    "mixed_views": ["CutMix", "Mixup"],
     "model": ["SPMLModel"],
     "optimizers": ["GroupedOptimizer", "head_and_backbone"],
     "parts": ["Facts", "Part", "Recipe", "Rule", "Step", "Term"],

@@ -25,11 +25,13 @@ from spml_tf.training.options import (
     PROBABLE,
     ConfidentOptions,
     ConsistencyOptions,
+    CutMixOptions,
     ExpectedPositivesOptions,
     GeneralizedRobustOptions,
     InformationGapOptions,
     LargeLossOptions,
     LikelyPositivesOptions,
+    MixupOptions,
     PseudoLabelsOptions,
     RoleOptions,
     SpatialConsistencyOptions,
@@ -48,6 +50,8 @@ class PartOf:
         is_rule: whether it marks labels; else it is a loss or a term.
         marks: what a loss or a term makes of labels that a rule marks, as "left out"; empty where
             it treats them as other unknown labels.
+        is_loss: whether it is a loss of labels and scores, which other views can be trained by.
+        needs_loss: whether it trains by such a loss of the method.
     """
 
     part: str | type
@@ -55,6 +59,8 @@ class PartOf:
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     is_rule: bool = False
     marks: str = ""
+    is_loss: bool = False
+    needs_loss: bool = False
 
     def load(self) -> type:
         """The class."""
@@ -80,7 +86,7 @@ class PartOf:
 
 
 def _loss(name: str, options: type[Options] = Options, marks: str = "") -> PartOf:
-    return PartOf(f"spml_tf.losses:{name}", options, marks=marks)
+    return PartOf(f"spml_tf.losses:{name}", options, marks=marks, is_loss=True)
 
 
 def _rule(name: str, options: type[Options], file: str = "rules", **fixed: Any) -> PartOf:
@@ -146,6 +152,8 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
 ADDITIONS: dict[str, PartOf] = {
     "cl": _term("ScoreConsistency", ConsistencyOptions),
     "scl": _SCL,
+    "mixup": PartOf("spml_tf.training.mixed_views:Mixup", MixupOptions, needs_loss=True),
+    "cutmix": PartOf("spml_tf.training.mixed_views:CutMix", CutMixOptions, needs_loss=True),
 }
 
 
@@ -175,6 +183,11 @@ def parts_of(name: str) -> tuple[PartOf, ...]:
     for other, part in zip(others, added, strict=True):
         if part in own:
             raise ValueError(f"method {name}: {first} has {other} already; leave it out")
+        if part.needs_loss and not any(x.is_loss for x in own):
+            raise ValueError(
+                f"method {name}: {other} trains a second view by the method's loss of labels, and "
+                f"{first} has none of its own kind; leave it out"
+            )
     return (*own, *added)
 
 

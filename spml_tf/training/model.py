@@ -277,7 +277,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             _, logits, image = batches.without_stand_ins(every_y, logits, x.get("image"))
             step = Step(
                 index, box, flip, self.epoch.value, weight, labels, _pooled(logits),
-                tf.sigmoid(logits), average, visited, image, self._maps_of,
+                tf.sigmoid(logits), average, visited, image, self._maps_of, self._label_loss(),
             )  # fmt: skip
             for rule in self.rules:
                 step = step._replace(labels=rule.mark(step))
@@ -299,6 +299,10 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         if not self.train_metrics:
             y, scores, sample_weight = y[:0], scores[:0], None  # Keras wants every metric called
         return self._results(x, y, scores, sample_weight)
+
+    def _label_loss(self) -> Any:
+        own = (term.value for term in self.terms if isinstance(term, LabelTerm))
+        return next(own, None)
 
     def _maps_of(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """F of images [B, S, S, 3]; a replica may have none, which layers need not stand."""

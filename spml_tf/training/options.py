@@ -377,3 +377,31 @@ class StrongViewOptions(TermOptions):
     cutout: float = option(
         0.5, "Side of the square that lagc covers in its second view, in sides.", low=0, high=1
     )
+
+
+class MixupOptions(TermOptions):
+    """Options of the term `Mixup`."""
+
+    prefix: ClassVar[str] = "mixup"
+    group: ClassVar[str] = "Mixtures of images (+mixup, +cutmix)"
+
+    alpha: float = option(
+        0.2,
+        "Mixup's shares are drawn of Beta(alpha, alpha); small: nearly one of the two images.",
+        low=1e-3,
+        high=1e3,
+    )
+
+
+class CutMixOptions(TermOptions):
+    """Options of the term `CutMix`."""
+
+    prefix: ClassVar[str] = "cutmix"
+    group: ClassVar[str] = MixupOptions.group
+
+    alpha: float = option(
+        1.0,
+        "CutMix' shares are drawn of Beta(alpha, alpha); 1: every area is as likely.",
+        low=1e-3,
+        high=1e3,
+    )

@@ -46,6 +46,8 @@ class Step(NamedTuple):
         image: [B, S, S, 3] float32 in 0..255, the crops as the network sees them.
         network: `network(images, training=False)` gives F of other images of this size,
             [B, G, G, L] float32, with gradient.
+        label_loss: `label_loss(labels, logits, weight)` gives the method's own loss of other
+            logits [B, L], scalar float32; None where the method has no loss of that kind.
     """
 
     index: tf.Tensor
@@ -60,6 +62,7 @@ class Step(NamedTuple):
     visited: tf.Tensor | None
     image: Any = None
     network: Callable[..., tf.Tensor] | None = None
+    label_loss: Callable[..., tf.Tensor] | None = None
 
     @property
     def scores(self) -> tf.Tensor:
@@ -179,6 +182,7 @@ class Term(Part, TermOptions):
         reported_as: its value stands in logs and in history.csv as this and "_loss".
         trains_labels: whether it trains the scores from the labels, so that a method can be made
             of it alone.
+        needs_label_loss: whether it reads `Step.label_loss`; methods that lack it are refused.
         of_whole_batch: under a `tf.distribute` strategy, False: `compute` returns a mean over the
             images of its replica, which the model weighs by their number; True: what it returns has
             the value of the whole batch as its mean over replicas
@@ -187,6 +191,7 @@ class Term(Part, TermOptions):
 
     reported_as: ClassVar[str] = ""
     trains_labels: ClassVar[bool] = False
+    needs_label_loss: ClassVar[bool] = False
     of_whole_batch: ClassVar[bool] = False
 
     def compute(self, step: Step) -> tf.Tensor:
@@ -253,6 +258,12 @@ class Recipe:
                 "a recipe needs a term that trains on labels, such as a loss of spml_tf.losses. "
                 f"Received: {[type(x).__name__ for x in terms]}"
             )
+        if not any(isinstance(term, LabelTerm) for term in terms):
+            for term in (x for x in terms if x.needs_label_loss):
+                raise ValueError(
+                    f"{type(term).__name__} trains by a loss of labels, and the recipe has none; "
+                    "add a loss of spml_tf.losses"
+                )
         reported = [term.reported_as for term in terms if term.reported_as]
         if len(set(reported)) < len(reported):
             raise ValueError(

@@ -197,11 +197,12 @@ def read_mask(path: str, num_classes: int) -> NDArray[np.uint16]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read ({reason}); write a PNG file") from None
-    if mask.ndim != 2 or mode not in ("L", "P", "I", "I;16"):
+    if mask.ndim != 2 or mode not in ("1", "L", "P", "I", "I;16"):
         raise UserError(
             f"{path}: a picture of the kind {mode}; a mask has one channel of whole numbers, 0 for "
             "no class and k for the k-th class"
         )
+    mask = mask.astype(np.int64)  # bool in a picture of one bit
     wrong = mask > num_classes
     if num_classes < 255:
         wrong &= mask != 255

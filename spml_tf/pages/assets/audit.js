@@ -23,15 +23,19 @@ const filter = () => {
   count();
 };
 
-// By score, or a label of each class in turn; the sections stay one after the other.
+// By score; a label of each class in turn; or by what a label adds to the sum over classes of
+// log(positives), those before it in its class counted by their chances. Sections stay apart.
 const scoreOrder = [...cards];
+const POSITIVES = read("audit-data").positives;
 const arrange = () => {
   const seen = new Map();
   const turns = new Map();
   for (const card of scoreOrder) {
     const group = `${sectionOf(card).id} ${card.dataset.shown}`;
-    turns.set(card, controls.order.value === "classes" ? seen.get(group) ?? 0 : 0);
-    seen.set(group, (seen.get(group) ?? 0) + 1);
+    const { turn, total } = seen.get(group) ?? { turn: 0, total: POSITIVES[card.dataset.shown] || 1 };
+    const gain = Math.log1p(chance(card) / total);
+    turns.set(card, { score: 0, classes: turn, gain: -gain }[controls.order.value]);
+    seen.set(group, { turn: turn + 1, total: total + chance(card) });
   }
   const sections = [...new Set(scoreOrder.map(sectionOf))];
   const places = new Map(scoreOrder.map((card, place) => [card, place]));
