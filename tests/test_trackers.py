@@ -68,7 +68,7 @@ def assert_epochs(number: str, folder: Path) -> None:
 
 
 def test_mlflow_follows_a_run_that_is_killed_and_interrupted(voc, finished, tmp_path):
-    """kill -9, Ctrl-C, then to the end: one run of MLflow, whole, and the same arrays as without."""
+    """kill -9, Ctrl-C, then to the end: one run of MLflow, whole, the same arrays as without."""
     folder = tmp_path / "killed"
     words = [*flags(voc, **RESUMED), f"--output_dir={folder}", "--tracker=mlflow"]
 
@@ -122,9 +122,7 @@ def test_mlflow_follows_a_run_that_is_killed_and_interrupted(voc, finished, tmp_
     assert (tmp_path / "mlflow.db").read_bytes() == before
 
 
-def test_faults_while_training_are_one_note_and_nothing_is_lost(
-    voc, tmp_path, monkeypatch, capsys
-):
+def test_faults_while_training_are_one_note_and_nothing_is_lost(voc, tmp_path, monkeypatch, capsys):
     """The store fails after the first epoch, then answers again. A flag of more than 500 characters
     is cut."""
     import mlflow

@@ -109,7 +109,8 @@ class _MLflow(_Client):
             os.environ.setdefault(name, value)
         import mlflow
 
-        self.client, self.run = mlflow.MlflowClient(), ""
+        self.client: Any = mlflow.MlflowClient()
+        self.run = ""
 
     def begin(self, about: _About, known: str | None) -> str:
         if known:
@@ -171,10 +172,11 @@ class _WeightsAndBiases(_Client):
     def __init__(self) -> None:
         import wandb
 
-        self.wandb, self.run = wandb, None
+        self.wandb: Any = wandb
+        self.run: Any = None
 
     def begin(self, about: _About, known: str | None) -> str:
-        options = {
+        options: dict[str, Any] = {
             "console": "off", "silent": True, "init_timeout": _BEGIN, "finish_timeout": _END,
             "finish_timeout_raises": True,
         }  # fmt: skip
