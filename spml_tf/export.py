@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from spml_tf.exports.checks import Photos
     from spml_tf.exports.exported import Exported
     from spml_tf.exports.formats import Wanted
+    from spml_tf.exports.hugging_face import Repository
     from spml_tf.runs.run_folder import RunFolder
 
 USAGE = """Exports the best network of a finished run.
@@ -84,6 +85,17 @@ class _Options:
         "onnxruntime-web-1.30.0.tgz",
         "For web: the file that `npm pack onnxruntime-web@1.30.0` writes, or the package's folder.",
     )
+    push: str | None = cli.flag_field(
+        None,
+        "hf://OWNER/NAME: upload the export to this model repository of the Hugging Face Hub too, "
+        "with the model card as README.md.",
+    )
+    public: bool = cli.flag_field(
+        False, "With --push: a repository that is made now can be seen by all.", bool
+    )
+    dry_run: bool = cli.flag_field(
+        False, "With --push: list what would be uploaded, and upload nothing.", bool
+    )
     plugins: str | None = cli.plugins_field()
 
 
@@ -109,7 +121,7 @@ def export(
         thresholds: how they are chosen, see `thresholds.parse_rule`.
         calibration: "none", "temperature" or "platt", see `runs.decisions.decisions`.
         **others: the command's other flags: format, serving_version, data_dir, check_images,
-            web_runtime.
+            web_runtime, push, public, dry_run.
 
     Returns:
         The folder written: `export_dir`, or that of a version in it.
@@ -134,6 +146,7 @@ def _export(options: _Options) -> Path:
     from spml_tf.runs.decisions import calibration_errors, decisions
 
     wanted = _wanted(options)
+    pushed = _repository(options)
     target = _target(options)
     run = run_folder.RunFolder(options.run_dir)
     run.check_finished()
@@ -154,7 +167,32 @@ def _export(options: _Options) -> Path:
     with naming_unwritable(f"--export_dir={options.export_dir}"):
         _write(target, run, wanted, model, classes, photos)
     _tell_of_shared(classes)
+    if pushed is not None:
+        _push(pushed, run, target, options.dry_run)
     return target
+
+
+def _repository(options: _Options) -> Repository | None:
+    """That of --push, None without."""
+    if options.push is None:
+        for name in (x for x in ("public", "dry_run") if getattr(options, x)):
+            raise UserError(f"--{name}: goes with --push=hf://OWNER/NAME; give that too")
+        return None
+    from spml_tf.exports import hugging_face
+
+    return hugging_face.repository(options.push, options.public, uploads=not options.dry_run)
+
+
+def _push(repository: Repository, run: RunFolder, folder: Path, dry_run: bool) -> None:
+    from spml_tf.exports import hugging_face
+
+    card = (folder / _EDITED[1]).read_text("utf-8")
+    card = hugging_face.readme(repository.name, card, run.read_record(), run.read_metrics())
+    files = hugging_face.contents(folder, card)
+    print(f"{'would upload' if dry_run else 'uploading'} to the {repository.kind}:")
+    print(hugging_face.listing(files), flush=True)
+    if not dry_run:
+        print(f"pushed to {hugging_face.push(repository, files, folder)}")
 
 
 def _write(
