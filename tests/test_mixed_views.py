@@ -95,8 +95,7 @@ def test_value_and_gradient_equal_numpy(weighted):
     logits = np.array([[0.2, -0.4, 1.0], [0.7, 0.9, -1.0], [0.1, 0.0, 2.0]])
     weight = np.array([[1.0, 2, 1], [0.5, 3, 1], [1, 1, 0]]) if weighted else np.ones((3, 3))
     index, epoch = tf.constant([4, 0, 2], tf.int64), tf.constant(2, tf.int64)
-    draws = mixed_views.noise(term.seed ^ mixed_views._SALT, epoch, index, tf.constant([3]))
-    shares = term.drawn_shares(draws[:, 0]).numpy().astype(float)
+    shares = term.drawn_shares(term.draws(index, epoch)[:, 0]).numpy().astype(float)
 
     def of_label(z, logit):
         f = sigmoid(logit)

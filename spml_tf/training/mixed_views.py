@@ -9,19 +9,15 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import betaincinv
 
-from spml_tf.banks.rounding import noise
+from spml_tf.training.drawn_views import DrawnView, covered, view_logits
 from spml_tf.training.options import CutMixOptions, MixupOptions
-from spml_tf.training.parts import Facts, Step, Term
+from spml_tf.training.parts import Facts, Step
 
-# What a mixture is drawn from: its share, and y and x of CutMix' rectangle.
-_DRAWS = 3
 # Shares are drawn among so many, of equal probability.
 _SHARES = 4096
-# Keeps these draws apart from those of rounding and of strong views.
-_SALT = 0x3137
 
 
-class _MixedView(Term):
+class _MixedView(DrawnView):
     """A second view, in which each crop is mixed with that of another image of the batch.
 
     The loss is the method's own, share * loss(labels of the crop) + (1 - share) * loss(labels of
@@ -33,25 +29,22 @@ class _MixedView(Term):
     Under a `tf.distribute` strategy the other image is one of the same replica.
     """
 
-    needs_images = True
     needs_label_loss = True
+    salt: ClassVar[int] = 0x3137
+    numbers: ClassVar[int] = 3  # the share, and y and x of CutMix' square
 
     alpha: float
 
     def prepare(self, facts: Facts) -> None:
-        self.seed, self.shard = facts.bank["seed"], facts.bank["shard"]
+        super().prepare(facts)
         quantiles = (np.arange(_SHARES) + 0.5) / _SHARES
         self.shares = betaincinv(self.alpha, self.alpha, quantiles).astype(np.float32)
 
     def compute(self, step: Step) -> tf.Tensor:
-        assert step.network is not None and step.label_loss is not None
-        worker, workers = self.shard
-        draws = noise(
-            self.seed ^ _SALT, step.epoch, step.index * workers + worker, tf.constant([_DRAWS])
-        )
+        assert step.label_loss is not None
         images = tf.cast(step.image, tf.float32)
-        mixed, share = self.mixed(images, tf.roll(images, 1, 0), draws)
-        logits = tf.reduce_mean(step.network(mixed, training=True), axis=(1, 2))
+        mixed, share = self.mixed(images, tf.roll(images, 1, 0), self.draws_of_step(step))
+        logits = view_logits(step, mixed)
         weight = tf.ones_like(logits) if step.weight is None else step.weight
         share = share[:, None]
         own = step.label_loss(step.labels, logits, share * weight)
@@ -114,7 +107,7 @@ class CutMix(CutMixOptions, _MixedView):
     """CutMix (Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with
     Localizable Features", ICCV 2019).
 
-    A rectangle of the other crop lies on the crop, at the same place. Its sides are
+    A square of the other crop lies on the crop, at the same place. Its sides are
     sqrt(1 - drawn share) of the crop's, its centre lies anywhere inside; the share of the loss is
     what the crop keeps. Drawn as for `Mixup`.
 
@@ -129,14 +122,6 @@ class CutMix(CutMixOptions, _MixedView):
         self, images: tf.Tensor, others: tf.Tensor, draws: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         side = tf.sqrt(1 - self.drawn_shares(draws[:, 0]))
-        rows = _covered(tf.shape(images)[1], draws[:, 1], side)
-        columns = _covered(tf.shape(images)[2], draws[:, 2], side)
-        covered = rows[:, :, None] & columns[:, None, :]
-        mixed = tf.where(covered[..., None], others, images)
-        return mixed, 1 - tf.reduce_mean(tf.cast(covered, tf.float32), axis=(1, 2))
-
-
-def _covered(size: tf.Tensor, centre: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    """Pixels whose middles lie within side / 2 of the centre, [B, size] bool."""
-    places = (tf.cast(tf.range(size), tf.float32) + 0.5) / tf.cast(size, tf.float32)
-    return tf.abs(places[None, :] - centre[:, None]) < side[:, None] / 2
+        square = covered(images, draws[:, 1], draws[:, 2], side[:, None])
+        kept = 1 - tf.reduce_mean(tf.cast(square, tf.float32), axis=(1, 2, 3))
+        return tf.where(square, others, images), kept

@@ -7,23 +7,19 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from spml_tf.banks.rounding import noise
 from spml_tf.labels import NEGATIVE, POSITIVE
 from spml_tf.losses.cross_entropy import soft_cross_entropy
 from spml_tf.losses.label_loss import mean_over_classes
+from spml_tf.training.drawn_views import DrawnView, covered, view_logits
 from spml_tf.training.options import StrongViewOptions
-from spml_tf.training.parts import Facts, Step, Term
+from spml_tf.training.parts import Step
 
-# What a view is drawn from: brightness, contrast, saturation, y and x of the square.
-_DRAWS = 5
 _GREY = 127.5
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
-# Keeps these draws apart from those of stochastic rounding.
-_SALT = 0x5EED
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class StrongView(StrongViewOptions, Term):
+class StrongView(StrongViewOptions, DrawnView):
     """Cross-entropy of a strongly changed view against confident scores of the plain one.
 
     The first stage of LAGC (Xie et al., "Label-Aware Global Consistency for Multi-Label Learning
@@ -42,19 +38,12 @@ class StrongView(StrongViewOptions, Term):
         kwargs: weight, start_epoch and name, as for `Term`.
     """
 
-    needs_images = True
-
     reported_as: ClassVar[str] = "strong_view"
-
-    def prepare(self, facts: Facts) -> None:
-        self.seed, self.shard = facts.bank["seed"], facts.bank["shard"]
+    salt: ClassVar[int] = 0x5EED
+    numbers: ClassVar[int] = 5  # brightness, contrast, saturation, y and x of the square
 
     def compute(self, step: Step) -> tf.Tensor:
-        assert step.network is not None
-        worker, workers = self.shard
-        numbers = step.index * workers + worker
-        views = self.views(step.image, self.draws(numbers, step.epoch))
-        logits = tf.reduce_mean(step.network(views, training=True), axis=(1, 2))
+        logits = view_logits(step, self.views(step.image, self.draws_of_step(step)))
         targets, used = self.targets(step.labels, step.logits)
         terms = used * soft_cross_entropy(targets, logits)
         return tf.reduce_mean(mean_over_classes(terms, step.weight))
@@ -76,15 +65,6 @@ class StrongView(StrongViewOptions, Term):
         high, low = scores >= self.threshold, scores < 1 - self.threshold
         return tf.cast(high, tf.float32), tf.cast(high | low, tf.float32)
 
-    def draws(self, images: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """What the views of some images in an epoch are made from, [B, 5] float32 in [0, 1).
-
-        Args:
-            images: [B] int64, numbers of the images in the whole data set.
-            epoch: int64 scalar.
-        """
-        return noise(self.seed ^ _SALT, epoch, images, tf.constant([_DRAWS]))
-
     def views(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """Strongly changed images.
 
@@ -104,12 +84,5 @@ class StrongView(StrongViewOptions, Term):
         middle = tf.reduce_mean(luma, axis=(1, 2), keepdims=True)
         images, luma = (middle + contrast * (x - middle) for x in (images, luma))
         images = tf.clip_by_value(luma + saturation * (images - luma), 0.0, 255.0)
-        rows = self._covered(tf.shape(images)[1], draws[:, 3])
-        columns = self._covered(tf.shape(images)[2], draws[:, 4])
-        square = (rows[:, :, None] & columns[:, None, :])[..., None]
+        square = covered(images, draws[:, 3], draws[:, 4], self.cutout)
         return tf.where(square, tf.constant(_GREY), images)
-
-    def _covered(self, size: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
-        """Which rows or columns the square covers, [B, S] bool, for centres [B] in [0, 1)."""
-        places = (tf.cast(tf.range(size), tf.float32) + 0.5) / tf.cast(size, tf.float32)
-        return tf.abs(places[None, :] - centre[:, None]) < self.cutout / 2
