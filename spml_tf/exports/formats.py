@@ -13,7 +13,7 @@ from typing import Any
 from spml_tf.exports import litert, onnx_model, saved_model, web_page
 from spml_tf.exports.checks import Comparison, Photos
 from spml_tf.exports.exported import Exported
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import write_json
 
 SAVED_MODEL, LITERT, ONNX, WEB = "saved_model", "litert", "onnx", "web"
@@ -109,10 +109,9 @@ def _naming_format(name: str) -> Iterator[None]:
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # whatever these libraries raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"--format={name}: its converter does not know this network ({reason}); leave this "
-            "format out"
+            f"--format={name}: its converter does not know this network "
+            f"({reason_of(error, 200)}); leave this format out"
         ) from error
 
 

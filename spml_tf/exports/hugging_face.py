@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.needs import needed
 
 _PREFIX = "hf://"
@@ -106,10 +106,12 @@ def contents(folder: Path, card: str) -> dict[str, Path | bytes]:
         folder: of the export.
         card: what README.md is to hold.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in paths if path.name != _CARD}
-    shown = {name: path for name, path in names.items() if not Path(name).name.startswith(".")}
-    return {_README: card.encode("utf-8"), **shown}
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    shown = (path for path in paths if path.name != _CARD and not path.name.startswith("."))
+    return {
+        _README: card.encode("utf-8"),
+        **{path.relative_to(folder).as_posix(): path for path in shown},
+    }
 
 
 def listing(files: Mapping[str, Path | bytes]) -> str:
@@ -146,7 +148,7 @@ def push(target: Repository, files: Mapping[str, Path | bytes], folder: Path) ->
         ]
         api.create_commit(target.name, operations, commit_message="Export of spml_tf")
     except Exception as error:  # its HTTP client is another one in each of its releases
-        reason = " ".join(str(error).split())[:400].rstrip(".") or type(error).__name__
+        reason = reason_of(error, 400).rstrip(".")
         raise UserError(
             f"--push={target.address}: {reason}; the export is in {folder}, and the same command "
             "with --overwrite tries again"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
 from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system import processor
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import locked, replaced, sha256, write_json, write_table, write_text
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.notes import tell_note
@@ -102,7 +102,9 @@ class RunFolder:
                 "python -m spml_tf.train --output_dir=..."
             ) from None
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.record}: cannot be read ({_line(error)}); {_LOST}") from None
+            raise UserError(
+                f"{self.record}: cannot be read ({reason_of(error)}); {_LOST}"
+            ) from None
         kinds = {"flags": dict, "data_fingerprint": str, "class_names": list, "images": dict}
         for name, kind in kinds.items():
             if not isinstance(record, dict) or not isinstance(record.get(name), kind):
@@ -120,7 +122,9 @@ class RunFolder:
             _ = metrics["best_epoch"] + 0, [metrics[x]["map"] for x in metrics if x != "best_epoch"]
             _ = metrics["val"]["ap"].items()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{self.metrics}: cannot be read ({_line(error)}); {_AGAIN}") from None
+            raise UserError(
+                f"{self.metrics}: cannot be read ({reason_of(error)}); {_AGAIN}"
+            ) from None
         self._check(self.metrics)
         return metrics
 
@@ -147,7 +151,7 @@ class RunFolder:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
                 found = {part: saved[part] for part in ("scores", "labels", "names", "class_names")}
         except Exception as error:  # whatever NumPy and zipfile make of a damaged file
-            raise UserError(f"{path}: cannot be read ({_line(error)}); {_AGAIN}") from error
+            raise UserError(f"{path}: cannot be read ({reason_of(error)}); {_AGAIN}") from error
         self._check(path)
         return found
 
@@ -328,7 +332,9 @@ class RunFolder:
             numbers = [int(row["epoch"]) for row in rows]
             _ = [float(row["val_map"] or "nan") for row in rows]
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-            raise UserError(f"{self.history}: cannot be read ({_line(error)}); {_LOST}") from None
+            raise UserError(
+                f"{self.history}: cannot be read ({reason_of(error)}); {_LOST}"
+            ) from None
         if numbers != list(range(1, len(rows) + 1)):
             raise UserError(f"{self.history}: its epochs are not 1, 2, 3, ...; {_LOST}")
         return rows
@@ -359,10 +365,6 @@ def flagfile(settings: Settings, given: Settings | None = None) -> str:
                 )
             lines.append(line)
     return "\n".join(lines) + "\n"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def summary(metrics: Mapping[str, Any]) -> str:

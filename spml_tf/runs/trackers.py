@@ -19,7 +19,7 @@ from typing import Any
 
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
-from spml_tf.system.errors import Terminated, UserError
+from spml_tf.system.errors import Terminated, UserError, reason_of
 from spml_tf.system.files import write_json
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.needs import needed
@@ -258,7 +258,7 @@ class _Telling(Tracker):
         except Exception as error:  # whatever libraries and networks raise
             other = f", or delete {self.run.tracker} for a new run" if before else ""
             raise UserError(
-                f"--tracker={self.name}: {_line(error)}; mend that{other}, or drop the flag"
+                f"--tracker={self.name}: {_reason(error)}; mend that{other}, or drop the flag"
             ) from error
         print(f"tracker: {self.name}, {self.client.place()}", flush=True)
 
@@ -296,7 +296,7 @@ class _Telling(Tracker):
         except Exception as error:  # no fault of a tracker may end a training
             if not self.told:
                 tell_note(
-                    f"--tracker={self.name}: {_line(error)}; the run goes on, and what the "
+                    f"--tracker={self.name}: {_reason(error)}; the run goes on, and what the "
                     "tracker lacks is sent again after each epoch"
                 )
             self.told = True
@@ -377,5 +377,5 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - len(_CUT)] + _CUT
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:600].rstrip(".") or type(error).__name__
+def _reason(error: BaseException) -> str:
+    return reason_of(error, 600).rstrip(".")

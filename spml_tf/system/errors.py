@@ -18,6 +18,16 @@ def printable(text: str) -> str:
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def reason_of(error: BaseException, longest: int | None = None) -> str:
+    """What an error says, on one line; where it says nothing, its kind.
+
+    Examples:
+        >>> reason_of(OSError("the disk\\n  is full")), reason_of(KeyError())
+        ('the disk is full', 'KeyError')
+    """
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
 class UserError(ValueError):
     """A mistake in flags, files or data that the user can mend.
 

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 
 # What to do, by the system's number of the error.
 _ADVICE = {
@@ -98,7 +98,7 @@ def line(error: OSError) -> str:
         'a.csv: No space left on device; free some space there or choose another disk'
     """
     if error.errno is None or error.strerror is None:
-        return " ".join(str(error).split()) or type(error).__name__
+        return reason_of(error)
     named = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     advice = _ADVICE.get(error.errno)
     return f"{named}{error.strerror}{f'; {advice}' if advice else ''}"
