@@ -174,7 +174,6 @@ def redrawn_dataset(
     seed: int,
     crop_area: tuple[float, float] = (0.25, 1.0),
     horizontal_flip: bool = True,
-    colours: tuple[int, float] = (0, 0.0),
 ) -> tf.data.Dataset:
     """One epoch of `training_dataset`, with other crops, flips and order each time it is iterated.
 
@@ -190,9 +189,7 @@ def redrawn_dataset(
     @as_written
     def batches_of(number: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.bitcast(number, tf.int32)
-        batched = _crops(
-            source, len(examples), epoch_seed, batch_size, crop_area, horizontal_flip, colours
-        )
+        batched = _crops(source, len(examples), epoch_seed, batch_size, crop_area, horizontal_flip)
         return batched(_shuffled(len(examples), epoch_seed))
 
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
@@ -209,27 +206,29 @@ def _crops(
     batch_size: int,
     crop_area: tuple[float, float],
     horizontal_flip: bool,
-    colours: tuple[int, float],
+    colours: tuple[int, float] = (0, 0.0),
 ) -> Batched:
     """A function that makes batches of an epoch's random crops; epoch_seed is int32 [2]."""
     # Of all images at once, which is much faster; a row is the same for any number of images.
     drawn = draw(_fold_in(epoch_seed, _DRAWS), count)
     changes, strength = colours
-    shape = [count, changes, colour_changes.DRAWS]
-    of_colours = tf.random.stateless_uniform(
-        shape, _fold_in(epoch_seed, _COLOUR_DRAWS), alg="philox"
-    )
 
     def example(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        inputs, labels = source.random_crop(
-            index, tf.gather(drawn, index), crop_area, horizontal_flip
-        )
-        if changes:
-            draws = tf.gather(of_colours, index)
-            inputs["image"] = colour_changes.changed(inputs["image"], draws, strength)
-        return inputs, labels
+        return source.random_crop(index, tf.gather(drawn, index), crop_area, horizontal_flip)
 
-    return functools.partial(_each, example, batch_size)
+    if not changes:
+        return functools.partial(_each, example, batch_size)
+    of_colours = tf.random.stateless_uniform(
+        [count, changes, colour_changes.DRAWS], _fold_in(epoch_seed, _COLOUR_DRAWS), alg="philox"
+    )
+
+    def coloured(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        inputs, labels = example(index)
+        draws = tf.gather(of_colours, index)
+        image = colour_changes.changed(inputs["image"], draws, strength)
+        return {**inputs, "image": image}, labels
+
+    return functools.partial(_each, coloured, batch_size)
 
 
 def _each(

@@ -93,8 +93,14 @@ def _rule(name: str, options: type[Options], file: str = "rules", **fixed: Any) 
     return PartOf(f"spml_tf.training.{file}:{name}", options, fixed, is_rule=True)
 
 
-def _term(name: str, options: type[Options], file: str = "terms", marks: str = "") -> PartOf:
-    return PartOf(f"spml_tf.training.{file}:{name}", options, marks=marks)
+def _term(
+    name: str,
+    options: type[Options],
+    file: str = "terms",
+    marks: str = "",
+    needs_loss: bool = False,
+) -> PartOf:
+    return PartOf(f"spml_tf.training.{file}:{name}", options, marks=marks, needs_loss=needs_loss)
 
 
 # What a loss makes of labels that a rule marks.
@@ -152,8 +158,8 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
 ADDITIONS: dict[str, PartOf] = {
     "cl": _term("ScoreConsistency", ConsistencyOptions),
     "scl": _SCL,
-    "mixup": PartOf("spml_tf.training.mixed_views:Mixup", MixupOptions, needs_loss=True),
-    "cutmix": PartOf("spml_tf.training.mixed_views:CutMix", CutMixOptions, needs_loss=True),
+    "mixup": _term("Mixup", MixupOptions, "mixed_views", needs_loss=True),
+    "cutmix": _term("CutMix", CutMixOptions, "mixed_views", needs_loss=True),
 }
 
 

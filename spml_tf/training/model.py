@@ -215,19 +215,19 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
     def _set_loss(self, loss: Any) -> None:
         """Replaces the method's loss; None puts it back."""
-        own = [term for term in self.terms if isinstance(term, LabelTerm)]
+        own = self._label_term()
         if loss is None:
-            if self._method_loss is not None:
-                own[0].loss, self._method_loss = self._method_loss, None
+            if own is not None and self._method_loss is not None:
+                own.loss, self._method_loss = self._method_loss, None
             return
-        if not own:
+        if own is None:
             raise ValueError(
                 f"compile(loss=...): the method {self.method!r} has a loss of its own kind and "
                 "takes no other; leave loss out"
             )
         keras_checks.check_loss(loss)
-        self._method_loss = self._method_loss or own[0].loss
-        own[0].loss = LabelTerm(loss=loss).loss
+        self._method_loss = self._method_loss or own.loss
+        own.loss = LabelTerm(loss=loss).loss
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """Scores f of images, [B, L] float32 in [0, 1]."""
@@ -272,12 +272,14 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             weight = kept if weight is None else weight * kept
         index = self._row(index)
         average, visited = self._averages(index)  # t-1: read before this step writes
+        own = self._label_term()
         with tf.GradientTape() as tape:
             logits = self._maps(x, training=True)
             _, logits, image = batches.without_stand_ins(every_y, logits, x.get("image"))
             step = Step(
                 index, box, flip, self.epoch.value, weight, labels, _pooled(logits),
-                tf.sigmoid(logits), average, visited, image, self._maps_of, self._label_loss(),
+                tf.sigmoid(logits), average, visited, image, self._maps_of,
+                None if own is None else own.value,
             )  # fmt: skip
             for rule in self.rules:
                 step = step._replace(labels=rule.mark(step))
@@ -300,9 +302,9 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             y, scores, sample_weight = y[:0], scores[:0], None  # Keras wants every metric called
         return self._results(x, y, scores, sample_weight)
 
-    def _label_loss(self) -> Any:
-        own = (term.value for term in self.terms if isinstance(term, LabelTerm))
-        return next(own, None)
+    def _label_term(self) -> LabelTerm | None:
+        """The method's loss of labels, None for a method that has another kind."""
+        return next((term for term in self.terms if isinstance(term, LabelTerm)), None)
 
     def _maps_of(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """F of images [B, S, S, 3]; a replica may have none, which layers need not stand."""
