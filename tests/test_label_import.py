@@ -28,6 +28,7 @@ from spml_tf.datasets import label_files, label_import, readers, splits
 from spml_tf.datasets.label_formats import sources
 from spml_tf.datasets.readers import tables
 from spml_tf.datasets.readers.table_cells import Values
+from spml_tf.datasets.readers.table_columns import not_classes
 from spml_tf.datasets.settings import resolved
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import UNKNOWN
@@ -193,15 +194,14 @@ words = st.text(
         exclude_categories=("Cs", "Cc", "Cf", "Zl", "Zp", "Zs"), exclude_characters=";|,{[*"
     ),
     min_size=1, max_size=8,
-).filter(
-    lambda x: x.strip() == x and x not in {"image", "weight"} and not Values.looks_like_one(x)
-)  # fmt: skip
+).filter(lambda x: x.strip() == x and not Values.looks_like_one(x))  # fmt: skip
 
 
 @st.composite
 def labelled(draw) -> tuple[list, list[str]]:
     """Random labels in which each class is somewhere."""
-    classes = sorted(draw(st.lists(words, min_size=1, max_size=4, unique=True)))
+    drawn = st.lists(words, min_size=1, max_size=4, unique=True)
+    classes = sorted(draw(drawn.filter(lambda names: not not_classes(names, ["image", "weight"]))))
     values = st.sampled_from([1, 0, -1])
     count = draw(st.integers(1, 5))
     rows = [(f"im{n}.jpg", {name: draw(values) for name in classes}) for n in range(count)]
@@ -644,14 +644,26 @@ class TestTheCommand:
         chosen = imported(tmp_path / "source", tmp_path / "b", "--classes=sofa,cat")
         assert chosen["class_names"] == ["sofa", "cat"]
 
-    def test_classes_called_as_other_columns(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("names", "written"),
+        [
+            (["image", "weight"], ["class image", "weight"]),
+            (["class image", "image"], ["class image", "class class image"]),
+            (["LABEL"], ["class LABEL"]),
+            (["labels", "negatives"], ["class labels", "class negatives"]),
+            (["cat", "labels"], ["cat", "labels"]),
+            (["Unnamed: 0", "cat"], ["class Unnamed: 0", "cat"]),
+        ],
+    )
+    def test_classes_called_as_other_columns(self, tmp_path, names, written):
         source = tmp_path / "source"
         source.mkdir()
-        label_exports.hf(source, [("a.jpg", {"image": 1, "weight": 1})], [])
+        label_exports.hf(source, [("a.jpg", dict.fromkeys(names, 1))], [])
         label_exports.write_photos(source, ["a.jpg"])
         record = imported(source, tmp_path / "out")
-        assert record["renamed_classes"] == {"image": "class image"}
-        assert read_back(record)["a.jpg"]["positive"] == {"class image", "weight"}
+        renamed = {old: new for old, new in zip(names, written, strict=True) if old != new}
+        assert record["renamed_classes"] == renamed
+        assert read_back(record)["a.jpg"]["positive"] == set(written)
 
 
 def done_record(words: list[str], *more: str) -> str:

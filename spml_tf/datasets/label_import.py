@@ -24,7 +24,7 @@ from spml_tf.datasets.label_formats.sources import (
     split_of_path,
 )
 from spml_tf.datasets.readers import copies, misread
-from spml_tf.datasets.readers.table_columns import quoted
+from spml_tf.datasets.readers.table_columns import not_classes, quoted
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError, printable
@@ -324,9 +324,14 @@ def _joined(parts: Sequence[_Split], class_names: Sequence[str], drop_missing: b
 
 
 def _written_names(class_names: Sequence[str], weighted: bool) -> tuple[str, ...]:
-    """The classes' names in the tables, where image and weight are those of other columns."""
-    taken = {"image", _WEIGHT} if weighted else {"image"}
-    return tuple(f"class {name}" if name in taken else name for name in class_names)
+    """The classes' names in the tables, where some would be read as those of other columns."""
+    names = list(class_names)
+    while taken := not_classes(names, ["image", _WEIGHT] if weighted else ["image"]):
+        for column, name in enumerate(names):
+            while name in taken or name in names[:column]:
+                name = f"class {name}"
+            names[column] = name
+    return tuple(names)
 
 
 def _write(path: Path, part: _Split, class_names: Sequence[str]) -> None:

@@ -247,10 +247,7 @@ class _Assignment:
     ) -> tuple[int | None, int | None, list[int]]:
         """The column of lists of names, if there is one, and what is left."""
         header = self._header
-        names = [_plain(header[x]) for x in rest]
-        if names in (["labels"], ["labels", "negatives"]) or (
-            len(rest) == 1 and names[0] in _LABEL_NAMES
-        ):
+        if _announce_lists([header[x] for x in rest]):
             return rest[0], rest[1] if len(rest) > 1 else negative, []
         text = [x for x in rest if not self._holds_values(x)]
         if not text:
@@ -282,8 +279,7 @@ class _Assignment:
 
     def _unnamed(self, column: int) -> bool:
         """Whether a column without a name may be dropped: it is blank, or numbers the rows."""
-        name = self._header[column]
-        if name and not re.fullmatch(r"Unnamed: \d+", name):
+        if not _without_a_name(self._header[column]):
             return False
         cells = [fields[column].strip() for _, fields in self._body]
         if not any(cells):
@@ -318,6 +314,35 @@ class _Assignment:
     def _told(self) -> tuple[str, ...]:
         path = self._place.rpartition(":")[0]
         return tuple(f"{path}: {note}" for note in self._notes)
+
+
+def not_classes(class_names: Sequence[str], others: Sequence[str]) -> set[str]:
+    """The names of classes that a table with a column for each would not give back.
+
+    Args:
+        class_names: what the header is to have, in its order.
+        others: the names of the header's other columns.
+
+    Examples:
+        >>> not_classes(["label"], ["image"]), not_classes(["cat", "label"], ["image"])
+        ({'label'}, set())
+    """
+    if _announce_lists(class_names):
+        return set(class_names)
+    return {name for name in class_names if name in others or _without_a_name(name)}
+
+
+def _announce_lists(names: Sequence[str]) -> bool:
+    """Whether columns beside the photos' names are lists of classes by their names."""
+    plain = list(map(_plain, names))
+    return plain in (["labels"], ["labels", "negatives"]) or (
+        len(plain) == 1 and plain[0] in _LABEL_NAMES
+    )
+
+
+def _without_a_name(name: str) -> bool:
+    """Whether a column is called as those are that a program wrote without a name."""
+    return not name or re.fullmatch(r"Unnamed: \d+", name) is not None
 
 
 def has_column(header: Sequence[str], name: str | None) -> bool:
