@@ -168,10 +168,11 @@ class _Experiment:
     def train(self) -> dict[str, str]:
         """Runs the rows; those whose search failed are left out. Returns the failures."""
         jobs = self.selected(self.ready())
-        failures = work(jobs, self.options.processes, self.record_commit, lambda _: self.write())
-        if self.write(with_differences=True):
-            self.draw()
-        return failures
+        try:
+            return work(jobs, self.options.processes, self.record_commit, lambda _: self.write())
+        finally:  # so that what is interrupted leaves a figure and differences of its own table
+            if self.write(with_differences=True):
+                self.draw()
 
     def finished(self) -> list[tuple[Run, RunFolder]]:
         """The runs that the table is of, and their folders."""

@@ -78,21 +78,66 @@ def test_known_negatives_and_full_labels_count_as_they_are():
     assert found.positives_per_image == pytest.approx(1.25)
 
 
+def held_sets(p: np.ndarray, positive: np.ndarray, negative: np.ndarray):
+    """All sets of classes that an image may hold, each with the chance that it is and is drawn."""
+    drawn = int(positive.sum())
+    for held in itertools.product([False, True], repeat=len(p)):
+        held = np.array(held)
+        if not (held & negative).any() and not (positive & ~held).any():
+            weight = np.where(held, p, 1 - p).prod()
+            yield held, weight / math.comb(int(held.sum()), drawn) if drawn else weight
+
+
 def brute_force(model: DrawModel, parameters: np.ndarray) -> float:
     """The likelihood by the sum over all sets of classes that an image may hold."""
     chance = 1 / (1 + np.exp(-(parameters[0] * model.inputs + parameters[1])))
     total = 0.0
     for p, positive, negative in zip(chance, model.positive, model.negative, strict=True):
-        drawn, whole, some = int(positive.sum()), 0.0, 0.0
-        for held in itertools.product([False, True], repeat=len(p)):
-            held = np.array(held)
-            weight = np.where(held, p, 1 - p).prod()
-            some += weight * held.any()
-            if (held & negative).any() or (positive & ~held).any():
-                continue
-            whole += weight / math.comb(int(held.sum()), drawn) if drawn else weight
-        total += math.log(whole) - (math.log(some) if model.some and drawn else 0.0)
+        some = 1 - (1 - p).prod() if model.some and positive.any() else 1.0
+        total += math.log(sum(x for _, x in held_sets(p, positive, negative)) / some)
     return total
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 9999), st.integers(1, 6), st.integers(1, 6))
+def test_posteriors_are_shares_of_the_sets_of_classes(seed, images, classes):
+    scores, labels = any_labels(seed, images, classes)
+    model = DrawModel(scores, labels)
+    parameters = np.random.default_rng(seed).normal(size=(2, classes))
+    chance = 1 / (1 + np.exp(-(parameters[0] * model.inputs + parameters[1])))
+    for p, found, positive, negative in zip(
+        chance, model.posteriors(parameters), model.positive, model.negative, strict=True
+    ):
+        sets = list(held_sets(p, positive, negative))
+        expected = sum(held * x for held, x in sets) / sum(x for _, x in sets)
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 9999), st.integers(2, 20), st.integers(1, 5), st.floats(0.01, 0.99))
+def test_a_model_is_moved_to_a_given_k(seed, images, classes, share):
+    scores, labels = any_labels(seed, images, classes)
+    model = DrawModel(scores, labels)
+    parameters = np.random.default_rng(seed).normal(size=(2, classes))
+    moved = model.moved(parameters, share * classes)
+    assert model.priors(moved).sum() == pytest.approx(share * classes, abs=1e-4)
+    np.testing.assert_array_equal(moved[0], parameters[0])
+    np.testing.assert_allclose(np.ptp(moved[1] - parameters[1]), 0, atol=1e-9)
+    for end in (0, classes):
+        assert model.priors(model.moved(parameters, end)).sum() == pytest.approx(end, abs=1e-6)
+
+
+def test_a_drawn_class_halves_the_odds_of_a_second_one():
+    """Two classes of P = 1/2: both are there in 1/4, and the first is drawn in half of these."""
+    scores = np.full((4, 2), 0.5)
+    labels = np.array([[1, -1], [1, -1], [-1, 1], [-1, 1]])
+    for bound, expected in ((0.33, 1.0), (0.34, 0.5)):
+        shares = priors.probable_shares(scores, labels, bound, positives_per_image=1.0)
+        assert shares.tolist() == [expected, expected]
+    # With one label an image and K = 2 the bound is 1/4, with K = 1.5 it is 1/3.
+    for mean, expected in ((1.5, 1.0), (1.0, 0.5)):
+        shares = priors.probable_shares(scores, labels, None, positives_per_image=mean)
+        assert shares.tolist() == [expected, expected]
 
 
 @settings(max_examples=40, deadline=None)

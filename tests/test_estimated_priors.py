@@ -160,17 +160,22 @@ def test_the_choice_is_the_one_that_the_estimate_asks_for(mean, budget):
     np.testing.assert_array_equal(model.labels.numpy() == 2, expected)
 
 
-@pytest.mark.parametrize("bound", [0.3, 0.7])
-def test_a_probable_budget_is_what_reaches_the_probability(bound):
+@pytest.mark.parametrize("mean", ["auto", 1.2])
+@pytest.mark.parametrize("bound", [0.2, 0.4])
+def test_a_probable_budget_is_what_reaches_the_probability(bound, mean):
     model, labels = made(selection_budget="probable", selection_probability=bound,
-                         positives_per_image=1.2)  # fmt: skip
+                         positives_per_image=mean)  # fmt: skip
     scores = model.ema_scores.values.numpy()
     model.begin_epoch(2)
     fitted = DrawModel(scores, labels)
-    likely = (fitted.probabilities(fitted.fit()) >= bound) & (labels == -1)
+    found = fitted.fit() if mean == "auto" else fitted.moved(fitted.fit(), mean)
+    likely = (fitted.posteriors(found) >= bound) & (labels == -1)
     assert 0 < likely.sum() < (labels == -1).sum()
-    # Probabilities rise with the scores, so that the highest scores are those of the likely ones.
-    np.testing.assert_array_equal(model.labels.numpy() == 2, likely)
+    chosen = model.labels.numpy() == 2
+    np.testing.assert_array_equal(chosen.sum(axis=0), likely.sum(axis=0))
+    for column in range(L):
+        others = (labels[:, column] == -1) & ~chosen[:, column]
+        assert scores[chosen[:, column], column].min() >= scores[others, column].max()
 
 
 def test_it_is_made_once_and_saved_with_the_weights(tmp_path):

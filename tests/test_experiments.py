@@ -250,6 +250,7 @@ def test_stopped_in_any_way_it_leaves_no_run_behind_and_goes_on(copied, voc, who
     assert own != "of the run that was removed"
     note_commit(commits, "of the run that goes on")
     for number in (signal.SIGTERM, signal.SIGINT):
+        (out / "tiny.png").unlink(missing_ok=True)
         thread = threading.Thread(target=signal_when_training, args=(out, number))
         thread.start()
         assert main(*given) == 130
@@ -257,6 +258,7 @@ def test_stopped_in_any_way_it_leaves_no_run_behind_and_goes_on(copied, voc, who
         assert not children(out)
         error = "interrupted: the same command goes on where this one stopped\n"
         assert capsys.readouterr().err == error
+        assert (out / "tiny.png").exists()  # of the runs that are finished
     assert main(*given) == 0
     assert "resuming after epoch" in (out / "logs" / "runs" / "again_0.log").read_text()
     for name in ("metrics.json", "flags.txt"):

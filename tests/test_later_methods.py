@@ -126,7 +126,8 @@ class TestPairs:
         assert [type(x) for x in theirs.parts] == [type(x) for x in ours.parts]
         for first, second in ((theirs.rules[0], ours.rules[0]), (theirs.terms[1], ours.terms[1])):
             assert first.get_config() | {"name": ""} == second.get_config() | {"name": ""}
-        assert not methods.needs_k("recommended")
+        counted = parts.recipe_of("recommended", {}, 1.5)
+        assert counted.rules[0].positives_per_image == 1.5
 
     @pytest.mark.parametrize(
         "name, message",

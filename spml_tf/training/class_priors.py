@@ -108,14 +108,23 @@ def class_priors(
 
 
 def probable_shares(
-    scores: NDArray[Any], labels: NDArray[Any], probability: float
+    scores: NDArray[Any],
+    labels: NDArray[Any],
+    probability: float | None,
+    positives_per_image: float | None = None,
 ) -> NDArray[np.float64]:
     """Shares of the images that hold a class by annotation or probably, by `DrawModel`.
+
+    The probability is that of an unknown label given the scores and what was annotated of its
+    image: that a class was drawn says that the image holds few others.
 
     Args:
         scores: [N, L] uint8, or float in [0, 1].
         labels: [N, L] int8 in {1, 0, -1} (2 counts as unknown).
-        probability: in [0, 1], from which on an unknown label counts.
+        probability: in [0, 1], from which on an unknown label counts; None: half the share of the
+            positives that is annotated (ours). Where few are, leaving out a negative costs less
+            than training a positive as one.
+        positives_per_image: K, to which the model is moved; None: what it finds itself.
 
     Returns:
         [L] float64 in [0, 1], 0 for a class without an annotated positive.
@@ -131,10 +140,14 @@ def probable_shares(
     """
     scores, labels = _checked(scores, labels)
     present = (labels == POSITIVE).any(axis=0)
-    own = labels[:, present]
-    model = DrawModel(scores[:, present], own)
-    likely = (model.probabilities(model.fit()) >= probability) & (own != NEGATIVE)
-    return _placed((likely | (own == POSITIVE)).mean(axis=0), present, 0.0)
+    model = DrawModel(scores[:, present], labels[:, present])
+    found = model.fit()
+    if positives_per_image is not None:
+        found = model.moved(found, positives_per_image)
+    if probability is None:
+        probability = 0.5 * model.positive.mean(axis=0).sum() / model.priors(found).sum()
+    likely = (model.posteriors(found) >= probability) & ~model.negative
+    return _placed((likely | model.positive).mean(axis=0), present, 0.0)
 
 
 def elkan_noto(

@@ -128,6 +128,54 @@ class DrawModel:
             chance = chance / np.where(self.drawn > 0, held, 1.0)[:, None]
         return chance
 
+    def posteriors(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        """P(class | image, what was annotated of it), [N, L]: known labels are 1 or 0.
+
+        An image of which a class was drawn is likelier to hold few: with m drawn,
+
+            P(Y_j | S) = integral of q(v) P_j (1 - v) / (1 - P_j v) dv,
+
+        where q(v) is proportional to m v^(m-1) prod_U (1 - P v).
+
+        Args:
+            parameters: as `fit` returns them.
+
+        Examples:
+            >>> model = DrawModel(np.array([[0.9, 0.9], [0.1, 0.1]]), np.array([[1, -1], [-1, 1]]))
+            >>> even = np.zeros((2, 2))  # P = 1 / 2: alone it is drawn for sure, of two by half
+            >>> model.posteriors(even).round(3).tolist()
+            [[1.0, 0.333], [0.333, 1.0]]
+        """
+        chance = self._chance(parameters)
+        others = chance * self.unknown
+        terms = self._draw_terms(others)
+        parts = np.exp(terms - logsumexp(terms, axis=0))
+        found = np.zeros_like(chance)
+        for v, part in zip(self._nodes, parts, strict=True):
+            found += part[:, None] * others * (1 - v) / (1 - v * others)
+        found = np.where((self.drawn > 0)[:, None], found, others)
+        found[self.positive] = 1
+        return found
+
+    def moved(self, parameters: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
+        """The parameters with all offsets moved alike, so that the priors sum to a given K.
+
+        Args:
+            parameters: as `fit` returns them.
+            mean: K, from 0 to L; a sum cannot leave these ends.
+        """
+        from scipy.optimize import brentq
+
+        slopes, offsets = parameters
+
+        def excess(step: float) -> float:
+            return float(self._chance(np.stack([slopes, offsets + step])).mean(axis=0).sum() - mean)
+
+        far = 100.0 + np.abs(parameters).sum()
+        if excess(-far) >= 0 or excess(far) <= 0:
+            return np.stack([slopes, offsets + (far if excess(far) <= 0 else -far)])
+        return np.stack([slopes, offsets + brentq(excess, -far, far, xtol=1e-6)])
+
     def priors(
         self, parameters: NDArray[np.float64], weights: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
@@ -168,14 +216,19 @@ class DrawModel:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """log E[1 / C(|Y|, m)], [N], and its slope with P, [N, L]; 0 where nothing was drawn."""
         drawn, others = self.drawn > 0, chance * self.unknown
-        products = np.stack([(1 - v * others).prod(axis=1) for v in self._nodes])
-        terms = np.log(np.maximum(products, _TINY)) + self._log_weights
+        terms = self._draw_terms(others)
         total = logsumexp(terms, axis=0)
         parts = np.exp(terms - total) * drawn
         slope = np.zeros_like(chance)
         for v, part in zip(self._nodes, parts, strict=True):
             slope -= (v * part)[:, None] / (1 - v * others)
         return np.where(drawn, total, 0.0), slope * self.unknown
+
+    def _draw_terms(self, others: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Logarithms of the terms whose sum is the integral, [nodes, N]."""
+        products = np.stack([(1 - v * others).prod(axis=1) for v in self._nodes])
+        terms: NDArray[np.float64] = np.log(np.maximum(products, _TINY)) + self._log_weights
+        return terms
 
 
 class Fitted(NamedTuple):

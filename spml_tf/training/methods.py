@@ -22,6 +22,7 @@ from spml_tf.system.nearest import nearest
 from spml_tf.system.options import Option, Options
 from spml_tf.training.options import (
     AUTO,
+    ESTIMATED_BUDGETS,
     PROBABLE,
     ConfidentOptions,
     ConsistencyOptions,
@@ -110,10 +111,8 @@ _SELECTION = _rule("ExpectedPositives", ExpectedPositivesOptions)
 _P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 
 _SCL = _term("SpatialConsistency", SpatialConsistencyOptions)
-# How EN + SCL does without K, see docs/recommended.md.
-_UNCOUNTED: Mapping[str, Any] = {
-    "positives_per_image": AUTO, "budget": PROBABLE, "probability": 0.3
-}  # fmt: skip
+# How many labels `recommended` leaves out, see docs/recommended.md.
+_LIKELY: Mapping[str, Any] = {"budget": PROBABLE, "probability": AUTO}
 
 # Names that --method may begin with.
 METHODS: dict[str, tuple[PartOf, ...]] = {
@@ -149,7 +148,7 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
     "lagc": (_loss("AssumeNegative"), _term("StrongView", StrongViewOptions, "strong_views")),
     "recommended": (
         _loss("ExpectedNegative", marks=_LEFT_OUT),
-        _rule("ExpectedPositives", ExpectedPositivesOptions, **_UNCOUNTED),
+        _rule("ExpectedPositives", ExpectedPositivesOptions, **_LIKELY),
         _SCL,
     ),
 }
@@ -241,8 +240,8 @@ def needs_k(name: str) -> bool:
 
 
 def estimates_k(name: str) -> bool:
-    """Whether a method estimates K by itself, whatever it is told."""
-    return any(part.fixed.get("positives_per_image") == AUTO for part in parts_of(name))
+    """Whether a method estimates K where it is told none."""
+    return any(part.fixed.get("budget") in ESTIMATED_BUDGETS for part in parts_of(name))
 
 
 def all_parts() -> Iterator[PartOf]:

@@ -146,16 +146,19 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         "expect each class in the share of images that it has in the validation split; mime: as "
         "unannotated, but with 1 / mean(1 / number of positives) of the validation images for K; "
         "estimated: in the share estimated from the score bank, scaled to a K that is not auto; "
-        "probable: so many labels as are estimated to be positive with --selection_probability; "
+        "probable: so many labels as are estimated to be positive with --selection_probability, "
+        "by an estimate that is moved to a K that is not auto; "
         "training: as often as the training images truly hold each class, where that is known.",
         choices=(*BUDGETS, "validation", "mime", *ESTIMATED_BUDGETS, "training"),
         check=_check_rule,
     )
-    probability: float = option(
+    probability: float | str = option(
         0.5,
-        "With --selection_budget=probable: from which estimated probability on labels count.",
+        "With --selection_budget=probable: from which estimated probability on labels count; auto: "
+        "half the share of the positives that is annotated, 1 / (2 K) with one label an image.",
         low=0,
         high=1,
+        words=(AUTO,),
     )
     multiple: float = option(
         1.0,

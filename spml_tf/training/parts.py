@@ -19,7 +19,7 @@ from spml_tf.banks.image_tables import ImageTable, KeepsTables
 from spml_tf.system.options import Options
 from spml_tf.system.replicas import once_a_process
 from spml_tf.training import methods
-from spml_tf.training.options import TermOptions
+from spml_tf.training.options import AUTO, TermOptions
 
 if TYPE_CHECKING:
     from spml_tf.training.model import SPMLModel
@@ -300,13 +300,16 @@ def recipe_of(
     Args:
         method: a name such as "en+scl", a Keras loss, or a recipe.
         values: options of the parts by the names of their flags; only for a name.
-        positives_per_image: K, for the parts that must know it.
+        positives_per_image: K, for the parts that must know it; None: "auto" for a method that
+            estimates it.
 
     Raises:
         ValueError: for a name that is no method, an option that none of its parts has or that may
             not stand, or an object of another kind.
     """
     if isinstance(method, str):
+        if positives_per_image is None and methods.estimates_k(method):
+            positives_per_image = AUTO
         if methods.needs_k(method) and positives_per_image is not None:
             values = {**values, "positives_per_image": positives_per_image}
         _check_options(method, values)

@@ -87,8 +87,9 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         start_epoch: first epoch with expected positives.
         budget: "all", "unannotated", "global", each class's share of the images, "estimated": the
             estimated shares, scaled such that their sum is a K that is not "auto", or "probable":
-            so many unknown labels as had at least `probability` of being positive in the estimate.
-        probability: in [0, 1].
+            so many unknown labels as had at least `probability` of being positive in the estimate,
+            moved to a K that is not "auto".
+        probability: in [0, 1]; "auto": half the share of the positives that is annotated.
         multiple: factor of the number of labels that are missing by the budget.
         kwargs: name, as Keras has it.
 
@@ -160,7 +161,9 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     def _estimate(self, scores: EMABank) -> None:
         sample = self.store.sample(scores)
-        found, expected = class_priors(*sample), probable_shares(*sample, self.probability)
+        given = (self.probability, self.positives_per_image)
+        told = (None if isinstance(x, str) else float(x) for x in given)
+        found, expected = class_priors(*sample), probable_shares(*sample, *told)
         of_classes = np.stack([found.priors, found.low, found.high, expected], axis=1)
         whole = np.array([found.positives_per_image, *found.interval, expected.sum()])
         values = np.concatenate([of_classes, whole[None]]).astype(np.float32)
