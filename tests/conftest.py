@@ -14,9 +14,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import warm_process
+from hypothesis import settings
 from miniature import write_voc
 from PIL import Image
 from selenium import webdriver
+
+# The same draws each time, so that a verdict can be repeated; see CONTRIBUTING.md for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 # What `flags` gives to training in this process as well, which could not set it later.
 tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
+from spml_tf.system.errors import reason_of
 
 # What Pillow is asked to read: its many other plug-ins are not, as any of them may have faults.
 FORMATS = ("WEBP", "TIFF", "AVIF")
@@ -89,5 +90,5 @@ def as_bitmap(contents: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
     except UnidentifiedImageError:
         raise ValueError("damaged, or of a kind that cannot be decoded") from None
     except Exception as error:  # Pillow's plug-ins raise anything about damaged files
-        reason = " ".join(str(error).split())[:100]
+        reason = reason_of(error, 100)
         raise ValueError(f"damaged, or of a kind that cannot be decoded ({reason})") from None

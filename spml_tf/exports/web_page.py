@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from spml_tf.exports.exported import Exported
 from spml_tf.pages import html_page
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 
 FILE = "index.html"
 # The package of npm that runs ONNX models in browsers, of the version this was tested with.
@@ -61,7 +61,7 @@ def read_runtime(place: str) -> Runtime:
             f"--web_runtime={place}: {missing}; this command gets it: npm pack {_PACKAGE}"
         ) from None
     except (OSError, EOFError, tarfile.TarError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(
             f"--web_runtime={place}: is no package onnxruntime-web ({reason}); this command gets "
             f"it: npm pack {_PACKAGE}"

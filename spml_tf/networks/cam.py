@@ -20,7 +20,7 @@ import numpy as np
 
 from spml_tf.networks.batch_norm import clone_with
 from spml_tf.networks.preprocessing import ImagePreprocessing
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.private_api import flatten_layers, is_functional, origin
 
 CAM_LAYER = "cam_logits"
@@ -327,7 +327,7 @@ def _functional_features(
     except _CLONING_ERRORS as error:
         raise UserError(
             f"backbone {backbone.name!r} cannot be cloned for images {image.shape[1]}x"
-            f"{image.shape[2]} ({' '.join(str(error).split())[:200]}); a Lambda layer has to "
+            f"{image.shape[2]} ({reason_of(error, 200)}); a Lambda layer has to "
             "become a registered layer, every layer needs get_config, and a backbone made for "
             "one size of images takes no other"
         ) from error

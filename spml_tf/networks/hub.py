@@ -8,7 +8,7 @@ import keras
 
 from spml_tf.networks.cam import cam_from_backbone
 from spml_tf.networks.weights import chosen_weights, load_backbone_weights
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 
 
 def hub_cam(
@@ -47,7 +47,7 @@ def hub_cam(
         backbone = keras_hub.models.Backbone.from_preset(preset, load_weights=weights == "imagenet")
         scaling = _scaling(keras_hub.layers.ImageConverter.from_preset(preset))
     except Exception as error:  # whatever its downloads and its classes raise
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         raise UserError(
             f"keras_hub:{preset}: {reason}; give a preset of an image backbone, or the folder of "
             "one that was downloaded elsewhere (save_to_preset)"

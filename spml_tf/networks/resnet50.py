@@ -11,7 +11,7 @@ import keras
 
 from spml_tf.networks.cam import cam_from_backbone, cam_from_classifier, replace_head
 from spml_tf.networks.weights import chosen_weights, load_backbone_weights
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 
 # The preprocessing each family's ImageNet weights were trained with ("none": inside the model).
 _FAMILIES = {
@@ -154,7 +154,7 @@ def _constructed(name: str, pretrained: bool, **options: Any) -> keras.Model:
     try:
         return APPLICATIONS[name](weights="imagenet" if pretrained else None, **options)
     except Exception as error:  # a failed download raises a bare Exception in Keras
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         fix = "pass a file of its weights, or 'none'" if pretrained else "choose another image size"
         size = options.get("input_shape", "its own size")
         raise UserError(f"{name} at {size}: {reason}; {fix}") from error

@@ -10,7 +10,7 @@ import h5py
 import keras
 
 from spml_tf.networks.cam import CAM_LAYER
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.hdf5_checks import check_hdf5
 from spml_tf.system.private_api import flatten_layers, is_functional
 
@@ -157,4 +157,4 @@ def _existing_file(path: str | os.PathLike[str]) -> str:
 
 def _reason(error: Exception) -> str:
     """Returns an exception as the beginning of one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {reason_of(error, 200)}"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import replaced, write_json
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.notes import tell_note
@@ -205,7 +205,7 @@ class CheckpointFolder:
                     f"{record}: belongs to another run than {self.record}, or that was changed",
                 )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return {}, f"{record}: cannot be read ({' '.join(str(error).split())})"
+            return {}, f"{record}: cannot be read ({reason_of(error)})"
         return body, ""
 
     def _damage(self, body: Mapping[str, Any], to_train: bool) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.labels import POSITIVE
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import replaced
 
 # What heatmaps are of: the running averages in the bank, or the network's own of the whole image.
@@ -129,7 +129,7 @@ def read(path: str | os.PathLike[str]) -> Snapshots:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
             found = Snapshots(**{x.name: saved[x.name] for x in dataclasses.fields(Snapshots)})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"{path}: cannot be read ({reason}); remove it") from None
     rows = (len(found.epochs), len(found.images), len(found.class_names))
     shapes = (found.maps.shape[:2] + found.maps.shape[4:], found.scores.shape, found.codes.shape)

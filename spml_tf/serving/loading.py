@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.serving.classifier import Classifier
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import put_back
 from spml_tf.system.json_text import parse_json
 
@@ -35,7 +35,7 @@ def load(export_dir: str | os.PathLike[str]) -> Classifier:
         calibration = str(classes.get("calibration", {"rule": "none"})["rule"])
         model = tf.saved_model.load(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"{export_dir}: no spml_tf export ({reason})") from None
 
     def maps(images: Any) -> tf.Tensor:

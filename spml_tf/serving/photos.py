@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets import encoded_images
 from spml_tf.datasets.readers.class_folders import SUFFIXES
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 
 Source: TypeAlias = str | NDArray[np.uint8]
 PhotosLike: TypeAlias = (
@@ -49,7 +49,7 @@ class Photo(NamedTuple):
         try:
             return encoded_images.decode(Path(self.source).read_bytes(), max_megapixels)
         except (OSError, encoded_images.BrokenImageError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error, 200)
             raise encoded_images.BrokenImageError(reason) from None
 
 

@@ -17,7 +17,7 @@ from absl import flags
 
 import spml_tf
 from spml_tf.system import endings, notes, plugins, presets, progress, stop_requests
-from spml_tf.system.errors import Terminated, UserError
+from spml_tf.system.errors import Terminated, UserError, reason_of
 from spml_tf.system.flag_fields import define, flag_fields, name_of
 from spml_tf.system.flag_help import help_text
 from spml_tf.system.flag_words import check_words, early_value, read_words, unknown_flag
@@ -245,7 +245,7 @@ def parse(
         bad = _bad_value(with_files, options)
         raise UserError("; ".join([*bad, unknown_flag(error, options)])) from None
     except flags.Error as error:
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(reason_of(error)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
     given = _values(values, options)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.flag_fields import flag_fields, name_of
 from spml_tf.system.nearest import guess
 
@@ -69,7 +69,7 @@ def unknown_flag(error: flags.UnrecognizedFlagError, options: type) -> str:
         error: absl's, which names a flag that is nearly the same.
         options: dataclass of `cli.flag_field`s.
     """
-    text = " ".join(str(error).split())
+    text = reason_of(error)
     if "Did you mean" in text:
         return text
     begun = [name for name in map(name_of, flag_fields(options)) if name.startswith(error.flagname)]

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 
 
 def absolute(plugins: str) -> str:
@@ -85,7 +85,7 @@ def _place(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = reason_of(error)
     if isinstance(error, UserError):
         return text
     if isinstance(error, SyntaxError):

@@ -23,7 +23,7 @@ from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.datasets.readers.tables import quoted, spoiled
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN, from_cole
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import read_text
 
 ENCODINGS = ("cole", "spml_tf")
@@ -245,7 +245,7 @@ def _open(path: Path) -> NDArray[Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(
             f"{path}: not a whole array of numbers or strings ({reason}); save it anew with "
             "np.save, objects as numbers or with dtype=str"

@@ -15,7 +15,7 @@ from spml_tf.datasets.readers.table_cells import number
 from spml_tf.datasets.readers.tables import named_by, quoted
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import read_csv
 from spml_tf.system.nearest import guess
 
@@ -195,7 +195,7 @@ def read_mask(path: str, num_classes: int) -> NDArray[np.uint16]:
         with Image.open(path) as image:
             mode, mask = image.mode, np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"{path}: cannot be read ({reason}); write a PNG file") from None
     if mask.ndim != 2 or mode not in ("1", "L", "P", "I", "I;16"):
         raise UserError(

@@ -20,7 +20,7 @@ from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.split_names import SplitNames
 from spml_tf.datasets.readers.voc import DIFFICULT_RULES
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import read_text
 from spml_tf.system.json_text import parse_json
 
@@ -134,7 +134,7 @@ def _builder(dataset: str, data_dir: str | os.PathLike[str]) -> Any:
         builder = tfds.builder_from_directory(folder)
         file_format = builder.info.file_format
     except Exception as error:  # what tfds raises on damaged files is not documented
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         raise UserError(
             f"{folder}: cannot be read as a prepared data set ({reason}); prepare it again"
         ) from error
