@@ -123,6 +123,9 @@ def test_a_model_is_moved_to_a_given_k(seed, images, classes, share):
     assert model.priors(moved).sum() == pytest.approx(share * classes, abs=1e-4)
     np.testing.assert_array_equal(moved[0], parameters[0])
     np.testing.assert_allclose(np.ptp(moved[1] - parameters[1]), 0, atol=1e-9)
+    shares = np.random.default_rng(seed).uniform(0.05, 0.95, classes)
+    placed = model.priors(model.moved(parameters, shares))
+    np.testing.assert_allclose(placed, shares, atol=1e-5)
     for end in (0, classes):
         assert model.priors(model.moved(parameters, end)).sum() == pytest.approx(end, abs=1e-6)
 
@@ -132,11 +135,12 @@ def test_a_drawn_class_halves_the_odds_of_a_second_one():
     scores = np.full((4, 2), 0.5)
     labels = np.array([[1, -1], [1, -1], [-1, 1], [-1, 1]])
     for bound, expected in ((0.33, 1.0), (0.34, 0.5)):
-        shares = priors.probable_shares(scores, labels, bound, positives_per_image=1.0)
-        assert shares.tolist() == [expected, expected]
+        for known in (1.0, [0.5, 0.5]):
+            shares = priors.probable_shares(scores, labels, bound, known)
+            assert shares.tolist() == [expected, expected]
     # With one label an image and K = 2 the bound is 1/4, with K = 1.5 it is 1/3.
     for mean, expected in ((1.5, 1.0), (1.0, 0.5)):
-        shares = priors.probable_shares(scores, labels, None, positives_per_image=mean)
+        shares = priors.probable_shares(scores, labels, None, mean)
         assert shares.tolist() == [expected, expected]
 
 

@@ -20,6 +20,7 @@ from tiny_network import tiny_cam
 import spml_tf
 from spml_tf import train
 from spml_tf.datasets import splits
+from spml_tf.runs import model_building
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli
 from spml_tf.training import selection
@@ -160,15 +161,17 @@ def test_the_choice_is_the_one_that_the_estimate_asks_for(mean, budget):
     np.testing.assert_array_equal(model.labels.numpy() == 2, expected)
 
 
-@pytest.mark.parametrize("mean", ["auto", 1.2])
+@pytest.mark.parametrize("known", ["auto", 1.2, np.linspace(0.3, 0.6, L).tolist()])
 @pytest.mark.parametrize("bound", [0.2, 0.4])
-def test_a_probable_budget_is_what_reaches_the_probability(bound, mean):
-    model, labels = made(selection_budget="probable", selection_probability=bound,
-                         positives_per_image=mean)  # fmt: skip
+def test_a_probable_budget_is_what_reaches_the_probability(bound, known):
+    told = {"positives_per_image": "auto"} | (
+        {"selection_priors": known} if isinstance(known, list) else {"positives_per_image": known}
+    )
+    model, labels = made(selection_budget="probable", selection_probability=bound, **told)
     scores = model.ema_scores.values.numpy()
     model.begin_epoch(2)
     fitted = DrawModel(scores, labels)
-    found = fitted.fit() if mean == "auto" else fitted.moved(fitted.fit(), mean)
+    found = fitted.fit() if known == "auto" else fitted.moved(fitted.fit(), np.array(known))
     likely = (fitted.posteriors(found) >= bound) & (labels == -1)
     assert 0 < likely.sum() < (labels == -1).sum()
     chosen = model.labels.numpy() == 2
@@ -210,6 +213,33 @@ def test_a_loss_takes_no_word_for_k():
         spml_tf.losses.ExpectedPositiveRegularization(positives_per_image="auto")
     with pytest.raises(ValueError, match="positives_per_image='x': must be a number or auto"):
         spml_tf.SPMLModel(tiny_cam(L, image_size=32), N, "en", "x")
+
+
+def test_known_shares_are_for_the_probable_budget():
+    with pytest.raises(ValueError, match="selection_priors: needs selection_budget=probable"):
+        made(positives_per_image=1.2, selection_priors=[0.2] * L)
+    with pytest.raises(ValueError, match=f"selection_priors must be {L} numbers in"):
+        made(positives_per_image=1.2, selection_priors=[0.2], selection_budget="probable")
+
+
+def test_recommended_expects_the_shares_of_labelled_validation_images(voc, tmp_path):
+    """Of 8 validation images and 20 more by eq. 3; a given K, and a file, take their place."""
+    settings = resolve(cli.parse(flags(voc, method="recommended"), Settings, ""))
+    data = train._load(settings)
+    counted = (data.val.labels == 1).sum(axis=0)
+    annotated = (data.observed == 1).mean(axis=0)
+    by_eq_3 = data.positives_per_image * annotated / annotated.sum()
+    expected = (counted + 20 * by_eq_3) / (len(data.val) + 20)
+    (rule,) = model_building.build(settings, data).rules
+    np.testing.assert_allclose(rule.priors, expected, rtol=1e-6)
+    table = tmp_path / "priors.csv"
+    names = data.train.class_names
+    table.write_text("class,prior\n" + "".join(f"{name},0.25\n" for name in names))
+    for given, priors in (({"positives_per_image": 1.5}, None),
+                          ({"selection_priors": str(table)}, [0.25] * len(names))):  # fmt: skip
+        own = resolve(cli.parse(flags(voc, method="recommended", **given), Settings, ""))
+        (rule,) = model_building.build(own, train._load(own)).rules
+        assert rule.priors == priors
 
 
 def test_recommended_tells_the_k_that_it_has_estimated(voc):

@@ -146,13 +146,14 @@ def read_class_weights(
 
 
 def read_class_priors(
-    path: str | os.PathLike[str], class_names: Sequence[str]
+    path: str | os.PathLike[str], class_names: Sequence[str], flag: str
 ) -> NDArray[np.float32]:
     """Reads the share of images that hold each class.
 
     Args:
         path: CSV file with the header class,prior and a row for each class.
         class_names: L unique class names.
+        flag: what names the file, for messages.
 
     Returns:
         float32 [L] in [0, 1].
@@ -160,7 +161,7 @@ def read_class_priors(
     Raises:
         UserError: as for `read_class_weights`; a class has no row, or a prior is above 1.
     """
-    priors = _read_of_classes(path, class_names, "likely_priors", "prior", np.nan)
+    priors = _read_of_classes(path, class_names, flag, "prior", np.nan)
     for name, prior in zip(class_names, priors, strict=True):
         if not prior <= 1:
             found = "no row" if np.isnan(prior) else f"the prior {prior:g}"

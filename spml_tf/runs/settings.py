@@ -322,7 +322,7 @@ def resolve(given: Settings) -> Settings:
         "feature_crops": _default(given.feature_crops, 4 if given.linear_probe else 0),
         "initial_banks": _absolute(given.initial_banks),
         "bank_dir": _absolute(given.option("bank_dir")),
-        "likely_priors": _absolute(given.option("likely_priors")),
+        **{x: _absolute(given.option(x)) for x in ("likely_priors", "selection_priors")},
         "init_from": _absolute(given.init_from),
         "feature_dir": _absolute(given.feature_dir),
         "mixed_precision": _precision(given.mixed_precision, network),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.labels import NEGATIVE, POSITIVE
 from spml_tf.training.draw_model import DrawModel, Fitted, fitted_with_replicates
@@ -111,7 +111,7 @@ def probable_shares(
     scores: NDArray[Any],
     labels: NDArray[Any],
     probability: float | None,
-    positives_per_image: float | None = None,
+    known: float | ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Shares of the images that hold a class by annotation or probably, by `DrawModel`.
 
@@ -124,7 +124,8 @@ def probable_shares(
         probability: in [0, 1], from which on an unknown label counts; None: half the share of the
             positives that is annotated (ours). Where few are, leaving out a negative costs less
             than training a positive as one.
-        positives_per_image: K, to which the model is moved; None: what it finds itself.
+        known: K, or [L] shares of the images that hold each class, to which the model is moved;
+            None: what it finds itself.
 
     Returns:
         [L] float64 in [0, 1], 0 for a class without an annotated positive.
@@ -142,8 +143,9 @@ def probable_shares(
     present = (labels == POSITIVE).any(axis=0)
     model = DrawModel(scores[:, present], labels[:, present])
     found = model.fit()
-    if positives_per_image is not None:
-        found = model.moved(found, positives_per_image)
+    if known is not None:
+        target = np.asarray(known, np.float64)
+        found = model.moved(found, target[present] if target.ndim else target)
     if probability is None:
         probability = 0.5 * model.positive.mean(axis=0).sum() / model.priors(found).sum()
     likely = (model.posteriors(found) >= probability) & ~model.negative

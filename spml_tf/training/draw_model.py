@@ -157,24 +157,26 @@ class DrawModel:
         found[self.positive] = 1
         return found
 
-    def moved(self, parameters: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
-        """The parameters with all offsets moved alike, so that the priors sum to a given K.
+    def moved(
+        self, parameters: NDArray[np.float64], known: float | NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The parameters with offsets moved until the priors are what is known of them.
 
         Args:
             parameters: as `fit` returns them.
-            mean: K, from 0 to L; a sum cannot leave these ends.
+            known: [L], the share of the images that holds each class; or K, their sum, to which all
+                offsets are moved alike. What no offset reaches is come near to.
         """
-        from scipy.optimize import brentq
-
         slopes, offsets = parameters
-
-        def excess(step: float) -> float:
-            return float(self._chance(np.stack([slopes, offsets + step])).mean(axis=0).sum() - mean)
-
-        far = 100.0 + np.abs(parameters).sum()
-        if excess(-far) >= 0 or excess(far) <= 0:
-            return np.stack([slopes, offsets + (far if excess(far) <= 0 else -far)])
-        return np.stack([slopes, offsets + brentq(excess, -far, far, xtol=1e-6)])
+        # Where every probability is next to 0, and where it is next to 1.
+        far = np.log(1 / _SMALLEST) + np.abs(slopes * self.inputs).max() + np.abs(offsets).max()
+        low, high = np.full(np.shape(known), -far), np.full(np.shape(known), far)
+        while np.max(high - low) > 1e-6:
+            middle = (low + high) / 2
+            found = self._chance(np.stack([slopes, offsets + middle])).mean(axis=0)
+            above = (found.sum() if np.ndim(known) == 0 else found) > known
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        return np.stack([slopes, offsets + (low + high) / 2])
 
     def priors(
         self, parameters: NDArray[np.float64], weights: NDArray[np.float64] | None = None

@@ -239,9 +239,14 @@ def needs_k(name: str) -> bool:
     return "positives_per_image" in flags_of(name)
 
 
+def fixed_budget(name: str) -> str | None:
+    """The --selection_budget that a method sets itself."""
+    return next((x.fixed["budget"] for x in parts_of(name) if "budget" in x.fixed), None)
+
+
 def estimates_k(name: str) -> bool:
     """Whether a method estimates K where it is told none."""
-    return any(part.fixed.get("budget") in ESTIMATED_BUDGETS for part in parts_of(name))
+    return fixed_budget(name) in ESTIMATED_BUDGETS
 
 
 def all_parts() -> Iterator[PartOf]:

@@ -147,7 +147,7 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         "unannotated, but with 1 / mean(1 / number of positives) of the validation images for K; "
         "estimated: in the share estimated from the score bank, scaled to a K that is not auto; "
         "probable: so many labels as are estimated to be positive with --selection_probability, "
-        "by an estimate that is moved to a K that is not auto; "
+        "by an estimate that is moved to --selection_priors, or to a K that is not auto; "
         "training: as often as the training images truly hold each class, where that is known.",
         choices=(*BUDGETS, "validation", "mime", *ESTIMATED_BUDGETS, "training"),
         check=_check_rule,
@@ -159,6 +159,14 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         low=0,
         high=1,
         words=(AUTO,),
+    )
+    priors: Budget | None = option(
+        None,
+        "With --selection_budget=probable: CSV file with the header class,prior, the share of "
+        "images that hold a class, to which the estimate is moved. Default: where "
+        "--positives_per_image is not given, the shares of the fully labelled validation images, "
+        "as if 20 more held each class as often as K and its annotated share say.",
+        check=check_priors,
     )
     multiple: float = option(
         1.0,

@@ -88,8 +88,9 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         budget: "all", "unannotated", "global", each class's share of the images, "estimated": the
             estimated shares, scaled such that their sum is a K that is not "auto", or "probable":
             so many unknown labels as had at least `probability` of being positive in the estimate,
-            moved to a K that is not "auto".
+            moved to `priors`, or to a K that is not "auto".
         probability: in [0, 1]; "auto": half the share of the positives that is annotated.
+        priors: [L] shares of the images that hold each class, for the budget "probable", or None.
         multiple: factor of the number of labels that are missing by the budget.
         kwargs: name, as Keras has it.
 
@@ -107,6 +108,10 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         self.estimates = AUTO == self.positives_per_image or by_class
         if not by_class:
             check_budget("selection_budget", budget, facts.num_classes)
+        if self.priors is not None:
+            check_priors("selection_priors", plain(self.priors), facts.num_classes)
+            if budget != PROBABLE:
+                raise ValueError(f"selection_priors: needs selection_budget={PROBABLE}")
         self.store = label_store(facts, selects=True)
         if self.estimates:  # of each class and of K: value, lower and upper end, share to expect
             self._estimated = self.add_weight(
@@ -162,8 +167,9 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
     def _estimate(self, scores: EMABank) -> None:
         sample = self.store.sample(scores)
         given = (self.probability, self.positives_per_image)
-        told = (None if isinstance(x, str) else float(x) for x in given)
-        found, expected = class_priors(*sample), probable_shares(*sample, *told)
+        bound, mean = (None if isinstance(x, str) else float(x) for x in given)
+        known = mean if self.priors is None else plain(self.priors)
+        found, expected = class_priors(*sample), probable_shares(*sample, bound, known)
         of_classes = np.stack([found.priors, found.low, found.high, expected], axis=1)
         whole = np.array([found.positives_per_image, *found.interval, expected.sum()])
         values = np.concatenate([of_classes, whole[None]]).astype(np.float32)
