@@ -120,7 +120,7 @@ class TestPairs:
 
     def test_recommended_is_en_scl_without_k(self):
         """Told neither K nor a budget: its rule is the one that these flags of en+scl make."""
-        told = {"selection_budget": "probable", "selection_probability": 0.3}
+        told = {"selection_budget": "probable", "selection_probability": "auto"}
         theirs = parts.recipe_of("en+scl", {**told, "selection_start_epoch": 4}, "auto")
         ours = parts.recipe_of("recommended", {"selection_start_epoch": 4})
         assert [type(x) for x in theirs.parts] == [type(x) for x in ours.parts]
@@ -317,7 +317,10 @@ class TestLikelyPositives:
     def test_priors_from_a_file(self, tmp_path):
         path = tmp_path / "priors.csv"
         path.write_text("class,prior\ndog,0.75\ncat,0.25\n")
-        assert label_files.read_class_priors(path, ["cat", "dog"]).tolist() == [0.25, 0.75]
+        assert label_files.read_class_priors(path, ["cat", "dog"], "likely_priors").tolist() == [
+            0.25,
+            0.75,
+        ]
         for text, message in (
             ("class,weight\n", "the first line must be class,prior"),
             ("class,prior\ncat,0.1\n", "the class 'dog' has no row; give it one from 0 to 1"),
@@ -326,7 +329,7 @@ class TestLikelyPositives:
         ):
             path.write_text(text)
             with pytest.raises(UserError, match=message):
-                label_files.read_class_priors(path, ["cat", "dog"])
+                label_files.read_class_priors(path, ["cat", "dog"], "likely_priors")
 
 
 def numpy_network(images):
