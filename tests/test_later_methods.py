@@ -14,6 +14,7 @@ from test_baselines import nl, random_case, sigmoid, slope
 from spml_tf import losses
 from spml_tf.banks import ema_bank
 from spml_tf.datasets import label_files
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
 from spml_tf.training import (
     masking,
@@ -128,6 +129,14 @@ class TestPairs:
             assert first.get_config() | {"name": ""} == second.get_config() | {"name": ""}
         counted = parts.recipe_of("recommended", {}, 1.5)
         assert counted.rules[0].positives_per_image == 1.5
+
+    def test_recommended_boosts_maps_from_scratch_alone(self):
+        def factor(**flags):
+            return resolve(Settings(dataset="digits", **flags)).cam_boost
+
+        assert factor(method="recommended") == factor(method="recommended+mixup") == 5
+        assert factor(method="recommended", cam_boost=2.0) == 2
+        assert factor(method="recommended", init_from="before") == factor(method="en+scl") == 1
 
     @pytest.mark.parametrize(
         "name, message",

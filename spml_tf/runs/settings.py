@@ -96,9 +96,10 @@ class Settings(DataSettings):
         bool,
     )
     cam_boost: float = flag_field(
-        1.0,
+        None,
         "BoostLU: factor of the positive values of class activation maps before pooling, in "
-        "training, evaluation and exports; 1: none, 5 in its paper. Goes with every method.",
+        "training, evaluation and exports; 1: none, 5 in its paper. Goes with every method. "
+        "Default: 5 for --method=recommended from scratch, else 1.",
         float,
     )
     image_size: int = flag_field(
@@ -312,6 +313,7 @@ def resolve(given: Settings) -> Settings:
         "network": network,
         "weights": weights if weights in ("none", "imagenet") else _absolute(weights),
         "image_size": _default(given.image_size, _IMAGE_SIZES.get(network, 224)),
+        "cam_boost": _default(given.cam_boost, methods.cam_boost(given.method, scratch)),
         "epochs": epochs,
         "horizontal_flip": _default(given.horizontal_flip, given.dataset != "digits"),
         "colour_strength": _default(given.colour_strength, 0.3 if given.colour_changes else None),

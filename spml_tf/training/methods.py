@@ -153,6 +153,9 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
     ),
 }
 
+# Methods with BoostLU where the network is trained from scratch, and its factor.
+_BOOSTED_FROM_SCRATCH: Mapping[str, float] = {"recommended": 5.0}
+
 # Names that may follow, each after a "+".
 ADDITIONS: dict[str, PartOf] = {
     "cl": _term("ScoreConsistency", ConsistencyOptions),
@@ -247,6 +250,11 @@ def fixed_budget(name: str) -> str | None:
 def estimates_k(name: str) -> bool:
     """Whether a method estimates K where it is told none."""
     return fixed_budget(name) in ESTIMATED_BUDGETS
+
+
+def cam_boost(name: str, from_scratch: bool) -> float:
+    """The factor of BoostLU that a method is trained with where none is given; 1 for none."""
+    return _BOOSTED_FROM_SCRATCH.get(name.split("+")[0], 1.0) if from_scratch else 1.0
 
 
 def all_parts() -> Iterator[PartOf]:
