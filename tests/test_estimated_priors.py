@@ -215,8 +215,31 @@ def test_a_loss_takes_no_word_for_k():
         spml_tf.SPMLModel(tiny_cam(L, image_size=32), N, "en", "x")
 
 
-def test_known_shares_are_for_the_probable_budget():
-    with pytest.raises(ValueError, match="selection_priors: needs selection_budget=probable"):
+def test_known_shares_are_taken_as_they_are_and_nothing_is_estimated():
+    known = np.linspace(0.4, 0.6, L)
+    model, labels = made(positives_per_image="auto", selection_budget="estimated",
+                         selection_priors=known.tolist())  # fmt: skip
+    model.begin_epoch(2)
+    assert model.estimated_priors is None
+    wanted = np.floor(known * N - (labels == 1).sum(axis=0) + 0.5)
+    np.testing.assert_array_equal((model.labels.numpy() == 2).sum(axis=0), wanted)
+
+
+@pytest.mark.parametrize("mean, multiple", [(1.2, 1.0), (2.2, 1.2), ("auto", 1.0)])
+def test_more_is_left_out_where_little_is_annotated_but_not_by_an_estimate(mean, multiple):
+    """One label an image is annotated: K - 1 are missing for each."""
+    told = {"positives_per_image": mean, "selection_budget": "estimated"}
+    model, labels = made(**told, selection_multiple="auto")
+    other, _ = made(**told, selection_multiple=multiple)
+    for one in (model, other):
+        one.begin_epoch(2)
+    chosen = model.labels.numpy() == 2
+    assert 0 < chosen.sum() < (labels == -1).sum()
+    np.testing.assert_array_equal(chosen, other.labels.numpy() == 2)
+
+
+def test_known_shares_are_for_the_estimated_budgets():
+    with pytest.raises(ValueError, match="selection_priors: needs selection_budget=estimated or"):
         made(positives_per_image=1.2, selection_priors=[0.2] * L)
     with pytest.raises(ValueError, match=f"selection_priors must be {L} numbers in"):
         made(positives_per_image=1.2, selection_priors=[0.2], selection_budget="probable")

@@ -121,7 +121,7 @@ class TestPairs:
 
     def test_recommended_is_en_scl_without_k(self):
         """Told neither K nor a budget: its rule is the one that these flags of en+scl make."""
-        told = {"selection_budget": "probable", "selection_probability": "auto"}
+        told = {"selection_budget": "estimated", "selection_multiple": "auto"}
         theirs = parts.recipe_of("en+scl", {**told, "selection_start_epoch": 4}, "auto")
         ours = parts.recipe_of("recommended", {"selection_start_epoch": 4})
         assert [type(x) for x in theirs.parts] == [type(x) for x in ours.parts]

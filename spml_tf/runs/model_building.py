@@ -20,7 +20,7 @@ from spml_tf.system.notes import tell_note
 from spml_tf.system.private_api import flatten_layers, outside_strategy
 from spml_tf.training import methods, optimizers
 from spml_tf.training.model import SPMLModel
-from spml_tf.training.options import AUTO, PROBABLE
+from spml_tf.training.options import AUTO, ESTIMATED_BUDGETS
 
 # Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
 _TRAIN_METRICS_UP_TO = 100_000_000
@@ -91,9 +91,9 @@ def _of_method(settings: Settings, data: Splits) -> dict[str, Any]:
         if found.get(flag):
             priors = label_files.read_class_priors(found[flag], data.train.class_names, flag)
             found[flag] = priors.tolist()
-    probable = methods.fixed_budget(settings.method) or found.get("selection_budget")
+    budget = methods.fixed_budget(settings.method) or found.get("selection_budget")
     counted = settings.option("positives_per_image") is None and data.positives_per_image != AUTO
-    if probable == PROBABLE and counted and not found.get("selection_priors"):
+    if budget in ESTIMATED_BUDGETS and counted and not found.get("selection_priors"):
         found["selection_priors"] = data.expected_shares()
     return found
 

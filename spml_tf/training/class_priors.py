@@ -110,7 +110,7 @@ def class_priors(
 def probable_shares(
     scores: NDArray[Any],
     labels: NDArray[Any],
-    probability: float | None,
+    probability: float,
     known: float | ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Shares of the images that hold a class by annotation or probably, by `DrawModel`.
@@ -121,9 +121,7 @@ def probable_shares(
     Args:
         scores: [N, L] uint8, or float in [0, 1].
         labels: [N, L] int8 in {1, 0, -1} (2 counts as unknown).
-        probability: in [0, 1], from which on an unknown label counts; None: half the share of the
-            positives that is annotated (ours). Where few are, leaving out a negative costs less
-            than training a positive as one.
+        probability: in [0, 1], from which on an unknown label counts.
         known: K, or [L] shares of the images that hold each class, to which the model is moved;
             None: what it finds itself.
 
@@ -146,8 +144,6 @@ def probable_shares(
     if known is not None:
         target = np.asarray(known, np.float64)
         found = model.moved(found, target[present] if target.ndim else target)
-    if probability is None:
-        probability = 0.5 * model.positive.mean(axis=0).sum() / model.priors(found).sum()
     likely = (model.posteriors(found) >= probability) & ~model.negative
     return _placed((likely | model.positive).mean(axis=0), present, 0.0)
 

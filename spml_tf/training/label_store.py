@@ -174,7 +174,7 @@ class LabelStore(KeepsTables):
         scores: ema_bank.EMABank,
         positives_per_image: float,
         budget: Budget,
-        multiple: float = 1.0,
+        multiple: float | str = 1.0,
     ) -> None:
         """Marks the expected positives anew (zhat of eq. 5).
 

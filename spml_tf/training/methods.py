@@ -22,8 +22,8 @@ from spml_tf.system.nearest import nearest
 from spml_tf.system.options import Option, Options
 from spml_tf.training.options import (
     AUTO,
+    ESTIMATED,
     ESTIMATED_BUDGETS,
-    PROBABLE,
     ConfidentOptions,
     ConsistencyOptions,
     CutMixOptions,
@@ -112,7 +112,7 @@ _P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 
 _SCL = _term("SpatialConsistency", SpatialConsistencyOptions)
 # How many labels `recommended` leaves out, see docs/recommended.md.
-_LIKELY: Mapping[str, Any] = {"budget": PROBABLE, "probability": AUTO}
+_LIKELY: Mapping[str, Any] = {"budget": ESTIMATED, "multiple": AUTO}
 
 # Names that --method may begin with.
 METHODS: dict[str, tuple[PartOf, ...]] = {

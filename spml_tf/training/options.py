@@ -145,34 +145,36 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         "global: rank the unknown labels of all classes together; validation: as unannotated, but "
         "expect each class in the share of images that it has in the validation split; mime: as "
         "unannotated, but with 1 / mean(1 / number of positives) of the validation images for K; "
-        "estimated: in the share estimated from the score bank, scaled to a K that is not auto; "
+        "estimated: in the share of --selection_priors, else that estimated from the score bank, "
+        "scaled to a K that is not auto; "
         "probable: so many labels as are estimated to be positive with --selection_probability, "
         "by an estimate that is moved to --selection_priors, or to a K that is not auto; "
         "training: as often as the training images truly hold each class, where that is known.",
         choices=(*BUDGETS, "validation", "mime", *ESTIMATED_BUDGETS, "training"),
         check=_check_rule,
     )
-    probability: float | str = option(
+    probability: float = option(
         0.5,
-        "With --selection_budget=probable: from which estimated probability on labels count; auto: "
-        "half the share of the positives that is annotated, 1 / (2 K) with one label an image.",
+        "With --selection_budget=probable: from which estimated probability on labels count.",
         low=0,
         high=1,
-        words=(AUTO,),
     )
     priors: Budget | None = option(
         None,
-        "With --selection_budget=probable: CSV file with the header class,prior, the share of "
-        "images that hold a class, to which the estimate is moved. Default: where "
+        "CSV file with the header class,prior, the share of images that hold a class: what "
+        "--selection_budget=estimated takes, and probable moves its estimate to. Default: where "
         "--positives_per_image is not given, the shares of the fully labelled validation images, "
         "as if 20 more held each class as often as K and its annotated share say.",
         check=check_priors,
     )
-    multiple: float = option(
+    multiple: float | str = option(
         1.0,
-        "Select so many times the number of labels that are missing by the budget.",
+        "Select so many times the number of labels that are missing by the budget; auto: as many "
+        "times as labels are missing for each annotated positive, from 1 to 3; once where their "
+        "number was estimated from the score bank.",
         low=0,
         high=1000,
+        words=(AUTO,),
     )
 
 

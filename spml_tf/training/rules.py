@@ -85,13 +85,16 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
     Args:
         positives_per_image: K of eq. 3; "auto": the estimated one.
         start_epoch: first epoch with expected positives.
-        budget: "all", "unannotated", "global", each class's share of the images, "estimated": the
-            estimated shares, scaled such that their sum is a K that is not "auto", or "probable":
+        budget: "all", "unannotated", "global", each class's share of the images, "estimated":
+            `priors`, else the estimated shares, scaled such that their sum is a K that is not
+            "auto", or "probable":
             so many unknown labels as had at least `probability` of being positive in the estimate,
             moved to `priors`, or to a K that is not "auto".
-        probability: in [0, 1]; "auto": half the share of the positives that is annotated.
-        priors: [L] shares of the images that hold each class, for the budget "probable", or None.
-        multiple: factor of the number of labels that are missing by the budget.
+        probability: in [0, 1].
+        priors: [L] shares of the images that hold each class, for the last two budgets, or None.
+        multiple: factor of the number of labels that are missing by the budget; "auto": how many
+            are missing for each annotated positive, from 1 to 3, and 1 where neither `priors` nor K
+            is known.
         kwargs: name, as Keras has it.
 
     Examples:
@@ -105,13 +108,17 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
     def prepare(self, facts: Facts) -> None:
         budget = self._given_budget()
         by_class = isinstance(budget, str) and budget in ESTIMATED_BUDGETS
-        self.estimates = AUTO == self.positives_per_image or by_class
         if not by_class:
             check_budget("selection_budget", budget, facts.num_classes)
         if self.priors is not None:
             check_priors("selection_priors", plain(self.priors), facts.num_classes)
-            if budget != PROBABLE:
-                raise ValueError(f"selection_priors: needs selection_budget={PROBABLE}")
+            if not by_class:
+                words = " or ".join(ESTIMATED_BUDGETS)
+                raise ValueError(f"selection_priors: needs selection_budget={words}")
+        self.counted = self.priors is not None or AUTO != self.positives_per_image
+        self.estimates = not self.counted or (
+            by_class and (self.priors is None or budget == PROBABLE)
+        )
         self.store = label_store(facts, selects=True)
         if self.estimates:  # of each class and of K: value, lower and upper end, share to expect
             self._estimated = self.add_weight(
@@ -130,13 +137,20 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         """Chooses the expected positives from the score bank, see `LabelStore.select`."""
         if self.estimates and self.estimated is None:
             self._estimate(scores)
-        self.store.select(scores, *self._mean_and_budget(), self.multiple)
+        multiple = self.multiple if self.counted or AUTO != self.multiple else 1.0
+        self.store.select(scores, *self._mean_and_budget(), multiple)
 
     def _mean_and_budget(self) -> tuple[float, Budget]:
         """K and budget of the selection, the estimated ones where they are asked for."""
         given, budget, found = self.positives_per_image, self._given_budget(), self.estimated
-        mean = found.positives_per_image if found and isinstance(given, str) else float(given)
-        if found is not None and budget == ESTIMATED:
+        known = None if self.priors is None else list(plain(self.priors))
+        if isinstance(given, str):
+            mean = sum(known) if known else found.positives_per_image if found else 0.0
+        else:
+            mean = float(given)
+        if known is not None and budget == ESTIMATED:
+            budget = known
+        elif found is not None and budget == ESTIMATED:
             scale = mean / found.positives_per_image
             budget = np.minimum(scale * found.priors, 1).tolist()
         if found is not None and budget == PROBABLE:
@@ -166,10 +180,10 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     def _estimate(self, scores: EMABank) -> None:
         sample = self.store.sample(scores)
-        given = (self.probability, self.positives_per_image)
-        bound, mean = (None if isinstance(x, str) else float(x) for x in given)
-        known = mean if self.priors is None else plain(self.priors)
-        found, expected = class_priors(*sample), probable_shares(*sample, bound, known)
+        known: Any = None if self.priors is None else plain(self.priors)
+        if known is None and AUTO != self.positives_per_image:
+            known = float(self.positives_per_image)
+        found, expected = class_priors(*sample), probable_shares(*sample, self.probability, known)
         of_classes = np.stack([found.priors, found.low, found.high, expected], axis=1)
         whole = np.array([found.positives_per_image, *found.interval, expected.sum()])
         values = np.concatenate([of_classes, whole[None]]).astype(np.float32)

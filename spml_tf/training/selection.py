@@ -40,7 +40,7 @@ def expected_positives(
     labels: NDArray[np.int8],
     positives_per_image: float,
     budget: Budget = "all",
-    multiple: float = 1.0,
+    multiple: float | str = 1.0,
 ) -> NDArray[np.bool_]:
     """Marks the unannotated labels that are expected to be positive (zhat = 1).
 
@@ -58,7 +58,8 @@ def expected_positives(
             assume that labels are missing in proportion to those that were annotated; or [L]
             numbers in [0, 1], each class's share of the images: p_i is the share times N, and
             p_i - n_i unknown labels of the class are taken.
-        multiple: factor of the number of missing labels, p_i - n_i, at least 0.
+        multiple: factor of the number of missing labels, p_i - n_i, at least 0, or "auto", see
+            `budgets.wanted_labels`.
 
     Returns:
         [N, L] bool, True only where the label is unknown.
@@ -161,7 +162,7 @@ def thresholds(
     positives_per_image: float,
     budget: Budget = "all",
     total: Total = of_one_worker,
-    multiple: float = 1.0,
+    multiple: float | str = 1.0,
 ) -> Thresholds:
     """Finds which labels `expected_positives` marks, over the images of all workers.
 
