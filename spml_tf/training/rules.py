@@ -87,14 +87,13 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         start_epoch: first epoch with expected positives.
         budget: "all", "unannotated", "global", each class's share of the images, "estimated":
             `priors`, else the estimated shares, scaled such that their sum is a K that is not
-            "auto", or "probable":
-            so many unknown labels as had at least `probability` of being positive in the estimate,
-            moved to `priors`, or to a K that is not "auto".
+            "auto", or "probable": so many unknown labels as had at least `probability` of being
+            positive in the estimate, moved to `priors`, or to a K that is not "auto".
         probability: in [0, 1].
         priors: [L] shares of the images that hold each class, for the last two budgets, or None.
         multiple: factor of the number of labels that are missing by the budget; "auto": how many
-            are missing for each annotated positive, from 1 to 3, and 1 where neither `priors` nor K
-            is known.
+            are missing for each annotated positive, from 1 to 3, and 1 where neither shares nor K
+            are known.
         kwargs: name, as Keras has it.
 
     Examples:
@@ -115,10 +114,9 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
             if not by_class:
                 words = " or ".join(ESTIMATED_BUDGETS)
                 raise ValueError(f"selection_priors: needs selection_budget={words}")
-        self.counted = self.priors is not None or AUTO != self.positives_per_image
-        self.estimates = not self.counted or (
-            by_class and (self.priors is None or budget == PROBABLE)
-        )
+        told = AUTO != self.positives_per_image or self.priors is not None
+        self.estimates = not told or (by_class and (self.priors is None or budget == PROBABLE))
+        self.counted = told or not isinstance(budget, str)
         self.store = label_store(facts, selects=True)
         if self.estimates:  # of each class and of K: value, lower and upper end, share to expect
             self._estimated = self.add_weight(
