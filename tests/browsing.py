@@ -28,13 +28,17 @@ def start(folder: Path) -> webdriver.Chrome:
 
 
 def requested(browser: webdriver.Chrome) -> list[str]:
-    """The addresses asked for since the performance log was last read."""
+    """The addresses that pages asked for since the performance log was last read.
+
+    The browser's own first page, which no page of a file may ask for, is late on a slow machine.
+    """
     events = [json.loads(x["message"])["message"] for x in browser.get_log("performance")]
-    return [
+    asked = [
         event["params"]["request"]["url"]
         for event in events
         if event["method"] == "Network.requestWillBeSent"
     ]
+    return [url for url in asked if not url.startswith("chrome://")]
 
 
 def show(browser: webdriver.Chrome, scheme: str, width: int) -> None:
