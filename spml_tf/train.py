@@ -14,8 +14,7 @@ from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flag
 from spml_tf.system import cli, launcher, plugins, presets, strategies
 from spml_tf.system.errors import UserError
 from spml_tf.system.notes import tell_note
-from spml_tf.training import methods
-from spml_tf.training.options import AUTO, ESTIMATED_BUDGETS
+from spml_tf.training.options import AUTO
 
 if TYPE_CHECKING:
     from spml_tf.datasets.splits import Splits
@@ -159,9 +158,8 @@ def _positives_per_image(settings: Settings, data: Splits) -> float | str | None
     if settings.option("positives_per_image") is not None:
         given: float | str = settings.option("positives_per_image")
         return given
-    estimated = settings.option("selection_budget") in ESTIMATED_BUDGETS
-    estimated = estimated or methods.estimates_k(settings.method)
-    return AUTO if estimated and not data.positives_per_image else data.positives_per_image
+    counted = data.positives_per_image
+    return AUTO if settings.estimates_shares and not counted else counted
 
 
 def _checkpoint(run: RunFolder, first: bool) -> Checkpoint | None:

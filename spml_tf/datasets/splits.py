@@ -23,8 +23,6 @@ from spml_tf.system.progress import progress
 
 # Times as many positives as another class has, from which on it is noted.
 _UNEVEN = 20
-# Images with the shares of eq. 3 that are added to the validation images.
-_MORE = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,23 +77,6 @@ class Splits:
         except ValueError as error:
             raise UserError(f"--selection_budget={rule}: {error}") from None
         return rule
-
-    def expected_shares(self) -> list[float]:
-        """Shares of the training images that hold each class, by the validation images (ours).
-
-        They are counted on the fully labelled validation images and 20 more that hold each class as
-        often as eq. 3 expects, so that few images do not say that a class is nowhere.
-
-        Raises:
-            ValueError: no validation image is fully labelled.
-        """
-        counted = labels.class_shares(self.val.labels)
-        mean = labels.positives_per_image(self.val.labels)
-        annotated = (self.observed == labels.POSITIVE).mean(axis=0)
-        by_eq_3 = np.minimum(mean * annotated / annotated.sum(), 1)
-        images = int((self.val.labels != labels.UNKNOWN).all(axis=1).sum())
-        shares = (images * counted + _MORE * by_eq_3) / (images + _MORE)
-        return list(shares.tolist())
 
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal of images, labels, classes, weights and `observed`.

@@ -19,7 +19,7 @@ from spml_tf.system.cli import (
 from spml_tf.system.errors import UserError
 from spml_tf.system.options import Option, Options
 from spml_tf.training import methods
-from spml_tf.training.options import ModelOptions
+from spml_tf.training.options import ESTIMATED_BUDGETS, ModelOptions
 
 _IMAGE_SIZES = {
     "resnet50": 448, "small_residual": 64, "efficientnet_lite1": 240, "efficientnet_lite2": 260
@@ -248,6 +248,12 @@ class Settings(DataSettings):
     def option(self, flag: str) -> Any:
         """An option of the model or of a part by the name of its flag."""
         return getattr(self, flag)
+
+    @property
+    def estimates_shares(self) -> bool:
+        """Whether the class shares that a selection expects are estimated where none are known."""
+        budget = methods.fixed_budget(self.method) or self.option("selection_budget")
+        return budget in ESTIMATED_BUDGETS
 
     def of_method(self) -> dict[str, Any]:
         """The options of the method's parts by the names of their flags."""

@@ -112,7 +112,7 @@ _P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 
 _SCL = _term("SpatialConsistency", SpatialConsistencyOptions)
 # How many labels `recommended` leaves out, see docs/recommended.md.
-_LIKELY: Mapping[str, Any] = {"budget": ESTIMATED, "multiple": AUTO}
+_MISSING: Mapping[str, Any] = {"budget": ESTIMATED, "multiple": AUTO}
 
 # Names that --method may begin with.
 METHODS: dict[str, tuple[PartOf, ...]] = {
@@ -148,7 +148,7 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
     "lagc": (_loss("AssumeNegative"), _term("StrongView", StrongViewOptions, "strong_views")),
     "recommended": (
         _loss("ExpectedNegative", marks=_LEFT_OUT),
-        _rule("ExpectedPositives", ExpectedPositivesOptions, **_LIKELY),
+        _rule("ExpectedPositives", ExpectedPositivesOptions, **_MISSING),
         _SCL,
     ),
 }

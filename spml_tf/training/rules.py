@@ -141,13 +141,12 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
     def _mean_and_budget(self) -> tuple[float, Budget]:
         """K and budget of the selection, the estimated ones where they are asked for."""
         given, budget, found = self.positives_per_image, self._given_budget(), self.estimated
-        known = None if self.priors is None else list(plain(self.priors))
-        if isinstance(given, str):
-            mean = sum(known) if known else found.positives_per_image if found else 0.0
+        if isinstance(given, str):  # shares that are given need no mean
+            mean = found.positives_per_image if found else 0.0
         else:
             mean = float(given)
-        if known is not None and budget == ESTIMATED:
-            budget = known
+        if self.priors is not None and budget == ESTIMATED:
+            budget = list(plain(self.priors))
         elif found is not None and budget == ESTIMATED:
             scale = mean / found.positives_per_image
             budget = np.minimum(scale * found.priors, 1).tolist()
