@@ -183,7 +183,7 @@ class _Experiment:
 
         commits = self.commits()
         searched = dict.fromkeys(name for row in self.plan.rows for name in row.grid)
-        columns = [*filter(None, [self.plan.vary]), *searched]
+        columns = [*filter(None, [self.plan.vary]), *self.plan.along, *searched]
         return [
             result_tables.csv_row(
                 run, folder, columns, " ".join(commits.get(f"runs/{run.name}", ["unknown"]))

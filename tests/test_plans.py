@@ -25,6 +25,7 @@ AN = '[[rows]]\nname = "an"\nmethod = "an"\n'
 EN = '[[rows]]\nname = "en"\nmethod = "en"\n'
 SEARCH = "[search]\nseed = 0\nepochs = 2\nflag_grid = { learning_rate = [0.1, 0.2] }\n"
 LONG = "flags = { epochs = 4 }\n"
+VARY = "vary = { epochs = [1, 2] }\n"
 
 
 def written(folder: Path, text: str) -> Path:
@@ -90,7 +91,19 @@ MISTAKES = [
     (TOP + "vary = { epochs = [3, 3] }\n" + AN, "vary.epochs: '3' is there 2 times"),
     (
         TOP + "vary = { epochs = [3], learning_rate = [0.1] }\n" + AN,
-        "vary: one flag at a time, found epochs, learning_rate",
+        "vary: one flag at a time, found epochs, learning_rate; what changes with it goes in along",
+    ),
+    (TOP + "along = { epochs = [3] }\n" + AN, "along: needs vary"),
+    (TOP + VARY + "along = { epochs = [3, 3] }\n" + AN, "along.epochs: is the flag that vary is"),
+    (TOP + VARY + "along = { classes = 3 }\n" + AN, "along.classes: give a list of val"),
+    (TOP + VARY + "along = { seed = [1, 2] }\n" + AN, "along.seed: not here; it follows"),
+    (
+        TOP + VARY + "along = { learning_rate = [0.1] }\n" + AN,
+        "along.learning_rate: 1 values; give as many as vary.epochs has, 2",
+    ),
+    (
+        TOP + VARY + "along = { learning_rate = [1, 2] }\n" + SEARCH + AN + LONG,
+        "rows[0]: learning_rate is not a flag to search",
     ),
     (TOP + 'vary = { classes = ["a b", "a:b"] }\n' + AN, "runs: 'an_a-b_0' is there 2 times"),
     (TOP + f'vary = {{ classes = ["{"x" * 300}"] }}\n' + AN, "is too long a name for a folder"),
@@ -204,6 +217,21 @@ def test_runs_by_hand():
     assert found[7].flags == {
         "learning_rate": "0.2", "crop_area": "0.25,1", "method": "en+scl", "seed": "1"
     }  # fmt: skip
+
+
+def test_flags_along_with_the_varied_one(tmp_path):
+    """50 images for 212 epochs, 834 for 16: the same steps; a chosen flag and seed stay."""
+    text = TOP + EN + AN + "flags = { epochs = 3, batch_size = 8 }\n"
+    text += (
+        "[vary]\ntrain_images = [50, 834]\n[along]\nepochs = [212, 16]\nwarmup_epochs = [2, 2]\n"
+    )
+    plan = read_plan(written(tmp_path, text))
+    assert [run.name for run in runs(plan)] == ["en_50_0", "en_834_0", "an_50_0", "an_834_0"]
+    assert [run.flags for run in runs(plan)][2:] == [
+        {"batch_size": "8", "train_images": images, "epochs": epochs, "warmup_epochs": "2"}
+        | {"method": "an", "seed": "0"}
+        for images, epochs in (("50", "212"), ("834", "16"))
+    ]
 
 
 @given(

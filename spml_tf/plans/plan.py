@@ -69,6 +69,7 @@ class Plan:
         search: None for none.
         compare: pairs of rows whose difference is reported, beside that of each row to the
             baseline.
+        along: texts of flags that change with the varied one, as many as it has.
     """
 
     title: str
@@ -81,6 +82,14 @@ class Plan:
     values: tuple[str, ...]
     search: Search | None
     compare: tuple[tuple[str, str], ...] = ()
+    along: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def varied(self, value: str) -> dict[str, str]:
+        """Texts of the varied flag and of those along with it, by flag; {} where none varies."""
+        if not self.vary:
+            return {}
+        place = self.values.index(value)
+        return {self.vary: value, **{name: texts[place] for name, texts in self.along.items()}}
 
     def leader(self, row: Row) -> Row:
         """The row at the beginning of the chain that a row follows, or the row itself."""
@@ -166,9 +175,7 @@ def runs(plan: Plan, chosen: Mapping[str, Mapping[str, str]] | None = None) -> l
     for seed, row, value in itertools.product(plan.seeds, plan.rows, plan.values or ("",)):
         part = f"_{_slug(value)}_{seed}" if plan.vary else f"_{seed}"
         flags = {**row.flags, **(chosen or {}).get(plan.leader(row).name, {})}
-        if plan.vary:
-            flags[plan.vary] = value
-        flags |= {"method": row.method, "seed": str(seed)}
+        flags |= {**plan.varied(value), "method": row.method, "seed": str(seed)}
         after = None if row.after is None else row.after + part
         found.append(Run(row.name + part, row.name, value, seed, flags, after))
     return found

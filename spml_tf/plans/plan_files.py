@@ -69,7 +69,9 @@ def _known_flags() -> tuple[str, ...]:
 
 def _plan(table: dict[str, Any], folder: Path) -> Plan:
     _check_keys(
-        "", table, "title paper seeds baseline oracle flags rows vary search compare".split()
+        "",
+        table,
+        "title paper seeds baseline oracle flags rows vary along search compare".split(),
     )
     common = _flags("flags", _get("", table, "flags", dict, {}))
     entries = _get("", table, "rows", list)
@@ -87,10 +89,13 @@ def _plan(table: dict[str, Any], folder: Path) -> Plan:
     if ends.count(None) == 1 or (ends[0] is not None and ends[0] == ends[1]):
         raise UserError("baseline, oracle: give both, of different rows, or neither")
     vary = _grid("vary", _get("", table, "vary", dict, {}))
-    if search is not None:
-        _check_search(search, rows, vary)
     if len(vary) > 1:
-        raise UserError(f"vary: one flag at a time, found {', '.join(vary)}")
+        raise UserError(
+            f"vary: one flag at a time, found {', '.join(vary)}; what changes with it goes in along"
+        )
+    along = _along(_get("", table, "along", dict, {}), vary)
+    if search is not None:
+        _check_search(search, rows, {**vary, **along})
     paper = _line("paper", _get("", table, "paper", str, ""))
     if not paper and any(row.paper is not None for row in rows):
         raise UserError("paper: missing; say what the paper's numbers in the rows are of")
@@ -105,7 +110,26 @@ def _plan(table: dict[str, Any], folder: Path) -> Plan:
         values=next(iter(vary.values()), ()),
         search=search,
         compare=_pairs(_get("", table, "compare", list, []), [row.name for row in rows]),
+        along=along,
     )
+
+
+def _along(table: dict[str, Any], vary: _Grid) -> _Grid:
+    """Flags that change with the varied one; two of its values may share one of theirs."""
+    if table and not vary:
+        raise UserError("along: needs vary, the flag that these change with")
+    found = {}
+    for name, values in table.items():
+        if name in vary:
+            raise UserError(f"along.{name}: is the flag that vary is of")
+        found[name] = _texts("along", name, values)
+        for varied, texts in vary.items():
+            if len(found[name]) != len(texts):
+                raise UserError(
+                    f"along.{name}: {len(found[name])} values; give as many as "
+                    f"vary.{varied} has, {len(texts)}"
+                )
+    return found
 
 
 def _pairs(values: list[Any], names: list[str]) -> tuple[tuple[str, str], ...]:
@@ -234,12 +258,16 @@ def _seeds(values: list[Any]) -> tuple[int, ...]:
 def _grid(place: str, table: dict[str, Any]) -> _Grid:
     found = {}
     for name, values in table.items():
-        if not isinstance(values, list) or not values:
-            raise UserError(f"{place}.{name}: give a list of values, found {values!r}")
-        texts = tuple(_flags(place, {name: value})[name] for value in values)
-        _check_names(texts, f"{place}.{name}")
-        found[name] = texts
+        found[name] = _texts(place, name, values)
+        _check_names(found[name], f"{place}.{name}")
     return found
+
+
+def _texts(place: str, name: str, values: Any) -> tuple[str, ...]:
+    """A flag's values, as the command line's own parser reads them."""
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{place}.{name}: give a list of values, found {values!r}")
+    return tuple(_flags(place, {name: value})[name] for value in values)
 
 
 def _flags(place: str, table: dict[str, Any]) -> dict[str, str]:
