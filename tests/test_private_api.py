@@ -53,6 +53,27 @@ def check_is_functional() -> None:
     assert not private_api.is_functional(keras.Sequential([keras.layers.Dense(1)]))
 
 
+def check_saving() -> None:
+    """No layer is made to save one, and what is saved is the same to the byte."""
+    model, made = nested_model(), []
+
+    class Counted(keras.layers.Layer):
+        def __init__(self) -> None:
+            made.append(self)
+            super().__init__()
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        files = [Path(folder, f"{n}.weights.h5") for n in range(2)]
+        keras.backend.clear_session()
+        with private_api.saving():
+            patch.setattr("keras.src.layers.layer.Layer", Counted)
+            model.save_weights(files[0])
+        assert not made
+        keras.backend.clear_session()
+        model.save_weights(files[1])  # as Keras does alone
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def check_origin() -> None:
     shared = keras.layers.Dense(2)
     first, second = keras.Input((3,)), keras.Input((3,))
@@ -246,6 +267,7 @@ CHECKS: dict[str, tuple[str, Callable[[], None]]] = {
         "or Graph._variable_creator_stack",
         check_outside_strategy,
     ),
+    "saving": ("saving_lib.get_attr_skipset or its attribute saving_attr_skiplist_", check_saving),
     "mapped_file": (
         "the attribute _scoped_allocator or Operation._set_attr",
         check_mapped_file,

@@ -148,6 +148,25 @@ def outside_strategy() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def saving() -> Iterator[None]:
+    """For `save` and `save_weights` of Keras: outside any strategy, and without needless layers.
+
+    Keras leaves out of what it saves what any layer has, and makes a layer to know that. It means
+    to do so once, but looks the answer up under another name than it keeps it by (Keras 3.15), and
+    so makes a layer for each layer, which takes a third of the time.
+    """
+    from keras.src.backend.common import global_state
+    from keras.src.saving import saving_lib
+
+    with outside_strategy():
+        for kind in "Functional Layer Loss Metric Operation Optimizer Sequential".split():
+            kept = f"saving_attr_skiplist_{kind}"
+            if global_state.get_global_attribute(kept) is None:
+                global_state.set_global_attribute(kept, saving_lib.get_attr_skipset(kind))
+        yield
+
+
+@contextlib.contextmanager
 def several_cpus_a_worker(devices: int) -> Iterator[None]:
     """Lets a MultiWorkerMirroredStrategy made inside use several logical CPUs of each process.
 

@@ -24,7 +24,7 @@ from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.scores import scores_network
 from spml_tf.system import replicas
 from spml_tf.system.options import plain
-from spml_tf.system.private_api import BuildsMetrics, loss_tracker, outside_strategy
+from spml_tf.system.private_api import BuildsMetrics, loss_tracker, saving
 from spml_tf.training import batches, keras_checks, optimizers
 from spml_tf.training.class_priors import ClassPriors
 from spml_tf.training.epoch_start import with_epoch_start
@@ -553,14 +553,12 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.save`; one of several workers may call it alone."""
-        with (
-            outside_strategy()
-        ):  # Keras makes variables on the way, which all workers must agree on
+        with saving():  # Keras makes variables on the way, which all workers must agree on
             super().save(*args, **kwargs)
 
     def save_weights(self, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.save_weights`; one of several workers may call it alone."""
-        with outside_strategy():
+        with saving():
             super().save_weights(*args, **kwargs)
 
     def export(self, filepath: str, *args: Any, **kwargs: Any) -> None:
