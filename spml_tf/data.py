@@ -101,7 +101,6 @@ class _Options(DataSettings):
 
 def _check(options: _Options) -> None:
     from spml_tf.datasets import splits
-    from spml_tf.datasets.readers import objects
 
     if options.skip_broken:
         raise UserError("--skip_broken: check names the broken photos; leave it out")
@@ -118,15 +117,16 @@ def _check(options: _Options) -> None:
     }
     for note in splits.rare_classes(parts["train"]) if "train" in parts else ():
         tell_note(printable(note))
-    for part in parts.values():
-        for path in filter(None, part.masks or ()):
-            objects.read_mask(path, part.mask_classes)
     if all(part.paths is None for part in parts.values()):
         print(f"--dataset={options.dataset}: its images are in memory; nothing to decode")
         return
     cli.import_tensorflow()
-    from spml_tf.datasets import image_checks
+    from spml_tf.datasets import image_checks, stored_pixels
 
+    for part in parts.values():
+        for path, photo in zip(part.masks or (), part.paths or (), strict=False):
+            if path is not None:
+                stored_pixels.mask_of_photo(path, photo, part.mask_classes)
     with cli.quiet_libraries():  # libjpeg prints its own words about some broken files
         report = image_checks.check(parts, options.threads)
     _print_findings(report, parts)

@@ -113,3 +113,33 @@ def test_prepared_photos_have_their_boxes(dataset, tmp_path):
         assert opened.size == (40, 48)
     for one, other in zip(found.boxes[1:], before.boxes[1:], strict=True):
         assert one.tolist() == other.tolist()
+
+
+@pytest.mark.parametrize(
+    "orientation, size, right",
+    [
+        (1, (40, 60), True),
+        (1, (20, 30), True),
+        (1, (13, 20), True),  # a third, rounded
+        (1, (12, 20), False),
+        (1, (40, 40), False),
+        (1, (60, 40), False),  # on its side, and nothing says that the photo is
+        (3, (40, 60), True),
+        (6, (40, 60), True),
+        (6, (60, 40), True),  # drawn on the stored pixels
+        (6, (60, 60), False),
+    ],
+)
+def test_a_mask_has_the_ratio_of_its_photo(orientation, size, right, tmp_path, capsys):
+    (tmp_path / "m").mkdir()
+    photo(tmp_path / "a.jpg", orientation)
+    Image.new("L", size, 1).save(tmp_path / "m" / "a.png")
+    (tmp_path / "train.csv").write_text("image,x\na.jpg,1\n")
+    words = ["--dataset=folder", f"--data_dir={tmp_path}", "--train_csv=train.csv"]
+    others = ["--val_split=none", "--test_split=none", "--masks_dir=m"]
+    code = data.main(["check", *words, *others])
+    said = capsys.readouterr().err
+    assert (code == 0) == right
+    if not right:
+        assert f"{tmp_path}/m/a.png: {size[0]} x {size[1]} pixels, but {tmp_path}/a.jpg has" in said
+        assert f"{tmp_path}/a.jpg has 40 x 60; a mask is of its photo" in said

@@ -7,6 +7,7 @@ write tell which: where these are those of a photo on its side, their numbers ar
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -15,9 +16,13 @@ from numpy.typing import NDArray
 from spml_tf.datasets import encoded_images, image_headers, other_formats
 from spml_tf.datasets.images import ACROSS, DOWN, SWAPPED_FROM
 from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.objects import read_mask
+from spml_tf.system.errors import UserError
 
 # EXIF data begin in the first 8 KiB and have at most 64.
 _BEGINNING = 1 << 17
+# What a broken photo raises; whoever decodes it tells of it.
+_UNREADABLE = (OSError, tf.errors.OpError, ValueError)
 
 
 def with_upright_boxes(examples: Examples) -> Examples:
@@ -39,6 +44,38 @@ def with_upright_boxes(examples: Examples) -> Examples:
         turn = _turn(path, *sides.tolist()) if len(rows) else 1
         boxes.append(_turned_boxes(rows, turn) if turn > 1 else rows)
     return dataclasses.replace(examples, boxes=tuple(boxes), sides=None)
+
+
+def mask_of_photo(path: str, photo: str, num_classes: int) -> NDArray[np.uint16]:
+    """A photo's mask, upright as the photo is shown.
+
+    Args:
+        path: of the mask.
+        photo: path of the photo.
+        num_classes: L, as for `read_mask`.
+
+    Returns:
+        The mask, [H, W], of the photo's size or smaller.
+
+    Raises:
+        UserError: naming the mask: what `read_mask` refuses, or its sides are not in the ratio of
+            the photo's.
+    """
+    mask = upright_mask(read_mask(path, num_classes), photo)
+    try:
+        orientation, (height, width) = _stored(photo)
+    except _UNREADABLE:
+        return mask
+    if orientation >= SWAPPED_FROM:
+        height, width = width, height
+    rows, columns = mask.shape
+    # Sides that were scaled and rounded are off by less than a pixel.
+    if (height, width) != (1, 1) and abs(rows * width - columns * height) > max(height, width):
+        raise UserError(
+            f"{path}: {columns} x {rows} pixels, but {photo} has {width} x {height}; a mask is of "
+            "its photo's size, or of a smaller one with the same ratio of its sides"
+        )
+    return mask
 
 
 def upright_mask(mask: NDArray[np.uint16], path: str) -> NDArray[np.uint16]:
@@ -65,18 +102,24 @@ def _turn(path: str, height: float, width: float) -> int:
     try:
         with open(path, "rb") as file:
             contents = file.read(_BEGINNING)
-            if encoded_images.kind(contents) in encoded_images.OTHERS:
-                found, stored = other_formats.stored(contents + file.read())
-            else:
-                found = int(image_headers.orientation(tf.constant(contents)))
-                if found < SWAPPED_FROM:
-                    return 1
-                whole = tf.constant(contents + file.read())
-                stored = image_headers.size(whole).numpy().tolist()
-    except (OSError, tf.errors.OpError, ValueError):  # whoever decodes it tells of it
+        if encoded_images.kind(contents) not in encoded_images.OTHERS:
+            if int(image_headers.orientation(tf.constant(contents))) < SWAPPED_FROM:
+                return 1
+        found, stored = _stored(path)
+    except _UNREADABLE:
         return 1
     aside = (stored[0] < stored[1]) == (height < width) and stored[0] != stored[1]
     return found if aside and found >= SWAPPED_FROM else 1
+
+
+def _stored(path: str) -> tuple[int, tuple[int, int]]:
+    """EXIF orientation, 1 to 8, and (height, width) of the stored pixels; (1, 1) of a HEIC file."""
+    contents = Path(path).read_bytes()
+    if encoded_images.kind(contents) in encoded_images.OTHERS:
+        return other_formats.stored(contents)
+    whole = tf.constant(contents)
+    height, width = image_headers.size(whole).numpy().tolist()
+    return int(image_headers.orientation(whole)), (height, width)
 
 
 def _flips(orientation: int) -> tuple[bool, bool]:

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.datasets.readers.objects import read_mask
-from spml_tf.datasets.stored_pixels import upright_mask
+from spml_tf.datasets.stored_pixels import mask_of_photo
 from spml_tf.drawing.figure_files import Row, spread
 from spml_tf.evaluation import bootstrap, measures
 from spml_tf.evaluation.average_precision import average_precision, mean_average_precision
@@ -185,7 +184,7 @@ def mask_share(found: Analysis) -> list[Row]:
     def masks() -> Iterator[NDArray[Any]]:
         """Read anew for each run, so that one is held and not all."""
         for path, photo in zip(paths, images.paths or (), strict=True):
-            yield upright_mask(read_mask(str(path), images.mask_classes), photo)
+            yield mask_of_photo(str(path), photo, images.mask_classes)
 
     if not any(np.isin(mask, numbers).any() for mask in masks()):
         raise UnavailableError("the masks show no class")
