@@ -1,10 +1,9 @@
-"""Predicts with an exported model: `python -m spml_tf.predict --model_dir=DIR --images='*.jpg'`."""
+"""Predicts with an exported model: `python -m spml_tf.predict --model_dir=DIR --images=photos`."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 USAGE = """Writes a CSV with each image's probabilities and decisions.
 
-usage: python -m spml_tf.predict --model_dir=EXPORT_DIR --images='photos/*.jpg' --output=FILE
+usage: python -m spml_tf.predict --model_dir=EXPORT_DIR --images=photos --output=FILE
 
 Columns: image, then CLASS (probability) and CLASS_decision (1 or 0, by the exported threshold) for
 each class; where a class has such a name, underlines follow image or _decision. A name that a
@@ -49,7 +48,7 @@ class _Options:
     model_dir: str = cli.flag_field(None, "Folder written by spml_tf.export.", required=True)
     images: str = cli.flag_field(
         None,
-        "Quoted pattern of image files; ** crosses folders, as in 'photos/**/*.jpg'.",
+        "Image file, folder with the folders in it, or quoted pattern, such as 'photos/*.jpg'.",
         required=True,
     )
     output: str = cli.flag_field("predictions.csv", "The CSV to write.")
@@ -66,20 +65,13 @@ class _Options:
     batch_size: int = cli.flag_field(16, "Images at a time.", int)
 
 
-def _find(pattern: str) -> list[str]:
-    from spml_tf.serving.photos import matching
+def _find(images: str) -> list[str]:
+    from spml_tf.serving.photos import photo_files
 
-    if os.path.isdir(pattern):
-        inside = os.path.join(glob.escape(pattern), "*.jpg")
-        below = os.path.join(glob.escape(pattern), "**", "*.jpg")
-        raise UserError(
-            f"--images={pattern}: is a folder; give a pattern, such as '{inside}', or '{below}' "
-            "with the folders in it"
-        )
-    paths = matching(pattern)
-    if not paths:
-        raise UserError(f"--images={pattern}: matches no file; quote the pattern and check it")
-    return paths
+    try:
+        return photo_files(images)
+    except UserError as error:
+        raise UserError(f"--images={error}") from None
 
 
 def _classifier(model_dir: str) -> Classifier:

@@ -11,7 +11,7 @@ from conftest import RESUMED, flags, run
 from PIL import Image
 
 import spml_tf.__main__ as listing
-from spml_tf import data, predict, train
+from spml_tf import data, train
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.splits import rare_classes
 from spml_tf.system.notes import once, tell_note
@@ -86,14 +86,6 @@ def test_a_bad_value_is_told_before_other_flags_of_the_run(voc, finished):
         assert done.returncode == 1 and says in done.stderr.splitlines()[-1], done.stderr
     done = run(*flags(voc, **RESUMED), "--seed=9", f"--output_dir={finished}")
     assert "holds a run with other flags (--seed was 0 and is 9)" in done.stderr
-
-
-def test_a_folder_in_place_of_a_pattern(tmp_path, capsys):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    error = error_of(predict.main, ["--model_dir=x", f"--images={photos}"], capsys)
-    assert f"--images={photos}: is a folder; give a pattern, such as '{photos}/*.jpg'" in error
-    assert f"'{photos}/**/*.jpg'" in error
 
 
 def photos(root, rows: str, val: str = "") -> list[str]:

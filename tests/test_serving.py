@@ -162,7 +162,7 @@ def test_what_is_no_photo_is_refused(classifier, tmp_path):
         ([np.zeros((0, 4, 3), np.uint8)], r"found \(0, 4, 3\)"),
         ([3], "found int"),
         (str(tmp_path), "holds no image file"),
-        (str(tmp_path / "x.jpg"), "there is no such file or folder"),
+        (str(tmp_path / "x.jpg"), "matches no file and is no folder"),
     ):
         with pytest.raises(ValueError, match=says):
             classifier.predict(images)

@@ -53,8 +53,32 @@ class Photo(NamedTuple):
             raise encoded_images.BrokenImageError(reason) from None
 
 
-def matching(pattern: str) -> list[str]:
-    """The files that a pattern matches, sorted; ** crosses folders."""
+def photo_files(path: str) -> list[str]:
+    """The files that a path leads to.
+
+    Args:
+        path: of a file, of a folder, which means the image files in it and in the folders below, or
+            a pattern such as "photos/*.jpg"; ** crosses folders.
+
+    Returns:
+        The paths, sorted.
+
+    Raises:
+        UserError: there is none.
+    """
+    if os.path.isfile(path):
+        return [path]
+    if os.path.isdir(path):
+        inside = _matching(os.path.join(glob.escape(path), "**"))
+        if found := [name for name in inside if name.lower().endswith(SUFFIXES)]:
+            return found
+        raise UserError(f"{path}: holds no image file ({' '.join(SUFFIXES)})")
+    if found := _matching(path):
+        return found
+    raise UserError(f"{path}: matches no file and is no folder; check it, and quote a pattern")
+
+
+def _matching(pattern: str) -> list[str]:
     return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
 
 
@@ -63,8 +87,7 @@ def photos_of(images: PhotosLike) -> list[Photo]:
 
     Args:
         images: a path or an array uint8 [H, W, 3] or [N, H, W, 3], or a sequence of paths and
-            arrays [H, W, 3]. A path is that of a file, of a folder, which means the image files in
-            it and in the folders below, or a pattern such as "photos/*.jpg".
+            arrays [H, W, 3]. A path is one that `photo_files` takes.
 
     Raises:
         UserError: a path leads to no file.
@@ -88,7 +111,7 @@ def photos_of(images: PhotosLike) -> list[Photo]:
 
 def _each(image: Any, position: int) -> Iterator[Photo]:
     if isinstance(image, str | os.PathLike):
-        for path in _files(os.fspath(image)):
+        for path in photo_files(os.fspath(image)):
             yield Photo(path, path)
         return
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
@@ -97,16 +120,3 @@ def _each(image: Any, position: int) -> Iterator[Photo]:
     if image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ValueError(f"image {position}: expected the shape [H, W, 3], found {image.shape}")
     yield Photo(str(position), image)
-
-
-def _files(path: str) -> list[str]:
-    if os.path.isfile(path):
-        return [path]
-    if os.path.isdir(path):
-        inside = matching(os.path.join(glob.escape(path), "**"))
-        if found := [name for name in inside if name.lower().endswith(SUFFIXES)]:
-            return found
-        raise UserError(f"{path}: holds no image file ({' '.join(SUFFIXES)})")
-    if found := matching(path):
-        return found
-    raise UserError(f"{path}: there is no such file or folder")
