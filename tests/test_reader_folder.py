@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from spml_tf.datasets import readers
 from spml_tf.datasets.readers import folder, tables
+from spml_tf.datasets.readers.misread import look_alikes
 from spml_tf.datasets.readers.table_cells import Values
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
@@ -391,6 +392,24 @@ class TestClassFolders:
     def test_look_alikes(self, tmp_path):
         (note,) = folder.load(touch(tmp_path, "Cat/a.jpg", "cat/b.jpg")).notes
         assert note == "'Cat' and 'cat': nearly the same names of different classes"
+
+    def test_what_a_reader_overlooks(self):
+        """A zero-width space, full-width letters, kinds of blanks; cats are not a cat."""
+        names = [
+            "cat",
+            "ca\u200bt",
+            "cats",
+            "\uff24og",
+            "dog",
+            "red light",
+            "red_light",
+            "redlight",
+        ]
+        assert look_alikes(names) == (
+            "'cat' and 'ca\\u200bt'; '\uff24og' and 'dog'; 'red light' and 'red_light': nearly the "
+            "same names of different classes",
+        )
+        assert look_alikes(["cat", "cats", "a-b", "ab"]) == ()
 
     @pytest.mark.parametrize("files", [[], ["a.jpg"], [".x/a.jpg"]])
     def test_no_class(self, tmp_path, files):

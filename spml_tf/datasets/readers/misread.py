@@ -60,9 +60,16 @@ def look_alikes(class_names: Sequence[str]) -> tuple[str, ...]:
     """A note about names that a reader takes for the same, which are different classes."""
     spellings: dict[str, list[str]] = {}
     for name in class_names:
-        spellings.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+        spellings.setdefault(_as_read(name), []).append(name)
     alike = [" and ".join(map(repr, names)) for names in spellings.values() if names[1:]]
     return (f"{'; '.join(alike)}: nearly the same names of different classes",) if alike else ()
+
+
+def _as_read(name: str) -> str:
+    """A name without what a reader overlooks: case, invisible characters, kinds of blanks."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    seen = "".join(x for x in text if unicodedata.category(x) != "Cf")
+    return re.sub(r"[\s_-]+", " ", seen).strip()
 
 
 def _crossed(names: Sequence[str]) -> str | None:
