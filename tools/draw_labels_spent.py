@@ -1,7 +1,9 @@
-"""mAP against labels spent: `python tools/draw_labels_spent.py --results=DIR --classes=13`.
+"""mAP against labels spent, from the tables of two plans.
 
-From the tables of the plans `train_images_ccp` and `full_images_ccp` in DIR: one label a photo
-costs one, all labels of a photo cost a label a class. Writes labels_spent_ccp.csv and .png.
+`python tools/draw_labels_spent.py --results=DIR --data=ccp --images=834 --classes=13
+[--whole=TABLE.csv]` reads train_images_ccp.csv and full_images_ccp.csv in DIR, and of a table of
+runs with all images, where those have none, the rows of the same seeds. One label an image costs
+one, all labels of an image cost a label a class. Writes labels_spent_ccp.csv and .png.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import csv
 import statistics
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,51 +19,69 @@ from matplotlib.figure import Figure
 
 from spml_tf.system.files import write_table
 
-PHOTOS = 834
 # Row of a table -> what its line is called.
 FEWER = {
-    "bce": "all labels of few photos, BCE",
-    "an": "one label a photo, fewer photos, AN",
-    "recommended": "one label a photo, fewer photos, recommended",
+    "bce": "all labels of few images, BCE",
+    "an": "one label an image, fewer images, AN",
+    "recommended": "one label an image, fewer images, recommended",
 }
 MIXED = {
-    "an": "one label a photo and some in full, AN",
-    "en+scl": "one label a photo and some in full, EN+SCL",
-    "recommended": "one label a photo and some in full, recommended",
+    "an": "one label an image and some in full, AN",
+    "en+scl": "one label an image and some in full, EN+SCL",
+    "recommended": "one label an image and some in full, recommended",
 }
+# (row, images or images in full, seed) -> mAP on test.
+Scores = dict[tuple[str, int, str], float]
 
 
-def _means(path: Path, column: str) -> dict[tuple[str, int], tuple[float, int]]:
-    """Mean mAP on test and number of seeds, by row and value."""
-    found: dict[tuple[str, int], list[float]] = {}
+def _scores(path: Path, column: str) -> Scores:
     with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            found.setdefault((row["row"], int(row[column])), []).append(float(row["test_map"]))
-    return {key: (statistics.mean(values), len(values)) for key, values in found.items()}
+        rows = list(csv.DictReader(file))
+    return {(x["row"], int(x[column]), x["seed"]): float(x["test_map"]) for x in rows}
 
 
-def points(folder: Path, classes: int) -> list[dict[str, object]]:
-    """A row a point: what, labels spent, mAP, seeds."""
-    rows: list[dict[str, object]] = []
-    for (name, count), (value, seeds) in _means(
-        folder / "train_images_ccp.csv", "train_images"
-    ).items():
+def _of_whole(path: Path, names: Collection[str], count: int, seeds: set[str]) -> Scores:
+    """Scores of runs with all images, as those with a count of images or of images in full."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [x for x in csv.DictReader(file) if x["row"] in names and x["seed"] in seeds]
+    return {(x["row"], count, x["seed"]): float(x["test_map"]) for x in rows}
+
+
+def points(
+    folder: Path, data: str, images: int, classes: int, whole: Path | None
+) -> list[dict[str, object]]:
+    """A row a point: what, labels spent, mAP on test in percent (the mean), seeds."""
+    fewer = _scores(folder / f"train_images_{data}.csv", "train_images")
+    mixed = _scores(folder / f"full_images_{data}.csv", "full_images")
+    if whole is not None:
+        fewer |= _of_whole(whole, FEWER, images, {seed for _, _, seed in fewer})
+        mixed |= _of_whole(whole, MIXED, 0, {seed for _, _, seed in mixed})
+    found: dict[tuple[str, int], list[float]] = {}
+    for (name, count, _), score in fewer.items():
         spent = count * (classes if name == "bce" else 1)
-        rows.append({"what": FEWER[name], "labels": spent, "test_map": value, "seeds": seeds})
-    for (name, count), (value, seeds) in _means(
-        folder / "full_images_ccp.csv", "full_images"
-    ).items():
-        spent = PHOTOS + count * (classes - 1)
-        rows.append({"what": MIXED[name], "labels": spent, "test_map": value, "seeds": seeds})
-    return rows
+        found.setdefault((FEWER[name], spent), []).append(score)
+    for (name, count, _), score in mixed.items():
+        spent = images + count * (classes - 1)
+        found.setdefault((MIXED[name], spent), []).append(score)
+    return [
+        {
+            "what": what,
+            "labels": spent,
+            "test_map": round(statistics.mean(scores), 3),
+            "seeds": len(scores),
+        }
+        for (what, spent), scores in found.items()
+    ]
 
 
 def main(words: list[str]) -> None:
     """Writes the table and the figure."""
     flags = dict(word.removeprefix("--").split("=", 1) for word in words)
     folder = Path(flags["results"])
-    rows = points(folder, int(flags["classes"]))
-    write_table(folder / "labels_spent_ccp.csv", rows)
+    data, whole = flags["data"], flags.get("whole")
+    counts = int(flags["images"]), int(flags["classes"])
+    rows = points(folder, data, *counts, Path(whole) if whole else None)
+    write_table(folder / f"labels_spent_{data}.csv", rows)
     figure = Figure(figsize=(7, 4.5), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
@@ -68,12 +89,12 @@ def main(words: list[str]) -> None:
         own = sorted((x["labels"], x["test_map"]) for x in rows if x["what"] == name)
         axis.plot(*zip(*own, strict=True), marker=marker, label=name)
     axis.set_xscale("log")
-    axis.set_ylim(top=44)  # the legend stands above the lines
+    axis.margins(y=0.35)  # the legend stands above the lines
     axis.set_xlabel("labels spent")
     axis.set_ylabel("mAP on test (%)")
     axis.legend(frameon=False, fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(folder / "labels_spent_ccp.png", dpi=150)
+    figure.savefig(folder / f"labels_spent_{data}.png", dpi=150)
 
 
 if __name__ == "__main__":
