@@ -400,7 +400,11 @@ def test_shapes_that_other_programs_write(content, flags, says, tmp_path):
     [
         (["Train/cat/a.jpg", "Valid/dog/b.jpg"], "'Train', 'Valid' seem to be splits"),
         (["train/cat/a.jpg", "validation/cat/b.jpg"], "'validation' seem to be splits"),
-        (["images/cat/a.jpg", "images/dog/b.jpg"], "'images' seems to hold the photos of all"),
+        (["images/cat/a.jpg", "images/dog/b.jpg"], "/images' seems to hold the photos of all"),
+        (
+            ["train/images/cat/a.jpg", "val/cat/b.jpg"],
+            "/train/images' seems to hold the photos of all",
+        ),
         (["train/cat/a.jpg", "val/cat/b.jpg", "test/cat/c.jpg"], None),
         (["data/a.jpg", "train/b.jpg"], None),
     ],
@@ -728,6 +732,22 @@ class TestLayouts:
             )
         record = imported(source, tmp_path / "out")
         assert record["class_names"] == ["Bat (/m/1)", "Cat", "Bat (/m/2)"]
+
+    @pytest.mark.parametrize(
+        ("top", "remedy"), [("", "give --source={path}"), ("train", "move its folders to {above}")]
+    )
+    def test_a_folder_of_classes_is_no_class(self, top, remedy, tmp_path, capsys):
+        above = tmp_path / "s" / top
+        label_exports.write_photos(above, ["images/cat/a.jpg", "images/dog/b.jpg"])
+        words = [f"--source={tmp_path / 's'}", "--from=folders", f"--output_dir={tmp_path / 'o'}"]
+        assert data.main(["import", *words]) == 1
+        path = above / "images"
+        said = remedy.format(path=path, above=above)
+        assert capsys.readouterr().err == (
+            f"error: '{path}' seems to hold the photos of all classes and to be none; {said}, or "
+            "rename it\n"
+        )
+        assert not (tmp_path / "o").exists()
 
     def test_folders_beside_an_earlier_import(self, tmp_path):
         """An import with copies, written into the source, is no class at the next one."""

@@ -8,6 +8,7 @@ from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
 from spml_tf.datasets.label_formats.sources import REPORT
 from spml_tf.datasets.readers.class_folders import (
     GENERAL,
+    check_no_general,
     class_folders,
     collect,
     split_of_name,
@@ -44,6 +45,7 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
         collector.notes += strangers(root, tops)
     for top in tops:
         names = _classes(root, top)
+        check_no_general(root, top, names, "--source")
         collector.add_classes(names)
         photos, notes = collect(root, top, names, False, _imports(root, top))
         collector.notes += notes

@@ -59,6 +59,29 @@ def class_folders(root: str, top: str = "", besides: Collection[str] = ()) -> tu
     return tuple(sorted(x.name for x in children if _is_folder(x) and not _hidden(x.name)))
 
 
+def check_no_general(root: str, top: str, class_names: Sequence[str], flag: str) -> None:
+    """Refuses a folder that holds other folders and whose name is that of no class.
+
+    Args:
+        root: the data set's folder.
+        top: the folder in it which holds the classes' folders, "" for root itself.
+        class_names: names of these.
+        flag: what names root, such as "--data_dir".
+
+    Raises:
+        UserError: there is one.
+    """
+    for name in class_names:
+        inside = os.path.join(top, name)
+        if name.lower() in GENERAL and class_folders(root, inside):
+            path, place = os.path.join(root, inside), os.path.join(root, top)
+            remedy = f"move its folders to {place}" if top else f"give {flag}={path}"
+            raise UserError(
+                f"{quoted(path)} seems to hold the photos of all classes and to be none; {remedy}, "
+                "or rename it"
+            )
+
+
 def collect(
     root: str,
     top: str,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.readers import copies, objects
 from spml_tf.datasets.readers.class_folders import (
-    GENERAL,
     SUFFIXES,
+    check_no_general,
     class_folders,
     collect,
     split_of_name,
@@ -307,14 +307,9 @@ def _check_folders(
             f"data_dir: {root}: {_few(found)} seem to be splits and not classes; call them "
             f"{', '.join(SPLITS)}, or make tables of them with python -m spml_tf.data import"
         )
-    if nested:
-        return
-    general = [x for x in class_names if x.lower() in GENERAL and class_folders(root, x)]
-    if general:
-        raise UserError(
-            f"data_dir: {root}: {_few(general)} seems to hold the photos of all classes and to be "
-            f"none; give --data_dir={os.path.join(root, general[0])}, or rename it"
-        )
+    for top in SPLITS if nested else ("",):
+        if os.path.isdir(os.path.join(root, top)):
+            check_no_general(root, top, class_folders(root, top, besides), "--data_dir")
 
 
 def _few(names: Sequence[str]) -> str:
