@@ -508,3 +508,27 @@ def test_soft_expected_positives_equal_numpy(seed):
         return (weights * terms).sum() / labels.size
 
     check_value_and_gradient(function, expected, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_expected_positives_of_some_weight_equal_numpy(seed):
+    def function(labels, logits, weights):
+        return losses.expected_negative(labels, logits, weights, expected_weight=0.4)
+
+    def expected(labels, logits, weights, factors_at=None):
+        positive, negative = nl(logits)
+        factor = np.where(labels == 2, 0.4, 1.0)
+        return (weights * np.where(labels == 1, positive, factor * negative)).sum() / labels.size
+
+    check_value_and_gradient(function, expected, seed)
+
+
+def test_the_weight_of_expected_positives_goes_from_en_to_an():
+    """At f = 3/4 a marked label costs ln 4 as a negative; of half the weight, half of it."""
+    labels, scores = [[1, -1, 2]], [[0.75, 0.5, 0.75]]
+    found = [float(losses.ExpectedNegative(expected_weight=x)(labels, scores)) for x in (0, 0.5, 1)]
+    alone = (np.log(4 / 3) + np.log(2)) / 3
+    np.testing.assert_allclose(found, [alone + x * np.log(4) / 3 for x in (0, 0.5, 1)], rtol=1e-6)
+    assert found[2] == float(losses.AssumeNegative()(labels, scores))
+    recipe = parts.recipe_of("en+scl", {"expected_weight": 0.5, "positives_per_image": 2.0})
+    assert recipe.terms[0].loss.expected_weight == 0.5

@@ -8,22 +8,26 @@ import tensorflow as tf
 from spml_tf.labels import EXPECTED, POSITIVE
 from spml_tf.losses.cross_entropy import masked_cross_entropy
 from spml_tf.losses.label_loss import LabelLoss
-from spml_tf.losses.options import ExpectedPositiveOptions
+from spml_tf.losses.options import ExpectedNegativeOptions, ExpectedPositiveOptions
 
 
 def expected_negative(
-    labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None = None
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    weights: tf.Tensor | None = None,
+    expected_weight: float = 0.0,
 ) -> tf.Tensor:
     """EN: unknown labels are negatives, but the expected positives among them are ignored.
 
     (1/L) [sum over z = 1 of -log f + sum over z in {0, -1} of -log(1 - f)], f = sigmoid(logit).
     Verelst et al. (WACV 2023), eq. 5. Where no label is 2 it is AN: something must mark them, as
-    `SPMLModel` does.
+    `SPMLModel` does. With a weight w (ours) the sum has w times -log(1 - f) over z = 2 too.
 
     Args:
-        labels: [B, L] in {1, 0, -1, 2}; 2 contributes nothing.
+        labels: [B, L] in {1, 0, -1, 2}.
         logits: [B, L] float.
         weights: [B, L] float or None, factors of the terms.
+        expected_weight: w in [0, 1], what labels marked 2 weigh as negatives; 1 is AN.
 
     Returns:
         [B] float, the sum over classes divided by L.
@@ -34,13 +38,19 @@ def expected_negative(
         >>> round(float(expected_negative(labels, logits)[0]), 4)  # (ln 4/3 + ln 2) / 3
         0.3269
     """
-    ignored = (labels == POSITIVE) | (labels == EXPECTED)
-    return masked_cross_entropy(logits, labels == POSITIVE, ~ignored, weights)
+    marked = tf.cast(labels == EXPECTED, logits.dtype)
+    positive = tf.cast(labels == POSITIVE, logits.dtype)
+    negative = 1 - positive - (1 - expected_weight) * marked
+    return masked_cross_entropy(logits, positive, negative, weights)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class ExpectedNegative(LabelLoss):
-    """`expected_negative` (EN, eq. 5) as a Keras loss. Arguments as for `LabelLoss`.
+class ExpectedNegative(LabelLoss, ExpectedNegativeOptions):
+    """`expected_negative` (EN, eq. 5) as a Keras loss.
+
+    Args:
+        expected_weight: of labels marked 2 as negatives, in [0, 1].
+        kwargs: as for `LabelLoss`.
 
     Examples:
         >>> loss = ExpectedNegative()

@@ -15,6 +15,20 @@ class EntropyMaximizationOptions(Options):
     )
 
 
+class ExpectedNegativeOptions(Options):
+    """The option of `ExpectedNegative`."""
+
+    group: ClassVar[str] = "Selection of expected positives (en, ep)"
+
+    expected_weight: float = option(
+        0.0,
+        "Weight of marked labels as negatives for en, ll_r, ignore and recommended; 0 leaves out.",
+        low=0,
+        high=1,
+        flag="expected_weight",
+    )
+
+
 class ExpectedPositiveOptions(Options):
     """The option of `ExpectedPositive`."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from spml_tf.losses.options import (
     EntropyMaximizationOptions,
+    ExpectedNegativeOptions,
     ExpectedPositiveOptions,
     PartialAsymmetricOptions,
     PositivesPerImageOptions,
@@ -108,6 +109,7 @@ def _term(
 _LEFT_OUT, _POSITIVES = "left out", "positives"
 
 _SELECTION = _rule("ExpectedPositives", ExpectedPositivesOptions)
+_EN_LOSS = _loss("ExpectedNegative", ExpectedNegativeOptions, _LEFT_OUT)
 _P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 
 _SCL = _term("SpatialConsistency", SpatialConsistencyOptions)
@@ -122,7 +124,7 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
     "wan": (_loss("WeakAssumeNegative"),),
     "epr": (_loss("ExpectedPositiveRegularization", PositivesPerImageOptions),),
     "role": (_term("Role", RoleOptions),),
-    "ll_r": (_loss("ExpectedNegative", marks=_LEFT_OUT), _rule("LargeLoss", LargeLossOptions)),
+    "ll_r": (_EN_LOSS, _rule("LargeLoss", LargeLossOptions)),
     "ll_ct": (
         _loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES),
         _rule("LargeLoss", LargeLossOptions),
@@ -131,7 +133,7 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
         _loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES),
         _rule("LargeLoss", LargeLossOptions, growing=False, lasting=True),
     ),
-    "en": (_loss("ExpectedNegative", marks=_LEFT_OUT), _SELECTION),
+    "en": (_EN_LOSS, _SELECTION),
     "ep": (_loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES), _SELECTION),
     "em": (_loss("EntropyMaximization", EntropyMaximizationOptions),),
     "hill": (_loss("Hill", marks=_POSITIVES),),
@@ -142,12 +144,12 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
     "p_asl": (_P_ASL,),
     "csl": (_P_ASL, _rule("LikelyPositives", LikelyPositivesOptions)),
     "ignore": (
-        _loss("ExpectedNegative", marks=_LEFT_OUT),
+        _EN_LOSS,
         _rule("InformationGap", InformationGapOptions, "masking"),
     ),
     "lagc": (_loss("AssumeNegative"), _term("StrongView", StrongViewOptions, "strong_views")),
     "recommended": (
-        _loss("ExpectedNegative", marks=_LEFT_OUT),
+        _EN_LOSS,
         _rule("ExpectedPositives", ExpectedPositivesOptions, **_MISSING),
         _SCL,
     ),
