@@ -78,7 +78,8 @@ def fit(
 
     def fit_until(last: int, training: Training, validation: tf.data.Dataset) -> None:
         steps = pipeline.steps_per_epoch(len(data.val), settings.batch_size)
-        _fit_until(last, model, training, _repeated(validation, steps), [*extra, recorder])
+        given = {"validation_data": _dealt(validation), "validation_steps": steps}
+        _fit_until(last, model, training, given, [*extra, recorder])
 
     with (
         pipeline.naming_broken_images(data.train, data.val),
@@ -118,8 +119,8 @@ def _fit_until(
     progress, done = recorder.progress, recorder.progress.epochs
 
     def fit_epochs(epochs: int, first_step: int = 0) -> None:
-        model.fit(
-            _dealt(training(done + 1, epochs, first_step)),
+        model.fit_trusted(
+            x=_dealt(training(done + 1, epochs, first_step)),
             initial_epoch=done,
             epochs=done + epochs,
             steps_per_epoch=recorder.steps - first_step,
@@ -138,17 +139,16 @@ def _fit_until(
         fit_epochs(last - done)
 
 
-def _repeated(validation: tf.data.Dataset, steps: int) -> dict[str, Any]:
-    """What `fit` is told of the validation images; of several workers no epoch comes to its end."""
-    repeated = validation.repeat() if replicas.this_shard().workers > 1 else validation
-    return {"validation_data": _dealt(repeated), "validation_steps": steps}
-
-
 def _dealt(batches: tf.data.Dataset) -> Any:
+    """A run's batches as Keras takes them: each worker has made its own part of them.
+
+    They have no end. Where Keras knows of one it makes an iterator anew there, which takes a
+    second; and of several workers none may come to it before the others.
+    """
+    endless = batches.repeat()
     if replicas.this_shard().workers == 1:
-        return batches
-    # Each worker has made its own part of them.
-    return tf.distribute.get_strategy().distribute_datasets_from_function(lambda _: batches)
+        return endless
+    return tf.distribute.get_strategy().distribute_datasets_from_function(lambda _: endless)
 
 
 def _validate(

@@ -110,7 +110,7 @@ def sweep(model: SPMLModel, settings: Settings, data: Splits, steps: int = STEPS
     rising = _Rising(steps)
     model.optimizer.build(model.trainable_variables)
     with pipeline.naming_broken_images(data.train):
-        model.fit(batches, epochs=1, steps_per_epoch=steps, callbacks=[rising], verbose=0)
+        model.fit_trusted(x=batches, epochs=1, steps_per_epoch=steps, callbacks=[rising], verbose=0)
     finite = [loss for loss in rising.losses if math.isfinite(loss)]
     if not finite:
         raise UserError("--find_learning_rate: the loss is not finite from the first step on")

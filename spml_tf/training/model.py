@@ -374,6 +374,16 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         """
         given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
         keras_checks.check_data(self, given)
+        return self.fit_trusted(**given)
+
+    def fit_trusted(self, **given: Any) -> keras.callbacks.History:
+        """`fit` without a look at the data, for those of `spml_tf.datasets`.
+
+        To read a first batch of training and validation images in advance takes two seconds.
+
+        Args:
+            given: arguments of `fit` by name.
+        """
         self._set_class_weight(given.pop("class_weight", None))
         given["callbacks"] = with_epoch_start(given.get("callbacks"))
         if isinstance(given.get("x"), tf.data.Dataset | tf.distribute.DistributedDataset):
