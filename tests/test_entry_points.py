@@ -139,3 +139,13 @@ def test_warnings_for_users_are_a_line(tmp_path):
     (line,) = [x for x in done.stderr.splitlines() if "no label is unknown" in x]
     assert line.startswith("note: no label is unknown (-1): the method 'en'")
     assert "UserWarning" not in done.stderr
+
+
+def test_what_a_library_logs_later_is_a_line():
+    """TensorFlow's logger is made while a command holds standard error back."""
+    code = (
+        "from spml_tf.system import cli; cli.import_tensorflow(); import tensorflow; "
+        "tensorflow.get_logger().warning('told')"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0 and done.stderr == "WARNING:tensorflow:told\n"

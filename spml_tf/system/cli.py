@@ -6,12 +6,13 @@ import contextlib
 import contextvars
 import dataclasses
 import importlib
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from absl import flags
 
@@ -321,17 +322,39 @@ def check_least(options: Any, **lows: int) -> None:
             raise UserError(f"--{name}={getattr(options, name)}: must be at least {low}")
 
 
+class _Passing(io.TextIOBase):
+    """Standard error, for loggers that keep the one they find when they are made.
+
+    Attributes:
+        stream: where text goes, None for what is standard error then.
+    """
+
+    stream: TextIO | None = None
+
+    def write(self, text: str) -> int:
+        return (self.stream or sys.stderr).write(text)
+
+    def flush(self) -> None:
+        (self.stream or sys.stderr).flush()
+
+    def isatty(self) -> bool:
+        return (self.stream or sys.stderr).isatty()
+
+
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Drops what libraries print on standard error, past Python; what Python prints passes."""
+    passing = _Passing()
     sys.stderr.flush()
     kept, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)
     os.close(silent)
     try:
-        with open(kept, "w", closefd=False) as stream, contextlib.redirect_stderr(stream):
+        with open(kept, "w", closefd=False) as stream, contextlib.redirect_stderr(passing):
+            passing.stream = stream
             yield
     finally:
+        passing.stream = None
         os.dup2(kept, 2)
         os.close(kept)
 
