@@ -23,6 +23,7 @@ from spml_tf.runs.trackers import Tracker
 from spml_tf.system import replicas
 from spml_tf.system.errors import DivergedError, UserError
 from spml_tf.system.stop_requests import StopRequests
+from spml_tf.training import keras_checks
 from spml_tf.training.model import SPMLModel
 
 # Makes batches: of a first epoch, some epochs from it on, and at which step the first one begins.
@@ -57,7 +58,9 @@ def fit(
         KeyboardInterrupt, Terminated: a signal came, and all is saved.
     """
     progress, stops = checkpoint.progress if checkpoint else Progress(0), StopRequests()
-    if checkpoint is not None and model.shard.worker == 0:
+    if checkpoint is None:
+        keras_checks.note_known(model, data.observed)
+    elif model.shard.worker == 0:
         print(f"resuming after {progress.where()} of {settings.epochs}", file=sys.stderr)
     recorder = RunRecorder(
         run, data.train.labels, data.observed, checkpoint, data.train.class_names,

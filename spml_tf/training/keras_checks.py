@@ -155,8 +155,8 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
     if "image" in x:
         _note_images(x["image"])
     _note_other_inputs(x)
-    if (whole or not model.epoch.numpy()) and model.rules:
-        _note_known(labels, model.method)
+    if whole or not model.epoch.numpy():
+        note_known(model, labels)
 
 
 def _check_index(index: NDArray[Any], num_images: int) -> None:
@@ -235,11 +235,12 @@ def _note_other_inputs(x: Mapping[str, Any]) -> None:
         )
 
 
-def _note_known(labels: NDArray[Any], method: Any) -> None:
-    if (labels != UNKNOWN).all():
+def note_known(model: SPMLModel, labels: NDArray[Any]) -> None:
+    """Warns where a method that marks unknown labels has none; labels are those of images."""
+    if model.rules and (labels != UNKNOWN).all():
         warnings.warn(
-            f"no label is unknown (-1): the method {method!r} has nothing to mark; write -1 for "
-            "labels that nobody gave, or train with method='bce'",
+            f"no label is unknown (-1): the method {model.method!r} has nothing to mark; write -1 "
+            "for labels that nobody gave, or train with method='bce'",
             UserWarning,
             stacklevel=4,
         )

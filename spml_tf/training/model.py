@@ -377,9 +377,9 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         return self.fit_trusted(**given)
 
     def fit_trusted(self, **given: Any) -> keras.callbacks.History:
-        """`fit` without a look at the data, for those of `spml_tf.datasets`.
+        """`fit` without a look at the data, for those that `spml_tf.datasets` makes.
 
-        To read a first batch of training and validation images in advance takes two seconds.
+        To read a first batch of training and validation images in advance takes some seconds.
 
         Args:
             given: arguments of `fit` by name.
