@@ -400,10 +400,10 @@ def test_shapes_that_other_programs_write(content, flags, says, tmp_path):
     [
         (["Train/cat/a.jpg", "Valid/dog/b.jpg"], "'Train', 'Valid' seem to be splits"),
         (["train/cat/a.jpg", "validation/cat/b.jpg"], "'validation' seem to be splits"),
-        (["images/cat/a.jpg", "images/dog/b.jpg"], "/images' seems to hold the photos of all"),
+        (["images/cat/a.jpg", "images/dog/b.jpg"], "'images' seems to hold the photos of all"),
         (
             ["train/images/cat/a.jpg", "val/cat/b.jpg"],
-            "/train/images' seems to hold the photos of all",
+            "'train/images' seems to hold the photos",
         ),
         (["train/cat/a.jpg", "val/cat/b.jpg", "test/cat/c.jpg"], None),
         (["data/a.jpg", "train/b.jpg"], None),
@@ -741,11 +741,11 @@ class TestLayouts:
         label_exports.write_photos(above, ["images/cat/a.jpg", "images/dog/b.jpg"])
         words = [f"--source={tmp_path / 's'}", "--from=folders", f"--output_dir={tmp_path / 'o'}"]
         assert data.main(["import", *words]) == 1
-        path = above / "images"
-        said = remedy.format(path=path, above=above)
+        said = remedy.format(path=above / "images", above=above)
+        folder = f"{top}/images" if top else "images"
         assert capsys.readouterr().err == (
-            f"error: '{path}' seems to hold the photos of all classes and to be none; {said}, or "
-            "rename it\n"
+            f"error: {tmp_path / 's'}: '{folder}' seems to hold the photos of all classes and to "
+            f"be none; {said}, or rename it\n"
         )
         assert not (tmp_path / "o").exists()
 

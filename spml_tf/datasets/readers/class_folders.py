@@ -77,8 +77,8 @@ def check_no_general(root: str, top: str, class_names: Sequence[str], flag: str)
             path, place = os.path.join(root, inside), os.path.join(root, top)
             remedy = f"move its folders to {place}" if top else f"give {flag}={path}"
             raise UserError(
-                f"{quoted(path)} seems to hold the photos of all classes and to be none; {remedy}, "
-                "or rename it"
+                f"{root}: {quoted(inside)} seems to hold the photos of all classes and to be none; "
+                f"{remedy}, or rename it"
             )
 
 
