@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import statistics
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -34,28 +34,28 @@ MIXED = {
 Scores = dict[tuple[str, int, str], float]
 
 
-def _scores(path: Path, column: str) -> Scores:
+def _scores(path: Path, count: Callable[[dict[str, str]], int]) -> Scores:
+    """Scores of a table; `count` says the images, or images in full, of a row of it."""
     with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {(x["row"], int(x[column]), x["seed"]): float(x["test_map"]) for x in rows}
+        return {(x["row"], count(x), x["seed"]): float(x["test_map"]) for x in csv.DictReader(file)}
 
 
-def _of_whole(path: Path, names: Collection[str], count: int, seeds: set[str]) -> Scores:
-    """Scores of runs with all images, as those with a count of images or of images in full."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [x for x in csv.DictReader(file) if x["row"] in names and x["seed"] in seeds]
-    return {(x["row"], count, x["seed"]): float(x["test_map"]) for x in rows}
+def _with_whole(scores: Scores, whole: Path, names: Collection[str], count: int) -> Scores:
+    """Adds runs with all images, of the same seeds, as those with a count."""
+    seeds = {seed for _, _, seed in scores}
+    found = _scores(whole, lambda _: count).items()
+    return scores | {x: score for x, score in found if x[0] in names and x[2] in seeds}
 
 
 def points(
     folder: Path, data: str, images: int, classes: int, whole: Path | None
 ) -> list[dict[str, object]]:
     """A row a point: what, labels spent, mAP on test in percent (the mean), seeds."""
-    fewer = _scores(folder / f"train_images_{data}.csv", "train_images")
-    mixed = _scores(folder / f"full_images_{data}.csv", "full_images")
+    fewer = _scores(folder / f"train_images_{data}.csv", lambda x: int(x["train_images"]))
+    mixed = _scores(folder / f"full_images_{data}.csv", lambda x: int(x["full_images"]))
     if whole is not None:
-        fewer |= _of_whole(whole, FEWER, images, {seed for _, _, seed in fewer})
-        mixed |= _of_whole(whole, MIXED, 0, {seed for _, _, seed in mixed})
+        fewer = _with_whole(fewer, whole, FEWER, images)
+        mixed = _with_whole(mixed, whole, MIXED, 0)
     found: dict[tuple[str, int], list[float]] = {}
     for (name, count, _), score in fewer.items():
         spent = count * (classes if name == "bce" else 1)
