@@ -265,6 +265,23 @@ def test_recommended_expects_the_shares_of_labelled_validation_images(voc, tmp_p
         assert rule.priors == priors
 
 
+def test_recommended_is_trained_without_a_fully_labelled_image(voc, tmp_path):
+    """One label a photo, in training and validation; and where --positives_per_image=auto."""
+    photos = sorted((voc / "JPEGImages").glob("*_train*.jpg"))
+    rows = [f"{x.name},{CLASSES[i % 3]}" for i, x in enumerate(photos)]
+    (tmp_path / "train.csv").write_text("\n".join(["image,labels", *rows]) + "\n")
+    labelled_once = {"dataset": "folder", "data_dir": voc / "JPEGImages", "allow_outside": "true"}
+    for name, given in (
+        ("once", {**labelled_once, "train_csv": tmp_path / "train.csv"}),
+        ("auto", {"positives_per_image": "auto"}),
+    ):
+        words = flags(voc, method="recommended", **given)
+        done = run(*words, f"--output_dir={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+        assert re.search(PRINTED, done.stdout)
+        assert all(0 < float(x) <= 1 for x in table(tmp_path / name)["prior"])
+
+
 def test_recommended_tells_the_k_that_it_has_estimated(voc):
     """Where validation knows K, that is recorded; where it does not, "auto", and exports use it."""
     settings = resolve(cli.parse(flags(voc, method="recommended"), Settings, ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -26,6 +27,7 @@ from spml_tf.training import (
     strong_views,
 )
 
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 GR = {"slope": 1.5, "offset": -2.0, "mean": 0.7, "deviation": 0.6}
 POWERS = {"positive_power": 0.01, "negative_power": 1.5}
 
@@ -129,6 +131,29 @@ class TestPairs:
             assert first.get_config() | {"name": ""} == second.get_config() | {"name": ""}
         counted = parts.recipe_of("recommended", {}, 1.5)
         assert counted.rules[0].positives_per_image == 1.5
+
+    @pytest.mark.parametrize(
+        "given, start",
+        [
+            ({"dataset": "digits"}, 13),
+            ({"dataset": "voc", "data_dir": "x", "epochs": 16, "warmup_epochs": 12}, 5),
+            ({"dataset": "voc", "data_dir": "x", "epochs": 3}, 2),
+        ],
+    )
+    def test_recommended_selects_after_a_quarter_of_the_epochs(self, given, start):
+        found = resolve(Settings(method="recommended", **given))
+        assert found.selection_start_epoch == found.consistency_start_epoch == start
+        told = resolve(Settings(method="recommended", selection_start_epoch=2, **given))
+        assert told.selection_start_epoch == told.consistency_start_epoch == 2
+
+    def test_no_flagfile_of_recommended_changes_the_recipe(self):
+        """But for W, which all rows with SCL of a data set share."""
+        own = {*methods.flags_of("recommended"), "cam_boost"} - {"heatmap_size"}
+        files = sorted(EXPERIMENTS.glob("*/recommended.flags"))
+        assert len(files) == 3
+        for file in files:
+            given = {x.split("=")[0][2:] for x in file.read_text().splitlines() if x[:2] == "--"}
+            assert not given & own, file
 
     def test_recommended_boosts_maps_from_scratch_alone(self):
         def factor(**flags):
@@ -422,6 +447,14 @@ class TestInformationGap:
         np.testing.assert_allclose(rule.gap.numpy(), 1.5 * gaps[[0, 1], 0].mean(), rtol=1e-6)
         np.testing.assert_allclose(rule.average.numpy(), 1.5 * logits.mean(axis=0), rtol=1e-6)
         assert int(rule.steps.numpy()) == 2
+
+    def test_images_with_several_positives_do_not_count_in_the_gap(self):
+        """They stay whole, so that their gap is 0."""
+        _, gaps, _ = self.by_hand()
+        rule, step = self.made(), self.step()
+        step.labels = tf.constant([*self.LABELS[:2], [1, 1]], tf.int8)
+        rule.mark(step)
+        np.testing.assert_allclose(rule.gap.numpy(), gaps[[0, 1], 0].mean(), rtol=1e-6)
 
 
 def numpy_view(image, draws, colour, cutout):

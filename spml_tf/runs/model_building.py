@@ -59,7 +59,7 @@ def build(settings: Settings, data: Splits) -> SPMLModel:
 
 def _check_labels(settings: Settings, data: Splits) -> None:
     """Raises UserError where K is missing that the method needs, or nothing is annotated."""
-    selects = "selection_budget" in methods.flags_of(settings.method)
+    selects = methods.selects(settings.method)
     or_auto = ", or let it be estimated: --positives_per_image=auto" if selects else ""
     count = "count the classes that truly appear in 50 training photos and give their mean"
     if methods.needs_k(settings.method):

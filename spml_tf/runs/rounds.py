@@ -35,7 +35,7 @@ def train(settings: Settings, rounds: int, output_dir: str | os.PathLike[str]) -
     """
     check_range("rounds", rounds, 1, 1000)
     first, folder = resolve(settings), Path(output_dir)
-    if _SELECTION_START not in methods.flags_of(first.method):
+    if not methods.selects(first.method):
         raise UserError(
             f"--rounds={rounds}: --method={first.method} selects no expected positives, which "
             "rounds hand on; take en or ep, as in en+scl"

@@ -372,10 +372,10 @@ def unused_flags(settings: Settings) -> dict[str, Any]:
 def _derived(settings: Settings, scratch: bool) -> dict[str, Any]:
     """The options of model and parts that follow from the run's other flags."""
     values = {**dataclasses.asdict(settings), "from_scratch": scratch}
-    for flag, (declared, *_) in _declared().items():
+    for flag, declared in {**declared_options(), **methods.flags_of(settings.method)}.items():
         if values[flag] is None and declared.in_runs is not None:
             values[flag] = declared.in_runs(values)
-    return {flag: values[flag] for flag in _declared()}
+    return {flag: values[flag] for flag in declared_options()}
 
 
 def _default(value: Any, otherwise: Any) -> Any:

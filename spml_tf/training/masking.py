@@ -24,8 +24,9 @@ class InformationGap(Rule, InformationGapOptions):
     of all replicas from the first epoch on.
 
     Ours: both passes are in inference mode, so that the statistics of batch normalisation see whole
-    images only; the first batch sets the averages. The paper's strongly augmented view and further
-    terms are not here.
+    images only; the first batch sets the averages; images with several positives stay whole and do
+    not count in the average gap. The paper's strongly augmented view and further terms are not
+    here.
 
     Args:
         threshold: of the scaled map, in [0, 1).
@@ -76,8 +77,7 @@ class InformationGap(Rule, InformationGapOptions):
         high = tf.reduce_max(given, axis=(1, 2, 3), keepdims=True)
         scaled = tf.math.divide_no_nan(given - low, high - low)
         region = tf.image.resize(scaled, tf.shape(images)[1:3]) > self.threshold
-        single = tf.reduce_sum(positive, axis=1) == 1
-        kept = region | ~single[:, None, None, None]
+        kept = region | ~_single(positive)[:, :, None, None]
         return tf.where(kept, images, tf.zeros_like(images))
 
     def _follow(
@@ -85,6 +85,7 @@ class InformationGap(Rule, InformationGapOptions):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Moves the averages by a batch, [B, L] each, and returns the gap and the logits' [L]."""
         positive = tf.cast(labels == POSITIVE, tf.float32)
+        positive *= tf.cast(_single(positive), tf.float32)  # the others were not masked
         images = tf.cast(tf.shape(labels)[0], tf.float32)
         sums = tf.stack([tf.reduce_sum(positive), tf.reduce_sum(positive * gaps), images])
         sums = replicas.sum_of_replicas(tf.concat([sums, tf.reduce_sum(logits, axis=0)], axis=0))
@@ -103,3 +104,8 @@ class InformationGap(Rule, InformationGapOptions):
         self.gap.value.assign(gaps[0])
         self.average.value.assign(averages[0])
         self.steps.value.assign_add(1)
+
+
+def _single(positive: tf.Tensor) -> tf.Tensor:
+    """[B, 1] bool: which images of [B, L] positives have exactly one."""
+    return tf.reduce_sum(positive, axis=1, keepdims=True) == 1

@@ -35,6 +35,7 @@ from spml_tf.training.options import (
     LikelyPositivesOptions,
     MixupOptions,
     PseudoLabelsOptions,
+    RecommendedSelectionOptions,
     RoleOptions,
     SpatialConsistencyOptions,
     StrongViewOptions,
@@ -150,7 +151,7 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
     "lagc": (_loss("AssumeNegative"), _term("StrongView", StrongViewOptions, "strong_views")),
     "recommended": (
         _EN_LOSS,
-        _rule("ExpectedPositives", ExpectedPositivesOptions, **_MISSING),
+        _rule("ExpectedPositives", RecommendedSelectionOptions, **_MISSING),
         _SCL,
     ),
 }
@@ -242,6 +243,11 @@ def flags_of(name: str) -> dict[str, Option]:
 def needs_k(name: str) -> bool:
     """Whether a method must know K, the mean number of positives per image."""
     return "positives_per_image" in flags_of(name)
+
+
+def selects(name: str) -> bool:
+    """Whether a method chooses expected positives from the score bank."""
+    return any(issubclass(part.options, ExpectedPositivesOptions) for part in parts_of(name))
 
 
 def fixed_budget(name: str) -> str | None:

@@ -54,14 +54,18 @@ def _check_rule(name: str, budget: Budget) -> None:
         check_budget(name, budget)
 
 
+def _after_a_quarter(flags: Mapping[str, Any]) -> int:
+    return max(2, int(flags["epochs"]) // 4 + 1)
+
+
 def _selection_start(flags: Mapping[str, Any]) -> int:
     if flags["from_scratch"] or flags["linear_probe"]:
-        return max(2, int(flags["epochs"]) // 4 + 1)
+        return _after_a_quarter(flags)
     return max(2, int(flags["warmup_epochs"]) + 1)
 
 
 def _consistency_start(flags: Mapping[str, Any]) -> int:
-    return int(flags.get("selection_start_epoch") or _selection_start(flags))
+    return int(flags["selection_start_epoch"])
 
 
 def _warmup(flags: Mapping[str, Any]) -> int:
@@ -133,7 +137,7 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
     start_epoch: int = option(
         2,
         "First epoch with expected positives, from 1. Default: after a quarter of --epochs from "
-        "scratch and with --linear_probe, after warm-up (at least 2) otherwise.",
+        "scratch, with --linear_probe and with recommended, after warm-up (at least 2) otherwise.",
         low=1,
         high=1e6,
         in_runs=_selection_start,
@@ -175,6 +179,19 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
         low=0,
         high=1000,
         words=(AUTO,),
+    )
+
+
+class RecommendedSelectionOptions(ExpectedPositivesOptions):
+    """Those of the rule `ExpectedPositives` in `recommended`."""
+
+    start_epoch: int = option(
+        2,
+        "First epoch with expected positives, from 1. Default: after a quarter of --epochs.",
+        low=1,
+        high=1e6,
+        in_runs=_after_a_quarter,
+        scales="epoch",
     )
 
 
@@ -321,10 +338,11 @@ class GeneralizedRobustOptions(TermOptions, GeneralizedRobustPowers):
     )
     head_epochs: int = option(
         0,
-        "First epochs in which gr keeps its first constants. Default: --warmup_epochs.",
+        "First epochs in which gr keeps its first constants. Default: --warmup_epochs, 0 with "
+        "--linear_probe.",
         low=0,
         high=1e6,
-        in_runs=lambda flags: int(flags["warmup_epochs"]),
+        in_runs=lambda flags: 0 if flags["linear_probe"] else int(flags["warmup_epochs"]),
         scales="epochs",
     )
     slope_start: float = option(0.0, "w of gr at first.", low=-1e3, high=1e3)
