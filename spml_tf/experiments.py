@@ -213,6 +213,20 @@ class _Experiment:
         table = result_tables.lines(self.plan, self.csv_rows())
         result_tables.draw(self.result(""), self.plan, table)
 
+    def _other_flags(self) -> str:
+        """What else was given that changes the runs, as the command line has it.
+
+        Not --only: the table is the plan's, in however many parts it was run.
+        """
+        found = ""
+        for field in dataclasses.fields(_Options):
+            value = getattr(self.options, field.name)
+            if field.name in ("plugins", "strategy", "devices", "workers"):
+                if field.name == "plugins" and value:
+                    value = ",".join(_shown(x) if "/" in x else x for x in value.split(","))
+                found += f" --{field.name}={value}" if value != field.default else ""
+        return found
+
     def facts(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """What stands above the table."""
         from spml_tf.plans import result_tables
@@ -222,6 +236,7 @@ class _Experiment:
         command = (
             f"python -m spml_tf.experiments --plan={_shown(options.plan)} --output_dir=DIR"
             f"{data_dir} --processes={options.processes} --threads={options.threads}"
+            f"{self._other_flags()}"
         )
         records = [folder.read_record() for _, folder in self.finished()]
         machines = dict.fromkeys(_machine(record) for record in records)

@@ -68,7 +68,7 @@ def test_state_with_a_row_an_image_is_a_table():
     class Counting(training.Rule):
         def prepare(self, facts):
             self.other = self.state("other", (2,), "float32", 3)
-            self.rows = self.state("rows", (facts.num_images, 2), "int64", -1)
+            self.rows = self.state("rows", (facts.num_images, 2), "int64", -1, row_per_image=True)
 
     def made() -> Counting:
         rule = Counting()

@@ -14,7 +14,8 @@ class Steady(spml_tf.training.Rule):
     visits: int = spml_tf.option(2, "Visits in a row until a label is marked.", low=1, high=99)
 
     def prepare(self, facts):
-        self.high = self.state("high", (facts.num_images, facts.num_classes), "int64")
+        shape = (facts.num_images, facts.num_classes)
+        self.high = self.state("high", shape, "int64", row_per_image=True)
 
     def mark(self, step):
         high = tf.gather(self.high.value, step.index) + 1

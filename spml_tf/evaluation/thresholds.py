@@ -137,6 +137,8 @@ def _below(ranked: NDArray[np.float64], count: int) -> float:
     """The middle between the last of so many highest scores and the one after it."""
     above = ranked[count - 1] if count else 1.0
     below = ranked[count] if count < len(ranked) else 0.0
+    if not count and below == 1:
+        return float(np.nextafter(np.float32(1), np.float32(2)))  # above that score in float32 too
     return float((above + below) / 2)
 
 

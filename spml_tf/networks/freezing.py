@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 
 from spml_tf.networks.cam import backbone_layers
@@ -40,3 +43,15 @@ class BackboneSwitch:
         for layer in changed:
             layer.trainable = trainable
         return bool(changed)
+
+    @contextlib.contextmanager
+    def thawed(self) -> Iterator[None]:
+        """Within it the backbone is trainable, so that what is saved can be trained on."""
+        frozen = [layer for layer in self._thawable if not layer.trainable]
+        for layer in frozen:
+            layer.trainable = True
+        try:
+            yield
+        finally:
+            for layer in frozen:
+                layer.trainable = False

@@ -100,7 +100,10 @@ def _gap(
     whole = statistics.mean(maps[2 * count :]) - statistics.mean(maps[count : 2 * count])
     own, base, best = drawn
     with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = bootstrap.interval(100 * (own - base) / (best - base))
+        shares = 100 * (own - base) / (best - base)
+    if not whole or not np.isfinite(shares).any():
+        return {}  # there is no gap
+    low, high = bootstrap.interval(shares)
     return {"gap": 100 * difference / whole, "gap_photos_low": low, "gap_photos_high": high}
 
 

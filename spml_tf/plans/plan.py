@@ -212,8 +212,10 @@ def _shortened(flags: Mapping[str, str], epochs: int) -> dict[str, str]:
     found = {**flags, "epochs": str(epochs)}
     own = methods.flags_of(flags["method"])
     for name, option in declared_options().items():
-        if option.scales in ("epoch", "epochs") and name in flags:
-            value, none = int(flags[name]), 1 if option.scales == "epoch" else 0
+        by_default = name in own and option.in_runs is None and option.default is not None
+        if option.scales in ("epoch", "epochs") and (name in flags or by_default):
+            value = int(flags.get(name, option.default))
+            none = 1 if option.scales == "epoch" else 0
             least = min(value, 2) if none else 0
             found[name] = str(max(least, none + round((value - none) * ratio)))
         if option.scales == "rate" and (name in flags or name in own):

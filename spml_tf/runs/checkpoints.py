@@ -7,7 +7,6 @@ workers write the rows of their own images into files of their own beside it, to
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +25,9 @@ from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, checksum
 from spml_tf.system import replicas
 from spml_tf.system.files import replaced
 from spml_tf.system.hdf5_checks import ROWS, check_hdf5
-from spml_tf.system.private_api import flatten_layers
+from spml_tf.system.private_api import flatten_layers, saved_name
 from spml_tf.system.replicas import Shard
+from spml_tf.training import optimizers
 
 if TYPE_CHECKING:
     from spml_tf.training.model import SPMLModel
@@ -228,10 +228,12 @@ def _of_optimizer(model: SPMLModel) -> dict[str, Any]:
     trained = [x for part in model.parts for x in part.trainable_variables]
     tables = {x.path.replace("/", "_"): tuple(x.shape) for x in trained}
     found, named = {}, dict[str, int]()
-    for optimizer in getattr(model.optimizer, "optimizers", ()) if tables else ():
-        kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(optimizer).__name__).lower()
+    whole = optimizers.unwrapped(model.optimizer)
+    inside = "optimizer" if whole is model.optimizer else "optimizer/inner_optimizer"
+    for optimizer in getattr(whole, "optimizers", ()) if tables else ():
+        kind = saved_name(optimizer)
         number = named[kind] = named.get(kind, -1) + 1
-        place = f"optimizer/optimizers/{kind}{f'_{number}' if number else ''}/vars"
+        place = f"{inside}/optimizers/{kind}{f'_{number}' if number else ''}/vars"
         for index, weight in enumerate(optimizer.variables):
             if any(x in weight.path and weight.shape == shape for x, shape in tables.items()):
                 found[f"{place}/{index}"] = weight

@@ -22,6 +22,7 @@ from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import made_folder, naming_unwritable, replaced, write_table
 from spml_tf.system.private_api import inner_optimizer
+from spml_tf.training import optimizers
 from spml_tf.training.model import SPMLModel
 
 STEPS = 200
@@ -57,7 +58,8 @@ class _Rising(keras.callbacks.Callback):
         self._lowest = math.inf
 
     def on_train_begin(self, logs: Any = None) -> None:
-        optimizer, found = self.model.optimizer, [self.model.optimizer]
+        optimizer = optimizers.unwrapped(self.model.optimizer)
+        found = [optimizer]
         if isinstance(optimizer, keras.optimizers.MultiOptimizer):
             found = [inner_optimizer(optimizer, x) for x in self.model.trainable_weights]
         self._given = [(x, float(x.learning_rate.numpy())) for x in dict.fromkeys(found)]

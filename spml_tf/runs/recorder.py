@@ -24,7 +24,6 @@ from spml_tf.system import replicas
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_table
 from spml_tf.system.notes import tell_note
-from spml_tf.system.private_api import saving
 from spml_tf.system.stop_requests import StopRequests, error_of
 
 # Labels whose scores an epoch's histograms count; of more, those of evenly spaced images.
@@ -131,8 +130,8 @@ class RunRecorder(keras.callbacks.Callback):
         if not best_epoch or values["val_map"] > self.best:
             self.best, best_epoch = _number(values["val_map"]), epoch + 1
             if self.shard.worker == 0:
-                with replaced(self.run.checkpoints.network(best_epoch)) as path, saving():
-                    self.model.network.save(path)
+                with replaced(self.run.checkpoints.network(best_epoch)) as path:
+                    self.model.save_network(path)
         text = {name: str(value) for name, value in row.items()}
         history = (*self.progress.history, text)
         self._save(Progress(epoch + 1, history=history, best_epoch=best_epoch))

@@ -184,7 +184,8 @@ def flags_of_workers(options: Any) -> list[str]:
     found = ["--strategy=multi_worker", *[DEBUG] * _debugging.get()]
     for field in flag_fields(type(options)):
         value = getattr(options, field.name)
-        if value != field.default and field.name not in ("workers", "strategy"):
+        told = field.metadata["before"] or field.metadata["listing"]  # the values hold what it says
+        if value != field.default and field.name not in ("workers", "strategy") and not told:
             text = str(value).lower() if isinstance(value, bool) else str(value)
             found.append(f"--{name_of(field)}={text}")
     return found

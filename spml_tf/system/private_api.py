@@ -7,6 +7,7 @@ and checks that no other module uses any.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
@@ -75,8 +76,13 @@ def optimizer_for(
     optimizer: keras.optimizers.MultiOptimizer, variable: keras.Variable
 ) -> keras.optimizers.Optimizer:
     """The one of a MultiOptimizer's optimizers that will update a variable, before it is built."""
-    found: keras.optimizers.Optimizer = optimizer._optimizer_map(variable)
+    found: keras.optimizers.Optimizer = optimizer_map(optimizer)(variable)
     return found
+
+
+def optimizer_map(optimizer: keras.optimizers.MultiOptimizer) -> Any:
+    """Which of a MultiOptimizer's optimizers updates which variables, as it was given."""
+    return optimizer._optimizer_map
 
 
 def inside_compiled_function() -> bool:
@@ -227,3 +233,8 @@ def h5_group(store: Any) -> Any:
     if store.mode == "w" and not store._h5_entry_initialized:
         store._create_h5_group(store._h5_entry_path)  # which Keras does at the first weight
     return store._h5_entry_group
+
+
+def saved_name(thing: Any) -> str:
+    """Under what a layer or an optimizer stands in a weights file, the first of its class there."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(thing).__name__).lower()

@@ -134,13 +134,15 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
         whole: whether these are many batches.
 
     Raises:
-        ValueError: image or index is missing; the index is out of range or holds an image twice;
+        ValueError: image or index is missing, or features stand for images that a part looks at;
+            the index is out of range or holds an image twice;
             a box is none in [0, 1]; labels are none of 1, 0, -1 or of another shape; weights are of
             another shape.
     """
     reason = missing_inputs(x)
     if reason:
         raise ValueError(reason)
+    _check_features(model, x)
     _check_index(np.asarray(x["index"]), model.num_images)
     if "box" in x:
         _check_box(np.asarray(x["box"], np.float32), len(x["index"]))
@@ -157,6 +159,15 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
     _note_other_inputs(x)
     if whole or not model.epoch.numpy():
         note_known(model, labels)
+
+
+def _check_features(model: SPMLModel, x: Any) -> None:
+    looking = [part.name for part in model.parts if part.needs_images]
+    if looking and "image" not in x:
+        raise ValueError(
+            f"training batches hold features, and {looking[0]} looks at the images in each step; "
+            "give images"
+        )
 
 
 def _check_index(index: NDArray[Any], num_images: int) -> None:

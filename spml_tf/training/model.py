@@ -93,7 +93,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     ) -> None:
         own = {name: options.pop(name) for name in self.declared() if name in options}
         keras_own = {name: options.pop(name) for name in ("name", "dtype") if name in options}
-        super().__init__(**keras_own)
+        super().__init__(**keras_own, autocast=False)  # pixels are the network's to cast
         if not isinstance(num_images, int | np.integer) or num_images < 1:
             raise ValueError(f"num_images must be a whole number from 1. Received: {num_images!r}")
         self.take_options(own)
@@ -189,7 +189,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
                 place of the method's own. `jit_compile="auto"` means False.
 
         Raises:
-            ValueError: for another loss, for `loss_weights`, and for `jit_compile=True` where the
+            ValueError: for another loss or, where the method marks labels, one that does not look
+                at marks, for `loss_weights`, and for `jit_compile=True` where the
                 banks are in host memory beside a GPU.
         """
         given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
@@ -226,8 +227,23 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
                 "takes no other; leave loss out"
             )
         keras_checks.check_loss(loss)
+        if self.rules:
+            own.check_marks(loss)
         self._method_loss = self._method_loss or own.loss
         own.loss = LabelTerm(loss=loss).loss
+
+    @contextlib.contextmanager
+    def _with_method_loss(self) -> Iterator[None]:
+        """Within it the method has its own loss, whatever `compile` was given."""
+        own, method_loss = self._label_term(), self._method_loss
+        if own is None or method_loss is None:
+            yield
+            return
+        given, own.loss = own.loss, method_loss
+        try:
+            yield
+        finally:
+            own.loss = given
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """Scores f of images, [B, L] float32 in [0, 1]."""
@@ -249,43 +265,47 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         logits = _pooled(self._maps(x, training=False))
-        y, logits, sample_weight = batches.without_stand_ins(y, logits, sample_weight)
         labels = tf.cast(y, tf.int8)
+        labels, logits, sample_weight = batches.without_stand_ins(labels, logits, sample_weight)
         weight = batches.label_weights(sample_weight, None, labels)
         found = {term: term.evaluate(labels, logits, weight) for term in self.terms}
         present = {term: value for term, value in found.items() if value is not None}
-        values, size = self._of_whole_batch(present, tf.shape(y)[0])
+        values, size = self._of_whole_batch(present, tf.shape(labels)[0])
         loss = _total([self._weighed(*pair) for pair in values.items()], self.losses)
         self._track(size, loss, values)
-        return self._results(x, _positives(y), tf.sigmoid(logits), sample_weight)
+        return self._results(x, _positives(labels), tf.sigmoid(logits), sample_weight)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         row = batches.unpack(x)
-        every_y = y
-        y, sample_weight, box, flip, index = batches.without_stand_ins(y, sample_weight, *row)
-        labels = tf.cast(y, tf.int8)
-        weight = batches.label_weights(sample_weight, self._class_weight, labels)
+        every = tf.cast(y, tf.int8)
+        observed, sample_weight, box, flip, index = batches.without_stand_ins(
+            every, sample_weight, *row
+        )
+        weight = batches.label_weights(sample_weight, self._class_weight, observed)
         if self._kept_weights is not None:
             of_images, of_classes = self._kept_weights
-            kept = batches.label_weights(tf.gather(of_images, index), of_classes, labels)
+            kept = batches.label_weights(tf.gather(of_images, index), of_classes, observed)
             weight = kept if weight is None else weight * kept
         index = self._row(index)
         average, visited = self._averages(index)  # t-1: read before this step writes
         own = self._label_term()
         with tf.GradientTape() as tape:
             logits = self._maps(x, training=True)
-            _, logits, image = batches.without_stand_ins(every_y, logits, x.get("image"))
+            regularisation = list(self.losses)  # a further pass of a part would replace them
+            _, logits, image = batches.without_stand_ins(every, logits, x.get("image"))
             step = Step(
-                index, box, flip, self.epoch.value, weight, labels, _pooled(logits),
+                index, box, flip, self.epoch.value, weight, observed, _pooled(logits),
                 tf.sigmoid(logits), average, visited, image, self._maps_of,
                 None if own is None else own.value,
             )  # fmt: skip
             for rule in self.rules:
                 step = step._replace(labels=rule.mark(step))
-            found = {term: term.compute(step) for term in self.terms}
-            values, size = self._of_whole_batch(found, tf.shape(y)[0])
-            loss = _total([self._weighed(*pair) for pair in values.items()], self.losses)  # eq. 8
+            found = {term: _scalar(term, term.compute(step)) for term in self.terms}
+            values, size = self._of_whole_batch(found, tf.shape(observed)[0])
+            loss = _total(
+                [self._weighed(*pair) for pair in values.items()], regularisation
+            )  # eq. 8
             # Gradients are summed over replicas.
             scaled = self.optimizer.scale_loss(loss / replicas.count())
         self._track(size, loss, values)
@@ -297,7 +317,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             average, _ = self._averages(index)
         for term in self.terms:
             term.after_step(step, average)
-        y, scores = _positives(y), step.scores
+        y, scores = _positives(observed), step.scores
         if not self.train_metrics:
             y, scores, sample_weight = y[:0], scores[:0], None  # Keras wants every metric called
         return self._results(x, y, scores, sample_weight)
@@ -327,7 +347,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         own = tf.debugging.assert_equal(
             index % workers, tf.constant(worker, index.dtype),
             f"worker {worker} of {workers} trains the images whose index modulo {workers} is "
-            f"{worker}; fit deals datasets out like this, spml_tf.own_images does it by itself",
+            f"{worker}; fit deals datasets out like this; of arrays take model.shard.own(array)",
         )  # fmt: skip
         with tf.control_dependencies([own] if own is not None else []):
             return index // workers
@@ -390,7 +410,10 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             given.setdefault("shuffle", False)  # Keras would warn that it does not
         self._deal(given, "x", "steps_per_epoch")
         self._deal(given, "validation_data", "validation_steps")
-        return super().fit(**given)
+        try:
+            return super().fit(**given)
+        finally:  # the network may be saved, or trained in another model
+            self._set_backbone_trainable(True)
 
     def _deal(self, given: dict[str, Any], name: str, steps: str) -> None:
         """Deals a dataset among arguments out to the replicas of the model's strategy."""
@@ -521,15 +544,19 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             classes: float32 [L] from 0; None: all 1.
 
         Raises:
-            ValueError: another number of images or classes.
+            ValueError: another number of images or classes, or weights that are no numbers from 0.
         """
-        of_images = np.ones(self.num_images, np.float32) if images is None else images
-        of_classes = np.ones(self.num_classes, np.float32) if classes is None else classes
+        of_images, of_classes = (
+            np.ones(count, np.float32) if given is None else np.asarray(given, np.float32)
+            for given, count in ((images, self.num_images), (classes, self.num_classes))
+        )
         if (of_images.shape, of_classes.shape) != ((self.num_images,), (self.num_classes,)):
             raise ValueError(
                 f"weights of {of_images.shape} images and {of_classes.shape} classes do not fit "
                 f"{self.num_images} images and {self.num_classes} classes"
             )
+        if not all((np.isfinite(x) & (x >= 0)).all() for x in (of_images, of_classes)):
+            raise ValueError("weights of images and classes must be numbers from 0")
         self._kept_weights = of_images, of_classes
         self.train_function = None  # it holds the former ones
 
@@ -571,6 +598,15 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         with saving():
             super().save_weights(*args, **kwargs)
 
+    def save_network(self, filepath: str) -> None:
+        """Saves the network alone, its backbone trainable even while it warms up.
+
+        Args:
+            filepath: of the file, which ends in .keras.
+        """
+        with self._backbone.thawed(), saving():
+            self.network.save(filepath)
+
     def export(self, filepath: str, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.export` of the network with scores as its output; banks stay behind.
 
@@ -583,12 +619,15 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         of_process = ("bank_device", "bank_dir")
+        with self._backbone.thawed(), self._with_method_loss():
+            network = serialize(self.network)
+            method = self.method if isinstance(self.method, str) else serialize(self.method)
         return {
             **{name: x for name, x in self.options().items() if name not in of_process},
             **plain(self.part_options),
-            "network": serialize(self.network),
+            "network": network,
             "num_images": int(self.num_images),
-            "method": self.method if isinstance(self.method, str) else serialize(self.method),
+            "method": method,
             "positives_per_image": plain(self.positives_per_image),
             "name": self.name,
         }
@@ -601,6 +640,16 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         if not isinstance(config["method"], str):
             config["method"] = deserialize(config["method"], custom_objects)
         return cls(**config)
+
+
+def _scalar(term: Term, value: tf.Tensor) -> tf.Tensor:
+    """The value of a term, which must be one number."""
+    if value.shape.rank:
+        raise ValueError(
+            f"{term.name}: compute must return one number, the mean over the batch. "
+            f"Received: shape {value.shape}"
+        )
+    return value
 
 
 def _tracker(term: Term) -> str:

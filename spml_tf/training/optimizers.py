@@ -14,6 +14,7 @@ from spml_tf.system.private_api import (
     built_variables,
     inner_optimizer,
     optimizer_for,
+    optimizer_map,
     outside_strategy,
 )
 
@@ -76,6 +77,12 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         self.iterations.assign(store["0"])
 
 
+def unwrapped(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer that updates; Keras puts another around it for float16."""
+    inner: keras.optimizers.Optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return inner
+
+
 def kept_once(variable: Any) -> bool:
     """Whether a variable is a process' own under a strategy, instead of every replica's."""
     strategy = tf.distribute.has_strategy()
@@ -119,13 +126,35 @@ def with_tables(optimizer: Any, tables: Sequence[keras.Variable]) -> Any:
         The same, or under a strategy one that updates the tables with a copy of it.
     """
     own = [variable for variable in tables if kept_once(variable)]
-    if not own or isinstance(optimizer, GroupedOptimizer):
+    if own and isinstance(optimizer, GroupedOptimizer):
+        return _with_copies_outside(optimizer, own)
+    if not own:
         return optimizer
     optimizer = keras.optimizers.get(optimizer)
-    with outside_strategy():
-        copy = type(optimizer).from_config(optimizer.get_config())
     groups = keras.optimizers.OptimizerMap(optimizer)
-    groups["|".join(re.escape(variable.path) for variable in own)] = copy
+    groups["|".join(re.escape(variable.path) for variable in own)] = _outside(optimizer)
+    return GroupedOptimizer(groups)
+
+
+def _outside(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """A copy whose variables a process keeps once."""
+    with outside_strategy():
+        copy: keras.optimizers.Optimizer = type(optimizer).from_config(optimizer.get_config())
+    return copy
+
+
+def _with_copies_outside(
+    optimizer: GroupedOptimizer, own: Sequence[keras.Variable]
+) -> GroupedOptimizer:
+    """The same, but that the optimizers of tables are a process' own: those of a file are not."""
+    of_tables = {optimizer_for(optimizer, variable) for variable in own}
+    inside = {x for x in of_tables if not kept_once(x.iterations)}
+    if not inside:
+        return optimizer
+    given = optimizer_map(optimizer)
+    groups = keras.optimizers.OptimizerMap(given.default_optimizer)
+    for pattern, one in given.items():
+        groups[pattern] = _outside(one) if one in inside else one
     return GroupedOptimizer(groups)
 
 

@@ -119,20 +119,37 @@ class Part(KeepsTables, Options):
     def on_epoch(self, model: SPMLModel, epoch: int) -> None:
         """Prepares an epoch, counted from 1; runs eagerly, before its first step."""
 
-    def state(self, name: str, shape: Sequence[int], dtype: str, value: float = 0) -> Any:
+    def state(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str,
+        value: float = 0,
+        *,
+        row_per_image: bool = False,
+    ) -> Any:
         """Creates a weight that training does not change by gradients.
 
         Args:
             name: of the weight.
-            shape: of the weight. One whose first number is that of the images has a row for each:
-                it is kept once a process, in host memory, and `write` changes it.
+            shape: of the weight.
             dtype: of the weight, kept under mixed precision too.
             value: it starts with.
+            row_per_image: whether `shape` begins with `Facts.num_images`. Such a weight is kept
+                once a process, in host memory, and `write` changes it.
 
         Returns:
             A keras.Variable; only such ones are saved.
+
+        Raises:
+            ValueError: a row per image is asked for before `prepare`, or in another number.
         """
-        if self.facts is not None and shape and shape[0] == self.facts.num_images:
+        if row_per_image:
+            if self.facts is None or shape[0] != self.facts.num_images:
+                raise ValueError(
+                    f"{self.name}: {name} has a row per image: make it in prepare, with the shape "
+                    f"(facts.num_images, ...). Received: {tuple(shape)}"
+                )
             directory = self.facts.bank.get("directory")
             table = ImageTable(self, tuple(shape), dtype, name, value, directory=directory)
             return self.keep(table).weight
@@ -264,6 +281,9 @@ class Recipe:
                     f"{type(term).__name__} trains by a loss of labels, and the recipe has none; "
                     "add a loss of spml_tf.losses"
                 )
+        for term in terms:
+            if self.rules and isinstance(term, LabelTerm):
+                term.check_marks()
         reported = [term.reported_as for term in terms if term.reported_as]
         if len(set(reported)) < len(reported):
             raise ValueError(

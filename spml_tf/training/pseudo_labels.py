@@ -52,7 +52,7 @@ class PseudoLabels(PseudoLabelsOptions, Term):
 
     def prepare(self, facts: Facts) -> None:
         shape = (facts.num_images, facts.num_classes)
-        self.targets = self.state("targets", shape, "float32", _KNOWN)
+        self.targets = self.state("targets", shape, "float32", _KNOWN, row_per_image=True)
 
     def start(self, labels: NDArray[np.int8]) -> None:
         self.targets.assign(np.where(labels == UNKNOWN, _NONE, _KNOWN).astype(np.float32))

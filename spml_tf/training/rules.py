@@ -15,6 +15,7 @@ from spml_tf.banks.ema_bank import EMABank
 from spml_tf.labels import EXPECTED, UNKNOWN
 from spml_tf.system import replicas
 from spml_tf.system.options import plain
+from spml_tf.system.private_api import saved_name
 from spml_tf.training.class_priors import ClassPriors, class_priors, probable_shares
 from spml_tf.training.label_store import LabelStore
 from spml_tf.training.options import (
@@ -171,7 +172,7 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
             path: a .weights.h5 file.
         """
         with h5py.File(path) as file:
-            saved = file.get("layers/expected_positives/vars/0")
+            saved = file.get(f"layers/{saved_name(self)}/vars/0")
             if self.estimates and saved is not None and saved.shape == self._estimated.shape:
                 self._estimated.assign(saved[...])
 

@@ -28,7 +28,8 @@ class LabelTerm(Term):
     Args:
         loss: a loss of `spml_tf.losses`, or a Keras loss of your own that takes labels [B, L] in
             {1, 0, -1, 2} as y_true and logits [B, L] as y_pred. One that has `from_logits` is
-            given logits, whatever it says.
+            given logits, whatever it says. One whose `call` returns a value an image, [B], takes
+            weights of images alone; one that returns [B, L] those of labels too.
         kwargs: weight, start_epoch and name, as for `Term`.
 
     Examples:
@@ -51,9 +52,24 @@ class LabelTerm(Term):
                 "loss of spml_tf.losses or write one"
             )
         config = loss.get_config()
+        if loss.reduction in (None, "none"):
+            raise ValueError(
+                f"loss: {type(loss).__name__} with reduction={loss.reduction!r} gives no single "
+                "number to minimise; leave reduction out"
+            )
         if config.get("from_logits") is False:
             loss = type(loss).from_config({**config, "from_logits": True})
         self.loss = loss
+
+    def check_marks(self, loss: Any = None) -> None:
+        """Raises ValueError where its loss, or another in its place, does not look at marks."""
+        loss = self.loss if loss is None else loss
+        if isinstance(loss, losses.LabelLoss) and not loss.marks:
+            raise ValueError(
+                f"{type(loss).__name__} does not look at what the rules mark; take "
+                "ExpectedNegative, which leaves marked labels out, or ExpectedPositive, or say in "
+                'the class what yours makes of them, as marks = "left out"'
+            )
 
     def compute(self, step: Step) -> tf.Tensor:
         return self.value(step.labels, step.logits, step.weight)
@@ -63,8 +79,23 @@ class LabelTerm(Term):
 
     def value(self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
         """The loss of a batch, scalar float32; arguments as for `evaluate`."""
+        if weight is not None and not isinstance(self.loss, losses.LabelLoss):
+            weight = self._for_own_loss(weight, self.loss.call(labels, logits).shape.rank)
         # A Keras loss has divided its mean by the number of replicas.
         return self.loss(labels, logits, sample_weight=weight) * replicas.count()
+
+    def _for_own_loss(self, weight: tf.Tensor, rank: int | None) -> tf.Tensor:
+        """Weights [B, L] of labels as a loss with values of this rank takes them."""
+        if rank != 1:
+            return weight
+        of_images = weight[:, :1]
+        alike = tf.debugging.assert_equal(
+            weight, tf.broadcast_to(of_images, tf.shape(weight)),
+            f"{type(self.loss).__name__} gives one value an image, and weights differ between the "
+            "labels of one; let its call return [B, L], or inherit from spml_tf.losses.LabelLoss",
+        )  # fmt: skip
+        with tf.control_dependencies([alike] if alike is not None else []):
+            return of_images[:, 0]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}
