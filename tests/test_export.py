@@ -207,6 +207,15 @@ def test_rules_by_hand():
             thresholds.parse_rule(text)
 
 
+def test_where_no_decision_is_sure_enough_none_is_made():
+    """The highest score, 1 as float32 has it of any logit above 17, is of a negative."""
+    truth = np.array([[1]] * 10 + [[0]] * 2)
+    scores = np.array([[0.6]] * 10 + [[1.0]] * 2)
+    (found,) = thresholds.choose(truth, scores, thresholds.parse_rule("precision:0.95")).values
+    assert not (scores >= found).any() and not (scores.astype(np.float32) >= found).any()
+    assert np.float32(found) > 1
+
+
 def test_thresholds_by_hand_and_brute_force():
     """Scores .9+ .6- .4+ .1-: at .4, 2 of 3 right, F1 = 4/5, the best; midway to .1 is .25."""
     found = thresholds.best_f1_thresholds(

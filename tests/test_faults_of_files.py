@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ import warm_process
 from conftest import flags, run
 from faults import fault
 
-from spml_tf import predict
+from spml_tf import predict, train
 from spml_tf.system import cli, files, machine_faults
 from spml_tf.system.errors import UserError
 
@@ -523,3 +524,15 @@ def test_debug_reaches_the_workers():
     token = cli._debugging.set(True)
     assert cli.flags_of_workers(predict._Options())[:2] == ["--strategy=multi_worker", "--debug"]
     cli._debugging.reset(token)
+
+
+def test_workers_get_what_a_preset_and_flags_came_to():
+    """Not the preset again, which would take the place of flags that have their defaults."""
+    words = ["--preset=digits/en", "--method=en+scl", "--epochs=3", "--workers=2"]
+    given = cli.parse(words, train._Options, "")
+    passed = cli.flags_of_workers(given)
+    again = cli.parse(passed, train._Options, "")
+    assert (again.method, again.learning_rate) == (given.method, given.learning_rate)
+    assert (given.method, given.epochs, given.learning_rate) == ("en+scl", 3, 8e-3)
+    same = {"preset": None, "workers": 0, "strategy": "multi_worker"}
+    assert dataclasses.replace(given, **same) == again

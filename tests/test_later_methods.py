@@ -244,7 +244,8 @@ class TestPseudoLabels:
 
     def made(self, **options):
         term = pseudo_labels.PseudoLabels(**options)
-        term.prepare(parts.Facts(6, 2, 1, {"directory": None}))
+        term.facts = parts.Facts(6, 2, 1, {"directory": None})
+        term.prepare(term.facts)
         term.start(self.LABELS)
         return term
 
@@ -279,7 +280,8 @@ class TestPseudoLabels:
 
     def test_labels_that_come_in_batches(self):
         term = pseudo_labels.PseudoLabels()
-        term.prepare(parts.Facts(6, 2, 1, {"directory": None}))
+        term.facts = parts.Facts(6, 2, 1, {"directory": None})
+        term.prepare(term.facts)
         step = types.SimpleNamespace(
             index=tf.range(6, dtype=tf.int64), labels=tf.constant(self.LABELS)
         )

@@ -60,6 +60,13 @@ def test_the_command(voc, tmp_path, warmup):
     assert not (out / "run.json").exists()
 
 
+def test_the_command_where_keras_scales_the_loss(voc, tmp_path):
+    words = flags(voc, method="an", epochs=2, mixed_precision="float16")
+    done = run(*words, "--find_learning_rate", f"--output_dir={tmp_path / 'rates'}")
+    assert done.returncode == 0, done.stderr
+    assert "--learning_rate=" in done.stdout
+
+
 def test_a_run_is_not_touched(voc, finished):
     done = run(*flags(voc), "--find_learning_rate", f"--output_dir={finished}")
     assert done.returncode == 1 and "holds a run; choose another folder" in done.stderr

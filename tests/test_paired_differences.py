@@ -110,3 +110,15 @@ def test_values_of_a_varied_flag_are_compared_with_their_own(tmp_path):
     rows = paired_differences.differences(plan, finished(tmp_path, plan, of))
     assert [(x["value"], round(x["difference"], 2)) for x in rows] == [("1", 41.67), ("2", 41.67)]
     assert "epochs" in paired_differences.markdown(plan, rows).splitlines()[3]
+
+
+@pytest.mark.parametrize("oracle", ["poor", "bad"])
+def test_without_a_gap_between_baseline_and_oracle_none_is_told(tmp_path, oracle):
+    """Here they have one mAP, or one score for all that is drawn."""
+    plan = plan_of(row("an"), row("bce"), row("en"), seeds=(0,), ends=("an", "bce"))
+    baseline = "bad" if oracle == "bad" else "poor"
+    of = {("an", 0): baseline, ("bce", 0): oracle, ("en", 0): "good"}
+    found = paired_differences.differences(plan, finished(tmp_path, plan, of))
+    assert [x["row"] for x in found] == ["bce", "en"]
+    assert not any("gap" in x for x in found)
+    assert "gap closed" in paired_differences.markdown(plan, found)

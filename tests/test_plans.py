@@ -274,6 +274,7 @@ def test_trials_are_short_versions_of_the_runs():
         row("l", "ll_r", grid=grid, **full),
         row("m", "ll_cp+scl", grid=grid, large_loss_rate=0.4, **full),
         row("o", grid=grid, epochs=50, selection_start_epoch=1),
+        row("p", "ignore", grid=grid, epochs=50),
         row("z", after="a", epochs=50),
     )
     found = search_runs(plan_of(*rows, seeds=(0, 1), search=Search(7, 17)))
@@ -281,7 +282,7 @@ def test_trials_are_short_versions_of_the_runs():
         "a_learning_rate-0.1_batch_size-4", "a_learning_rate-0.1_batch_size-8",
         "a_learning_rate-0.2_batch_size-4", "a_learning_rate-0.2_batch_size-8",
     ]  # fmt: skip
-    assert [run.row for run in found] == [name for name in "almo" for _ in range(4)]
+    assert [run.row for run in found] == [name for name in "almop" for _ in range(4)]
     assert found[1].trial == {"learning_rate": "0.1", "batch_size": "8"}
     assert found[1].flags == {
         "epochs": "17", "warmup_epochs": "3", "selection_start_epoch": "5", "method": "en",
@@ -290,6 +291,7 @@ def test_trials_are_short_versions_of_the_runs():
     assert float(found[4].flags["large_loss_rate"]) == pytest.approx(0.588235, abs=1e-6)
     assert float(found[8].flags["large_loss_rate"]) == pytest.approx(1.176471, abs=1e-6)
     assert found[12].flags["selection_start_epoch"] == "1"
+    assert found[16].flags["ignore_warmup_epochs"] == "1"  # of 3 that are not given
     assert search_runs(plan_of(*rows)) == []
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tiny_network import tiny_cam
 
 import spml_tf
 from spml_tf.evaluation.average_precision import MeanAveragePrecision
+from spml_tf.runs import checkpoints
 from spml_tf.system import saved_classes
 from spml_tf.training import optimizers
 
@@ -140,3 +142,58 @@ print("spml_tf>SPMLModel" in keras.saving.get_custom_objects())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
+
+
+ROLE_UNDER_A_STRATEGY = """
+import sys
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras, spml_tf
+from spml_tf.training import optimizers
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+rng = np.random.default_rng(0)
+x = {"image": rng.uniform(0, 255, (8, 16, 16, 3)).astype("float32"), "index": np.arange(8)}
+y = np.where(np.eye(8, 3, dtype=bool), 1, -1).astype("int8")
+data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+with strategy.scope():
+    network = spml_tf.networks.small_residual_cam(3, image_size=16, width=16)
+    model = spml_tf.SPMLModel(network, 8, "role", 1.5)
+    model.compile(keras.optimizers.Adam(0.01))
+model.fit(data, epochs=1, verbose=0)
+model.save(sys.argv[1])
+with strategy.scope():
+    read = keras.saving.load_model(sys.argv[1])
+for one in (model, read):
+    one.fit(data, initial_epoch=1, epochs=2, verbose=0)
+tables = [one.label_estimates.weights[0].numpy() for one in (model, read)]
+np.testing.assert_allclose(*tables, atol=1e-5)
+print("alike")
+"""
+
+
+def test_a_model_with_a_trained_table_goes_on_under_a_strategy(tmp_path):
+    """Its optimizer, of a file read in the strategy's scope, updates the table once a process."""
+    words = [sys.executable, "-c", ROLE_UNDER_A_STRATEGY, str(tmp_path / "role.keras")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.stdout == "alike\n", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_what_the_optimizer_remembers_of_a_table_is_found_in_the_file(tmp_path, policy):
+    """Workers save their own rows of it; Keras puts another optimizer around it for float16."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = spml_tf.SPMLModel(tiny_cam(3, image_size=32), 4, "role", 1.0)
+        adam = keras.optimizers.Adam
+        table = [weight for part in model.parts for weight in part.trainable_variables]
+        model.compile(optimizers.head_and_backbone(adam(0.1), adam(0.1), {adam(0.1): table}))
+        model.begin_epoch(1)
+        model.save_weights(tmp_path / "model.weights.h5")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    found = checkpoints._of_optimizer(model)
+    assert len(found) == 2  # Adam's averages of gradients and squares
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        for name, weight in found.items():
+            assert file[name].shape == tuple(weight.shape) == (4, 3)
