@@ -79,12 +79,13 @@ def _compared(rows: Sequence[Sequence[RunFolder]]) -> dict[str, Any]:
     low, high = bootstrap.interval(own - base)
     found = {
         "seeds": count, "difference": statistics.mean(paired), "photos_low": low,
-        "photos_high": high, **_over_seeds(paired), "above": sum(x > 0 for x in paired),
+        "photos_high": high, **over_seeds(paired), "above": sum(x > 0 for x in paired),
     }  # fmt: skip
     return {**found, **(_gap(statistics.mean(paired), maps, (own, base, best[0])) if best else {})}
 
 
-def _over_seeds(paired: Sequence[float]) -> dict[str, float | None]:
+def over_seeds(paired: Sequence[float]) -> dict[str, float | None]:
+    """Student's t interval of paired differences: "by_seeds_low" and "_high", None for one seed."""
     if len(paired) < 2:
         return {"by_seeds_low": None, "by_seeds_high": None}
     mean, error = statistics.mean(paired), statistics.stdev(paired) / len(paired) ** 0.5

@@ -37,7 +37,8 @@ class Line:
         val, test: (mean, sample standard deviation) over them in percent; None where undefined,
             and the deviation of one run is None.
         paper: the paper's number.
-        gap: (x - baseline) / (oracle - baseline) of the means on test, or None.
+        gap: (x - baseline) / (oracle - baseline) of the means on test over the seeds that all
+            three have, or None.
     """
 
     row: str
@@ -127,11 +128,9 @@ def lines(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[Line]:
             own = [x for x in rows if x["row"] == row.name and x.get(plan.vary, "") == value]
             if own:
                 val, test = _spread(own, "val_map"), _spread(own, "test_map")
-                found.append(Line(row.name, value, len(own), val, test, row.paper, None))
-    means: dict[tuple[str | None, str], float] = {
-        (line.row, line.value): line.test[0] for line in found if line.test
-    }
-    return [dataclasses.replace(line, gap=_gap(plan, means, line)) for line in found]
+                gap = None if test is None else _gap(plan, rows, row.name, value)
+                found.append(Line(row.name, value, len(own), val, test, row.paper, gap))
+    return found
 
 
 def _spread(rows: Sequence[Mapping[str, Any]], column: str) -> tuple[float, float | None] | None:
@@ -141,12 +140,17 @@ def _spread(rows: Sequence[Mapping[str, Any]], column: str) -> tuple[float, floa
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def _gap(plan: Plan, means: Mapping[tuple[str | None, str], float], line: Line) -> float | None:
-    keys = ((name, line.value) for name in (plan.baseline, plan.oracle, line.row))
-    low, high, own = (means.get(key) for key in keys)
-    if low is None or high is None or own is None or low == high:
+def _gap(plan: Plan, rows: Sequence[Mapping[str, Any]], name: str, value: str) -> float | None:
+    def by_seed(row: str | None) -> dict[Any, float]:
+        own = [x for x in rows if x["row"] == row and x.get(plan.vary, "") == value]
+        return {x["seed"]: x["test_map"] for x in own if x["test_map"] != ""}
+
+    scores = [by_seed(row) for row in (plan.baseline, plan.oracle, name)]
+    seeds = set.intersection(*map(set, scores))
+    if not seeds:
         return None
-    return (own - low) / (high - low)
+    low, high, own = (statistics.mean(found[seed] for seed in seeds) for found in scores)
+    return None if low == high else (own - low) / (high - low)
 
 
 def markdown(plan: Plan, table: Sequence[Line], facts: Sequence[str]) -> str:
@@ -167,7 +171,10 @@ def markdown(plan: Plan, table: Sequence[Line], facts: Sequence[str]) -> str:
     text = [f"# {plan.title}", "", *(f"- {fact}" for fact in facts)]
     text.append(_UNITS)
     if gap:
-        text.append(f"- Gap closed: (row - {plan.baseline}) / ({plan.oracle} - {plan.baseline}).")
+        text.append(
+            f"- Gap closed: (row - {plan.baseline}) / ({plan.oracle} - {plan.baseline}), "
+            "over the seeds that all three have."
+        )
     if paper:
         text.append(f"- Paper: {plan.paper}.")
     text += ["", table_line(heads), "|" + "---|" * len(heads)]

@@ -1,0 +1,54 @@
+"""The tool that joins two tables of a plan."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+TOOL = Path(__file__).parent.parent / "tools" / "join_tables.py"
+PLAN = """
+title = "T"
+seeds = [0, 1]
+baseline = "an"
+oracle = "bce"
+
+[[rows]]
+name = "an"
+method = "an"
+flags = { dataset = "digits", epochs = 2 }
+
+[[rows]]
+name = "bce"
+method = "bce"
+flags = { dataset = "digits", epochs = 2 }
+"""
+HEAD = "dataset,method,row,seed,val_map,test_map,best_epoch,seconds,commit,epochs\n"
+
+
+def test_new_runs_take_the_places_of_old_ones(tmp_path):
+    """AN's seed 0 is run again, BCE's seed 1 is new: 8 - 4 = 4 and 10 - 5 = 5 points."""
+    (tmp_path / "t.toml").write_text(PLAN)
+    table, new = tmp_path / "t.csv", tmp_path / "new.csv"
+    table.write_text(
+        HEAD + "digits,an,an,0,1,2,1,3600,a,2\ndigits,an,an,1,4,5,1,3600,a,2\n"
+        "digits,bce,bce,0,9,8,2,3600,a,2\n"
+    )
+    new.write_text(HEAD + "digits,an,an,0,3,4,2,1800,b,2\ndigits,bce,bce,1,9,10,2,1800,b,2\n")
+    (tmp_path / "t.md").write_text("# T\n\n- `command`\n- Commit: a\n- Machine: M\n- 3 runs\n")
+    words = [f"--plan={tmp_path / 't.toml'}", f"--table={table}", f"--new={new}", "--machine=N"]
+    done = subprocess.run([sys.executable, str(TOOL), *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with open(table, newline="") as file:
+        rows = [(x["row"], x["seed"], x["test_map"], x["commit"]) for x in csv.DictReader(file)]
+    assert rows == [
+        ("an", "0", "4.0", "b"), ("an", "1", "5.0", "a"),
+        ("bce", "0", "8.0", "a"), ("bce", "1", "10.0", "b"),
+    ]  # fmt: skip
+    text = (tmp_path / "t.md").read_text()
+    assert "- `command`\n- Commit: b, a\n- Machine: M; of the runs of commits b: N\n" in text
+    assert "4 runs, 3.0 hours" in text
+    assert "| bce | 2 | 9.00 ± 0.00 | 9.00 ± 1.41 | 100% |" in text
+    assert "| bce | an | 2 | +4.50 |  | -1.85 to +10.85 | 2 of 2 |" in text  # 12.706 x 0.5
+    assert (tmp_path / "t.png").exists() and not (tmp_path / "t.svg").exists()

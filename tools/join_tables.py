@@ -1,0 +1,100 @@
+"""Joins the runs of two tables of a plan, by row, seed and varied value.
+
+`python tools/join_tables.py --plan=experiments/later_digits.toml
+--table=experiments/results/later_digits.csv --new=results/digits_later/later_digits.csv
+--machine="2 cores of an Intel Xeon"` puts the new runs in the places of those that the table has
+with the same row, seed and value, adds the others, and writes CSV, Markdown and PNG anew beside it.
+`--machine` says what the new runs were trained on. Differences are paired by seed, with intervals
+over seeds: those over images need the scores of all runs, and a table has none.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spml_tf.plans import paired_differences, result_tables
+from spml_tf.plans.plan import Plan
+from spml_tf.plans.plan_files import read_plan
+from spml_tf.system.files import write_table, write_text
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a plan's CSV, with numbers as `result_tables.lines` wants them."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    for row in rows:
+        row["seed"] = int(row["seed"])
+        for name in ("val_map", "test_map"):
+            row[name] = float(row[name]) if row[name] else ""
+    return rows
+
+
+def joined(plan: Plan, old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[Any]:
+    """The rows of both in the plan's order; of two of one run the new one."""
+    found = {(x["row"], x.get(plan.vary, ""), x["seed"]): x for x in [*old, *new]}
+    names = {row.name: place for place, row in enumerate(plan.rows)}
+    values = {value: place for place, value in enumerate(plan.values)}
+    ordered = [key for key in found if key[0] in names and (not plan.vary or key[1] in values)]
+    ordered.sort(key=lambda key: (names[key[0]], values.get(key[1], 0), key[2]))
+    heads = dict.fromkeys(name for row in [*old, *new] for name in row)
+    return [{name: found[key].get(name, "") for name in heads} for key in ordered]
+
+
+def differences(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """As `paired_differences.differences`, without intervals over images."""
+    scores = {(x["row"], x.get(plan.vary, ""), x["seed"]): x["test_map"] for x in rows}
+    pairs = [
+        (x.name, plan.baseline or "") for x in plan.rows if plan.baseline not in (None, x.name)
+    ]
+    found = []
+    for name, other in [*pairs, *plan.compare]:
+        for value in plan.values or ("",):
+            both = [
+                s for s in plan.seeds if (name, value, s) in scores and (other, value, s) in scores
+            ]
+            paired = [scores[name, value, s] - scores[other, value, s] for s in both]
+            if not paired:
+                continue
+            row: dict[str, Any] = {
+                "row": name, "minus": other, "value": value, "seeds": len(paired),
+                "difference": statistics.mean(paired), "above": sum(x > 0 for x in paired),
+                **paired_differences.over_seeds(paired),
+            }  # fmt: skip
+            found.append(row)
+    return found
+
+
+def main(words: Sequence[str]) -> None:
+    """Reads both tables and writes their union."""
+    given = dict(word.removeprefix("--").split("=", 1) for word in words)
+    plan, table, new = read_plan(given["plan"]), Path(given["table"]), read(Path(given["new"]))
+    rows = joined(plan, read(table), new)
+    written = table.with_suffix(".md")
+    facts = [x[2:] for x in written.read_text(encoding="utf-8").splitlines() if x[:2] == "- "]
+    command, _, machine, *_ = facts
+    seconds = sum(float(row["seconds"]) for row in rows)
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in new))
+    if given.get("machine"):
+        machine += f"; of the runs of commits {commits}: {given['machine']}"
+    facts = [
+        command,
+        f"Commit: {', '.join(dict.fromkeys(row['commit'] for row in rows))}",
+        machine,
+        f"{len(rows)} runs, {seconds / 3600:.1f} hours of training in all",
+    ]
+    lines = result_tables.lines(plan, rows)
+    text = result_tables.markdown(plan, lines, facts)
+    text += paired_differences.markdown(plan, differences(plan, rows))
+    write_table(table, rows)
+    write_text(written, text)
+    result_tables.draw(table.with_suffix(""), plan, lines)
+    table.with_suffix(".svg").unlink()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
