@@ -35,7 +35,7 @@ from spml_tf.system import cli
 from spml_tf.training import methods
 
 NAMES = (*methods.METHODS, "en+cl", "en+scl")
-PAIRS = ("en+gr+scl",)
+PAIRS = ("en+gr+scl", "en+scl+strong")
 # One of each kind of what a method remembers: nothing, targets, scores, marks, trained estimates,
 # heatmaps, an epoch, priors.
 QUICK = (

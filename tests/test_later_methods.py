@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+import warnings
 from pathlib import Path
 
 import keras
@@ -115,6 +116,19 @@ class TestPairs:
         assert type(getattr(first, "loss", first)).__name__ == term
         assert len(recipe.terms) == 1 + name.count("cl")
 
+    def test_the_strong_view_of_lagc_follows_any_method(self):
+        """Labels that a rule marks are unknown ones to it."""
+        recipe = parts.recipe_of("en+strong", {"positives_per_image": 2.0, "lagc_threshold": 0.7})
+        assert [type(x).__name__ for x in recipe.terms] == ["LabelTerm", "StrongView"]
+        labels, logits = (
+            tf.constant([[1, 2, -1, 2]], tf.int8),
+            tf.constant([[-9.0, 1.0, 0.5, -1.0]]),
+        )
+        targets, used = recipe.terms[1].targets(labels, logits)  # scores 0.73, 0.62 and 0.27
+        assert targets.numpy().tolist() == [[1, 1, 0, 0]] and used.numpy().tolist() == [
+            [1, 1, 0, 1]
+        ]
+
     def test_the_first_keeps_what_it_adds(self):
         made = methods.parts_of("recommended+gr")
         assert [x.part.split(":")[1] for x in made] == [
@@ -171,6 +185,7 @@ class TestPairs:
             ("en+ep", "both have the same rule; ep is enough"),
             ("recommended+scl", "recommended has scl already; leave it out"),
             ("recommended+en", "both have the same rule; en is enough"),
+            ("lagc+strong", "lagc has strong already; leave it out"),
             ("en+gr+hill", "must be one of"),
             ("en+scl+gr", "must be one of"),
         ],
@@ -315,6 +330,15 @@ class TestLikelyPositives:
         rule = rules.LikelyPositives(per_image=1.5)
         found = rule.marked(labels, logits, tf.constant([0.9, 0.4, 0.5, 0.51]))
         assert found.numpy().tolist() == [[1, 2, -1, 2], [2, 0, 2, 2]]
+
+    def test_priors_that_leave_every_unknown_label_out_are_noted(self):
+        """As those of a run that saw positives alone, whose scores all go to 1."""
+        model = types.SimpleNamespace(ema_scores=None)
+        with pytest.warns(UserWarning, match="csl: the priors of all classes are above"):
+            self.made(priors=[0.9, 0.6]).on_epoch(model, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.made(priors=[0.9, 0.5]).on_epoch(model, 1)
 
     def made(self, **options):
         rule = rules.LikelyPositives(**options)

@@ -114,6 +114,7 @@ _EN_LOSS = _loss("ExpectedNegative", ExpectedNegativeOptions, _LEFT_OUT)
 _P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 
 _SCL = _term("SpatialConsistency", SpatialConsistencyOptions)
+_STRONG = _term("StrongView", StrongViewOptions, "strong_views")
 # How many labels `recommended` leaves out, see docs/recommended.md.
 _MISSING: Mapping[str, Any] = {"budget": ESTIMATED, "multiple": AUTO}
 
@@ -148,7 +149,7 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
         _EN_LOSS,
         _rule("InformationGap", InformationGapOptions, "masking"),
     ),
-    "lagc": (_loss("AssumeNegative"), _term("StrongView", StrongViewOptions, "strong_views")),
+    "lagc": (_loss("AssumeNegative"), _STRONG),
     "recommended": (
         _EN_LOSS,
         _rule("ExpectedPositives", RecommendedSelectionOptions, **_MISSING),
@@ -163,6 +164,7 @@ _BOOSTED_FROM_SCRATCH: Mapping[str, float] = {"recommended": 5.0}
 ADDITIONS: dict[str, PartOf] = {
     "cl": _term("ScoreConsistency", ConsistencyOptions),
     "scl": _SCL,
+    "strong": _STRONG,
     "mixup": _term("Mixup", MixupOptions, "mixed_views", needs_loss=True),
     "cutmix": _term("CutMix", CutMixOptions, "mixed_views", needs_loss=True),
 }

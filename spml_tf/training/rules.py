@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -358,6 +359,15 @@ class LikelyPositives(Rule, LikelyPositivesOptions):
             assert model.ema_scores is not None  # since `needs_scores`
             seen = self._mean_scores(model.ema_scores)
             self.kept.assign(int(epoch == 1 and seen))
+        if (self.prior.numpy() > self.max_prior).all():
+            warnings.warn(
+                f"csl: the priors of all classes are above likely_max_prior={self.max_prior:g}, so "
+                "that every unknown label is left out and known ones alone are learned from; an "
+                "earlier run that saw no known negatives gives such priors: take those of another, "
+                "or give likely_priors",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _mean_scores(self, scores: EMABank) -> bool:
         """Takes the priors from a bank; returns whether it has seen any image."""
