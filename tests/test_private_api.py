@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -208,6 +209,27 @@ def check_optimizer_for() -> None:
     assert private_api.optimizer_for(optimizer, rest) is second
 
 
+def check_optimizer_map() -> None:
+    first, second = keras.optimizers.SGD(name="first"), keras.optimizers.SGD(name="second")
+    groups = keras.optimizers.OptimizerMap(second)
+    groups["head"] = first
+    found = private_api.optimizer_map(keras.optimizers.MultiOptimizer(groups))
+    assert found.default_optimizer is second and dict(found.items()) == {"head": first}
+
+
+def check_saved_name() -> None:
+    """Of layers and optimizers in a file of a model."""
+    layer, image = keras.layers.Conv2DTranspose(2, 1), keras.Input((4, 4, 3))
+    model = keras.Model(image, layer(image))
+    model.compile("adam")
+    model.optimizer.build(model.trainable_variables)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_weights(Path(folder, "x.weights.h5"))
+        with h5py.File(Path(folder, "x.weights.h5")) as file:
+            assert f"layers/{private_api.saved_name(layer)}/vars/0" in file
+    assert private_api.saved_name(model.optimizer) == "adam"
+
+
 def check_builds_metrics() -> None:
     """Under a strategy a dataset is not looked at before its first step."""
 
@@ -250,6 +272,8 @@ CHECKS: dict[str, tuple[str, Callable[[], None]]] = {
     "origin": ("KerasTensor._keras_history or Operation._inbound_nodes", check_origin),
     "loss_tracker": ("Model._loss_tracker", check_loss_tracker),
     "built_variables": ("Optimizer._trainable_variables", check_built_variables),
+    "optimizer_map": ("MultiOptimizer._optimizer_map", check_optimizer_map),
+    "saved_name": ("the names of groups in weights files", check_saved_name),
     "inner_optimizer": (
         "MultiOptimizer._var_to_optimizer_idx or Optimizer._var_key",
         check_inner_optimizer,

@@ -237,4 +237,5 @@ def h5_group(store: Any) -> Any:
 
 def saved_name(thing: Any) -> str:
     """Under what a layer or an optimizer stands in a weights file, the first of its class there."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(thing).__name__).lower()
+    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(thing).__name__)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
