@@ -331,6 +331,8 @@ def test_mistakes_are_named():
         spml_tf.SPMLModel(network, N, "xx")
     with pytest.raises(ValueError, match="'an' has no option selection_budget; it has none"):
         spml_tf.SPMLModel(network, N, "an", selection_budget="x")
+    with pytest.raises(ValueError, match="no option warmup_epoch; .*did you mean warmup_epochs?"):
+        spml_tf.SPMLModel(network, N, "an", warmup_epoch=1)
     for budget in ("x", [0.5], [0.5, 0.5, 1.5]):
         with pytest.raises(ValueError, match="budget must be"):
             spml_tf.SPMLModel(network, N, "en", 1.5, selection_budget=budget)

@@ -32,7 +32,7 @@ class Decisions(NamedTuple):
         calibration: of the scores.
         from_annotated: whether the calibration is `from_annotated`, for want of known negatives.
         thresholds: of calibrated scores.
-        rule: how the thresholds were chosen, as `thresholds.parse_rule` reads it.
+        rule: how the thresholds were chosen: as `thresholds.parse_rule` reads it, or "fixed".
     """
 
     class_names: Sequence[str]

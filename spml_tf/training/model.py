@@ -62,8 +62,9 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             methods do not look at it. "auto", for methods that select: estimated, see
             `rules.ExpectedPositives`.
         options: of the model (see `options.ModelOptions`: warmup_epochs, freeze_batch_norm,
-            ema_momentum, bank_dtype, keep_scores, seed, train_metrics), and, where `method` is a
-            name, of its parts by the names of their flags (such as consistency_weight).
+            ema_momentum, bank_dtype, bank_device, bank_dir, keep_scores, seed, train_metrics), and,
+            where `method` is a name, of its parts by the names of their flags (such as
+            consistency_weight).
 
     Attributes:
         recipe: the rules and terms.
@@ -293,7 +294,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         with tf.GradientTape() as tape:
             logits = self._maps(x, training=True)
             regularisation = list(self.losses)  # a further pass of a part would replace them
-            _, logits, image = batches.without_stand_ins(every, logits, x.get("image"))
+            image = None if x.get("image") is None else tf.cast(x["image"], tf.float32)
+            _, logits, image = batches.without_stand_ins(every, logits, image)
             step = Step(
                 index, box, flip, self.epoch.value, weight, observed, _pooled(logits),
                 tf.sigmoid(logits), average, visited, image, self._maps_of,

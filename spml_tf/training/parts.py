@@ -16,10 +16,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.banks.image_tables import ImageTable, KeepsTables
+from spml_tf.system.nearest import guess
 from spml_tf.system.options import Options
 from spml_tf.system.replicas import once_a_process
 from spml_tf.training import methods
-from spml_tf.training.options import AUTO, TermOptions
+from spml_tf.training.options import AUTO, ModelOptions, TermOptions
 
 if TYPE_CHECKING:
     from spml_tf.training.model import SPMLModel
@@ -366,4 +367,7 @@ def _check_options(method: str, values: Mapping[str, Any]) -> None:
     for flag in values:
         if flag not in known:
             own = ", ".join(sorted(known)) or "none"
-            raise ValueError(f"method {method!r} has no option {flag}; it has {own}")
+            raise ValueError(
+                f"method {method!r} has no option {flag}; it has {own}"
+                f"{guess(flag, {*known, *ModelOptions.declared()})}"
+            )

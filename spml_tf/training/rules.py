@@ -53,22 +53,25 @@ class StoringRule(Rule):
     """A rule whose marks stay from batch to batch.
 
     Attributes:
-        store: the labels with their marks.
+        store: the labels with their marks; None where `prepare` makes none, and none stay.
     """
 
-    store: LabelStore
+    store: LabelStore | None = None
 
     def prepare(self, facts: Facts) -> None:
         self.store = label_store(facts)
 
     @property
     def labels(self) -> Any:
-        return self.store.codes
+        return None if self.store is None else self.store.codes
 
     def start(self, labels: NDArray[np.int8]) -> None:
-        self.store.codes.assign(labels.astype(np.int8))
+        if self.store is not None:
+            self.store.codes.assign(labels.astype(np.int8))
 
     def mark(self, step: Step) -> tf.Tensor:
+        if self.store is None:
+            return step.labels
         return self.store.remember(step.index, step.labels)
 
 
@@ -104,6 +107,7 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
         (1.5, 2, 'unannotated')
     """
 
+    store: LabelStore  # always
     needs_scores = True
 
     def prepare(self, facts: Facts) -> None:
@@ -196,7 +200,7 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class LargeLoss(Rule, LargeLossOptions):
+class LargeLoss(StoringRule, LargeLossOptions):
     """Marks the unknown labels whose loss as negatives is largest in the batch (LL-R, -Ct, -Cp).
 
     Kim et al., "Large Loss Matters in Weakly Supervised Multi-Label Classification" (CVPR 2022).
@@ -218,25 +222,12 @@ class LargeLoss(Rule, LargeLossOptions):
         [[1, -1], [-1, 2]]
     """
 
-    store: LabelStore | None = None
-
     def prepare(self, facts: Facts) -> None:
         if self.lasting:
-            self.store = label_store(facts)
-
-    @property
-    def labels(self) -> Any:
-        return None if self.store is None else self.store.codes
-
-    def start(self, labels: NDArray[np.int8]) -> None:
-        if self.store is not None:
-            self.store.codes.assign(labels.astype(np.int8))
+            super().prepare(facts)
 
     def mark(self, step: Step) -> tf.Tensor:
-        labels = step.labels
-        if self.store is not None:
-            labels = self.store.remember(step.index, labels)
-        labels = self.marked(labels, tf.stop_gradient(step.logits), step.epoch)
+        labels = self.marked(super().mark(step), tf.stop_gradient(step.logits), step.epoch)
         if self.store is not None:
             self.store.write(step.index, labels)
         return labels
