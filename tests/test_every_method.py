@@ -50,7 +50,7 @@ QUICK = (
     "splc",
     "en+cl",
     "en+scl",
-    *PAIRS,
+    "en+gr+scl",
 )
 EVERY = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in (*NAMES, *PAIRS)]
 # The networks of all are alike; the slow part exports every one.
