@@ -57,6 +57,10 @@ def test_differences_by_hand(compared):
     assert (en["seeds"], en["above"]) == (2, 1)
     assert en["difference"] == pytest.approx(100 * 5 / 24)
     assert en["gap"] == pytest.approx(100 * 5 / 12)
+    # Of the seeds' gaps, 7/12 and 5/12, (5/12) / (7/12) and none are closed.
+    width = stats.t.ppf(0.975, 1) * np.std([500 / 7, 0], ddof=1) / np.sqrt(2)
+    assert en["gap_by_seeds_low"] == pytest.approx(500 / 14 - width)
+    assert en["gap_by_seeds_high"] == pytest.approx(500 / 14 + width)
     error = np.std([100 * 5 / 12, 0], ddof=1) / np.sqrt(2)
     width = stats.t.ppf(0.975, 1) * error
     assert en["by_seeds_low"] == pytest.approx(100 * 5 / 24 - width)
@@ -94,12 +98,12 @@ def test_the_section_of_the_table(compared):
     lines = paired_differences.markdown(plan, list(found.values())).splitlines()
     assert lines[3] == (
         "| row | minus | seeds | difference | 95 % over images | 95 % over seeds | seeds above | "
-        "gap closed | 95 % over images |"
+        "gap closed | 95 % over images | 95 % over seeds |"
     )
     cells = [x.strip() for x in lines[6].split("|")[1:-1]]
     assert cells[:4] == ["en", "an", "2", "+20.83"] and cells[6:8] == ["1 of 2", "42%"]
     cells = [x.strip() for x in lines[8].split("|")[1:-1]]
-    assert cells[:4] == ["scl", "en", "1", "+16.67"] and cells[5:] == ["", "1 of 1", "", ""]
+    assert cells[:4] == ["scl", "en", "1", "+16.67"] and cells[5:] == ["", "1 of 1", "", "", ""]
     assert paired_differences.markdown(plan, []) == ""
 
 

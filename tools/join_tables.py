@@ -65,6 +65,10 @@ def differences(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[dict[str,
                 "difference": statistics.mean(paired), "above": sum(x > 0 for x in paired),
                 **paired_differences.over_seeds(paired),
             }  # fmt: skip
+            ends = [s for s in both if (plan.oracle, value, s) in scores]
+            if other == plan.baseline and name != plan.oracle and ends:
+                three = [[scores[x, value, s] for s in ends] for x in (name, other, plan.oracle)]
+                row |= paired_differences.gap(*three)
             found.append(row)
     return found
 

@@ -21,7 +21,7 @@ _RESAMPLES = 1000
 _COLUMNS = {
     "row": "row", "minus": "minus", "seeds": "seeds", "difference": "difference",
     "photos": "95 % over images", "by_seeds": "95 % over seeds", "above": "seeds above",
-    "gap": "gap closed", "gap_photos": "95 % over images",
+    "gap": "gap closed", "gap_photos": "95 % over images", "gap_by_seeds": "95 % over seeds",
 }  # fmt: skip
 
 # A row and the value of the varied flag.
@@ -42,7 +42,8 @@ def differences(plan: Plan, finished: Sequence[tuple[Run, RunFolder]]) -> list[d
     Returns:
         A row a pair and value: "row", "minus", "value", "seeds"; "difference" and, of each
         interval, "_low" and "_high" in points of mAP; "above", the seeds with a difference above 0;
-        with a baseline "gap", its share of oracle - baseline in percent. None where there is none.
+        with a baseline "gap", its share of oracle - baseline in percent, with both intervals. None
+        where there is none.
     """
     folders: dict[tuple[_Cell, int], RunFolder] = {
         ((run.row, run.value), run.seed): folder
@@ -81,31 +82,49 @@ def _compared(rows: Sequence[Sequence[RunFolder]]) -> dict[str, Any]:
         "seeds": count, "difference": statistics.mean(paired), "photos_low": low,
         "photos_high": high, **over_seeds(paired), "above": sum(x > 0 for x in paired),
     }  # fmt: skip
-    return {**found, **(_gap(statistics.mean(paired), maps, (own, base, best[0])) if best else {})}
+    if not best:
+        return found
+    closed = gap(*(maps[n * count : (n + 1) * count] for n in range(3)))
+    return {**found, **closed, **(_gap_over_images((own, base, best[0])) if closed else {})}
 
 
-def over_seeds(paired: Sequence[float]) -> dict[str, float | None]:
-    """Student's t interval of paired differences: "by_seeds_low" and "_high", None for one seed."""
-    if len(paired) < 2:
-        return {"by_seeds_low": None, "by_seeds_high": None}
-    mean, error = statistics.mean(paired), statistics.stdev(paired) / len(paired) ** 0.5
-    width = float(stats.t.ppf(0.975, len(paired) - 1)) * error
-    return {"by_seeds_low": mean - width, "by_seeds_high": mean + width}
+def over_seeds(values: Sequence[float], name: str = "by_seeds") -> dict[str, float | None]:
+    """Student's t interval of values of seeds: NAME_low and NAME_high, None for one seed."""
+    if len(values) < 2:
+        return {f"{name}_low": None, f"{name}_high": None}
+    mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
+    width = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return {f"{name}_low": mean - width, f"{name}_high": mean + width}
 
 
-def _gap(
-    difference: float, maps: Sequence[float], drawn: Sequence[NDArray[np.float64]]
-) -> dict[str, float]:
-    """The share of the gap between baseline and oracle, in percent."""
-    count = len(maps) // 3
-    whole = statistics.mean(maps[2 * count :]) - statistics.mean(maps[count : 2 * count])
+def gap(
+    own: Sequence[float], base: Sequence[float], best: Sequence[float]
+) -> dict[str, float | None]:
+    """The share of the gap between baseline and oracle that is closed, in percent, over seeds.
+
+    Args:
+        own, base, best: mAP of the row, the baseline and the oracle, of the same seeds.
+
+    Returns:
+        "gap", of the means, and the interval of the seeds' shares; {} where there is no gap.
+    """
+    whole = statistics.mean(best) - statistics.mean(base)
+    if not whole:
+        return {}
+    closed = statistics.mean(own) - statistics.mean(base)
+    of_seeds = [(x - y, z - y) for x, y, z in zip(own, base, best, strict=True)]
+    shares = [100 * part / all_of_it for part, all_of_it in of_seeds if all_of_it]
+    return {"gap": 100 * closed / whole, **over_seeds(shares, "gap_by_seeds")}
+
+
+def _gap_over_images(drawn: Sequence[NDArray[np.float64]]) -> dict[str, float | None]:
     own, base, best = drawn
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = 100 * (own - base) / (best - base)
-    if not whole or not np.isfinite(shares).any():
-        return {}  # there is no gap
+    if not np.isfinite(shares).any():
+        return {}
     low, high = bootstrap.interval(shares)
-    return {"gap": 100 * difference / whole, "gap_photos_low": low, "gap_photos_high": high}
+    return {"gap_photos_low": low, "gap_photos_high": high}
 
 
 def markdown(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -128,7 +147,7 @@ def markdown(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
         cells += [_interval(row, "by_seeds", "+.2f"), f"{row['above']} of {row['seeds']}"]
         if plan.baseline:
             cells.append(f"{row['gap']:.0f}%" if "gap" in row else "")
-            cells.append(_interval(row, "gap_photos", ".0f", "%"))
+            cells += [_interval(row, x, ".0f", "%") for x in ("gap_photos", "gap_by_seeds")]
         text.append(table_line(cells))
     return "\n".join(text) + "\n"
 
