@@ -13,6 +13,7 @@ title = "T"
 seeds = [0, 1]
 baseline = "an"
 oracle = "bce"
+compare = [["en", "ep"], ["en", "an"]]
 
 [[rows]]
 name = "an"
@@ -23,6 +24,28 @@ flags = { dataset = "digits", epochs = 2 }
 name = "bce"
 method = "bce"
 flags = { dataset = "digits", epochs = 2 }
+
+[[rows]]
+name = "en"
+method = "en"
+flags = { dataset = "digits", epochs = 2 }
+
+[[rows]]
+name = "ep"
+method = "ep"
+flags = { dataset = "digits", epochs = 2 }
+"""
+OLD = """# T
+
+- `command`
+- Commit: a
+- Machine: M
+- 5 runs
+
+| row | minus | seeds | difference | 95 % over images | 95 % over seeds | seeds above |
+|---|---|---|---|---|---|---|
+| en | ep | 1 | +1.00 | -0.50 to +2.50 |  | 1 of 1 |
+| en | an | 1 | +4.00 | +3.00 to +5.00 |  | 1 of 1 |
 """
 HEAD = "dataset,method,row,seed,val_map,test_map,best_epoch,seconds,commit,epochs\n"
 
@@ -33,10 +56,11 @@ def test_new_runs_take_the_places_of_old_ones(tmp_path):
     table, new = tmp_path / "t.csv", tmp_path / "new.csv"
     table.write_text(
         HEAD + "digits,an,an,0,1,2,1,3600,a,2\ndigits,an,an,1,4,5,1,3600,a,2\n"
-        "digits,bce,bce,0,9,8,2,3600,a,2\n"
+        "digits,bce,bce,0,9,8,2,3600,a,2\ndigits,en,en,0,6,7,2,3600,a,2\n"
+        "digits,ep,ep,0,6,6,2,3600,a,2\n"
     )
     new.write_text(HEAD + "digits,an,an,0,3,4,2,1800,b,2\ndigits,bce,bce,1,9,10,2,1800,b,2\n")
-    (tmp_path / "t.md").write_text("# T\n\n- `command`\n- Commit: a\n- Machine: M\n- 3 runs\n")
+    (tmp_path / "t.md").write_text(OLD)
     words = [f"--plan={tmp_path / 't.toml'}", f"--table={table}", f"--new={new}", "--machine=N"]
     done = subprocess.run([sys.executable, str(TOOL), *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -44,11 +68,15 @@ def test_new_runs_take_the_places_of_old_ones(tmp_path):
         rows = [(x["row"], x["seed"], x["test_map"], x["commit"]) for x in csv.DictReader(file)]
     assert rows == [
         ("an", "0", "4.0", "b"), ("an", "1", "5.0", "a"),
-        ("bce", "0", "8.0", "a"), ("bce", "1", "10.0", "b"),
+        ("bce", "0", "8.0", "a"), ("bce", "1", "10.0", "b"), ("en", "0", "7.0", "a"),
+        ("ep", "0", "6.0", "a"),
     ]  # fmt: skip
     text = (tmp_path / "t.md").read_text()
     assert "- `command`\n- Commit: b, a\n- Machine: M; of the runs of commits b: N\n" in text
-    assert "4 runs, 3.0 hours" in text
+    assert "6 runs, 5.0 hours" in text
+    # Of seed 0, which all three have: (7 - 4) / (8 - 4). AN is run again: its old interval goes.
+    assert "| en | an | 1 | +3.00 |  |  | 1 of 1 | 75% |  |  |" in text
+    assert "| en | ep | 1 | +1.00 | -0.50 to +2.50 |  | 1 of 1 |" in text
     assert "| bce | 2 | 9.00 ± 0.00 | 9.00 ± 1.41 | 100% |" in text
     assert "| bce | an | 2 | +4.50 |  | -1.85 to +10.85 | 2 of 2 |" in text  # 12.706 x 0.5
     assert (tmp_path / "t.png").exists() and not (tmp_path / "t.svg").exists()

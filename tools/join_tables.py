@@ -5,7 +5,8 @@
 --machine="2 cores of an Intel Xeon"` puts the new runs in the places of those that the table has
 with the same row, seed and value, adds the others, and writes CSV, Markdown and PNG anew beside it.
 `--machine` says what the new runs were trained on. Differences are paired by seed, with intervals
-over seeds: those over images need the scores of all runs, and a table has none.
+over seeds. Those over images need the scores of all runs, which a table has not: the Markdown's own
+stay where no run of the pair is new.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import csv
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,41 @@ def differences(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[dict[str,
     return found
 
 
+def keep_intervals(
+    plan: Plan, rows: Sequence[dict[str, Any]], text: str, changed: Collection[str]
+) -> None:
+    """Takes intervals over images from the old table where all runs that they are of stay.
+
+    Args:
+        plan: the plan.
+        rows: of `differences`, which get them.
+        text: the old table.
+        changed: names of rows with new runs.
+    """
+    cells = [[x.strip() for x in line.split("|")[1:-1]] for line in text.splitlines()]
+    lines = [x for x in cells if len(x) >= 7 + bool(plan.vary) and x[0] not in ("row", "---")]
+    width = 2 + bool(plan.vary)
+    old = {(x[0], x[1], x[2] if plan.vary else ""): x[width:] for x in lines}
+    for row in rows:
+        _, _, photos, _, _, *gap = old.get((row["row"], row["minus"], row["value"]), [""] * 5)
+        ends = {plan.baseline, plan.oracle}
+        for name, text, of in (
+            ("photos", photos, {row["row"], row["minus"]}),
+            ("gap_photos", gap[1] if len(gap) > 1 else "", {row["row"], *ends}),
+        ):
+            if text and not of & set(changed):
+                low, high = (float(x.rstrip("%")) for x in text.split(" to "))
+                row |= {f"{name}_low": low, f"{name}_high": high}
+
+
 def main(words: Sequence[str]) -> None:
     """Reads both tables and writes their union."""
     given = dict(word.removeprefix("--").split("=", 1) for word in words)
     plan, table, new = read_plan(given["plan"]), Path(given["table"]), read(Path(given["new"]))
     rows = joined(plan, read(table), new)
     written = table.with_suffix(".md")
-    facts = [x[2:] for x in written.read_text(encoding="utf-8").splitlines() if x[:2] == "- "]
+    before = written.read_text(encoding="utf-8")
+    facts = [x[2:] for x in before.splitlines() if x[:2] == "- "]
     command, _, machine, *_ = facts
     seconds = sum(float(row["seconds"]) for row in rows)
     commits = ", ".join(dict.fromkeys(row["commit"] for row in new))
@@ -93,7 +122,9 @@ def main(words: Sequence[str]) -> None:
     ]
     lines = result_tables.lines(plan, rows)
     text = result_tables.markdown(plan, lines, facts)
-    text += paired_differences.markdown(plan, differences(plan, rows))
+    compared = differences(plan, rows)
+    keep_intervals(plan, compared, before, {row["row"] for row in new})
+    text += paired_differences.markdown(plan, compared)
     write_table(table, rows)
     write_text(written, text)
     result_tables.draw(table.with_suffix(""), plan, lines)
