@@ -63,6 +63,17 @@ def test_the_network_can_be_trained_in_another_model(interrupted):
     assert not any(np.array_equal(*pair) for pair in zip(before, kernels(second), strict=True))
 
 
+def test_batches_after_fit_leave_the_backbone_frozen_in_warm_up():
+    found = model("an", warmup_epochs=2)
+    found.compile("adam")
+    found.fit(x(), LABELS, verbose=0)
+    before = [weight.numpy() for weight in found.network.weights]
+    found.train_on_batch(x(), LABELS)
+    after = [weight.numpy() for weight in found.network.weights]
+    same = [np.array_equal(*pair) for pair in zip(before, after, strict=True)]
+    assert same == [True, True, False, False]  # the head's two alone
+
+
 def test_clones_thaw_too():
     first = model("an", warmup_epochs=2)
     first.compile("adam")

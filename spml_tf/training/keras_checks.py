@@ -135,9 +135,8 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
 
     Raises:
         ValueError: image or index is missing, or features stand for images that a part looks at;
-            the index is out of range or holds an image twice;
-            a box is none in [0, 1]; labels are none of 1, 0, -1 or of another shape; weights are of
-            another shape.
+            the index is out of range or holds an image twice; a box is none in [0, 1]; labels are
+            none of 1, 0, -1 or of another shape; weights are of another shape.
     """
     reason = missing_inputs(x)
     if reason:

@@ -191,8 +191,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
         Raises:
             ValueError: for another loss or, where the method marks labels, one that does not look
-                at marks, for `loss_weights`, and for `jit_compile=True` where the
-                banks are in host memory beside a GPU.
+                at marks, for `loss_weights`, and for `jit_compile=True` where the banks are in host
+                memory beside a GPU.
         """
         given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
         if given.get("loss_weights") is not None:
@@ -415,7 +415,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         try:
             return super().fit(**given)
         finally:  # the network may be saved, or trained in another model
-            self._set_backbone_trainable(True)
+            with self.distribute_strategy.scope():
+                self._set_backbone_trainable(True)
 
     def _deal(self, given: dict[str, Any], name: str, steps: str) -> None:
         """Deals a dataset among arguments out to the replicas of the model's strategy."""
@@ -480,8 +481,11 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         given = inspect.signature(super().train_on_batch).bind(*args, **kwargs).arguments
         keras_checks.check_batch(self, given["x"], given.get("y"), given.get("sample_weight"))
         self._set_class_weight(given.pop("class_weight", None))
-        if int(self.epoch.numpy()) == 0:
+        epoch = int(self.epoch.numpy())
+        if epoch == 0:
             self.begin_epoch(1)
+        else:  # `fit` has thawed the backbone at its end
+            self._set_backbone_trainable(epoch > self.warmup_epochs)
         return super().train_on_batch(**given)
 
     def _set_class_weight(self, class_weight: Mapping[int, float] | None) -> None:
