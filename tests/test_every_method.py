@@ -71,6 +71,7 @@ def stopped(monkeypatch, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:csl. the priors of all classes")  # of a network that is new
 @pytest.mark.parametrize("name", EVERY)
 def test_resumes_bit_for_bit(voc, tmp_path, monkeypatch, stopped, capsys, name):
     """Three epochs without a break, and the last of them again from what the first two left."""

@@ -85,5 +85,7 @@ def test_photo_files_in_json(finished, voc, served, signatures, name):
 def test_pixels_in_json(served, signatures):
     request = {"signature_name": "cams", "instances": np.full((2, 4, 5, 3), 128).tolist()}
     rows = answered(served, signatures, json.dumps(request))
-    assert len(rows) == 2 and rows[0] == rows[1]
+    assert len(rows) == 2 and rows[0].keys() == rows[1].keys()
+    for name in ("probabilities", "cams"):  # a batch's rows may be summed in other orders
+        np.testing.assert_allclose(rows[0][name], rows[1][name], rtol=1e-5)
     assert np.shape(rows[0]["cams"])[-1] == len(CLASSES)
