@@ -91,6 +91,7 @@ def test_resumed_after_the_estimate_it_is_the_same_run(voc, whole, capsys):
     assert table(folder) == table(after)
 
 
+@pytest.mark.slow
 def test_two_workers_estimate_the_same(voc, tmp_path):
     words = [*words_of(voc, freeze_batch_norm="true"), f"--output_dir={tmp_path / 'two'}"]
     done = subprocess.run(command(*words, "--workers=2"), capture_output=True, text=True)
@@ -266,20 +267,24 @@ def test_recommended_expects_the_shares_of_labelled_validation_images(voc, tmp_p
 
 
 def test_recommended_is_trained_without_a_fully_labelled_image(voc, tmp_path):
-    """One label a photo, in training and validation; and where --positives_per_image=auto."""
+    """One label a photo, in training and validation."""
     photos = sorted((voc / "JPEGImages").glob("*_train*.jpg"))
     rows = [f"{x.name},{CLASSES[i % 3]}" for i, x in enumerate(photos)]
     (tmp_path / "train.csv").write_text("\n".join(["image,labels", *rows]) + "\n")
-    labelled_once = {"dataset": "folder", "data_dir": voc / "JPEGImages", "allow_outside": "true"}
-    for name, given in (
-        ("once", {**labelled_once, "train_csv": tmp_path / "train.csv"}),
-        ("auto", {"positives_per_image": "auto"}),
-    ):
-        words = flags(voc, method="recommended", **given)
-        done = run(*words, f"--output_dir={tmp_path / name}")
-        assert done.returncode == 0, done.stderr
-        assert re.search(PRINTED, done.stdout)
-        assert all(0 < float(x) <= 1 for x in table(tmp_path / name)["prior"])
+    given = {"dataset": "folder", "data_dir": voc / "JPEGImages", "allow_outside": "true"}
+    words = flags(voc, method="recommended", train_csv=tmp_path / "train.csv", **given)
+    done = run(*words, f"--output_dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert re.search(PRINTED, done.stdout)
+    assert all(0 < float(x) <= 1 for x in table(tmp_path / "run")["prior"])
+
+
+def test_recommended_takes_auto(voc):
+    """Where the validation images would tell K."""
+    given = flags(voc, method="recommended", positives_per_image="auto")
+    settings = resolve(cli.parse(given, Settings, ""))
+    (rule,) = model_building.build(settings, train._load(settings)).rules
+    assert rule.positives_per_image == "auto" and rule.priors is None and rule.estimates
 
 
 def test_recommended_tells_the_k_that_it_has_estimated(voc):

@@ -172,6 +172,7 @@ print("alike")
 """
 
 
+@pytest.mark.slow
 def test_a_model_with_a_trained_table_goes_on_under_a_strategy(tmp_path):
     """Its optimizer, of a file read in the strategy's scope, updates the table once a process."""
     words = [sys.executable, "-c", ROLE_UNDER_A_STRATEGY, str(tmp_path / "role.keras")]

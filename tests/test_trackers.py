@@ -67,6 +67,7 @@ def assert_epochs(number: str, folder: Path) -> None:
             assert logged(number, name) == pytest.approx(expected, rel=1e-12), name
 
 
+@pytest.mark.slow
 def test_mlflow_follows_a_run_that_is_killed_and_interrupted(voc, finished, tmp_path):
     """kill -9, Ctrl-C, then to the end: one run of MLflow, whole, the same arrays as without."""
     folder = tmp_path / "killed"
