@@ -49,28 +49,22 @@ def joined(plan: Plan, old: Sequence[dict[str, Any]], new: Sequence[dict[str, An
 def differences(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """As `paired_differences.differences`, without intervals over images."""
     scores = {(x["row"], x.get(plan.vary, ""), x["seed"]): x["test_map"] for x in rows}
-    pairs = [
-        (x.name, plan.baseline or "") for x in plan.rows if plan.baseline not in (None, x.name)
-    ]
     found = []
-    for name, other in [*pairs, *plan.compare]:
-        for value in plan.values or ("",):
-            both = [
-                s for s in plan.seeds if (name, value, s) in scores and (other, value, s) in scores
-            ]
-            paired = [scores[name, value, s] - scores[other, value, s] for s in both]
-            if not paired:
-                continue
-            row: dict[str, Any] = {
-                "row": name, "minus": other, "value": value, "seeds": len(paired),
-                "difference": statistics.mean(paired), "above": sum(x > 0 for x in paired),
-                **paired_differences.over_seeds(paired),
-            }  # fmt: skip
-            ends = [s for s in both if (plan.oracle, value, s) in scores]
-            if other == plan.baseline and name != plan.oracle and ends:
-                three = [[scores[x, value, s] for s in ends] for x in (name, other, plan.oracle)]
-                row |= paired_differences.gap(*three)
-            found.append(row)
+    for name, other, value in paired_differences.compared(plan):
+        both = [s for s in plan.seeds if (name, value, s) in scores and (other, value, s) in scores]
+        paired = [scores[name, value, s] - scores[other, value, s] for s in both]
+        if not paired:
+            continue
+        row: dict[str, Any] = {
+            "row": name, "minus": other, "value": value, "seeds": len(paired),
+            "difference": statistics.mean(paired), "above": sum(x > 0 for x in paired),
+            **paired_differences.over_seeds(paired),
+        }  # fmt: skip
+        ends = [s for s in both if (plan.oracle, value, s) in scores]
+        if other == plan.baseline and name != plan.oracle and ends:
+            three = [[scores[x, value, s] for s in ends] for x in (name, other, plan.oracle)]
+            row |= paired_differences.gap(*three)
+        found.append(row)
     return found
 
 
@@ -92,12 +86,12 @@ def keep_intervals(
     for row in rows:
         _, _, photos, _, _, *gap = old.get((row["row"], row["minus"], row["value"]), [""] * 5)
         ends = {plan.baseline, plan.oracle}
-        for name, text, of in (
+        for name, interval, of in (
             ("photos", photos, {row["row"], row["minus"]}),
             ("gap_photos", gap[1] if len(gap) > 1 else "", {row["row"], *ends}),
         ):
-            if text and not of & set(changed):
-                low, high = (float(x.rstrip("%")) for x in text.split(" to "))
+            if interval and not of & set(changed):
+                low, high = (float(x.rstrip("%")) for x in interval.split(" to "))
                 row |= {f"{name}_low": low, f"{name}_high": high}
 
 

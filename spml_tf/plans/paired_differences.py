@@ -50,12 +50,9 @@ def differences(plan: Plan, finished: Sequence[tuple[Run, RunFolder]]) -> list[d
         for run, folder in finished
         if folder.predictions("test").exists()
     }
-    pairs = [*((x.name, plan.baseline) for x in plan.rows if x.name != plan.baseline)]
     found = []
-    for (name, other), value in itertools.product(
-        [*(pairs if plan.baseline else []), *plan.compare], plan.values or ("",)
-    ):
-        cells = [(name, value), (other or "", value), (plan.oracle or "", value)]
+    for name, other, value in compared(plan):
+        cells = [(name, value), (other, value), (plan.oracle or "", value)]
         closes = other == plan.baseline and name != plan.oracle
         seeds = [x for x in plan.seeds if all((cell, x) in folders for cell in cells[:2])]
         closes = closes and all((cells[2], x) in folders for x in seeds)
@@ -63,6 +60,14 @@ def differences(plan: Plan, finished: Sequence[tuple[Run, RunFolder]]) -> list[d
             read = [[folders[cell, x] for x in seeds] for cell in cells[: 2 + closes]]
             found.append({"row": name, "minus": other, "value": value, **_compared(read)})
     return found
+
+
+def compared(plan: Plan) -> list[tuple[str, str, str]]:
+    """Each row, the one that it is compared with, and a value of the varied flag."""
+    base = plan.baseline
+    pairs = [(x.name, base) for x in plan.rows if x.name != base] if base else []
+    values = plan.values or ("",)
+    return [(*pair, value) for pair, value in itertools.product([*pairs, *plan.compare], values)]
 
 
 def _compared(rows: Sequence[Sequence[RunFolder]]) -> dict[str, Any]:
