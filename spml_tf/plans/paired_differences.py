@@ -108,7 +108,9 @@ def gap(
     """The share of the gap between baseline and oracle that is closed, in percent, over seeds.
 
     Args:
-        own, base, best: mAP of the row, the baseline and the oracle, of the same seeds.
+        own: mAP of the row, of each seed.
+        base: mAP of the baseline, of the same seeds.
+        best: mAP of the oracle, of the same seeds.
 
     Returns:
         "gap", of the means, and the interval of the seeds' shares; {} where there is no gap.
