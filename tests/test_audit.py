@@ -24,8 +24,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
+from tiny_network import tiny_cam
 
-from spml_tf import audit, train
+from spml_tf import audit, networks, train
 from spml_tf.datasets import label_files
 from spml_tf.pages import audit_page
 from spml_tf.pages.report_photos import LabelPhoto
@@ -118,8 +119,9 @@ def test_reviewed_labels_train_the_next_run(written, finished, voc, tmp_path, ca
     )
 
 
-def test_a_folder_of_photos_gets_its_table_back(tmp_path, capsys):
+def test_a_folder_of_photos_gets_its_table_back(tmp_path, capsys, monkeypatch):
     """The reviewed table as --train_csv: the labels of all photos, those held out among them."""
+    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
     root = tmp_path / "mine"
     rng = np.random.default_rng(0)
     root.mkdir()
@@ -130,7 +132,7 @@ def test_a_folder_of_photos_gets_its_table_back(tmp_path, capsys):
     (root / "train.csv").write_text("image,labels\n" + "".join(lines))
     words = [
         "--dataset=folder", f"--data_dir={root}", "--train_csv=train.csv",
-        "--network=small_residual", "--weights=none", "--image_size=32", "--epochs=1",
+        "--network=tiny", "--weights=none", "--image_size=32", "--epochs=1",
         "--batch_size=4", "--threads=1", "--method=an",
     ]  # fmt: skip
     assert train.main([*words, f"--output_dir={tmp_path / 'run'}"]) == 0

@@ -155,7 +155,7 @@ def test_the_likelihood_is_the_sum_over_all_sets_of_classes(seed, images, classe
         assert slope[place] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 9999), st.integers(2, 40), st.integers(1, 5))
 def test_the_order_of_images_and_classes_does_not_matter(seed, images, classes):
     scores, labels = any_labels(seed, images, classes)
@@ -168,7 +168,7 @@ def test_the_order_of_images_and_classes_does_not_matter(seed, images, classes):
     np.testing.assert_allclose(model.priors(model.fit()), moved.priors(moved.fit()), atol=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 9999), st.integers(2, 40), st.integers(1, 5))
 def test_priors_and_intervals_stay_in_their_bounds(seed, images, classes):
     """From the share annotated to that not known to be negative; each interval holds its value."""

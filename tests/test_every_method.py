@@ -36,25 +36,12 @@ from spml_tf.training import methods
 
 NAMES = (*methods.METHODS, "en+cl", "en+scl")
 PAIRS = ("en+gr+scl", "en+scl+strong")
-# One of each kind of what a method remembers: nothing, targets, scores, marks, trained estimates,
-# heatmaps, an epoch, priors.
-QUICK = (
-    "an",
-    "em_apl",
-    "csl",
-    "ignore",
-    "lagc",
-    "en",
-    "ll_cp",
-    "role",
-    "splc",
-    "en+cl",
-    "en+scl",
-    "en+gr+scl",
-)
+# One of each kind of what a method remembers: targets, scores, marks, trained estimates, heatmaps,
+# an epoch, priors.
+QUICK = ("em_apl", "csl", "ignore", "lagc", "ll_cp", "role", "splc", "en+scl", "en+gr+scl")
 EVERY = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in (*NAMES, *PAIRS)]
 # The networks of all are alike; the slow part exports every one.
-EXPORTED = ("an", "role", "en+scl")
+EXPORTED = ("role", "en+scl")
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FILES = {
     f"{folder}/{path.stem}": path

@@ -28,6 +28,7 @@ def measure(folder: Path, *words: str) -> tuple[list[dict[str, str]], str, str]:
         return list(csv.DictReader(file)), done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_small_point_is_measured(tmp_path):
     """100 images, 20 classes, 3 x 3 cells.
 

@@ -183,6 +183,7 @@ def items(record) -> dict[str, object]:
     return {x.key or ".".join(x.nested_key): json.loads(x.value_json) for x in record}
 
 
+@pytest.mark.slow
 def test_wandb_offline_after_mlflow(voc, tmp_path, monkeypatch):
     """A run that begins with one tracker goes on with the other, which gets all its epochs."""
     folder = tmp_path / "both"
@@ -247,6 +248,7 @@ def test_results_in_wandb(voc, tmp_path, monkeypatch):
     assert (offline / "files" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_each_round_is_a_run(voc, tmp_path):
     words = flags(voc, method="en", epochs=1, selection_start_epoch=1, tracker="mlflow")
     done = run(*words, "--rounds=2", f"--output_dir={tmp_path / 'all'}", new_python=True)

@@ -47,10 +47,33 @@ def decode_image(contents: tf.Tensor, max_megapixels: float = MAX_MEGAPIXELS) ->
     Raises:
         tf.errors.InvalidArgumentError: the bytes are no such image, or one that is larger.
     """
-    contents = image_headers.limited(contents, max_megapixels)
+    plain, _ = _plain_jpeg(contents, max_megapixels * 1e6)
+    other = _any_image if tf.executing_eagerly() else _any_image_apart
+    image = tf.cond(plain, lambda: _decode_jpeg(contents), lambda: other(contents, max_megapixels))
+    return tf.ensure_shape(image, [None, None, 3])
 
-    def jpeg() -> tf.Tensor:
-        return tf.io.decode_jpeg(contents, channels=3, dct_method=_DCT_METHOD)
+
+def _plain_jpeg(contents: tf.Tensor, max_pixels: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Whether a file is a JPEG without EXIF data that is no larger, and its height and width.
+
+    Returns:
+        (bool (), int32 [2]): zeros where it is no JPEG.
+    """
+    is_jpeg = tf.io.is_jpeg(contents)
+    stored = tf.cond(
+        is_jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.zeros([2], tf.int32)
+    )
+    small = tf.reduce_prod(tf.cast(stored, tf.float64)) <= max_pixels
+    return is_jpeg & small & ~image_headers.has_exif(contents), stored
+
+
+def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_jpeg(contents, channels=3, dct_method=_DCT_METHOD)
+
+
+def _any_image(contents: tf.Tensor, max_megapixels: float) -> tf.Tensor:
+    """`decode_image` of a file of any kind, size and orientation."""
+    contents = image_headers.limited(contents, max_megapixels)
 
     def other() -> tf.Tensor:
         return tf.cond(image_headers.is_bmp(contents), bitmap, any_format)
@@ -64,9 +87,24 @@ def decode_image(contents: tf.Tensor, max_megapixels: float = MAX_MEGAPIXELS) ->
     def any_format() -> tf.Tensor:
         return tf.io.decode_image(contents, channels=3, expand_animations=False)
 
-    image = tf.cond(tf.io.is_jpeg(contents), jpeg, other)
+    image = tf.cond(tf.io.is_jpeg(contents), lambda: _decode_jpeg(contents), other)
     image = tf.ensure_shape(image, [None, None, 3])
     return upright(image, image_headers.orientation(contents))
+
+
+def kept_apart(function: _Function) -> _Function:
+    """A branch that is seldom taken, as one operation of the graph around it.
+
+    The operations of a branch that is not taken cost a third of what they do when it is, where they
+    stand in the graph themselves.
+    """
+    apart: _Function = tf.function(
+        function, autograph=False, experimental_attributes={"_noinline": True}
+    )
+    return apart
+
+
+_any_image_apart = kept_apart(_any_image)
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -207,11 +245,7 @@ def decode_crop(
     Returns:
         (uint8 [h, w, 3], box [4] float32 (y1, x1, y2, x2) in [0, 1] of the upright image).
     """
-    is_jpeg = tf.io.is_jpeg(contents)
-    stored = tf.cond(
-        is_jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.zeros([2], tf.int32)
-    )
-    small = tf.reduce_prod(tf.cast(stored, tf.float64)) <= min(max_megapixels * 1e6, SCALED_FROM)
+    plain, stored = _plain_jpeg(contents, min(max_megapixels * 1e6, SCALED_FROM))
 
     def usual() -> tuple[tf.Tensor, tf.Tensor]:
         window = sample_crop(stored[0], stored[1], drawn, area)
@@ -219,34 +253,16 @@ def decode_crop(
         return image, _box(window, stored[0], stored[1])
 
     @kept_apart
-    def unusual(
-        contents: tf.Tensor, drawn: tf.Tensor, is_jpeg: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def unusual(contents: tf.Tensor, drawn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image, box = tf.cond(
-            is_jpeg,
+            tf.io.is_jpeg(contents),
             lambda: _decode_jpeg_crop(contents, drawn, area, max_megapixels, needed),
             lambda: crop(decode_image(contents, max_megapixels), drawn, area),
         )
         return image, box
 
-    image, box = tf.cond(
-        is_jpeg & small & ~image_headers.has_exif(contents),
-        usual,
-        lambda: unusual(contents, drawn, is_jpeg),
-    )
+    image, box = tf.cond(plain, usual, lambda: unusual(contents, drawn))
     return image, box
-
-
-def kept_apart(function: _Function) -> _Function:
-    """A branch that is seldom taken, as one operation of the graph around it.
-
-    The operations of a branch that is not taken cost a third of what they do when it is, where they
-    stand in the graph themselves.
-    """
-    apart: _Function = tf.function(
-        function, autograph=False, experimental_attributes={"_noinline": True}
-    )
-    return apart
 
 
 def _decode_jpeg_crop(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from spml_tf.networks.efficientnet_lite import STAGES as LITE_STAGES
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -135,10 +133,12 @@ def _resnet50() -> tuple[nn.Module, int]:
 def _efficientnet_lite0() -> tuple[nn.Module, int]:
     from torch import nn
 
+    from spml_tf.networks.efficientnet_lite import STAGES
+
     relu = nn.ReLU6(inplace=True)
     layers: list[nn.Module] = [*_convolution(3, 32, 3, 2), relu]
     inner = 32
-    for repeats, kernel, first_stride, expansion, outer in LITE_STAGES:
+    for repeats, kernel, first_stride, expansion, outer in STAGES:
         for block in range(repeats):
             stride, wide = first_stride if block == 0 else 1, expansion * inner
             body = [*_convolution(inner, wide, 1, 1), relu] if expansion > 1 else []
