@@ -16,7 +16,7 @@ FEW = 10
 RULES = "f1, count, precision:P, recall:R, or a threshold from 0 to 1"
 
 
-class Rule(NamedTuple):
+class ThresholdRule(NamedTuple):
     """How thresholds are chosen.
 
     Attributes:
@@ -40,7 +40,7 @@ class Thresholds(NamedTuple):
     shared: NDArray[np.bool_]
 
 
-def parse_rule(text: str) -> Rule:
+def parse_rule(text: str) -> ThresholdRule:
     """The rule that a text names: f1, count, precision:0.9, recall:0.9 or 0.5.
 
     Raises:
@@ -48,23 +48,23 @@ def parse_rule(text: str) -> Rule:
 
     Examples:
         >>> parse_rule("precision:0.9")
-        Rule(kind='precision', value=0.9)
+        ThresholdRule(kind='precision', value=0.9)
     """
     kind, colon, number = text.partition(":")
     if text in ("f1", "count"):
-        return Rule(text)
+        return ThresholdRule(text)
     with contextlib.suppress(ValueError):
         if kind in ("precision", "recall") and colon and 0 < float(number) <= 1:
-            return Rule(kind, float(number))
+            return ThresholdRule(kind, float(number))
         if 0 <= float(text) <= 1:
-            return Rule("fixed", float(text))
+            return ThresholdRule("fixed", float(text))
     raise ValueError(f"must be {RULES}. Received: {text!r}")
 
 
 def choose(
     labels: ArrayLike,
     scores: ArrayLike,
-    rule: Rule,
+    rule: ThresholdRule,
     positives_per_image: float | None = None,
     unknown_counts_as: str = "nothing",
 ) -> Thresholds:
@@ -88,7 +88,7 @@ def choose(
 
     Examples:
         >>> labels, scores = [[1, 0], [0, 0], [0, 1]], [[0.9, 0.1], [0.5, 0.3], [0.3, 0.4]]
-        >>> choose(labels, scores, Rule("count"), 1.0).values.tolist()  # three decisions
+        >>> choose(labels, scores, ThresholdRule("count"), 1.0).values.tolist()  # three decisions
         [0.35, 0.35]
     """
     positive, scores = np.asarray(labels) == POSITIVE, np.asarray(scores, np.float64)
@@ -110,7 +110,7 @@ def choose(
     return Thresholds(values, shared)
 
 
-def _by(rule: Rule, positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+def _by(rule: ThresholdRule, positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     """The threshold of one class, or of all together: labels and scores [n]."""
     if rule.kind == "f1" or not positive.any():
         return _best(positive, scores)

@@ -123,7 +123,7 @@ def row_blocks(
         yield numbers * workers + worker, scores[rows], labels[rows]
 
 
-class Thresholds(NamedTuple):
+class SelectionThresholds(NamedTuple):
     """What tells the labels that are expected to be positive from the others, see `thresholds`.
 
     Attributes:
@@ -163,7 +163,7 @@ def thresholds(
     budget: Budget = "all",
     total: Total = of_one_worker,
     multiple: float | str = 1.0,
-) -> Thresholds:
+) -> SelectionThresholds:
     """Finds which labels `expected_positives` marks, over the images of all workers.
 
     The thresholds are found byte by byte, from counts of the next byte among the labels that agree
@@ -207,7 +207,7 @@ def lowest_unknown(
     shape: tuple[int, ...],
     wanted: NDArray[np.int64],
     total: Total = of_one_worker,
-) -> Thresholds:
+) -> SelectionThresholds:
     """Finds the unknown labels of lowest score of each class, over the images of all workers.
 
     Args:
@@ -251,7 +251,7 @@ def _highest(
     wanted: NDArray[np.int64],
     with_annotated: bool,
     total: Total,
-) -> Thresholds:
+) -> SelectionThresholds:
     """The labels of highest score of each class, or of all classes where one number is wanted."""
     groups = len(wanted)
     places = shape[0] * (shape[1] if groups == 1 else 1)
@@ -286,7 +286,7 @@ def _highest(
         num_bytes = (places.bit_length() + 7) // 8
         first = lowest_keys(tied, num_bytes, wanted * split, total).keys
         end = np.where(split, places - first.astype(np.int64), end)
-    return Thresholds(lowest, end)
+    return SelectionThresholds(lowest, end)
 
 
 def _counted(
