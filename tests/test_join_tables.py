@@ -80,3 +80,6 @@ def test_new_runs_take_the_places_of_old_ones(tmp_path):
     assert "| bce | 2 | 9.00 ± 0.00 | 9.00 ± 1.41 | 100% |" in text
     assert "| bce | an | 2 | +4.50 |  | -1.85 to +10.85 | 2 of 2 |" in text  # 12.706 x 0.5
     assert (tmp_path / "t.png").exists() and not (tmp_path / "t.svg").exists()
+    done = subprocess.run([sys.executable, str(TOOL), *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "t.md").read_text() == text  # the same runs again change nothing

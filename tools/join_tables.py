@@ -106,8 +106,9 @@ def main(words: Sequence[str]) -> None:
     command, _, machine, *_ = facts
     seconds = sum(float(row["seconds"]) for row in rows)
     commits = ", ".join(dict.fromkeys(row["commit"] for row in new))
-    if given.get("machine"):
-        machine += f"; of the runs of commits {commits}: {given['machine']}"
+    told = f"; of the runs of commits {commits}: {given.get('machine', '')}"
+    if given.get("machine") and told not in machine:
+        machine += told
     facts = [
         command,
         f"Commit: {', '.join(dict.fromkeys(row['commit'] for row in rows))}",
