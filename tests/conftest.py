@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import warm_process
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from miniature import write_voc
 from PIL import Image
 from selenium import webdriver
 
-# The same draws each time, so that a verdict can be repeated; see CONTRIBUTING.md for new ones.
-settings.register_profile("repeatable", derandomize=True)
+# The same draws each time, so that a verdict can be repeated; see CONTRIBUTING.md for new ones. No
+# time limit for an example: collecting garbage alone may take a second in a process of many tests.
+settings.register_profile(
+    "new_draws", derandomize=False, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("repeatable", settings.get_profile("new_draws"), derandomize=True)
 settings.load_profile("repeatable")
 
 # What `flags` gives to training in this process as well, which could not set it later.

@@ -62,7 +62,7 @@ def test_equal_sizes_stay_together():
         measures.size_edges([NAN])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SEEDS, st.integers(2, 60), st.integers(1, 6))
 def test_bins_of_different_sizes_hold_equally_many(seed, count, bins):
     sizes = np.random.default_rng(seed).permutation(count) / count
@@ -86,7 +86,7 @@ def test_average_precision_by_size_by_hand():
     np.testing.assert_allclose(whole, [[(1 + 2 / 3) / 2, NAN]])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SEEDS, st.sampled_from(["nothing", "negative"]))
 def test_average_precision_by_size_equals_scikit_learn(seed, rule):
     rng = np.random.default_rng(seed)
@@ -140,7 +140,7 @@ def test_reliability_by_hand():
         measures.reliability([[-1]], [[0.5]])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SEEDS)
 def test_reliability_equals_scikit_learn(seed):
     rng = np.random.default_rng(seed)

@@ -233,7 +233,7 @@ def test_other_data_are_refused(finished, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 1), st.sampled_from(["1", "0", ""])),

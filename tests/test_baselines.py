@@ -120,7 +120,7 @@ def slope(function, values: np.ndarray) -> np.ndarray:
     return result
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(sorted(CASES)),
     st.integers(1, 4),
@@ -144,7 +144,7 @@ def test_value_and_gradient_equal_numpy(name, batch, classes, seed, weighted):
     np.testing.assert_allclose(tape.gradient(value, inputs), wanted, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 999), st.booleans())
 def test_role_equals_numpy(batch, classes, seed, weighted):
     labels, logits = random_case(seed, batch, classes)
@@ -225,7 +225,7 @@ class TestLargeLosses:
         logits = np.random.default_rng(0).normal(size=(10, 100))
         assert (marked(np.full((10, 100), -1), logits, 11, 0.3) == 2).sum() == 30
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 9), st.integers(0, 99))
     def test_laws(self, batch, classes, epoch, seed):
         labels, logits = random_case(seed, batch, classes)

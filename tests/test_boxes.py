@@ -46,7 +46,7 @@ def as_batch(box: tuple[float, ...]) -> tf.Tensor:
     return tf.constant([box], tf.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(crop_boxes(), st.integers(1, 9), st.integers(1, 9), st.booleans(), st.integers(0, 2**31))
 def test_reading_equals_brute_force(box, grid, size, flip, seed):
     image = np.random.default_rng(seed).random((grid, grid, 2)).astype(np.float32)
@@ -57,7 +57,7 @@ def test_reading_equals_brute_force(box, grid, size, flip, seed):
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(crop_boxes(), st.integers(1, 9), st.integers(1, 9), st.booleans(), st.integers(0, 2**31))
 def test_writing_back_equals_brute_force_inside_the_crop(box, grid, size, flip, seed):
     crop = np.random.default_rng(seed).random((size, size, 2)).astype(np.float32)
@@ -78,7 +78,7 @@ def test_writing_back_equals_brute_force_inside_the_crop(box, grid, size, flip, 
             np.testing.assert_allclose(values[0, row, column], expected, atol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(crop_boxes(), st.integers(2, 16), st.integers(1, 16), st.sampled_from(["y", "x"]))
 def test_a_ramp_reads_as_the_crops_coordinates(box, grid, size, axis):
     """A map that holds its own coordinate warps to the crop's, clamped at the outermost centres."""
@@ -92,7 +92,7 @@ def test_a_ramp_reads_as_the_crops_coordinates(box, grid, size, axis):
     np.testing.assert_allclose(lines, np.broadcast_to(expected[:, None], (size, size)), atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 12), st.integers(0, 2**31))
 def test_the_whole_image_at_equal_grids_is_the_identity(grid, seed):
     image = np.random.default_rng(seed).random((1, grid, grid, 3)).astype(np.float32)
@@ -100,7 +100,7 @@ def test_the_whole_image_at_equal_grids_is_the_identity(grid, seed):
     np.testing.assert_allclose(warping.warp(image, whole, grid), image, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 3), st.integers(0, 3), st.booleans(), st.integers(0, 2**31))
 def test_write_then_read_is_exact_where_cells_coincide(top, left, flip, seed):
     """A 5x5 crop grid over 5x5 whole cells of an 8x8 grid: each sample meets its own cell."""
@@ -122,7 +122,7 @@ def beyond_the_map(boxes: np.ndarray, grid: int, size: int) -> np.ndarray:
     return np.maximum(-0.5 - samples * grid, samples * grid - grid - 0.5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(crop_boxes(), min_size=1, max_size=3),
     st.integers(1, 15),

@@ -98,7 +98,7 @@ def brute_force(model: DrawModel, parameters: np.ndarray) -> float:
     return total
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 9999), st.integers(1, 6), st.integers(1, 6))
 def test_posteriors_are_shares_of_the_sets_of_classes(seed, images, classes):
     scores, labels = any_labels(seed, images, classes)
@@ -113,7 +113,7 @@ def test_posteriors_are_shares_of_the_sets_of_classes(seed, images, classes):
         np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 9999), st.integers(2, 20), st.integers(1, 5), st.floats(0.01, 0.99))
 def test_a_model_is_moved_to_a_given_k(seed, images, classes, share):
     scores, labels = any_labels(seed, images, classes)
@@ -140,7 +140,7 @@ def test_a_drawn_class_halves_the_odds_of_a_second_one():
             assert shares.tolist() == [expected, expected]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 9999), st.integers(1, 6), st.integers(1, 6), st.booleans())
 def test_the_likelihood_is_the_sum_over_all_sets_of_classes(seed, images, classes, some):
     scores, labels = any_labels(seed, images, classes)
@@ -155,7 +155,7 @@ def test_the_likelihood_is_the_sum_over_all_sets_of_classes(seed, images, classe
         assert slope[place] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 9999), st.integers(2, 40), st.integers(1, 5))
 def test_the_order_of_images_and_classes_does_not_matter(seed, images, classes):
     scores, labels = any_labels(seed, images, classes)
@@ -168,7 +168,7 @@ def test_the_order_of_images_and_classes_does_not_matter(seed, images, classes):
     np.testing.assert_allclose(model.priors(model.fit()), moved.priors(moved.fit()), atol=1e-3)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 9999), st.integers(2, 40), st.integers(1, 5))
 def test_priors_and_intervals_stay_in_their_bounds(seed, images, classes):
     """From the share annotated to that not known to be negative; each interval holds its value."""
@@ -183,7 +183,7 @@ def test_priors_and_intervals_stay_in_their_bounds(seed, images, classes):
     assert whole.interval[0] <= whole.positives_per_image <= whole.interval[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 9999), st.integers(2, 40), st.floats(0.3, 4.0))
 def test_best_bin_sees_the_order_of_scores_only(seed, images, power):
     scores, labels = any_labels(seed, images, 2)
@@ -191,7 +191,7 @@ def test_best_bin_sees_the_order_of_scores_only(seed, images, power):
     np.testing.assert_allclose(priors.best_bin(scores**power, labels), found, rtol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 9999), st.integers(2, 40))
 def test_higher_scores_of_unannotated_images_raise_elkan_and_noto(seed, images):
     scores, labels = any_labels(seed, images, 2)

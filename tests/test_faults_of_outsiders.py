@@ -151,7 +151,7 @@ def test_nested_names_are_not_hashed(tmp_path):
 
 
 @faults.fault(FILES, "bytes of any kind called .pth", "hypothesis draws them", ONE_LINE)
-@hypothesis.settings(max_examples=300, deadline=1000)
+@hypothesis.settings(max_examples=300, deadline=10_000)
 @hypothesis.given(st.lists(st.sampled_from(OPCODES) | st.binary(max_size=9), max_size=40))
 def test_any_instructions(tmp_path_factory, instructions):
     path = tmp_path_factory.getbasetemp() / "any.pth"
@@ -406,7 +406,7 @@ def test_a_gif_of_many_blocks():
     assert time.monotonic() - start < 10
 
 
-@hypothesis.settings(max_examples=200, deadline=2000)
+@hypothesis.settings(max_examples=200, deadline=10_000)
 @hypothesis.given(st.sampled_from(KINDS), st.integers(0, 400), st.binary(min_size=1, max_size=8))
 def test_any_header_is_an_answer_or_an_error(kind, place, patch):
     content = encoded(kind)

@@ -84,7 +84,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(left, right)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 5), st.integers(0, 99), st.booleans())
 def test_packing(images, high, wide, seed, bits):
     """In blocks with numpy and in steps with TensorFlow alike; rows not written stay."""
@@ -126,7 +126,7 @@ def test_other_shapes_are_refused():
         table.assign(np.zeros((2, 3)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(1, 6), st.integers(1, 5), st.integers(0, 99), st.sampled_from([1, 8, 2**21])
 )  # fmt: skip

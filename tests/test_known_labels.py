@@ -45,7 +45,7 @@ def expected_precision(truth, scores, rule):
     return average_precision_score(truth[kept] == 1, scores[kept]) if positives else np.nan
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 40), st.integers(1, 5), st.sampled_from(lab.UNKNOWN_COUNTS_AS),
     st.integers(0, 9999),
@@ -66,7 +66,7 @@ def test_precision_is_over_the_known_labels(images, classes, rule, seed):
         assert found[column] == thresholds.best_f1_thresholds(*own, rule)[0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 9999))
 def test_complete_labels_do_not_depend_on_the_rule(images, classes, seed):
     rng = np.random.default_rng(seed)

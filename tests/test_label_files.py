@@ -29,7 +29,7 @@ class TestFile:
         assert (tmp_path / "l.csv").read_text(encoding="utf-8") == expected
         assert [path.name for path in tmp_path.iterdir()] == ["l.csv"]
 
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(hnp.arrays(np.int8, (3, 2), elements=st.sampled_from([1, 0, -1])))
     def test_round_trip(self, tmp_path_factory, matrix):
         path = tmp_path_factory.mktemp("labels") / "observed.csv"

@@ -210,7 +210,7 @@ def labelled(draw) -> tuple[list, list[str]]:
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(drawn=labelled())
 def test_any_labels_survive_every_format(writer, tmp_path_factory, drawn):
     """Law: labels written in a format, imported and read by the folder reader are the labels."""

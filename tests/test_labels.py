@@ -75,7 +75,7 @@ class TestDrawObserved:
         digest = hashlib.sha256(lab.draw_observed(fixed_matrix()).tobytes()).hexdigest()
         assert digest == "633a189490589ee6f09e6a6438cef0b6790fda5e0c3f369bfb720de2a96f8064"
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(MATRICES, st.integers(0, 3), st.integers(0, 3), st.integers(0, 99))
     def test_observed_is_a_part_of_the_truth(self, truth, positives, negatives, seed):
         observed = lab.draw_observed(truth, seed, positives, negatives)
@@ -110,7 +110,6 @@ class TestSplit:
         np.testing.assert_array_equal(train, sorted(order[:40]))
         np.testing.assert_array_equal(val, sorted(order[40:]))
 
-    @settings(deadline=None)
     @given(st.integers(0, 200), st.floats(0, 0.99), st.integers(0, 99))
     def test_divides(self, n, fraction, seed):
         train, val = lab.split_indices(n, fraction, seed)

@@ -68,7 +68,7 @@ def numpy_loss(name: str, labels: np.ndarray, logits: np.ndarray, weights: np.nd
     return total / labels.size
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sampled_from(sorted(FUNCTIONS)),
     st.integers(1, 5),

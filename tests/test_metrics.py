@@ -29,7 +29,7 @@ def test_by_hand():
         assert mean == pytest.approx((5 / 6 + tied) / 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 60), st.integers(1, 5), st.integers(1, 12),
     st.sampled_from(["float16", "float32", "float64", "uint8"]), st.integers(0, 9999),
@@ -66,7 +66,7 @@ def test_is_far_faster_than_scikit_learn():
     assert min(others) > 3 * min(own)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 300), st.integers(1, 4), st.integers(0, 9999))
 def test_the_order_of_images_and_the_other_classes_do_not_matter(images, classes, seed):
     """Not even to the last bit, with many ties."""
@@ -89,7 +89,7 @@ def test_classes_without_positives():
     assert np.isnan(average_precision.mean_average_precision(labels * 0, scores))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 999))
 def test_streaming_equals_exact_for_any_batches(sizes, seed):
     rng = np.random.default_rng(seed)

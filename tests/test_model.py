@@ -275,7 +275,7 @@ def test_mixed_precision(policy):
     assert model.ema_scores.values.dtype == model.ema_heatmaps.values.dtype == "float32"
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.integers(1, N))
 def test_any_batch_size_visits_every_image(batch_size):
     model = compiled("en+scl")

@@ -75,7 +75,7 @@ def test_absolute_names(folder):
     assert find_photos(folder, [name], allow_outside=True) == [name]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(st.sampled_from(["..", ".", "", "sub", "linked", "b.jpg", "secret.jpg"]), max_size=6)
 )

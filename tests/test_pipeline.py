@@ -191,7 +191,7 @@ def draw_windows(height, width, low=0.25, high=1.0, count=2000, seed=3) -> np.nd
 
 
 class TestSampleCrop:
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(
         st.integers(1, 700),
         st.integers(1, 700),

@@ -239,7 +239,7 @@ def test_flags_along_with_the_varied_one(tmp_path):
     follows=st.lists(st.none() | st.integers(0, 5), min_size=1, max_size=5),
     values=st.lists(st.integers(1, 99), max_size=3, unique=True),
 )
-@examples(max_examples=60, deadline=None)
+@examples(max_examples=60)
 def test_runs_are_seeds_by_rows_by_values_and_predecessors_precede(seeds, follows, values):
     rows = [
         row(f"r{n}", after=None if back is None or not n else f"r{back % n}")

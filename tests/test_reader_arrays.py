@@ -193,7 +193,7 @@ class TestConflicts:
         start = "train_labels_obs.npy: row 1, column 1: an observed positive is negative in labels"
         assert failure(root, "cole").startswith(start)
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(
         hnp.arrays(np.int8, (3, 2), elements=st.integers(0, 1)),
         hnp.arrays(np.int8, (3, 2), elements=st.integers(-1, 1)),

@@ -284,7 +284,7 @@ instances = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(sizes, sizes), min_size=3, max_size=3),
     st.lists(st.integers(0, 10**12), min_size=3, max_size=3, unique=True),

@@ -320,7 +320,7 @@ class TestMissing:
             tree.load("val")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_answers_are_what_was_written(data):
     """Any order, any ids, any certainty: checked by plain loops."""
@@ -356,7 +356,7 @@ def test_answers_are_what_was_written(data):
     assert any(f"5 columns: {irregular}," in note for note in examples.notes) == (irregular > 0)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.sampled_from(
         [

@@ -530,7 +530,7 @@ def matrices(draw) -> tuple[list[str], np.ndarray]:
     return class_names, labels
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(matrices(), st.booleans(), st.sampled_from(["\n", "\r\n"]))
 def test_any_matrix_survives_both_forms(tmp_path_factory, drawn, star, line_end):
     """Law: what a matrix says, written down in either form and read, is the matrix."""
@@ -558,7 +558,7 @@ def test_any_matrix_survives_both_forms(tmp_path_factory, drawn, star, line_end)
         np.testing.assert_array_equal(examples.labels, labels)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.one_of(
         st.binary(max_size=60),

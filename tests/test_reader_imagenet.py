@@ -411,7 +411,7 @@ class TestReal:
             tree.load("real")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.sampled_from(list(LAYOUTS)))
 def test_labels_are_what_was_written(truth, layout):
     with tempfile.TemporaryDirectory() as folder:

@@ -333,7 +333,7 @@ class TestMissing:
             tree.load(difficult="negative")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=12),
     st.sampled_from(["\n", "\r\n"]),
@@ -364,7 +364,7 @@ def test_labels_are_what_was_written(matrix, newline, data):
     assert list(dropped.names) == [name for name, row in expected.items() if any(row)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.sampled_from(["ImageList/TrainImagelist.txt", "ConceptsList/Concepts81.txt"])
     | st.sampled_from([f"Groundtruth/TrainTestLabels/Labels_{x}_Train.txt" for x in CONCEPTS]),

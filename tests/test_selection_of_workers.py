@@ -98,7 +98,7 @@ def made(images, classes, storage, levels, seed):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     images=st.integers(0, 40) | st.integers(250, 600),
     classes=st.integers(1, 5),
@@ -161,7 +161,7 @@ def test_labels_beyond_memory_are_read_a_few_times_more(storage, monkeypatch):
     np.testing.assert_array_equal(chosen, reference(scores, codes, 1.5, "all"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -273,7 +273,7 @@ def precision_of_workers(labels, scores, workers):
     return of_all(measured, workers)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     images=st.integers(0, 60) | st.integers(200, 400),
     classes=st.integers(1, 6),

@@ -42,7 +42,7 @@ def test_sums_over_unknown_labels(rule, expected):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31 - 1), st.integers(2, 9), st.integers(1, 4))
 def test_gain_is_the_greedy_choice(seed, images, classes):
     """Against a loop that compares all images anew each time."""

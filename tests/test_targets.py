@@ -59,7 +59,7 @@ def test_multiples_by_hand():
     assert chosen("all", 0.0) == chosen("all", 1.0, 0.5)  # n, whatever is missing
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(1, 12), st.integers(1, 4), st.floats(0.1, 6.0), st.integers(0, 999),
     st.sampled_from([*BUDGETS, "shares"]),
