@@ -106,9 +106,10 @@ def main(words: Sequence[str]) -> None:
     command, _, machine, *_ = facts
     seconds = sum(float(row["seconds"]) for row in rows)
     commits = ", ".join(dict.fromkeys(row["commit"] for row in new))
-    told = f"; of the runs of commits {commits}: {given.get('machine', '')}"
-    if given.get("machine") and told not in machine:
-        machine += told
+    if given.get("machine"):
+        told = f"; of the runs of commits {commits}: {given['machine']}"
+        if f"{told};" not in f"{machine};":  # the same table, joined again
+            machine += told
     facts = [
         command,
         f"Commit: {', '.join(dict.fromkeys(row['commit'] for row in rows))}",

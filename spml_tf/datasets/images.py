@@ -48,6 +48,7 @@ def decode_image(contents: tf.Tensor, max_megapixels: float = MAX_MEGAPIXELS) ->
         tf.errors.InvalidArgumentError: the bytes are no such image, or one that is larger.
     """
     plain, _ = _plain_jpeg(contents, max_megapixels * 1e6)
+    # Outside graphs an error has the decoder's own words, which commands print.
     other = _any_image if tf.executing_eagerly() else _any_image_apart
     image = tf.cond(plain, lambda: _decode_jpeg(contents), lambda: other(contents, max_megapixels))
     return tf.ensure_shape(image, [None, None, 3])
