@@ -43,12 +43,13 @@ def known(labels, logits, weights=1.0):
 def numpy_an_ls(labels, logits, weights=1.0):
     positive, negative = nl(logits)
     target = np.where(labels == 1, 0.9, 0.1)
-    return (weights * (target * positive + (1 - target) * negative)).mean()
+    terms = (labels != 2) * (target * positive + (1 - target) * negative)
+    return (weights * terms).mean()
 
 
 def numpy_wan(labels, logits, weights=1.0):
     positive, negative = nl(logits)
-    weight = {0: 1.0, -1: 1 / (labels.shape[1] - 1), 2: 1 / (labels.shape[1] - 1)}
+    weight = {0: 1.0, -1: 1 / (labels.shape[1] - 1), 2: 0.0}
     factors = np.broadcast_to(weights, labels.shape)
     terms = [
         factors[place] * (positive[place] if z == 1 else weight[z] * negative[place])
@@ -64,8 +65,7 @@ def numpy_epr(labels, logits, weights=1.0):
 def numpy_em(labels, logits, weights=1.0):
     f = sigmoid(logits)
     entropy = -(f * np.log(f) + (1 - f) * np.log(1 - f))
-    unknown = (labels == -1) | (labels == 2)
-    ignorance = (weights * unknown * entropy).sum() / labels.size
+    ignorance = (weights * (labels == -1) * entropy).sum() / labels.size
     return known(labels, logits, weights) - ALPHA * ignorance
 
 
@@ -81,7 +81,7 @@ def numpy_asl(labels, logits, weights=1.0, weight_at=None):
     p = np.maximum(sigmoid(logits) - 0.05, 0)
     fixed = np.maximum(sigmoid(logits if weight_at is None else weight_at) - 0.05, 0)
     terms = np.where(labels == 1, nl(logits)[0], -(fixed**4) * np.log(1 - p))
-    return (weights * terms).mean()
+    return (weights * (labels != 2) * terms).mean()
 
 
 CASES = {
@@ -179,14 +179,14 @@ def test_by_hand():
     values = {
         name: float(f(labels, logits, **options)[0]) for name, (f, options, _) in CASES.items()
     }
-    assert values["an_ls"] == pytest.approx(ln2)  # 0.9 ln 2 + 0.1 ln 2 everywhere
-    assert values["wan"] == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) * ln2 / 4)
+    assert values["an_ls"] == pytest.approx(3 * ln2 / 4)  # 0.9 ln 2 + 0.1 ln 2 of each
+    assert values["wan"] == pytest.approx((1 + 1 + 1 / 3) * ln2 / 4)
     assert values["epr"] == pytest.approx(2 * ln2 / 4 + (4 / 2 - K) ** 2 / 16)
-    assert values["em"] == pytest.approx((2 - ALPHA * 2) * ln2 / 4)  # H(1/2) = ln 2
+    assert values["em"] == pytest.approx((2 - ALPHA) * ln2 / 4)  # H(1/2) = ln 2
     shifted = 1 / (1 + math.e)  # sigmoid(-1)
     margin = -((1 - shifted) ** 2) * math.log(shifted)
     assert values["hill"] == pytest.approx((2 * margin + 2 * (1.5 - 0.5) * 0.25) / 4)
-    assert values["asl"] == pytest.approx((ln2 - 3 * 0.45**4 * math.log(0.55)) / 4)
+    assert values["asl"] == pytest.approx((ln2 - 2 * 0.45**4 * math.log(0.55)) / 4)
 
 
 def test_initial_estimates():

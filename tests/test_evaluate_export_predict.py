@@ -109,8 +109,9 @@ def test_serve_takes_batches_of_any_shape(exported):
 
 def test_a_threshold_below_the_lowest_score_keeps_a_margin():
     """Scores .8+ .4+: both are wanted; the middle between .4 and 0 is .2."""
-    found = thresholds.best_f1_thresholds(np.array([[1], [1]]), np.array([[0.8], [0.4]]))
-    np.testing.assert_allclose(found, [0.2])
+    rule = thresholds.parse_rule("f1")
+    found = thresholds.choose(np.array([[1], [1]]), np.array([[0.8], [0.4]]), rule)
+    np.testing.assert_allclose(found.values, [0.2])
 
 
 def test_predict_quotes_names_and_draws_at_most_the_classes_asked_for(

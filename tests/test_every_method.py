@@ -35,7 +35,7 @@ from spml_tf.system import cli
 from spml_tf.training import methods
 
 NAMES = (*methods.METHODS, "en+cl", "en+scl")
-PAIRS = ("en+gr+scl", "en+scl+strong")
+PAIRS = ("en+gr+scl", "en+scl+strong", "recommended+em_apl")
 # One of each kind of what a method remembers: targets, scores, marks, trained estimates, heatmaps,
 # an epoch, priors.
 QUICK = ("em_apl", "csl", "ignore", "lagc", "ll_cp", "role", "splc", "en+scl", "en+gr+scl")

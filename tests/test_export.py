@@ -172,6 +172,11 @@ def test_a_rule_that_there_is_not(finished, tmp_path, capsys):
     assert "'best'" in error and not (tmp_path / "out").exists()
 
 
+def best_f1(labels, scores):
+    """The threshold of one class, [N, 1]."""
+    return thresholds.choose(labels, scores, thresholds.parse_rule("f1")).values[0]
+
+
 def test_rules_by_hand():
     """Twelve images; of class 0, with 10 positives, the best ten but two are right, class 1 has one
     positive, the second of its images."""
@@ -197,9 +202,8 @@ def test_rules_by_hand():
     assert values("0.3").tolist() == [0.3, 0.3]
     found = thresholds.choose(truth, scores, thresholds.parse_rule("f1"))
     assert found.shared.tolist() == [False, True]
-    assert found.values[0] == thresholds.best_f1_thresholds(truth[:, :1], scores[:, :1])[0]
-    everything = truth.reshape(-1, 1), scores.reshape(-1, 1)
-    assert found.values[1] == thresholds.best_f1_thresholds(*everything)[0]
+    assert found.values[0] == best_f1(truth[:, :1], scores[:, :1])
+    assert found.values[1] == best_f1(truth.reshape(-1, 1), scores.reshape(-1, 1))
     with pytest.raises(ValueError, match="count needs positives_per_image"):
         thresholds.choose(truth, scores, thresholds.parse_rule("count"))
     for text in ("", "f2", "precision", "precision:0", "recall:1.5", "-1", "2", "nan"):
@@ -218,11 +222,9 @@ def test_where_no_decision_is_sure_enough_none_is_made():
 
 def test_thresholds_by_hand_and_brute_force():
     """Scores .9+ .6- .4+ .1-: at .4, 2 of 3 right, F1 = 4/5, the best; midway to .1 is .25."""
-    found = thresholds.best_f1_thresholds(
-        np.array([[1, 0], [0, 0], [1, 0], [0, 0]]),
-        np.array([[0.9, 0.9], [0.6, 0.1], [0.4, 0.2], [0.1, 0.3]]),
-    )
-    np.testing.assert_allclose(found, [0.25, 0.5])
+    found = best_f1(np.array([[1], [0], [1], [0]]), np.array([[0.9], [0.6], [0.4], [0.1]]))
+    assert found == pytest.approx(0.25)
+    assert best_f1(np.zeros([2, 1]), np.array([[0.9], [0.1]])) == 0.5  # without a positive
     rng = np.random.default_rng(0)
     for _ in range(50):
         labels = rng.integers(0, 2, (12, 1))
@@ -234,7 +236,7 @@ def test_thresholds_by_hand_and_brute_force():
             return 2 * (chosen & (labels == 1)).sum() / (chosen.sum() + labels.sum())
 
         best = max(f1(x) for x in scores.ravel())
-        assert f1(thresholds.best_f1_thresholds(labels, scores)[0]) == pytest.approx(best)
+        assert f1(best_f1(labels, scores)) == pytest.approx(best)
 
 
 def test_an_export_is_never_lost(finished, exported, tmp_path):

@@ -516,6 +516,9 @@ def test_the_last_resort(voc, tmp_path):
     done = faulty_machine.run("unexpected", module, *given, "--debug")
     assert done.returncode == 2 and "Traceback" in done.stderr
     assert done.stderr.splitlines()[-1].endswith("with the command and the traceback above")
+    (tmp_path / "own.flags").write_text("--debug\n")
+    done = faulty_machine.run("unexpected", module, *given, f"--flagfile={tmp_path / 'own.flags'}")
+    assert done.returncode == 2 and "Traceback" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -306,8 +306,8 @@ def test_losses_that_do_not_look_at_marks_are_refused():
     with pytest.raises(ValueError, match="AssumeNegative does not look at what the rules mark"):
         compiled("en", loss=losses.AssumeNegative())
     selection = spml_tf.training.ExpectedPositives(positives_per_image=1.5)
-    with pytest.raises(ValueError, match="Asymmetric does not look at what the rules mark"):
-        spml_tf.training.Recipe((losses.Asymmetric(),), (selection,))
+    with pytest.raises(ValueError, match="KnownBinaryCrossentropy does not look at what"):
+        spml_tf.training.Recipe((losses.KnownBinaryCrossentropy(),), (selection,))
     compiled("en", loss=losses.ExpectedPositive())
 
 

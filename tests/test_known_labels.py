@@ -8,6 +8,7 @@ import json
 import re
 import statistics
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from spml_tf import labels as lab
 from spml_tf.datasets.settings import UNKNOWN_COUNTS_AS
 from spml_tf.evaluation import average_precision, bootstrap, measures, thresholds
 
+BEST_F1 = thresholds.parse_rule("f1")
 CLASSES = ("red", "green", "blue")
 # Of red some labels are known of both kinds, of green only positives, of blue all.
 VAL = [
@@ -60,10 +62,12 @@ def test_precision_is_over_the_known_labels(images, classes, rule, seed):
     metric.update_state(truth, scores)
     mean = np.nanmean(expected) if (truth == 1).any() else np.nan
     assert metric.result() == pytest.approx(mean, nan_ok=True, abs=1e-6)
-    found = thresholds.best_f1_thresholds(truth, scores, rule)
-    for column, kept in enumerate(lab.counted_labels(truth, rule).T):
-        own = truth[kept, column, None], scores[kept, column, None]
-        assert found[column] == thresholds.best_f1_thresholds(*own, rule)[0]
+    with mock.patch.object(thresholds, "FEW", 1):  # each class with a positive by itself
+        found = thresholds.choose(truth, scores, BEST_F1, unknown_counts_as=rule)
+    for column in np.flatnonzero(~found.shared):
+        kept = lab.counted_labels(truth, rule)[:, column]
+        own = (truth[kept, column] == 1).astype(int)[:, None], scores[kept, column, None]
+        assert found.values[column] == thresholds.choose(*own, BEST_F1).values[0]
 
 
 @settings(max_examples=30)
@@ -71,7 +75,10 @@ def test_precision_is_over_the_known_labels(images, classes, rule, seed):
 def test_complete_labels_do_not_depend_on_the_rule(images, classes, seed):
     rng = np.random.default_rng(seed)
     truth, scores = rng.integers(0, 2, (images, classes)), rng.random((images, classes))
-    for measure in (average_precision.average_precision, thresholds.best_f1_thresholds):
+    for measure in (
+        average_precision.average_precision,
+        lambda *given, **rule: thresholds.choose(*given, BEST_F1, **rule).values,
+    ):
         one, other = (measure(truth, scores, unknown_counts_as=x) for x in lab.UNKNOWN_COUNTS_AS)
         np.testing.assert_array_equal(one, other)
 

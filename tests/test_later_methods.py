@@ -105,6 +105,8 @@ class TestPairs:
             ("en+gr+scl", ["ExpectedPositives"], "GeneralizedRobustTerm"),
             ("ll_r+hill", ["LargeLoss"], "Hill"),
             ("en+splc", ["ExpectedPositives", "Confident"], "Hill"),
+            ("ll_r+asl", ["LargeLoss"], "Asymmetric"),
+            ("en+em_apl+cl", ["ExpectedPositives"], "PseudoLabels"),
             ("splc+ll_ct+cl", ["Confident", "LargeLoss"], "ExpectedPositive"),
         ],
     )
@@ -181,7 +183,7 @@ class TestPairs:
         "name, message",
         [
             ("an+gr", "an marks no labels; before another method stands one of ll_r"),
-            ("en+asl", "the loss of asl does not look at what en marks; after it may stand"),
+            ("en+epr", "the loss of epr does not look at what en marks; after it may stand"),
             ("en+ep", "both have the same rule; ep is enough"),
             ("recommended+scl", "recommended has scl already; leave it out"),
             ("recommended+en", "both have the same rule; en is enough"),
@@ -231,7 +233,8 @@ def numpy_em_apl(targets):
             entropy = -(f * math.log(f) + (1 - f) * math.log(1 - f))
             soft = -t * math.log(f) - (1 - t) * math.log(1 - f)
             unknown = 0.7 * soft if t >= 0 else -0.2 * entropy
-            total += weights[place] * {1: -math.log(f), 0: -math.log(1 - f)}.get(z, unknown)
+            term = {1: -math.log(f), 0: -math.log(1 - f), -1: unknown, 2: 0.0}[z]
+            total += weights[place] * term
         return total / labels.size
 
     return value

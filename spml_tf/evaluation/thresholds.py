@@ -76,6 +76,11 @@ def choose(
     gives for the labels of all classes together. "count": one threshold, at which there are K
     decisions an image in the mean. "fixed": the value itself.
 
+    A score of at least the threshold decides for the class. Between two neighbouring scores any
+    threshold decides alike: the middle is taken, which leaves the largest margin for rounding.
+    Below the lowest score, the middle between it and 0. Of several of equal F1 the highest is
+    taken; without positives 0.5.
+
     Args:
         labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
         scores: [N, L] float in [0, 1].
@@ -140,33 +145,6 @@ def _below(ranked: NDArray[np.float64], count: int) -> float:
     if not count and below == 1:
         return float(np.nextafter(np.float32(1), np.float32(2)))  # above that score in float32 too
     return float((above + below) / 2)
-
-
-def best_f1_thresholds(
-    labels: ArrayLike, scores: ArrayLike, unknown_counts_as: str = "nothing"
-) -> NDArray[np.float64]:
-    """The threshold of highest F1 for each class; score >= threshold decides for the class.
-
-    Between two neighbouring scores any threshold decides alike: the middle is taken, which leaves
-    the largest margin for rounding. Below the lowest score, the middle between it and 0. Of several
-    thresholds of equal F1 the highest is taken. A class without positives gets 0.5.
-
-    Args:
-        labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
-        scores: [N, L] float in [0, 1].
-        unknown_counts_as: "nothing" or "negative", see `labels.counted_labels`.
-
-    Returns:
-        [L] float64.
-
-    Examples:
-        >>> best_f1_thresholds([[1], [1], [0]], [[0.75], [0.5], [0.25]]).tolist()  # halfway to 0.25
-        [0.375]
-    """
-    counted = counted_labels(labels, unknown_counts_as)
-    positive, scores = np.asarray(labels) == POSITIVE, np.asarray(scores, np.float64)
-    columns = zip(positive.T, scores.T, counted.T, strict=True)
-    return np.array([_best(own[kept], column[kept]) for own, column, kept in columns])
 
 
 def _best(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from spml_tf.labels import NEGATIVE, POSITIVE
 from spml_tf.losses.cross_entropy import masked_cross_entropy, soft_cross_entropy
-from spml_tf.losses.label_loss import LabelLoss, mean_over_classes
+from spml_tf.losses.label_loss import LabelLoss, mean_over_classes, without_marked
 
 SMOOTHING = 0.1
 
@@ -63,7 +63,7 @@ def smoothed_assume_negative(
     by eps = 0.1; Keras' smoothing would give 0.95 and 0.05.
 
     Args:
-        labels: [B, L] in {1, 0, -1, 2}.
+        labels: [B, L] in {1, 0, -1, 2}; 2 contributes nothing.
         logits: [B, L] float.
         weights: [B, L] float or None, factors of the terms.
 
@@ -79,7 +79,7 @@ def smoothed_assume_negative(
     """
     positive = tf.cast(labels == POSITIVE, logits.dtype)
     target = SMOOTHING + (1 - 2 * SMOOTHING) * positive
-    return mean_over_classes(soft_cross_entropy(target, logits), weights)
+    return mean_over_classes(without_marked(soft_cross_entropy(target, logits), labels), weights)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -94,6 +94,7 @@ class SmoothedAssumeNegative(LabelLoss):
     """
 
     function = staticmethod(smoothed_assume_negative)
+    marks = "left out"
 
 
 def weak_assume_negative(
@@ -102,11 +103,11 @@ def weak_assume_negative(
     """WAN: as AN, but the negative terms of unknown labels weigh 1 / (L - 1).
 
     (1/L) [sum over z = 1 of -log f + sum over z = 0 of -log(1 - f)
-    + 1/(L - 1) sum over the others of -log(1 - f)], f = sigmoid(logit).
+    + 1/(L - 1) sum over z = -1 of -log(1 - f)], f = sigmoid(logit).
     Mac Aodha et al. (ICCV 2019), in the form of Cole et al. (CVPR 2021).
 
     Args:
-        labels: [B, L] in {1, 0, -1, 2}.
+        labels: [B, L] in {1, 0, -1, 2}; 2 contributes nothing.
         logits: [B, L] float.
         weights: [B, L] float or None, factors of the terms beside their own.
 
@@ -122,7 +123,7 @@ def weak_assume_negative(
     weight = tf.where(labels == NEGATIVE, tf.ones_like(weak), weak)
     negative = weight * tf.nn.softplus(logits)
     terms = tf.where(labels == POSITIVE, tf.nn.softplus(-logits), negative)
-    return mean_over_classes(terms, weights)
+    return mean_over_classes(without_marked(terms, labels), weights)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -136,3 +137,4 @@ class WeakAssumeNegative(LabelLoss):
     """
 
     function = staticmethod(weak_assume_negative)
+    marks = "left out"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from spml_tf.labels import EXPECTED, UNKNOWN
+from spml_tf.labels import UNKNOWN
 from spml_tf.losses.cross_entropy import known_binary_crossentropy, soft_cross_entropy
 from spml_tf.losses.label_loss import LabelLoss, mean_over_classes
 from spml_tf.losses.options import EntropyMaximizationOptions
@@ -19,13 +19,13 @@ def entropy_maximization(
 ) -> tf.Tensor:
     """EM: cross-entropy of the known labels less alpha times the entropy of the unknown scores.
 
-    BCE of the known labels - (alpha/L) sum over z in {-1, 2} of H(f),
+    BCE of the known labels - (alpha/L) sum over z = -1 of H(f),
     H(f) = -f log f - (1 - f) log(1 - f), f = sigmoid(logit).
     Zhou et al., "Acknowledging the Unknown for Multi-Label Learning with Single Positive Labels"
     (ECCV 2022), without its pseudo-labels.
 
     Args:
-        labels: [B, L] in {1, 0, -1, 2}.
+        labels: [B, L] in {1, 0, -1, 2}; 2 contributes nothing.
         logits: [B, L] float.
         entropy_weight: alpha, at least 0.
         weights: [B, L] float or None, factors of the terms.
@@ -39,7 +39,7 @@ def entropy_maximization(
         >>> round(float(value), 4)  # (1 - 0.1) ln 2 / 2
         0.3119
     """
-    unknown = tf.cast((labels == UNKNOWN) | (labels == EXPECTED), logits.dtype)
+    unknown = tf.cast(labels == UNKNOWN, logits.dtype)
     entropy = soft_cross_entropy(tf.sigmoid(logits), logits)
     known = known_binary_crossentropy(labels, logits, weights)
     return known - entropy_weight * mean_over_classes(unknown * entropy, weights)
@@ -60,6 +60,7 @@ class EntropyMaximization(LabelLoss, EntropyMaximizationOptions):
     """
 
     function = staticmethod(entropy_maximization)
+    marks = "left out"
 
 
 def pseudo_labelled_entropy(
@@ -74,10 +75,10 @@ def pseudo_labelled_entropy(
 
     As `entropy_maximization`, but of an unknown label with a target t the term is
     (beta/L) [-t log f - (1 - t) log(1 - f)] in place of -(alpha/L) H(f).
-    Zhou et al. (ECCV 2022). Labels marked 2 are unknown ones.
+    Zhou et al. (ECCV 2022).
 
     Args:
-        labels: [B, L] in {1, 0, -1, 2}.
+        labels: [B, L] in {1, 0, -1, 2}; 2 contributes nothing.
         logits: [B, L] float.
         targets: [B, L] float, in [0, 1], below 0 where there is none; known labels' do not count.
         entropy_weight: alpha, at least 0.
@@ -93,7 +94,7 @@ def pseudo_labelled_entropy(
         >>> round(float(value), 4)  # (1 + 0.5 - 0.1) ln 2 / 3, both parts of a target are ln 2
         0.3235
     """
-    unknown = (labels == UNKNOWN) | (labels == EXPECTED)
+    unknown = labels == UNKNOWN
     with_target = unknown & (targets >= 0)
     entropy = soft_cross_entropy(tf.sigmoid(logits), logits)
     pseudo = soft_cross_entropy(tf.maximum(targets, 0.0), logits)

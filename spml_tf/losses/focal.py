@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
-from spml_tf.losses.label_loss import LabelLoss, mean_over_classes
+from spml_tf.losses.label_loss import LabelLoss, mean_over_classes, without_marked
 from spml_tf.losses.options import PartialAsymmetricOptions
 
 # Hill's margin and weight, ASL's shift and exponent.
@@ -61,13 +61,13 @@ class Hill(LabelLoss):
 def asymmetric(labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
     """ASL with gamma+ = 0, gamma- = 4 and a shift of 0.05 of the negatives' scores.
 
-    (1/L) [sum over z = 1 of -log f + sum over z != 1 of -p^4 log(1 - p)], f = sigmoid(logit),
-    p = max(f - 0.05, 0).
+    (1/L) [sum over z = 1 of -log f + sum over z in {0, -1} of -p^4 log(1 - p)],
+    f = sigmoid(logit), p = max(f - 0.05, 0).
     Ridnik et al., "Asymmetric Loss for Multi-Label Classification" (ICCV 2021). As theirs does, it
     treats the focal weight p^4 as a constant in the gradient.
 
     Args:
-        labels: [B, L] in {1, 0, -1, 2}; all that is not 1 is a negative.
+        labels: [B, L] in {1, 0, -1, 2}; 2 contributes nothing.
         logits: [B, L] float.
         weights: [B, L] float or None, factors of the terms.
 
@@ -83,7 +83,7 @@ def asymmetric(labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None =
     weight = tf.stop_gradient(shifted**ASL_FOCUS)
     negative = -weight * tf.math.log1p(-shifted)
     terms = tf.where(labels == POSITIVE, tf.nn.softplus(-logits), negative)
-    return mean_over_classes(terms, weights)
+    return mean_over_classes(without_marked(terms, labels), weights)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -97,6 +97,7 @@ class Asymmetric(LabelLoss):
     """
 
     function = staticmethod(asymmetric)
+    marks = "left out"
 
 
 def partial_asymmetric(

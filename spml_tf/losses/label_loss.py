@@ -178,6 +178,16 @@ def mean_over_classes(terms: tf.Tensor, weights: tf.Tensor | None = None) -> tf.
     return tf.reduce_mean(terms, axis=-1)
 
 
+def without_marked(terms: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """A loss' terms [B, L] float with 0 where the label, [B, L], is marked 2: it is left out.
+
+    Examples:
+        >>> without_marked(tf.constant([[1.0, 3.0]]), tf.constant([[-1, 2]])).numpy().tolist()
+        [[1.0, 0.0]]
+    """
+    return tf.where(labels == EXPECTED, tf.zeros_like(terms), terms)
+
+
 def _logits(probabilities: tf.Tensor) -> tf.Tensor:
     epsilon = keras.config.epsilon()
     inside = tf.clip_by_value(probabilities, epsilon, 1 - epsilon)

@@ -81,7 +81,7 @@ def fit(
 
     def fit_until(last: int, training: Training, validation: tf.data.Dataset) -> None:
         steps = pipeline.steps_per_epoch(len(data.val), settings.batch_size)
-        given = {"validation_data": _dealt(validation), "validation_steps": steps}
+        given = {"validation_data": _endless(validation), "validation_steps": steps}
         _fit_until(last, model, training, given, [*extra, recorder])
 
     with (
@@ -123,7 +123,7 @@ def _fit_until(
 
     def fit_epochs(epochs: int, first_step: int = 0) -> None:
         model.fit_trusted(
-            x=_dealt(training(done + 1, epochs, first_step)),
+            x=_endless(training(done + 1, epochs, first_step)),
             initial_epoch=done,
             epochs=done + epochs,
             steps_per_epoch=recorder.steps - first_step,
@@ -142,7 +142,7 @@ def _fit_until(
         fit_epochs(last - done)
 
 
-def _dealt(batches: tf.data.Dataset) -> Any:
+def _endless(batches: tf.data.Dataset) -> Any:
     """A run's batches as Keras takes them: each worker has made its own part of them.
 
     They have no end. Where Keras knows of one it makes an iterator anew there, which takes a

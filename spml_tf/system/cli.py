@@ -235,6 +235,7 @@ def parse(
     options = _with_plugins(argv, options, extend)
     values = flags.FlagValues()
     define(values, options)
+    flags.DEFINE_bool(DEBUG.removeprefix("--"), False, "", flag_values=values)
     if any(word in HELP for word in argv):
         print(help_text(options, usage, _OTHERS))
         raise SystemExit(0)
@@ -250,6 +251,8 @@ def parse(
         raise UserError(reason_of(error)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--flagfile: {error}") from None
+    if values.debug:  # perhaps in a flagfile
+        _debugging.set(True)
     given = _values(values, options)
     for field in flag_fields(options):
         if field.metadata["listing"] and given[field.name]:
@@ -408,7 +411,7 @@ def run(
         with (
             stop_requests.raising(), notes.once(), progress.of_command(), notes.of_warnings(),
         ):  # fmt: skip
-            given = parse([word for word in words if word != DEBUG], options, usage, extend)
+            given = parse(words, options, usage, extend)
             if tensorflow:
                 import_tensorflow()
             action(given)
