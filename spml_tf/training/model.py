@@ -25,10 +25,11 @@ from spml_tf.networks.scores import scores_network
 from spml_tf.system import replicas
 from spml_tf.system.options import plain
 from spml_tf.system.private_api import BuildsMetrics, loss_tracker, saving
-from spml_tf.training import batches, keras_checks, optimizers
+from spml_tf.training import batches, keras_checks, optimizers, replica_batches
 from spml_tf.training.class_priors import ClassPriors
 from spml_tf.training.epoch_start import with_epoch_start
 from spml_tf.training.label_store import LabelEstimates, LabelStore
+from spml_tf.training.label_weights import LabelWeights, label_weights
 from spml_tf.training.options import ModelOptions
 from spml_tf.training.parts import Facts, Part, Step, Term, recipe_of
 from spml_tf.training.terms import LabelTerm
@@ -134,8 +135,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             shape=(), dtype="int64", initializer="zeros", name="epoch", trainable=False,
             autocast=False,
         )  # fmt: skip
-        self._class_weight: NDArray[np.float32] | None = None
-        self._kept_weights: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._label_weights = LabelWeights(num_images, self.num_classes)
         self._resumed_epoch = 0
         self.latest_results: dict[str, Any] = {}
         self._method_loss: keras.losses.Loss | None = None
@@ -267,11 +267,13 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         logits = _pooled(self._maps(x, training=False))
         labels = tf.cast(y, tf.int8)
-        labels, logits, sample_weight = batches.without_stand_ins(labels, logits, sample_weight)
-        weight = batches.label_weights(sample_weight, None, labels)
+        labels, logits, sample_weight = replica_batches.without_stand_ins(
+            labels, logits, sample_weight
+        )
+        weight = label_weights(sample_weight, None, labels)
         found = {term: term.evaluate(labels, logits, weight) for term in self.terms}
         present = {term: value for term, value in found.items() if value is not None}
-        values, size = self._of_whole_batch(present, tf.shape(labels)[0])
+        values, size = replica_batches.of_whole_batch(present, tf.shape(labels)[0])
         loss = _total([self._weighed(*pair) for pair in values.items()], self.losses)
         self._track(size, loss, values)
         return self._results(x, _positives(labels), tf.sigmoid(logits), sample_weight)
@@ -280,22 +282,18 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         row = batches.unpack(x)
         every = tf.cast(y, tf.int8)
-        observed, sample_weight, box, flip, index = batches.without_stand_ins(
+        observed, sample_weight, box, flip, index = replica_batches.without_stand_ins(
             every, sample_weight, *row
         )
-        weight = batches.label_weights(sample_weight, self._class_weight, observed)
-        if self._kept_weights is not None:
-            of_images, of_classes = self._kept_weights
-            kept = batches.label_weights(tf.gather(of_images, index), of_classes, observed)
-            weight = kept if weight is None else weight * kept
-        index = self._row(index)
+        weight = self._label_weights.of_batch(sample_weight, index, observed)
+        index = replica_batches.own_rows(index, self.shard)
         average, visited = self._averages(index)  # t-1: read before this step writes
         own = self._label_term()
         with tf.GradientTape() as tape:
             logits = self._maps(x, training=True)
             regularisation = list(self.losses)  # a further pass of a part would replace them
             image = None if x.get("image") is None else tf.cast(x["image"], tf.float32)
-            _, logits, image = batches.without_stand_ins(every, logits, image)
+            _, logits, image = replica_batches.without_stand_ins(every, logits, image)
             step = Step(
                 index, box, flip, self.epoch.value, weight, observed, _pooled(logits),
                 tf.sigmoid(logits), average, visited, image, self._maps_of,
@@ -304,7 +302,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             for rule in self.rules:
                 step = step._replace(labels=rule.mark(step))
             found = {term: _scalar(term, term.compute(step)) for term in self.terms}
-            values, size = self._of_whole_batch(found, tf.shape(observed)[0])
+            values, size = replica_batches.of_whole_batch(found, tf.shape(observed)[0])
             loss = _total(
                 [self._weighed(*pair) for pair in values.items()], regularisation
             )  # eq. 8
@@ -340,38 +338,6 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         if self.shard.workers > 1:  # Keras takes the mean over their first axis
             results = {name: tf.reshape(value, [1]) for name, value in results.items()}
         return results
-
-    def _row(self, index: tf.Tensor) -> tf.Tensor:
-        """The rows [B] of images in the tables of this process."""
-        worker, workers = self.shard
-        if workers == 1:
-            return index
-        own = tf.debugging.assert_equal(
-            index % workers, tf.constant(worker, index.dtype),
-            f"worker {worker} of {workers} trains the images whose index modulo {workers} is "
-            f"{worker}; fit deals datasets out like this; of arrays take model.shard.own(array)",
-        )  # fmt: skip
-        with tf.control_dependencies([own] if own is not None else []):
-            return index // workers
-
-    def _of_whole_batch(
-        self, values: Mapping[Term, tf.Tensor], size: tf.Tensor
-    ) -> tuple[dict[Term, tf.Tensor], tf.Tensor]:
-        """Values of this replica such that their mean over replicas is that of the whole batch.
-
-        Also the images of the whole batch a replica. A replica may have more of them than another,
-        or none.
-        """
-        if replicas.count() == 1:
-            return dict(values), size
-        images = tf.cast(size, tf.float32)
-        whole = replicas.sum_of_replicas(images) / replicas.count()
-        share = tf.math.divide_no_nan(images, whole)
-        found = {}
-        for term, value in values.items():
-            value = tf.where(images > 0, value, tf.zeros_like(value))
-            found[term] = value if term.of_whole_batch else value * share
-        return found, whole
 
     def _averages(self, index: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor | None]:
         return (None, None) if self.ema_scores is None else self.ema_scores.read(index)
@@ -410,28 +376,14 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         given["callbacks"] = with_epoch_start(given.get("callbacks"))
         if isinstance(given.get("x"), tf.data.Dataset | tf.distribute.DistributedDataset):
             given.setdefault("shuffle", False)  # Keras would warn that it does not
-        self._deal(given, "x", "steps_per_epoch")
-        self._deal(given, "validation_data", "validation_steps")
+        strategy = self.distribute_strategy
+        replica_batches.deal_argument(given, "x", "steps_per_epoch", strategy)
+        replica_batches.deal_argument(given, "validation_data", "validation_steps", strategy)
         try:
             return super().fit(**given)
         finally:  # the network may be saved, or trained in another model
             with self.distribute_strategy.scope():
                 self._set_backbone_trainable(True)
-
-    def _deal(self, given: dict[str, Any], name: str, steps: str) -> None:
-        """Deals a dataset among arguments out to the replicas of the model's strategy."""
-        strategy, data = self.distribute_strategy, given.get(name)
-        if strategy.num_replicas_in_sync == 1 or not isinstance(data, tf.data.Dataset):
-            return
-        if given.get(steps) is None:
-            # At the end of data that replicas share Keras would run a part of one step more.
-            given[steps] = int(data.cardinality())
-            if given[steps] < 1:
-                raise ValueError(
-                    f"{name}: a dataset of unknown length; with a tf.distribute strategy give "
-                    f"{steps}, or apply tf.data.experimental.assert_cardinality"
-                )
-        given[name] = batches.dealt(data, strategy)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, without the terms that need training images.
@@ -443,7 +395,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         given = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
         if "kwargs" not in given:  # else `fit` calls, which has looked at them
             keras_checks.check_evaluated(self, given)
-        self._deal(given, "x", "steps")
+        replica_batches.deal_argument(given, "x", "steps", self.distribute_strategy)
         given.update(given.pop("kwargs", {}))
         with self._without_training_images():
             return super().evaluate(**given)
@@ -489,13 +441,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         return super().train_on_batch(**given)
 
     def _set_class_weight(self, class_weight: Mapping[int, float] | None) -> None:
-        factors = batches.class_factors(class_weight, self.num_classes)
-        before, self._class_weight = self._class_weight, factors
-        if before is None or factors is None:
-            same = before is factors
-        else:
-            same = np.array_equal(before, factors)
-        if not same:
+        if self._label_weights.set_of_fit(class_weight):
             self.train_function = None  # it holds the former factors
 
     def begin_epoch(self, epoch: int) -> None:
@@ -552,18 +498,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         Raises:
             ValueError: another number of images or classes, or weights that are no numbers from 0.
         """
-        of_images, of_classes = (
-            np.ones(count, np.float32) if given is None else np.asarray(given, np.float32)
-            for given, count in ((images, self.num_images), (classes, self.num_classes))
-        )
-        if (of_images.shape, of_classes.shape) != ((self.num_images,), (self.num_classes,)):
-            raise ValueError(
-                f"weights of {of_images.shape} images and {of_classes.shape} classes do not fit "
-                f"{self.num_images} images and {self.num_classes} classes"
-            )
-        if not all((np.isfinite(x) & (x >= 0)).all() for x in (of_images, of_classes)):
-            raise ValueError("weights of images and classes must be numbers from 0")
-        self._kept_weights = of_images, of_classes
+        self._label_weights.keep(images, classes)
         self.train_function = None  # it holds the former ones
 
     def marked_labels(self, observed: NDArray[np.int8]) -> NDArray[np.int8]:
