@@ -15,7 +15,8 @@ from spml_tf.datasets.settings import DataSettings, check_range, resolved
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
-from spml_tf.system.files import check_unedited, made_folder, naming_unwritable
+from spml_tf.system.files import check_unedited, naming_unwritable
+from spml_tf.system.folders import made_folder
 from spml_tf.system.notes import tell_note
 
 if TYPE_CHECKING:

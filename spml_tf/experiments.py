@@ -21,9 +21,7 @@ from spml_tf.system import cli, presets
 from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.files import (
     check_unedited,
-    locked,
     naming_unwritable,
-    read_text,
     replaced_unless_edited,
     write_json,
     write_table,
@@ -31,6 +29,8 @@ from spml_tf.system.files import (
 )
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.keras_import import require_tensorflow_backend
+from spml_tf.system.locks import locked
+from spml_tf.system.text_files import read_text
 
 USAGE = """Trains the runs of a plan, one process each, and writes their table.
 

@@ -12,15 +12,8 @@ from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import (
-    check_output_folder,
-    naming_unwritable,
-    put_back,
-    replaced_folder,
-    replaced_unless_edited,
-    write_json,
-    write_text,
-)
+from spml_tf.system.files import naming_unwritable, replaced_unless_edited, write_json, write_text
+from spml_tf.system.folders import check_output_folder, put_back, replaced_folder
 from spml_tf.system.notes import tell_note
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import (
     check_output_file,
-    made_folder,
     naming_unwritable,
     replaced,
     rows_kept,
     write_csv,
 )
+from spml_tf.system.folders import made_folder
 from spml_tf.system.progress import beside_bar, progress
 
 if TYPE_CHECKING:

@@ -86,8 +86,8 @@ def _audit_folder(options: _Options) -> Path:
 
 def _check_run(folder: Path, run_dir: str) -> None:
     """Refuses an audit of another run."""
-    from spml_tf.system.files import read_text
     from spml_tf.system.json_text import parse_document
+    from spml_tf.system.text_files import read_text
 
     path = folder / "audit.json"
     facts = parse_document(path, read_text(path), "choose another --audit_dir")

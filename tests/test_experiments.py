@@ -25,7 +25,7 @@ from saved_runs import change_flags, has_checkpoint, wait_until
 from spml_tf import experiments
 from spml_tf.plans import training_queue
 from spml_tf.runs.run_folder import RunFolder
-from spml_tf.system import files
+from spml_tf.system import files, locks
 
 SEARCHED = """
 [search]
@@ -201,7 +201,7 @@ def test_a_changed_plan_is_refused(whole, voc, tmp_path, capsys, old, new, diffe
 
 def test_two_commands_in_one_folder_are_refused(whole, voc, capsys):
     before = contents(whole / "out")
-    with files.locked(whole / "out" / ".lock", "cannot happen"):
+    with locks.locked(whole / "out" / ".lock", "cannot happen"):
         assert main(*words(whole / "tiny.toml", whole / "out", voc)) == 1
     error = f"error: --output_dir={whole / 'out'}: another process works here\n"
     assert capsys.readouterr().err == error

@@ -21,7 +21,7 @@ from conftest import flags, run
 from faults import fault
 
 from spml_tf import predict, train
-from spml_tf.system import cli, files, machine_faults
+from spml_tf.system import cli, files, folders, locks, machine_faults
 from spml_tf.system.errors import UserError
 
 PLACES, PREDICTING, MACHINE = "Files and folders", "Predicting and exporting", "Machine"
@@ -243,7 +243,7 @@ def test_a_file_system_without_locks(voc, tmp_path):
 def test_a_lock_that_cannot_be_made_is_no_other_process(unwritable):
     with (
         pytest.raises(UserError, match=r"\.lock: .*(denied|not permitted); "),
-        files.locked(unwritable / ".lock", "another process"),
+        locks.locked(unwritable / ".lock", "another process"),
     ):
         pass
 
@@ -377,12 +377,12 @@ def test_a_row_that_holds_line_ends_is_kept_whole_or_not_at_all(tmp_path):
     "the old or the new folder is under the name, at once or once the next command has begun",
 )  # fmt: skip
 def test_a_folder_is_always_under_its_name(way, tmp_path):
-    """Without TensorFlow: the function of files.py that export, analyze and prepare call."""
+    """Without TensorFlow: the function of folders.py that export, analyze and prepare call."""
     code = (
         "import sys, pathlib; sys.path[0] = {tests!r}; import faulty_machine\n"
-        "from spml_tf.system import files\n"
+        "from spml_tf.system import folders\n"
         "target = pathlib.Path({target!r}); faulty_machine.killed({fault!r})\n"
-        "with files.replaced_folder(target) as folder: (folder / 'x').write_text('new')\n"
+        "with folders.replaced_folder(target) as folder: (folder / 'x').write_text('new')\n"
     )
     codes, states = [], []
     for number in range(1, 9):
@@ -395,10 +395,10 @@ def test_a_folder_is_always_under_its_name(way, tmp_path):
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         if not way:
             assert target.exists()
-        files.put_back(target)
+        folders.put_back(target)
         codes.append(done.returncode)
         states.append((target / "x").read_text())
-        with files.replaced_folder(target) as folder:
+        with folders.replaced_folder(target) as folder:
             (folder / "x").write_text("newer")
         assert contents(target.parent) == {"model/x": b"newer"}
         if not done.returncode:

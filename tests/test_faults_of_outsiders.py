@@ -40,7 +40,7 @@ from spml_tf.networks.torch_file import read_torch_tensors
 from spml_tf.networks.weights import load_backbone_weights
 from spml_tf.runs import run_folder
 from spml_tf.runs.settings import Settings, settings_class
-from spml_tf.system import cli, files, hdf5_checks
+from spml_tf.system import cli, files, hdf5_checks, text_files
 from spml_tf.system.errors import UserError
 from spml_tf.system.hdf5_checks import ROWS, check_hdf5
 from spml_tf.training.selection import expected_positives
@@ -512,7 +512,11 @@ ODD = ["=1+1.png", "+a.png", "-1.png", "@b.png", "'=c.png", "''=d.png", "'90s.pn
 def test_names_come_back_from_a_table(tmp_path_factory, name):
     path = tmp_path_factory.getbasetemp() / "names.csv"
     files.write_csv(path, ["image", name], [[name, -1], ["x", name]])
-    assert [row for _, row in files.read_csv(path)] == [["image", name], [name, "-1"], ["x", name]]
+    assert [row for _, row in text_files.read_csv(path)] == [
+        ["image", name],
+        [name, "-1"],
+        ["x", name],
+    ]
     with open(path, newline="", encoding="utf-8") as file:
         for cell in (cell for row in csv.reader(file) for cell in row):
             assert not cell or cell[0] not in "=+-@\t\r" or float(cell) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spml_tf.system import files
+from spml_tf.system import files, folders
 from spml_tf.system.errors import UserError
 
 
@@ -58,10 +58,10 @@ def test_folders_that_hold_something(tmp_path, content, is_ours, kept, message):
             (folder / name).touch()
     arguments = folder, "--output_dir=o", is_ours, "is another's", kept
     if message is None:
-        files.check_output_folder(*arguments)
+        folders.check_output_folder(*arguments)
     else:
         with pytest.raises(UserError) as error:
-            files.check_output_folder(*arguments)
+            folders.check_output_folder(*arguments)
         assert str(error.value) == message
 
 

@@ -71,7 +71,7 @@ def test_a_lock_ends_with_its_process(before, tmp_path):
     with no chance to clean up."""
     hold = before + textwrap.dedent(f"""
         import pathlib, time
-        from spml_tf.system.files import locked
+        from spml_tf.system.locks import locked
         with locked(pathlib.Path({str(tmp_path / "a.lock")!r}), "in use"):
             print("held", flush=True)
             time.sleep(%d)

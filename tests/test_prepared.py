@@ -24,7 +24,7 @@ from spml_tf import data, labels
 from spml_tf.datasets import image_writers, pipeline, preparation, readers, splits
 from spml_tf.datasets.readers import Examples, prepared
 from spml_tf.datasets.settings import DataSettings, resolved
-from spml_tf.system import cli, files
+from spml_tf.system import cli, files, locks
 from spml_tf.system.errors import UserError
 
 SIDE = 20  # the photos of the miniature VOC have 40 x 48 pixels
@@ -416,7 +416,7 @@ class TestWriting:
         assert "holds the data that are read" in capsys.readouterr().err
 
     def test_two_at_once(self, voc, tmp_path, capsys):
-        with files.locked(tmp_path / ".unfinished-out.lock", "cannot happen"):
+        with locks.locked(tmp_path / ".unfinished-out.lock", "cannot happen"):
             assert data.main(voc_words(voc, tmp_path / "out")) == 1
         assert "another process writes it" in capsys.readouterr().err
 

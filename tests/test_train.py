@@ -34,7 +34,7 @@ from spml_tf.datasets import splits
 from spml_tf.networks import precision
 from spml_tf.runs import model_building, run_folder
 from spml_tf.runs.settings import Settings, resolve
-from spml_tf.system import cli, files
+from spml_tf.system import cli, locks
 from spml_tf.system.errors import UserError
 
 
@@ -272,7 +272,7 @@ def test_a_folder_with_other_files_is_left_alone(voc, tmp_path):
 
 def test_a_second_process_is_refused(voc, tmp_path):
     """While one holds the folder's lock no other touches it, and no line of it is drowned."""
-    with files.locked(tmp_path / ".lock", "cannot happen"):
+    with locks.locked(tmp_path / ".lock", "cannot happen"):
         done = run(*flags(voc), f"--output_dir={tmp_path}")
     assert done.returncode == 1
     assert done.stderr == f"error: --output_dir={tmp_path}: another process trains here\n"

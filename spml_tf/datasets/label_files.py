@@ -17,8 +17,9 @@ from spml_tf.datasets import reviewed_files
 from spml_tf.datasets.readers.table_cells import number
 from spml_tf.labels import UNKNOWN, validate_labels
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import Way, naming_unwritable, read_csv, replaced, write_csv
+from spml_tf.system.files import Way, naming_unwritable, replaced, write_csv
 from spml_tf.system.nearest import guess
+from spml_tf.system.text_files import read_csv
 
 _HEADER = ["image", "split", "class", "label"]
 _WITHOUT_SPLIT = ["image", "class", "label"]

@@ -29,15 +29,13 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import (
-    check_output_folder,
     naming_unwritable,
-    put_back,
-    replaced_folder,
     replaced_unless_edited,
     write_csv,
     write_json,
     write_text,
 )
+from spml_tf.system.folders import check_output_folder, put_back, replaced_folder
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.nearest import guess
 

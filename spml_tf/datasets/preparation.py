@@ -24,16 +24,10 @@ from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import digest
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import (
-    check_output_folder,
-    locked,
-    naming_unwritable,
-    publish_folder,
-    put_back,
-    replaced_unless_edited,
-    write_json,
-)
+from spml_tf.system.files import naming_unwritable, replaced_unless_edited, write_json
+from spml_tf.system.folders import check_output_folder, publish_folder, put_back
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.locks import locked
 
 _WRITTEN_BY = "python -m spml_tf.data prepare"
 _PARAMETERS, _LABELS = "parameters.json", "labels.csv"

@@ -19,7 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import guarded, locked, read_csv, split_csv, write_csv
+from spml_tf.system.files import write_csv
+from spml_tf.system.locks import locked
+from spml_tf.system.text_files import guarded, read_csv, split_csv
 
 COLUMNS = ("image", "class", "label")
 JOURNAL_COLUMNS = (*COLUMNS, "decided_at")

@@ -17,13 +17,13 @@ from spml_tf.labels import NEGATIVE, POSITIVE, digest
 from spml_tf.system import cli
 from spml_tf.system.files import (
     check_unedited,
-    made_folder,
     naming_unwritable,
     replaced,
     replaced_unless_edited,
     write_csv,
     write_json,
 )
+from spml_tf.system.folders import made_folder
 
 if TYPE_CHECKING:
     from spml_tf.drawing.contact_sheet import Tile

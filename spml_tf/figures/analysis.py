@@ -13,14 +13,8 @@ from spml_tf.figures.analysis_catalogue import FIGURES, AnalysisFigure
 from spml_tf.figures.analysis_tables import CENTRE, EVEN
 from spml_tf.figures.compared_runs import Analysis, UnavailableError
 from spml_tf.system.errors import UserError, printable
-from spml_tf.system.files import (
-    RECORD,
-    check_output_folder,
-    put_back,
-    replaced_folder,
-    replaced_unless_edited,
-    write_text,
-)
+from spml_tf.system.files import RECORD, replaced_unless_edited, write_text
+from spml_tf.system.folders import check_output_folder, put_back, replaced_folder
 from spml_tf.system.notes import tell_note
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spml_tf.drawing.figure_files import Row, spread
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_csv
+from spml_tf.system.text_files import read_csv
 
 
 def read(path: str) -> list[Row]:

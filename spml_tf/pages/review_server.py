@@ -19,8 +19,8 @@ from spml_tf.datasets.reviewed_files import Journal, Key
 from spml_tf.pages import html_page
 from spml_tf.system import machine_faults
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_text
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.text_files import read_text
 
 PAGE = "audit.html"
 _LISTS = ("missing.csv", "wrong.csv")

@@ -17,8 +17,8 @@ from spml_tf.plans.plan import Plan, Row, Search, runs, search_runs
 from spml_tf.runs.settings import settings_class
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_text
 from spml_tf.system.nearest import guess
+from spml_tf.system.text_files import read_text
 from spml_tf.training import methods
 
 # Flags that a plan says in another way.

@@ -33,7 +33,8 @@ from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system import replicas
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import made_folder, replaced, write_json
+from spml_tf.system.files import replaced, write_json
+from spml_tf.system.folders import made_folder
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.progress import progress
 from spml_tf.system.stop_requests import StopRequests, error_of

@@ -20,7 +20,8 @@ from spml_tf.datasets.splits import Splits
 from spml_tf.drawing.figure_files import set_title
 from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import made_folder, naming_unwritable, replaced, write_table
+from spml_tf.system.files import naming_unwritable, replaced, write_table
+from spml_tf.system.folders import made_folder
 from spml_tf.system.private_api import inner_optimizer
 from spml_tf.training import optimizers
 from spml_tf.training.model import SPMLModel

@@ -15,7 +15,8 @@ from spml_tf.runs.run_folder import RunFolder, flagfile, summary
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import launcher, strategies
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import made_folder, write_table, write_text
+from spml_tf.system.files import write_table, write_text
+from spml_tf.system.folders import made_folder
 from spml_tf.training import methods
 
 _SELECTION_START = "selection_start_epoch"

@@ -22,8 +22,9 @@ from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
 from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system import processor
 from spml_tf.system.errors import UserError, reason_of
-from spml_tf.system.files import locked, replaced, sha256, write_json, write_table, write_text
+from spml_tf.system.files import replaced, sha256, write_json, write_table, write_text
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.locks import locked
 from spml_tf.system.notes import tell_note
 
 if TYPE_CHECKING:

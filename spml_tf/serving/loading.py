@@ -12,7 +12,7 @@ import tensorflow as tf
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.serving.classifier import Classifier
 from spml_tf.system.errors import UserError, reason_of
-from spml_tf.system.files import put_back
+from spml_tf.system.folders import put_back
 from spml_tf.system.json_text import parse_json
 
 

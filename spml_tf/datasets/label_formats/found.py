@@ -26,8 +26,8 @@ from spml_tf.datasets.readers.tables import (
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_text
 from spml_tf.system.json_text import parse_document, parse_json
+from spml_tf.system.text_files import read_text
 
 
 @dataclasses.dataclass(frozen=True)

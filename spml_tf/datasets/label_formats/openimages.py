@@ -16,7 +16,7 @@ from pathlib import Path
 from spml_tf.datasets.label_formats.found import LabelFile, Labels
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_csv
+from spml_tf.system.text_files import read_csv
 
 _PRESET = TableOptions(
     image_column="ImageID",

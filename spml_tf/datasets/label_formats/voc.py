@@ -16,7 +16,7 @@ from spml_tf.datasets.readers.safe_xml import parse_xml
 from spml_tf.datasets.readers.table_cells import PHOTO
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_words
+from spml_tf.system.text_files import read_words
 
 _LISTS = {"train": "train", "val": "val", "test": "test", "trainval": "train"}
 

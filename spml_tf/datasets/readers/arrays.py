@@ -24,7 +24,7 @@ from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.datasets.readers.tables import quoted, spoiled
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN, from_cole
 from spml_tf.system.errors import UserError, reason_of
-from spml_tf.system.files import read_text
+from spml_tf.system.text_files import read_text
 
 ENCODINGS = ("cole", "spml_tf")
 

@@ -21,7 +21,7 @@ from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.labels import UNKNOWN
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_text, read_words
+from spml_tf.system.text_files import read_text, read_words
 
 SPLITS = ("train", "test")
 # certainties.txt, from 1.

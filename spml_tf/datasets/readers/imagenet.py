@@ -24,8 +24,8 @@ from spml_tf.datasets.readers.imagenet_lists import numbered, read_classes
 from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_text
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.text_files import read_text
 
 SPLITS = ("train", "val", "real")
 NUM_CLASSES = 1000

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_text
 from spml_tf.system.json_text import parse_document
+from spml_tf.system.text_files import read_text
 
 # By what messages call them. The type bool is in none, although Python counts it as an int.
 _TYPES: dict[str, set[type]] = {

@@ -16,8 +16,8 @@ from spml_tf.datasets.readers.tables import named_by, quoted
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE
 from spml_tf.system.errors import UserError, reason_of
-from spml_tf.system.files import read_csv
 from spml_tf.system.nearest import guess
+from spml_tf.system.text_files import read_csv
 
 _HEADER = ["image", "class", "y1", "x1", "y2", "x2"]
 _HEADERS = (_HEADER, [*_HEADER, "area"])

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import split_csv
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.text_files import split_csv
 
 _WORDS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "pipe": "|"}
 # Of columns, in the order in which they are tried.

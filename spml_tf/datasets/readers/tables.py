@@ -47,8 +47,8 @@ from spml_tf.datasets.readers.table_columns import (
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_text, split_csv
 from spml_tf.system.nearest import guess
+from spml_tf.system.text_files import read_text, split_csv
 
 __all__ = ["Table", "quoted", "read_table", "split_rows", "spoiled", "table_of_rows"]
 

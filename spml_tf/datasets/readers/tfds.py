@@ -21,8 +21,8 @@ from spml_tf.datasets.readers.split_names import SplitNames
 from spml_tf.datasets.readers.voc import DIFFICULT_RULES
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError, reason_of
-from spml_tf.system.files import read_text
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.text_files import read_text
 
 # Where the positive labels stand, the first that is there counts, and whether labels that are not
 # listed are negative.

@@ -22,7 +22,7 @@ from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.datasets.readers.safe_xml import parse_xml
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import read_words
+from spml_tf.system.text_files import read_words
 
 # VOC's own order, which is alphabetical.
 CLASS_NAMES = (

@@ -1,0 +1,72 @@
+"""Lock files: one process at a time works in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from spml_tf.system import machine_faults
+from spml_tf.system.errors import UserError
+from spml_tf.system.folders import made_folder
+from spml_tf.system.notes import tell_note
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextlib.contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Holds a lock file, which is free again when the process ends in whatever way.
+
+    Where the file system has no locks the command goes on, and says so on standard error. After an
+    error in a folder that nothing else was written to, the file and a new folder are removed.
+
+    Args:
+        path: the file, which is made if it is missing, with its folder, and stays.
+        refusal: what is said where another process holds it.
+
+    Raises:
+        UserError: `refusal`, or the file cannot be written.
+    """
+    import filelock  # takes a while, and --help needs none
+
+    lock, new = filelock.FileLock(path), not os.path.lexists(path)
+    with made_folder(path.parent):
+        try:
+            # Twice: without flock the first finds that a holder is gone.
+            lock.acquire(timeout=0.2)
+        except OSError as error:  # filelock.Timeout is one
+            reason = _lacks_locks(path)
+            if not reason:
+                if isinstance(error, filelock.Timeout):
+                    raise UserError(refusal) from None
+                raise UserError(machine_faults.line(error)) from error
+            tell_note(
+                f"{path.parent}: its file system has no locks ({reason}): another process "
+                "that works there goes unnoticed",
+            )
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                if new and os.listdir(path.parent) == [path.name]:
+                    path.unlink()
+            raise
+        finally:
+            lock.release()
+
+
+def _lacks_locks(path: Path) -> str:
+    """What the system says where it cannot lock a file at all."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return ""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return os.strerror(error.errno or 0) if error.errno in _NO_LOCKS else ""
+    return ""
