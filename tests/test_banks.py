@@ -56,6 +56,29 @@ def test_storage_follows_a_moving_average(storage, jit_compile):
     assert found.std() < 0.01
 
 
+@pytest.mark.parametrize("storage", ema_bank.DTYPES)
+def test_a_slow_average_does_not_stall(storage):
+    """mu 0.99, from 0.9 towards 0.6: 0.6 + 0.3 * 0.99^400 = 0.6054. To nearest, float16 would stop
+    where 0.01 * (value - 0.6) is half of its step of 2^-11, at 0.624."""
+    bank = ema_bank.score_bank(500, 1, momentum=0.99, storage=storage)
+    index, write = tf.range(500, dtype=tf.int64), tf.function(bank.write)
+    write(index, tf.fill([500, 1], 0.9))
+    for _ in range(400):
+        write(index, tf.fill([500, 1], 0.6))
+    assert bank.read(index)[0].numpy().mean() == pytest.approx(0.6 + 0.3 * 0.99**400, abs=1e-3)
+
+
+def test_float16_rounding_is_unbiased_and_exact_where_it_can_be():
+    """0.3 lies between 1228 and 1229 steps of 2^-12: 0.3 * 4096 = 1228.8."""
+    index = tf.range(5000, dtype=tf.int64)
+    bank = ema_bank.score_bank(5000, 4, storage="float16", seed=1)
+    bank.write(index, tf.tile([[0.3, 0.0, 0.75, 1.0]], [5000, 1]))
+    stored = bank.values.numpy().astype(np.float64)
+    assert set(np.unique(stored[:, 0] * 4096)) == {1228, 1229}
+    assert stored[:, 0].mean() * 4096 == pytest.approx(1228.8, abs=0.03)
+    np.testing.assert_array_equal(stored[:, 1:], [[0, 0.75, 1]] * 5000)
+
+
 def test_uint8_rounding_is_unbiased_seeded_and_exact_at_the_ends():
     index = tf.range(5000, dtype=tf.int64)
     means = []

@@ -209,6 +209,26 @@ def test_images_never_visited_take_no_part():
     np.testing.assert_allclose(model.estimated_priors.priors, found.priors, rtol=1e-6)
 
 
+def test_from_the_first_epoch_on_it_waits_for_scores():
+    """At the start of epoch 1 no image has an average that could be estimated from."""
+    model, labels = made(positives_per_image="auto", selection_start_epoch=1)
+    model.ema_scores.visited.assign(np.zeros(N, bool))
+    model.begin_epoch(1)
+    assert model.estimated_priors is None and not (model.labels.numpy() == 2).any()
+    model.ema_scores.visited.assign(np.ones(N, bool))
+    model.begin_epoch(2)
+    assert model.estimated_priors is not None and (model.labels.numpy() == 2).any()
+
+
+def test_shares_as_the_budget_need_no_estimate():
+    shares = np.linspace(0.4, 0.6, L).tolist()
+    model, labels = made(positives_per_image="auto", selection_budget=shares)
+    model.begin_epoch(2)
+    assert model.estimated_priors is None
+    wanted = np.floor(np.array(shares) * N - (labels == 1).sum(axis=0) + 0.5)
+    np.testing.assert_array_equal((model.labels.numpy() == 2).sum(axis=0), wanted)
+
+
 def test_a_loss_takes_no_word_for_k():
     with pytest.raises(ValueError, match="positives_per_image='auto': must be a number"):
         spml_tf.losses.ExpectedPositiveRegularization(positives_per_image="auto")

@@ -211,6 +211,17 @@ def test_rules_by_hand():
             thresholds.parse_rule(text)
 
 
+def test_a_share_that_is_reached_exactly():
+    """0.55 * 100 is 55.00000000000001 in floating point: 55 of 100 are enough."""
+    truth = np.array([[1]] * 55 + [[0]] * 45)
+    scores = np.linspace(1, 0.5, 100)[:, None]
+    (found,) = thresholds.choose(truth, scores, thresholds.parse_rule("precision:0.55")).values
+    assert (scores >= found).sum() == 100
+    truth = np.ones((100, 1), int)
+    (found,) = thresholds.choose(truth, scores, thresholds.parse_rule("recall:0.55")).values
+    assert (scores >= found).sum() == 55
+
+
 def test_where_no_decision_is_sure_enough_none_is_made():
     """The highest score, 1 as float32 has it of any logit above 17, is of a negative."""
     truth = np.array([[1]] * 10 + [[0]] * 2)

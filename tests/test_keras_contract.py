@@ -343,6 +343,10 @@ def test_weights_of_labels_are_numbers_from_0():
     for wrong in ([-1.0] * N, [np.nan] * N):
         with pytest.raises(ValueError, match="must be numbers from 0"):
             found.set_weights_of_labels(wrong)
+        with pytest.raises(ValueError, match="sample_weight must be numbers from 0"):
+            found.fit(x(), LABELS, sample_weight=np.array(wrong), verbose=0)
+        with pytest.raises(ValueError, match="class_weight must be numbers from 0"):
+            found.fit(x(), LABELS, class_weight={0: wrong[0]}, verbose=0)
 
 
 @pytest.mark.parametrize("value", [0.7, 3, 2, np.nan])

@@ -118,6 +118,36 @@ class TestPairs:
         assert type(getattr(first, "loss", first)).__name__ == term
         assert len(recipe.terms) == 1 + name.count("cl")
 
+    def marks(self, given: tuple, steps: list[tuple[int, float]]) -> list[list[list[int]]]:
+        """What the rules make of one unknown label beside a positive, by epoch and its logit."""
+        facts = parts.Facts(1, 2, 1, {"directory": None})
+        for rule in given:
+            rule.prepare(facts)
+        found = []
+        for epoch, logit in steps:
+            step = parts.Step(
+                tf.constant([0], tf.int64), None, None, tf.constant(epoch, tf.int64), None,
+                tf.constant([[1, -1]], tf.int8), tf.constant([[9.0, logit]]), None, None, None,
+            )  # fmt: skip
+            for rule in given:
+                step = step._replace(labels=rule.mark(step))
+            found.append(step.labels.numpy().tolist())
+        return found
+
+    def test_marks_made_anew_for_each_batch_do_not_stay_in_the_store_of_a_later_rule(self):
+        selection = rules.ExpectedPositives(positives_per_image=1.0, start_epoch=5)
+        found = self.marks((rules.Confident(), selection), [(2, 3.0), (3, -3.0)])
+        assert found == [[[1, 2]], [[1, -1]]]
+        assert selection.labels.numpy().tolist() == [[1, -1]]
+
+    def test_a_lasting_rule_keeps_its_own_marks_alone(self):
+        """SPLC marks at logit 3, LL-Cp's own largest loss is marked at logit -3 too and stays."""
+        for rate, after in ((0.0, -1), (100.0, 2)):
+            lasting = rules.LargeLoss(rate=rate, growing=False, lasting=True)
+            found = self.marks((rules.Confident(), lasting), [(2, 3.0), (3, -3.0), (1, -3.0)])
+            assert found == [[[1, 2]], [[1, after]], [[1, after]]]
+            assert lasting.labels.numpy().tolist() == [[1, after]]
+
     def test_the_strong_view_of_lagc_follows_any_method(self):
         """Labels that a rule marks are unknown ones to it."""
         recipe = parts.recipe_of("en+strong", {"positives_per_image": 2.0, "lagc_threshold": 0.7})
@@ -477,6 +507,13 @@ class TestInformationGap:
         np.testing.assert_allclose(rule.average.numpy(), 1.5 * logits.mean(axis=0), rtol=1e-6)
         assert int(rule.steps.numpy()) == 2
 
+    def test_without_an_image_with_one_positive_nothing_is_marked(self):
+        """There is no gap of positives then to compare with."""
+        rule, step = self.made(warmup_epochs=0), self.step()
+        step.labels = tf.constant([[-1, -1]] * 3, tf.int8)
+        np.testing.assert_array_equal(rule.mark(step), step.labels)
+        assert rule.gap.numpy() == -1
+
     def test_images_with_several_positives_do_not_count_in_the_gap(self):
         """They stay whole, so that their gap is 0."""
         _, gaps, _ = self.by_hand()
@@ -556,6 +593,11 @@ class TestStrongView:
         of_plain, of_strong = tape.gradient(value, [step.logits, shift])
         assert of_plain is None
         np.testing.assert_allclose(of_strong, slope(expected, strong.astype(float)), atol=1e-5)
+
+    def test_known_labels_are_used_at_any_threshold(self):
+        labels, logits = tf.constant([[1, 0, -1]], tf.int8), tf.constant([[-1.0, 1.0, -9.0]])
+        targets, used = self.made(threshold=1.0).targets(labels, logits)
+        assert targets.numpy().tolist() == [[1, 0, 0]] and used.numpy().tolist() == [[1, 1, 0]]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -124,6 +124,15 @@ def test_value_and_gradient_equal_numpy(weighted):
     np.testing.assert_allclose(gradient, slope(expected, logits), atol=1e-5)
 
 
+def test_both_in_one_method_draw_apart():
+    index, epoch = tf.range(50, dtype=tf.int64), tf.constant(1, tf.int64)
+    one, other = (
+        made(kind, alpha=1.0).draws(index, epoch).numpy()
+        for kind in (mixed_views.Mixup, mixed_views.CutMix)
+    )
+    assert (one != other).all()
+
+
 def train_once(method, **options):
     network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16)
     model = spml_tf.SPMLModel(network, num_images=6, method=method, keep_scores=True, **options)

@@ -15,6 +15,7 @@ import spml_tf
 from spml_tf import networks
 from spml_tf.banks import warping
 from spml_tf.evaluation import average_precision
+from spml_tf.networks import freezing
 from spml_tf.system.private_api import flatten_layers
 from spml_tf.training import methods, optimizers, selection
 
@@ -217,6 +218,37 @@ def test_freeze_batch_norm_keeps_it_throughout():
         np.testing.assert_array_equal(left, right.numpy())
 
 
+@keras.saving.register_keras_serializable("spml_tf_tests")
+class ConvAndNorm(keras.layers.Layer):
+    """A layer that is made of layers, as KerasHub's backbones have them."""
+
+    def build(self, shape):
+        self.convolution = keras.layers.Conv2D(4, 3, padding="same")
+        self.norm = keras.layers.BatchNormalization()
+        self.convolution.build(shape)
+        self.norm.build((*shape[:-1], 4))
+
+    def call(self, inputs, training=False):
+        return self.norm(self.convolution(inputs), training=training)
+
+
+def test_what_was_frozen_stays_so_inside_of_a_layer_made_of_layers():
+    image = keras.Input((16, 16, 3))
+    block = ConvAndNorm()
+    maps = keras.layers.Conv2D(3, 1, name="cam_logits")(block(image))
+    switch = freezing.BackboneSwitch(keras.Model(image, maps), freeze_batch_norm=True)
+
+    def states():
+        return block.trainable, block.convolution.trainable, block.norm.trainable
+
+    assert states() == (True, True, False)
+    assert switch.turn(False) and switch.frozen and states() == (False, False, False)
+    with switch.thawed():
+        assert states() == (True, True, False)
+    assert states() == (False, False, False)
+    assert switch.turn(True) and states() == (True, True, False) and not switch.turn(True)
+
+
 def test_the_head_has_a_learning_rate_of_its_own():
     """SGD moves by rate * gradient: with rate 0 for the backbone only the head moves."""
     model = spml_tf.SPMLModel(small_network(), N, "an")
@@ -321,6 +353,20 @@ def test_banks_of_an_earlier_run(tmp_path):
     np.testing.assert_array_equal(second.labels.numpy() == 2, chosen)
     with pytest.raises(ValueError, match="ema_heatmaps holds float32 \\(12, 6, 6, 3\\)"):
         compiled(heatmap_size=5).load_banks(tmp_path / "first.weights.h5")
+
+
+def test_banks_that_an_earlier_run_has_not(tmp_path):
+    """EN+SCL may begin with EN's scores alone; nothing may begin with banks that are not there."""
+    for name in ("an", "en"):
+        compiled(name).save_weights(tmp_path / f"{name}.weights.h5")
+    compiled("en+scl").load_banks(tmp_path / "en.weights.h5")
+    for name in ("en", "en+scl"):
+        with pytest.raises(ValueError, match="an.weights.h5: holds no running averages of scores"):
+            compiled(name).load_banks(tmp_path / "an.weights.h5")
+    with pytest.raises(ValueError, match="en.weights.h5: holds no bank .* are: ema_heatmaps"):
+        compiled("an+scl").load_banks(tmp_path / "en.weights.h5")
+    with pytest.raises(ValueError, match="en.weights.h5: holds no bank .* are: none"):
+        compiled("an").load_banks(tmp_path / "en.weights.h5")
 
 
 def test_mistakes_are_named():

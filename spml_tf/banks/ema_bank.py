@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from spml_tf.banks.image_tables import ImageTable, KeepsTables, PackedTable, load_rows, place
-from spml_tf.banks.rounding import noise
+from spml_tf.banks.rounding import float16_rounded, noise
 from spml_tf.system.hdf5_checks import ROWS, check_hdf5
 from spml_tf.system.private_api import outside_strategy
 from spml_tf.system.replicas import WHOLE, Shard, once_a_process
@@ -27,10 +27,10 @@ class EMABank(KeepsTables):
     (1 - momentum) * new (eq. 4). Rows are written in place by scatter. Every cell has a saved mark
     that tells whether it was visited; what is stored in a cell never visited means nothing.
 
-    uint8 storage holds round(255 * value) with stochastic rounding: rounding to nearest would stall
-    the average. Whether a cell is rounded up follows from the seed, the number of writes so far,
-    the image and the cell alone: not from the batch's order, the devices that share it, or whether
-    XLA compiles (jit_compile=True). It lives in host memory, where it takes none of a GPU's.
+    uint8 storage holds round(255 * value), float16 what it can of the value, both with stochastic
+    rounding: rounding to nearest would stall the average. Whether a cell is rounded up follows from
+    the seed, the number of writes so far, the image and the cell alone: not from the batch's order,
+    the devices that share it, or whether XLA compiles (jit_compile=True).
 
     Under a `tf.distribute` strategy there is one bank a process, outside of the strategy, and its
     images are those of the process.
@@ -201,12 +201,14 @@ class EMABank(KeepsTables):
         return values / 255.0 if self.storage == "uint8" else values
 
     def _encode(self, index: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-        if self.storage == "uint8":
-            worker, workers = self.shard
-            images = tf.cast(index, tf.int64) * workers + worker
-            steps = noise(self.seed, self.writes.value, images, tf.shape(values)[1:])
-            values = tf.clip_by_value(tf.floor(values * 255.0 + steps), 0.0, 255.0)
-        return tf.cast(values, self.storage)
+        if self.storage == "float32":
+            return values
+        worker, workers = self.shard
+        images = tf.cast(index, tf.int64) * workers + worker
+        steps = noise(self.seed, self.writes.value, images, tf.shape(values)[1:])
+        if self.storage == "float16":
+            return float16_rounded(values, steps)
+        return tf.cast(tf.clip_by_value(tf.floor(values * 255.0 + steps), 0.0, 255.0), "uint8")
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -225,10 +227,13 @@ def score_bank(num_images: int, num_classes: int, **kwargs: Any) -> EMABank:
     return EMABank(num_images, num_classes, name="ema_scores", **kwargs)
 
 
-def load_all(path: str, banks: Sequence[EMABank]) -> None:
+def load_all(path: str, banks: Sequence[EMABank]) -> set[str]:
     """Starts banks from those of the same names in a checkpoint; the others stay as they are.
 
     Of several workers each takes the rows of its own images.
+
+    Returns:
+        The names of the banks that the checkpoint holds.
 
     Args:
         path: a .weights.h5 file.
@@ -240,11 +245,12 @@ def load_all(path: str, banks: Sequence[EMABank]) -> None:
     """
     check_hdf5(path, ROWS)
     with h5py.File(path) as file:
-        for bank in banks:
-            if bank.name in file:
-                saved = file[bank.name]["vars"]
-                shard = Shard(*bank.shard)
-                bank.load_saved({name: _OwnRows(saved[name], shard) for name in saved}, path)
+        found = [bank for bank in banks if bank.name in file]
+        for bank in found:
+            saved = file[bank.name]["vars"]
+            shard = Shard(*bank.shard)
+            bank.load_saved({name: _OwnRows(saved[name], shard) for name in saved}, path)
+    return {bank.name for bank in found}
 
 
 class _OwnRows:

@@ -34,6 +34,27 @@ def noise(seed: int, writes: tf.Tensor, images: tf.Tensor, cells: tf.Tensor) -> 
     return tf.reshape(floats * 2.0**-24, tf.concat([[-1], cells], axis=0))
 
 
+def float16_rounded(values: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    """Values rounded to one of the two float16 beside them, by chance and right in the mean.
+
+    Args:
+        values: float32 in [0, 1]. Below 2^-14 float16 has fewer digits; there the nearest is taken.
+        steps: float32 in [0, 1) of the same shape, drawn uniformly.
+
+    Returns:
+        float16; a value that float16 can hold stays.
+
+    Examples:
+        >>> between = tf.constant([1 - 2.0**-13] * 2)  # a quarter below 1, of a step of 2^-11
+        >>> [float(x) == 1 for x in float16_rounded(between, tf.constant([0.2, 0.3]))]
+        [False, True]
+    """
+    lost = 13  # binary digits that float32 has more
+    added = tf.cast(steps * 2.0**lost, tf.int32)
+    bits = tf.bitwise.bitwise_and(tf.bitcast(values, tf.int32) + added, tf.constant(-(2**lost)))
+    return tf.cast(tf.bitcast(bits, tf.float32), tf.float16)
+
+
 def _constant(value: int) -> tf.Tensor:
     return tf.constant(np.uint32(value))
 

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spml_tf.evaluation.average_precision import average_precision
+from spml_tf.evaluation.average_precision import average_precision, mean_of_classes
 from spml_tf.labels import POSITIVE
 
-# Classes ranked at a time: a column of 50,000 images takes a few MB while it is ranked.
-_BLOCK = 50
 # Images by their number of labels: (name, lowest, highest).
 _GROUPS = (("all", 1, None), ("1", 1, 1), ("2", 2, 2), ("3", 3, 3), (">=4", 4, None))
 
@@ -52,7 +50,7 @@ def average_precision_by_count(
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     return {
-        name: _average_precision(labels[rows], scores[rows])
+        name: average_precision(labels[rows], scores[rows])
         for name, rows in images_by_count(labels).items()
     }
 
@@ -64,16 +62,6 @@ def images_by_count(labels: ArrayLike) -> dict[str, NDArray[np.int64]]:
         name: np.flatnonzero((counts >= low) & (counts <= (high or counts.max(initial=0))))
         for name, low, high in _GROUPS
     }
-
-
-def _average_precision(
-    labels: NDArray[np.integer], scores: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """`average_precision.average_precision`, a block of classes at a time: it makes copies."""
-    blocks = range(0, labels.shape[1], _BLOCK)
-    return np.concatenate(
-        [average_precision(labels[:, x : x + _BLOCK], scores[:, x : x + _BLOCK]) for x in blocks]
-    )
 
 
 def softmax(logits: ArrayLike) -> NDArray[np.floating]:
@@ -113,16 +101,12 @@ def real_report(
     return {
         "images": sizes,
         "top1": percent(top1(labels, scores)),
-        "map": {name: _mean(values, absent_classes) for name, values in precisions.items()},
+        "map": {
+            name: percent(mean_of_classes(values, absent_classes)) if sizes[name] else None
+            for name, values in precisions.items()
+        },
         "classes": {name: int((~np.isnan(x)).sum()) for name, x in precisions.items()},
     }
-
-
-def _mean(precisions: NDArray[np.float64], absent_classes: str) -> float | None:
-    known = precisions[~np.isnan(precisions)]
-    if not len(known):
-        return None
-    return percent(known.sum() / (len(known) if absent_classes == "skip" else len(precisions)))
 
 
 def percent(share: float) -> float | None:

@@ -79,6 +79,8 @@ def suggest_images(
         if other_scores is None:
             raise ValueError("disagreement: give other_scores, those of the network")
         other = np.asarray(other_scores, np.float64)
+        if other.shape != found.shape:
+            raise ValueError(f"other_scores {other.shape} must have the shape of {found.shape}")
         worth = np.where(open_labels, np.abs(found - other), 0.0).sum(axis=1)
     return candidates[np.argsort(-worth[candidates], kind="stable")][:count]
 

@@ -13,6 +13,8 @@ from spml_tf.labels import POSITIVE, counted_labels
 DEFAULT = 0.5
 # A class with fewer positives decides by the threshold of all classes together.
 FEW = 10
+# A product that is whole must not become the next number: 0.55 * 100 is above 55.
+_ROUNDING = 1e-9
 RULES = "f1, count, precision:P, recall:R, or a threshold from 0 to 1"
 
 
@@ -121,9 +123,9 @@ def _by(rule: ThresholdRule, positive: NDArray[np.bool_], scores: NDArray[np.flo
         return _best(positive, scores)
     ranked, ends, hits = _ranking(positive, scores)
     if rule.kind == "recall":
-        enough = np.flatnonzero(hits >= rule.value * positive.sum())
+        enough = np.flatnonzero(hits >= rule.value * positive.sum() - _ROUNDING)
         return _below(ranked, int(ends[enough[0]]) + 1)
-    enough = np.flatnonzero(hits >= rule.value * (ends + 1))
+    enough = np.flatnonzero(hits >= rule.value * (ends + 1) - _ROUNDING)
     return _below(ranked, int(ends[enough[-1]]) + 1 if len(enough) else 0)
 
 

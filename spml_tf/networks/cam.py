@@ -208,7 +208,8 @@ def backbone_layers(network: keras.Model) -> list[keras.layers.Layer]:
         network: a CAM network.
 
     Returns:
-        The innermost layers with weights, in order, without the head.
+        The layers with weights, in order, without the head; of a layer that is made of layers,
+        itself before these.
 
     Raises:
         ValueError: if the network has no head.

@@ -27,31 +27,40 @@ class BackboneSwitch:
             if freeze_batch_norm and isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
         self._network = network
-        self._thawable = [layer for layer in layers if layer.trainable]
+        # Of a layer made of layers before these: to set it sets them too.
+        self._trainable = [(layer, layer.trainable) for layer in layers]
 
     @property
     def frozen(self) -> bool:
         """Whether no layer of the backbone is trained."""
         return not any(layer.trainable for layer in self._thawable)
 
+    @property
+    def _thawable(self) -> list[keras.layers.Layer]:
+        """The layers that were not frozen before."""
+        return [layer for layer, trainable in self._trainable if trainable]
+
+    def _set(self, trainable: bool) -> None:
+        for layer, before in self._trainable:
+            layer.trainable = trainable and before
+
     def turn(self, trainable: bool) -> bool:
         """Makes the backbone trainable or not; returns whether a layer changed.
 
         A change needs a new train function.
         """
-        changed = [layer for layer in self._thawable if layer.trainable != trainable]
-        for layer in changed:
-            layer.trainable = trainable
-        return bool(changed)
+        changed = any(layer.trainable != trainable for layer in self._thawable)
+        if changed:
+            self._set(trainable)
+        return changed
 
     @contextlib.contextmanager
     def thawed(self) -> Iterator[None]:
         """Within it the backbone is trainable, so that what is saved can be trained on."""
-        frozen = [layer for layer in self._thawable if not layer.trainable]
-        for layer in frozen:
-            layer.trainable = True
+        now = [(layer, layer.trainable) for layer, _ in self._trainable]
+        self._set(True)
         try:
             yield
         finally:
-            for layer in frozen:
-                layer.trainable = False
+            for layer, trainable in now:
+                layer.trainable = trainable

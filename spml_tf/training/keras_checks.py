@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from spml_tf.labels import UNKNOWN
 from spml_tf.training.batches import FEATURES, missing_inputs
+from spml_tf.training.label_weights import check_numbers
 
 # How far a box may lie outside of its image: coordinates are rounded.
 _ROUNDED = 1e-3
@@ -221,6 +222,7 @@ def _check_weight(weight: NDArray[Any], shape: tuple[int, ...]) -> None:
             f"sample_weight must be of shape [{shape[0]}] or {list(shape)}. "
             f"Received: {list(weight.shape)}"
         )
+    check_numbers("sample_weight", weight)
 
 
 def _note_images(images: Any) -> None:

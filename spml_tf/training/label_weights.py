@@ -49,8 +49,8 @@ class LabelWeights:
                 f"weights of {of_images.shape} images and {of_classes.shape} classes do not fit "
                 f"{self.num_images} images and {self.num_classes} classes"
             )
-        if not all((np.isfinite(x) & (x >= 0)).all() for x in (of_images, of_classes)):
-            raise ValueError("weights of images and classes must be numbers from 0")
+        check_numbers("weights of images", of_images)
+        check_numbers("weights of classes", of_classes)
         self._kept = of_images, of_classes
 
     def of_batch(self, sample_weight: Any, index: tf.Tensor, labels: tf.Tensor) -> tf.Tensor | None:
@@ -102,7 +102,7 @@ def class_factors(class_weight: Any, num_classes: int) -> NDArray[np.float32] | 
         [L] float32, or None.
 
     Raises:
-        ValueError: for what is no such dict.
+        ValueError: for what is no such dict, and factors that are no numbers from 0.
 
     Examples:
         >>> class_factors({1: 2.5}, 3).tolist()
@@ -115,4 +115,13 @@ def class_factors(class_weight: Any, num_classes: int) -> NDArray[np.float32] | 
             f"class_weight must be a dict from classes 0 to {num_classes - 1} to numbers. "
             f"Received: {class_weight}"
         )
-    return np.array([class_weight.get(x, 1.0) for x in range(num_classes)], np.float32)
+    factors = np.array([class_weight.get(x, 1.0) for x in range(num_classes)], np.float32)
+    check_numbers("class_weight", factors)
+    return factors
+
+
+def check_numbers(name: str, weights: NDArray[Any]) -> None:
+    """Raises ValueError for weights, called `name`, that are no numbers from 0."""
+    wrong = weights[~(np.isfinite(weights) & (weights >= 0))]
+    if wrong.size:
+        raise ValueError(f"{name} must be numbers from 0. Received: {wrong[0]:g}")

@@ -57,7 +57,7 @@ class InformationGap(Rule, InformationGapOptions):
         gaps = tf.abs(logits - without)
         gap, average = self._follow(step.labels, gaps, logits)
         marked = (step.labels == UNKNOWN) & (gaps > gap) & (logits > average)
-        marked &= step.epoch > self.warmup_epochs
+        marked &= (step.epoch > self.warmup_epochs) & (gap >= 0)  # else there is no average yet
         return tf.where(marked, tf.constant(EXPECTED, step.labels.dtype), step.labels)
 
     def masked(self, images: tf.Tensor, maps: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -30,7 +30,6 @@ class _MixedView(DrawnView):
     """
 
     needs_label_loss = True
-    salt: ClassVar[int] = 0x3137
     numbers: ClassVar[int] = 3  # the share, and y and x of CutMix' square
 
     alpha: float
@@ -93,6 +92,7 @@ class Mixup(MixupOptions, _MixedView):
     """
 
     reported_as: ClassVar[str] = "mixup"
+    salt: ClassVar[int] = 0x3137
 
     def mixed(
         self, images: tf.Tensor, others: tf.Tensor, draws: tf.Tensor
@@ -117,6 +117,7 @@ class CutMix(CutMixOptions, _MixedView):
     """
 
     reported_as: ClassVar[str] = "cutmix"
+    salt: ClassVar[int] = 0xC07
 
     def mixed(
         self, images: tf.Tensor, others: tf.Tensor, draws: tf.Tensor

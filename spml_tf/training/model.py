@@ -521,10 +521,19 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             path: the earlier run's checkpoint, a .weights.h5 written by `save_weights`.
 
         Raises:
-            ValueError: where a bank of the checkpoint has another shape or dtype than this model's.
+            ValueError: where a bank of the checkpoint has another shape or dtype than this model's,
+                or the checkpoint lacks the scores that a part needs, or all that the model keeps.
         """
-        banks = (self.ema_scores, self.ema_heatmaps)
-        ema_bank.load_all(path, [bank for bank in banks if bank is not None])
+        banks = [bank for bank in (self.ema_scores, self.ema_heatmaps) if bank is not None]
+        loaded = ema_bank.load_all(path, banks)
+        wants_scores = any(part.needs_scores for part in self.parts)
+        if wants_scores and self.ema_scores is not None and self.ema_scores.name not in loaded:
+            raise ValueError(
+                f"{path}: holds no running averages of scores; train that run with keep_scores"
+            )
+        if not loaded:
+            kept = " and ".join(bank.name for bank in banks) or "none"
+            raise ValueError(f"{path}: holds no bank that this model keeps, which are: {kept}")
         for rule in self.rules:
             if hasattr(rule, "load_estimate"):
                 rule.load_estimate(path)
@@ -571,6 +580,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             "method": method,
             "positives_per_image": plain(self.positives_per_image),
             "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
 
     @classmethod

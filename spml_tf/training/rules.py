@@ -70,9 +70,21 @@ class StoringRule(Rule):
             self.store.codes.assign(labels.astype(np.int8))
 
     def mark(self, step: Step) -> tf.Tensor:
-        if self.store is None:
-            return step.labels
-        return self.store.remember(step.index, step.labels)
+        return _with_marks_of(step.labels, self.own_labels(step))
+
+    def own_labels(self, step: Step) -> tf.Tensor:
+        """The batch's labels with this rule's stored marks alone, [B, L] int8.
+
+        Labels that rules before this one have marked are unknown ones here: their marks are made
+        anew for each batch, and must not stay.
+        """
+        unmarked = tf.where(step.labels == EXPECTED, tf.constant(UNKNOWN, tf.int8), step.labels)
+        return unmarked if self.store is None else self.store.remember(step.index, unmarked)
+
+
+def _with_marks_of(labels: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Labels [B, L] int8 with the marks that the same labels have elsewhere too."""
+    return tf.where(others == EXPECTED, tf.constant(EXPECTED, labels.dtype), labels)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -120,9 +132,14 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
             if not by_class:
                 words = " or ".join(ESTIMATED_BUDGETS)
                 raise ValueError(f"selection_priors: needs selection_budget={words}")
-        told = AUTO != self.positives_per_image or self.priors is not None
-        self.estimates = not told or (by_class and (self.priors is None or budget == PROBABLE))
-        self.counted = told or not isinstance(budget, str)
+        self.counted = (
+            AUTO != self.positives_per_image
+            or self.priors is not None
+            or not isinstance(budget, str)
+        )
+        self.estimates = not self.counted or (
+            by_class and (self.priors is None or budget == PROBABLE)
+        )
         self.store = label_store(facts, selects=True)
         if self.estimates:  # of each class and of K: value, lower and upper end, share to expect
             self._estimated = self.add_weight(
@@ -133,8 +150,8 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
     def on_epoch(self, model: SPMLModel, epoch: int) -> None:
         scores = model.ema_scores
         assert scores is not None  # since `needs_scores`
-        filled = epoch == 1 and scores.visited.numpy().any()
-        if filled or epoch >= self.start_epoch:
+        visited = replicas.sum_of_workers(np.array([scores.visited.numpy().sum()], np.int64))[0]
+        if visited and (epoch == 1 or epoch >= self.start_epoch):
             self.select(scores)
 
     def select(self, scores: EMABank) -> None:
@@ -227,9 +244,12 @@ class LargeLoss(StoringRule, LargeLossOptions):
             super().prepare(facts)
 
     def mark(self, step: Step) -> tf.Tensor:
-        labels = self.marked(super().mark(step), tf.stop_gradient(step.logits), step.epoch)
+        own = self.own_labels(step)
+        before = _with_marks_of(step.labels, own)
+        labels = self.marked(before, tf.stop_gradient(step.logits), step.epoch)
         if self.store is not None:
-            self.store.write(step.index, labels)
+            new = tf.where(before == EXPECTED, tf.constant(UNKNOWN, labels.dtype), labels)
+            self.store.write(step.index, _with_marks_of(own, new))
         return labels
 
     def marked(self, labels: tf.Tensor, logits: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:

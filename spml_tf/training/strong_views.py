@@ -62,7 +62,8 @@ class StrongView(StrongViewOptions, DrawnView):
         scores = tf.stop_gradient(tf.sigmoid(logits))
         scores = tf.where(labels == POSITIVE, tf.ones_like(scores), scores)
         scores = tf.where(labels == NEGATIVE, tf.zeros_like(scores), scores)
-        high, low = scores >= self.threshold, scores < 1 - self.threshold
+        high = scores >= self.threshold
+        low = (scores < 1 - self.threshold) | (labels == NEGATIVE)
         return tf.cast(high, tf.float32), tf.cast(high | low, tf.float32)
 
     def views(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:

@@ -112,7 +112,6 @@ class Role(RoleOptions, Term):
 
     Args:
         positives_per_image: K.
-        seed: int, of the first estimates; None: that of the banks.
         kwargs: name, as Keras has it.
 
     Attributes:
