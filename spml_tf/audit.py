@@ -36,19 +36,21 @@ class _Options:
     output_dir: str = cli.flag_field(None, "Folder for the files.", required=True)
     reviewed: str | None = cli.flag_field(None, "Comma-separated files of reviewed labels.")
     suggest: int = cli.flag_field(0, "How many photos to suggest for full labelling.", int)
-    suggest_by: str = cli.flag_field(
-        "gain",
-        "gain: many labels that are probably missing, of rare classes first; missing: of any "
-        "classes; uncertainty: of the scores; disagreement: between running averages and network; "
-        "random.",
+    suggest_by: str | None = cli.flag_field(
+        None,
+        "Of --suggest. gain: many labels that are probably missing, of rare classes first; "
+        "missing: of any classes; uncertainty: of the scores; disagreement: between running "
+        "averages and network; random. Default: gain.",
         str,
         ("gain", "missing", "uncertainty", "disagreement", "random"),
     )
     data_dir: str | None = cli.flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    limit: int = cli.flag_field(500, "How many labels of each kind to list.", int)
-    shown: int = cli.flag_field(100, "How many of each kind to show on the page.", int)
+    limit: int = cli.flag_field(None, "How many labels of each kind to list. Default: 500.", int)
+    shown: int = cli.flag_field(
+        None, "How many of each kind to show on the page. Default: 100.", int
+    )
     batch_size: int = cli.flag_field(32, "Images at a time.", int)
     plugins: str | None = cli.plugins_field()
 
@@ -62,8 +64,8 @@ def _list(options: _Options) -> None:
         RunFolder(options.run_dir),
         options.output_dir,
         options.data_dir,
-        options.limit,
-        options.shown,
+        500 if options.limit is None else options.limit,
+        100 if options.shown is None else options.shown,
         options.batch_size,
     )
     for count, value in facts["precision"].items():
@@ -79,7 +81,7 @@ def _suggest(options: _Options) -> None:
         RunFolder(options.run_dir),
         options.output_dir,
         options.suggest,
-        options.suggest_by,
+        options.suggest_by or "gain",
         options.data_dir,
         options.batch_size,
     )
@@ -111,6 +113,12 @@ def _action(options: _Options) -> None:
     cli.check_least(options, limit=1, shown=0, batch_size=1, suggest=0)
     if options.suggest and options.reviewed:
         raise UserError("--suggest, --reviewed: list photos, or apply labels; drop one")
+    if options.suggest_by and not options.suggest:
+        raise UserError("--suggest_by: says how --suggest chooses; give --suggest=100 too")
+    for name in ("limit", "shown"):
+        if getattr(options, name) is not None and (options.suggest or options.reviewed):
+            other = "suggest" if options.suggest else "reviewed"
+            raise UserError(f"--{name}: is of the lists of labels, not of --{other}; leave it out")
     cli.import_tensorflow()
     if options.reviewed:
         _apply_reviewed(options, options.reviewed)

@@ -43,6 +43,7 @@ _ONLY = {
     **dict.fromkeys(("source", "from_format", "photos_dir"), ("import",)),
     **dict.fromkeys(("copy_photos", "drop_missing"), ("import",)),
     "overwrite": ("prepare", "import"),
+    "threads": ("check", "prepare"),
 }
 
 

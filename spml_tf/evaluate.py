@@ -364,7 +364,10 @@ def _check(options: _Options) -> None:
 
 def _action(options: _Options) -> None:
     if options.workers > 1:
-        launcher.launch("spml_tf.evaluate", cli.flags_of_workers(options), options.workers)
+        if options.strategy == "mirrored":
+            raise UserError("--workers: means --strategy=multi_worker, not mirrored; drop one")
+        words = cli.flags_of_workers(options)
+        launcher.launch("spml_tf.evaluate", words, options.workers, "give the same command again")
         return
     again = "start all workers again"
     with (

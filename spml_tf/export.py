@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.settings import check_range
+from spml_tf.exports import RUNTIME
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, replaced_unless_edited, write_json, write_text
@@ -73,10 +74,13 @@ class _Options:
         "Folder of the run's data, where it is not where it was: litert, onnx and web are checked "
         "on its photos.",
     )
-    check_images: int = cli.flag_field(500, "Photos they are checked on, at most.", int)
-    web_runtime: str = cli.flag_field(
-        "onnxruntime-web-1.30.0.tgz",
-        "For web: the file that `npm pack onnxruntime-web@1.30.0` writes, or the package's folder.",
+    check_images: int | None = cli.flag_field(
+        None, "Photos they are checked on, at most. Default: 500.", int
+    )
+    web_runtime: str | None = cli.flag_field(
+        None,
+        "For web: the file that `npm pack onnxruntime-web@1.30.0` writes, or the package's folder. "
+        f"Default: {RUNTIME}.",
     )
     push: str | None = cli.flag_field(
         None,
@@ -156,7 +160,8 @@ def _export(options: _Options) -> Path:
     }
     model, photos = exported(network, classes), None
     if wanted.converts:
-        photos = Photos(run, network, classes, options.data_dir, options.check_images)
+        count = 500 if options.check_images is None else options.check_images
+        photos = Photos(run, network, classes, options.data_dir, count)
     with naming_unwritable(f"--export_dir={options.export_dir}"):
         _write(target, run, wanted, model, classes, photos)
     _tell_of_shared(classes)
@@ -211,10 +216,11 @@ def _write(
 
 def _tell_of_shared(classes: dict[str, Any]) -> None:
     """Notes classes whose thresholds are not their own, where a rule chose them for each."""
-    from spml_tf.evaluation.thresholds import FEW
+    from spml_tf.evaluation.thresholds import FEW, parse_rule
 
     shared = classes["shared_thresholds"]
-    if shared and not classes["threshold_rule"].startswith(("count", "fixed")):
+    rule = parse_rule(classes["threshold_rule"]).kind
+    if shared and rule not in ("count", "fixed"):
         value = classes["thresholds"][shared[0]]
         tell_note(
             f"{len(shared)} of {len(classes['class_names'])} classes have fewer than {FEW} "
@@ -233,7 +239,12 @@ def _wanted(options: _Options) -> Wanted:
             f"--format={options.format}: must be of {', '.join(MARKS)}, each once, separated by "
             f"commas{f', not {unknown[0]!r}' if unknown else ''}"
         )
-    wanted = Wanted(names, options.web_runtime)
+    wanted = Wanted(names, options.web_runtime or RUNTIME)
+    if options.web_runtime is not None and "web" not in names:
+        raise UserError("--web_runtime: is of --format=web; leave it out")
+    for flag in ("data_dir", "check_images"):
+        if getattr(options, flag) is not None and not wanted.converts:
+            raise UserError(f"--{flag}: is of the check of litert, onnx and web; leave it out")
     wanted.check_needs()
     return wanted
 

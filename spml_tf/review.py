@@ -92,7 +92,11 @@ def _check_run(folder: Path, run_dir: str) -> None:
     path = folder / "audit.json"
     facts = parse_document(path, read_text(path), "choose another --audit_dir")
     audited = facts.get("run_dir") if isinstance(facts, dict) else None
-    if not isinstance(audited, str) or Path(audited).resolve() != Path(run_dir).resolve():
+    # In its place it is the run's, wherever that was moved to.
+    in_place = folder.resolve() == Path(run_dir, "audit").resolve()
+    if not in_place and (
+        not isinstance(audited, str) or Path(audited).resolve() != Path(run_dir).resolve()
+    ):
         raise UserError(
             f"--audit_dir={folder}: is not known as an audit of {run_dir}; choose another folder, "
             "or drop --run_dir to review what it holds"

@@ -288,7 +288,7 @@ def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress
         run.finish()
 
 
-def _find_learning_rate(given: Settings, output_dir: str) -> None:
+def _find_learning_rate(given: Settings, rounds: int, output_dir: str) -> None:
     """Prints the rates to take; while the backbone is frozen at first, that of the head alone."""
     from spml_tf.runs import learning_rate_finder, model_building
 
@@ -296,6 +296,8 @@ def _find_learning_rate(given: Settings, output_dir: str) -> None:
         raise UserError("--find_learning_rate: does with one device; drop --strategy and --workers")
     if given.tracker != "none":
         raise UserError("--find_learning_rate: trains no run to track; drop --tracker")
+    if rounds != 1:
+        raise UserError("--find_learning_rate: trains no rounds; drop --rounds")
     if (Path(output_dir) / "run.json").exists():
         raise UserError(f"--output_dir={output_dir}: holds a run; choose another folder")
     constant = dataclasses.replace(given, learning_rate_schedule="constant")
@@ -314,9 +316,8 @@ def _find_learning_rate(given: Settings, output_dir: str) -> None:
 
 def _action(options: _Options) -> None:
     if options.find_learning_rate:
-        _find_learning_rate(
-            _settings(options), _output_dir(options) + "_rates" * (not options.output_dir)
-        )
+        folder = _output_dir(options) + "_rates" * (not options.output_dir)
+        _find_learning_rate(_settings(options), options.rounds, folder)
         return
     if options.rounds != 1:
         rounds.train(_settings(options), options.rounds, _output_dir(options))

@@ -57,6 +57,8 @@ def seal(folder: Path) -> None:
         body["run"] = checkpoint_folder.checksum(run.record)
         text = json.dumps(body, sort_keys=True).encode()
         path.write_text(json.dumps({**body, "crc32": zlib.crc32(text)}))
+    if run.metrics.exists():
+        run.finish()
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:

@@ -150,6 +150,13 @@ def test_a_folder_of_photos_gets_its_table_back(tmp_path, capsys, monkeypatch):
         own, other = ("cat", "dog") if int(name[:-4]) % 2 else ("dog", "cat")
         assert marks[own] == "1"
         assert marks[other] == ("1" if name == found[0]["image"] else "")
+    moved = root.rename(tmp_path / "moved")
+    words_of_moved = [f"--run_dir={tmp_path / 'run'}", f"--data_dir={moved}", audited[0]]
+    assert audit.main([*words_of_moved, f"--output_dir={tmp_path / 'again'}"]) == 0
+    assert (tmp_path / "again" / "train.csv").read_text() == (
+        moved / "reviewed" / "train.csv"
+    ).read_text()
+    moved.rename(root)
     again = [*words, "--train_csv=reviewed/train.csv", f"--output_dir={tmp_path / 'next'}"]
     assert train.main(again) == 0
     record = RunFolder(tmp_path / "next").read_record()

@@ -161,7 +161,7 @@ def test_thresholds_by_other_rules(finished, tmp_path, capsys, rule, said):
     elif rule == "recall:1":
         assert chosen[positive].all()
     else:
-        assert (values == 0.25).all()
+        assert (values == 0.25).all() and classes["threshold_rule"] == "0.25"
 
 
 def test_a_rule_that_there_is_not(finished, tmp_path, capsys):
@@ -200,6 +200,7 @@ def test_rules_by_hand():
     assert values("precision:0.9")[1] == pytest.approx((1 + 0.95) / 2)  # nothing is that sure
     np.testing.assert_allclose(values("count"), cut[8])  # 18 decisions: both of nine images
     assert values("0.3").tolist() == [0.3, 0.3]
+    assert thresholds.parse_rule("0.3") == ("fixed", 0.3)
     found = thresholds.choose(truth, scores, thresholds.parse_rule("f1"))
     assert found.shared.tolist() == [False, True]
     assert found.values[0] == best_f1(truth[:, :1], scores[:, :1])

@@ -240,6 +240,25 @@ def test_a_file_system_without_locks(voc, tmp_path):
     assert (tmp_path / "out" / "labels.csv").exists()
 
 
+def test_a_folder_that_is_refused_keeps_no_lock(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(UserError, match="not ours"), locks.locked(tmp_path / ".lock", "busy"):
+        raise UserError("not ours")
+    assert contents(tmp_path) == {"photo.jpg": b""}
+
+
+def test_a_link_to_a_folder_of_results_stays_one(tmp_path):
+    """What is replaced is the folder that it leads to, as often as one likes."""
+    (tmp_path / "disk" / "results").mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "disk" / "results")
+    for text in ("one", "two"):
+        with folders.replaced_folder(link) as folder:
+            (folder / "x").write_text(text)
+    assert link.is_symlink() and (tmp_path / "disk" / "results" / "x").read_text() == "two"
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["disk", "link"]
+
+
 def test_a_lock_that_cannot_be_made_is_no_other_process(unwritable):
     with (
         pytest.raises(UserError, match=r"\.lock: .*(denied|not permitted); "),

@@ -426,8 +426,12 @@ def exported(finished, tmp_path_factory) -> Path:
     return folder
 
 
-@faults.fault(PICTURES, "a picture that is too large, sent to an exported model", "four at once, "
-              "to the endpoint serve_bytes", "the batch fails before any is decoded")  # fmt: skip
+@faults.fault(
+    PICTURES,
+    "a picture that is too large, sent to an exported model",
+    "four at once, to the endpoint serve_bytes",
+    "the batch fails, the file is not decoded",
+)
 def test_serve_bytes_refuses_large_pictures(exported):
     import tensorflow as tf
 

@@ -188,13 +188,32 @@ def test_runs_share_a_folder_of_features(voc, tmp_path):
         return trained(*words, f"--output_dir={tmp_path / name}").stdout
 
     assert "features of crop 1," in once("first", method="an")
-    written = {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path.is_file()}
+    files = [path for path in kept.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    written = {path: path.stat().st_mtime_ns for path in files}
     assert len(written) == 9  # a record, features and windows of two crops and of validation
     assert "features of" not in once("second", method="bce", train_labels="full")
     more = once("third", feature_crops=3)
     assert "features of crop 3," in more and "features of crop 2," not in more
     assert "features of crop 1," in once("fourth", method="an", seed=1)
     assert all(path.stat().st_mtime_ns == before for path, before in written.items())
+
+
+def test_runs_that_begin_together_compute_features_once(voc, tmp_path):
+    """Whoever comes second waits, and both train on what the first wrote."""
+    kept = tmp_path / "kept"
+    running = [
+        subprocess.Popen(
+            command(*flags(voc, **{**FROZEN, "feature_dir": kept, "method": method}),
+                    f"--output_dir={tmp_path / method}"),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for method in ("an", "wan")
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert sum(out.count("features of crop 1,") for out, _ in said) == 1
+    for features in kept.rglob("*.features.npy"):
+        assert np.load(features).any(axis=(1, 2, 3)).all()  # no row is empty
 
 
 def test_a_linear_probe_leaves_the_backbone_as_it_was(voc, finished, tmp_path):

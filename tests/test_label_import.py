@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import spml_tf
 from spml_tf import data
 from spml_tf.datasets import label_files, label_import, readers, splits
-from spml_tf.datasets.label_formats import sources
+from spml_tf.datasets.label_formats import labelstudio, sources
 from spml_tf.datasets.readers import tables
 from spml_tf.datasets.readers.table_cells import Values
 from spml_tf.datasets.readers.table_columns import not_classes
@@ -822,6 +822,38 @@ class TestLayouts:
         assert paths == [(f"photos/{x}/view.jpg", True) for x in range(count)]
         assert time.process_time() - begin < 2  # 4,000 squared steps take 6 s
 
+    def test_a_photo_of_a_split_is_not_found_in_the_folder_of_another(self, tmp_path):
+        label_exports.write_photos(tmp_path, ["train/a.jpg", "train/b.jpg"])
+        found = sources.Photos(tmp_path, tmp_path / "out")
+        wanted = [("val/a.jpg", False), ("val/c.jpg", False)]
+        assert found.find(["val/a.jpg", "val/c.jpg"], tmp_path) == wanted
+        assert found.find(["old/a.jpg"], tmp_path) == [("train/a.jpg", True)]
+
+    def test_addresses_are_decoded(self, tmp_path):
+        label_exports.write_photos(tmp_path, ["my photos/a b.jpg"])
+        found = sources.Photos(tmp_path, tmp_path / "out")
+        names = ["https://host/my%20photos/a%20b.jpg?v=1"]
+        assert found.find(names, tmp_path) == [("my photos/a b.jpg", True)]
+
+    @pytest.mark.parametrize(
+        "url, name",
+        [
+            ("/data/local-files/?d=photos/im1.jpg", "photos/im1.jpg"),
+            ("http://localhost:8080/data/local-files/?d=photos%2Fim1.jpg", "photos/im1.jpg"),
+            ("/data/upload/1/0a1b2c3d-im%200.jpg", "0a1b2c3d-im 0.jpg"),
+            ("s3://bucket/a%20b.jpg", "s3://bucket/a%20b.jpg"),
+        ],
+    )
+    def test_label_studios_addresses(self, url, name):
+        assert labelstudio._photo_name(url) == name
+
+    def test_photos_of_every_ending_that_training_reads(self, tmp_path):
+        for name in ("cat/a.heif", "dog/b.JPEG", "dog/c.tif"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        found = sources.Photos(tmp_path, tmp_path / "out").names
+        assert sorted(found) == ["cat/a.heif", "dog/b.JPEG", "dog/c.tif"]
+
     def test_roboflows_group_of_categories(self, tmp_path):
         content = {
             "images": [{"id": 0, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}],
@@ -1169,6 +1201,12 @@ READINGS = {
          '{"file_name": "b.jpg", "labels": []}\n{"file_name": "c.jpg", "labels": ["cat"]}\n'},
         ["--unlisted=negative"],
         {"train: a.jpg": {}, "train: b.jpg": {"cat": 0}, "train: c.jpg": {"cat": 1}},
+    ),
+    "null stays unknown where blanks are negatives": (
+        {"metadata.jsonl": '{"file_name": "a.jpg", "cat": 1, "dog": null}\n'
+         '{"file_name": "b.jpg", "cat": "", "dog": 1}\n'},
+        ["--blank=negative"],
+        {"train: a.jpg": {"cat": 1}, "train: b.jpg": {"cat": 0, "dog": 1}},
     ),
     "CVAT, a name in two splits": (
         {"annotations.xml": "<annotations><image name='a.jpg' subset='train'><tag label='cat'/>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 
@@ -14,6 +15,7 @@ import spml_tf.__main__ as listing
 from spml_tf import data, train
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.splits import rare_classes
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.notes import once, tell_note
 
 
@@ -94,6 +96,38 @@ def photos(root, rows: str, val: str = "") -> list[str]:
     (root / "t.csv").write_text(f"image,labels\n{rows}")
     (root / "v.csv").write_text(val or "image,labels\n5.png,cat\n")
     return ["--dataset=folder", f"--data_dir={root}", "--train_csv=t.csv", "--val_csv=v.csv"]
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "message"),
+    [
+        ("audit", "--suggest_by=random", "--suggest_by: says how --suggest chooses"),
+        ("audit", "--suggest=5 --limit=9", "--limit: is of the lists of labels, not of --suggest"),
+        ("audit", "--reviewed=a.csv --shown=9", "--shown: is of the lists of labels, not of --rev"),
+        ("export", "--web_runtime=x", "--web_runtime: is of --format=web; leave it out"),
+        ("export", "--check_images=9", "--check_images: is of the check of litert, onnx and web"),
+        ("export", "--data_dir=x", "--data_dir: is of the check of litert, onnx and web"),
+        ("evaluate", "--workers=2 --strategy=mirrored", "--workers: means --strategy=multi_worker"),
+        ("train", "--find_learning_rate --rounds=2", "--find_learning_rate: trains no rounds"),
+        ("data", "summary --dataset=digits --threads=2", "--threads: summary does not take it"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(module, words, message, tmp_path, capsys):
+    given = {
+        "audit": [f"--run_dir={tmp_path}", f"--output_dir={tmp_path / 'out'}"],
+        "export": [f"--run_dir={tmp_path}", f"--export_dir={tmp_path / 'out'}"],
+        "evaluate": [f"--run_dir={tmp_path}"],
+        "train": ["--dataset=digits", f"--output_dir={tmp_path / 'out'}"],
+    }.get(module, [])
+    assert importlib.import_module(f"spml_tf.{module}").main([*words.split(), *given]) == 1
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_an_empty_path_is_none():
+    """It undoes the line of a flagfile."""
+    given = Settings(dataset="digits", init_from="", initial_banks="", data_dir="")
+    found = resolve(given)
+    assert found.init_from is found.initial_banks is found.data_dir is None
 
 
 def test_an_unknown_class_in_the_validation_table(tmp_path, capsys):

@@ -116,11 +116,13 @@ def test_boxes_have_the_names_of_the_tables(root):
     assert found.names == ("a/0.jpg", "a/1.jpg") and list(map(len, found.boxes)) == [0, 1]
 
 
-def test_a_folder_of_masks_is_no_class(root):
-    (root / "m" / "a").mkdir(parents=True)
-    Image.new("L", (40, 40)).save(root / "m/a/1.png")
-    found = readers.load("folder", str(root), "train", masks_dir="m")
+@pytest.mark.parametrize("masks", ["m", "./m/", "extra/m", "b/m"])
+def test_a_folder_of_masks_is_no_class(root, masks):
+    (root / masks / "a").mkdir(parents=True)
+    Image.new("L", (40, 40)).save(root / masks / "a/1.png")
+    found = readers.load("folder", str(root), "train", masks_dir=masks)
     assert found.class_names == ("a", "b") and found.mask_numbers == (1, 2)
+    assert not any("/m/" in name for name in found.names)
     assert sum(x is not None for x in found.masks) == 1
 
 

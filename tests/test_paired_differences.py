@@ -72,6 +72,19 @@ def test_differences_by_hand(compared):
     assert scl["by_seeds_low"] is None
 
 
+@pytest.mark.parametrize("what", ["names", "labels", "class_names"])
+def test_runs_on_other_images_are_not_compared(tmp_path, what, capsys):
+    plan = plan_of(row("an"), row("en"), ends=("an", None))
+    found = finished(tmp_path, plan, {("an", 0): "bad", ("en", 0): "good"})
+    path = found[1][1].predictions("test")
+    saved = dict(np.load(path))
+    changed = {"names": saved["names"][::-1], "labels": saved["labels"][:, [0, 0]],
+               "class_names": np.array(["y"])}  # fmt: skip
+    np.savez(path, **{**saved, what: changed[what]})
+    assert paired_differences.differences(plan, found) == []
+    assert "en - an: their test images or labels differ; not compared" in capsys.readouterr().err
+
+
 def test_intervals_are_those_of_images_drawn_anew(compared):
     _, found = compared
     draws, differences, shares = np.random.default_rng(0), [], []

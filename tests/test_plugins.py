@@ -18,6 +18,7 @@ from saved_runs import assert_equal_runs, has_checkpoint, history, kill_at, newe
 import spml_tf
 from spml_tf import networks
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings
 from spml_tf.training import methods
 
 FOLDER = Path(__file__).parent.parent / "docs" / "examples"
@@ -67,6 +68,19 @@ def test_it_goes_on_bit_for_bit_after_kill_9(words, whole, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "resuming after epoch" in done.stderr
     assert_equal_runs(whole, killed)
+
+
+def test_code_that_changed_is_told_and_recorded(tmp_path, capsys):
+    run = RunFolder(tmp_path / "run")
+    first, second = ({"plugins": {"own.py": x * 64}, "data_fingerprint": "f"} for x in "ab")
+    run.start(Settings(), first)
+    run.start(Settings(), first)
+    assert not capsys.readouterr().err
+    run.start(Settings(), second)
+    assert "own.py: has changed since this run began" in capsys.readouterr().err
+    record = run.read_record()
+    assert record["plugins"] == second["plugins"]
+    assert record["earlier_plugins"] == [first["plugins"]]
 
 
 def test_it_is_evaluated_and_exported_where_the_code_is_trusted(whole, tmp_path):

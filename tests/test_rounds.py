@@ -104,6 +104,15 @@ def test_a_failing_round_ends_the_command(voc, tmp_path):
     assert not (tmp_path / "run" / "rounds.csv").exists()
 
 
+def test_other_flags_are_refused_before_anything_is_written(voc, rounds):
+    folder, _ = rounds
+    before = (folder / "round_1.flags").read_text()
+    other = {**OPTIONS, "learning_rate": 0.5}
+    found = run(*flags(voc, **other), "--rounds=2", f"--output_dir={folder}")
+    assert found.returncode == 1 and "holds a run with other flags (--learning_rate" in found.stderr
+    assert "goes on" not in found.stderr and (folder / "round_1.flags").read_text() == before
+
+
 def test_folders_of_runs_and_of_rounds_are_told_apart(voc, rounds):
     from spml_tf.runs.run_folder import RunFolder
     from spml_tf.system.errors import UserError

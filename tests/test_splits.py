@@ -55,6 +55,22 @@ def test_shared_labels_and_split(load, tmp_path):
         load(train_labels=str(path), val_split="val")
 
 
+def test_shared_labels_of_some_images(load, tmp_path):
+    """With the same flags they are the same data; other flags choose other images."""
+    given = {"train_images": 7, "full_images": 3}
+    data = load(**given)
+    path = tmp_path / "labels.csv"
+    label_files.write_observed(
+        path, data.observed, data.train.names, data.train.class_names, data.held_out
+    )
+    assert load(**given, train_labels=str(path)).fingerprint() == data.fingerprint()
+    with pytest.raises(UserError, match="has no row; use .* --train_images among them"):
+        load(train_labels=str(path))
+    for other in ({"train_images": 6}, {"train_images": 7, "label_seed": 5}):
+        with pytest.raises(UserError, match=r"labels.csv: lists other training images than --tr"):
+            load(**other, train_labels=str(path))
+
+
 def test_full_labels(load):
     data = load(train_labels="full")
     np.testing.assert_array_equal(data.observed, data.train.labels)

@@ -102,8 +102,7 @@ def main(words: Sequence[str]) -> None:
     rows = joined(plan, read(table), new)
     written = table.with_suffix(".md")
     before = written.read_text(encoding="utf-8")
-    facts = [x[2:] for x in before.splitlines() if x[:2] == "- "]
-    command, _, machine, *_ = facts
+    command, _, machine, _, *others = [x[2:] for x in before.splitlines() if x[:2] == "- "]
     seconds = sum(float(row["seconds"]) for row in rows)
     commits = ", ".join(dict.fromkeys(row["commit"] for row in new))
     if given.get("machine"):
@@ -115,6 +114,7 @@ def main(words: Sequence[str]) -> None:
         f"Commit: {', '.join(dict.fromkeys(row['commit'] for row in rows))}",
         machine,
         f"{len(rows)} runs, {seconds / 3600:.1f} hours of training in all",
+        *(x for x in others if not x.startswith(("mAP in percent", "Gap closed:", "Paper:"))),
     ]
     lines = result_tables.lines(plan, rows)
     text = result_tables.markdown(plan, lines, facts)

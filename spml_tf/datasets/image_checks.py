@@ -35,7 +35,7 @@ DUPLICATES_REMEDY = (
 _SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".gif": "GIF",
     ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WebP",
-    ".heic": "HEIC", ".avif": "AVIF",
+    ".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF",
 }  # fmt: skip
 # Frequent and harmless: told as a count.
 GRAY = "gray, converted to RGB"
@@ -50,7 +50,7 @@ class Finding:
 
     Attributes:
         image: its file, and its name where a file holds several.
-        split: "train", "val" or "test", the first of the image's splits.
+        split: "train", "val" or "test"; an image of several has a finding of each.
         level: "error" where training would stop, "note" where the image is treated.
         message: what it is.
     """

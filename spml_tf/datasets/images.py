@@ -321,8 +321,8 @@ def _decode_window(
     a margin is decoded too and cut off again.
 
     Returns:
-        The pixels, at 1 / ratio of their number on each side, and the window: that part of the
-        given one which is made of whole blocks of ratio x ratio pixels.
+        The pixels, at 1 / ratio of their number on each side, and their window: of whole blocks of
+        ratio x ratio pixels, from the one on in which the given window begins.
     """
     y, x, h, w = (number // ratio for number in window)
     left = tf.maximum(x - _MARGIN, 0)

@@ -66,7 +66,10 @@ def write_observed(
 
 
 def read_observed(
-    path: str | os.PathLike[str], names: Sequence[str], class_names: Sequence[str]
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    class_names: Sequence[str],
+    of_some: bool = False,
 ) -> tuple[NDArray[np.int8], NDArray[np.bool_] | None]:
     """Reads what `write_observed` wrote, or a file of the user's own in that format.
 
@@ -74,6 +77,7 @@ def read_observed(
         path: CSV file with the header `image,split,class,label`, or without the column split.
         names: N unique image names of the training split, the validation part among them.
         class_names: L unique class names.
+        of_some: the file may leave out training images, as with --train_images, see `check_chosen`.
 
     Returns:
         int8 [N, L] of {1, 0, -1}, all unknown for images without a row or held out; and bool [N],
@@ -98,7 +102,23 @@ def read_observed(
         reading.add(place, image, name, value, *split)
     if header == _WITHOUT_SPLIT:
         return reading.labels, None
-    return reading.labels, reading.held_out(path)
+    return reading.labels, reading.held_out(path, of_some)
+
+
+def check_chosen(path: str | os.PathLike[str], names: Sequence[str], flags: str) -> None:
+    """Raises UserError where a file of labels with splits is not of these training images.
+
+    Args:
+        path: the file, which `read_observed` has read.
+        names: of the training images.
+        flags: that have chosen these, for the message.
+    """
+    (_, header), *rows = read_csv(path)
+    if header == _HEADER and {row[0] for _, row in rows if row[1] == "train"} != set(names):
+        raise UserError(
+            f"{path}: lists other training images than {flags} choose; use the file with the data "
+            "set and flags it was written for"
+        )
 
 
 def read_reviewed(
@@ -242,11 +262,11 @@ class _Reading:
             )
         self.labels[cell] = int(value)
 
-    def held_out(self, path: str | os.PathLike[str]) -> NDArray[np.bool_]:
-        for name in self._names:
+    def held_out(self, path: str | os.PathLike[str], of_some: bool) -> NDArray[np.bool_]:
+        for name in () if of_some else self._names:
             if name not in self._splits:
                 raise UserError(
                     f"{path}: {name!r} of the training split has no row; use the file with the "
-                    "data set and flags it was written for"
+                    "data set and flags it was written for, --train_images among them"
                 )
-        return np.array([self._splits[name] == "val" for name in self._names], bool)
+        return np.array([self._splits.get(name) == "val" for name in self._names], bool)

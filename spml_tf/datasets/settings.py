@@ -234,7 +234,7 @@ def resolved(given: DataSettings) -> dict[str, Any]:
     reader = find(given.dataset)
     if reader.needs_data_dir and not given.data_dir:
         raise UserError(f"--data_dir is missing: --dataset={given.dataset} is read from files")
-    data_dir = None if given.data_dir is None else os.path.abspath(given.data_dir)
+    data_dir = os.path.abspath(given.data_dir) if given.data_dir else None
     names = reader.split_names(data_dir, given.reader_options)
     train_labels = given.train_labels or reader.train_labels
     if train_labels not in ("single", "partial", "full", "stored"):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from spml_tf import labels
 from spml_tf.datasets import label_files, readers
 from spml_tf.datasets.readers import Examples, objects
+from spml_tf.datasets.readers.table_columns import few
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
@@ -128,6 +129,9 @@ def load_splits(settings: DataSettings) -> Splits:
     else:
         train, val = whole, _read(settings, settings.val_split)
     train, observed = _some_images(settings, train, observed)
+    if settings.train_images and held_out is not None:
+        flags = f"--train_images={settings.train_images} and --label_seed={settings.label_seed}"
+        label_files.check_chosen(settings.train_labels, train.names, flags)
     test = None if settings.test_split == "none" else _read(settings, settings.test_split)
     for part, name in ((train, "training"), (val, "validation"), (test, "test")):
         if part is not None and len(part) == 0:
@@ -249,7 +253,7 @@ def _notes(
     seen = (observed == labels.POSITIVE).any(axis=0)
     if not seen.all():
         absent = [name for name, known in zip(train.class_names, seen, strict=True) if not known]
-        notes[f"no training image is labelled with {_few(absent)}: cannot be learned"] = None
+        notes[f"no training image is labelled with {few(absent)}: cannot be learned"] = None
     if uneven := _distribution(observed, train.class_names):
         notes[uneven] = None
     bare = int((observed == labels.UNKNOWN).all(axis=1).sum())
@@ -259,7 +263,7 @@ def _notes(
         notes["no validation image shows any class: mAP is undefined, no epoch is the best"] = None
     shared = sorted(set(train.names) & {name for part in others for name in part.names})
     if shared:
-        notes[f"images in training and in validation or test: {_few(shared)}: kept"] = None
+        notes[f"images in training and in validation or test: {few(shared)}: kept"] = None
     return tuple(notes)
 
 
@@ -270,7 +274,7 @@ def rare_classes(train: Examples) -> tuple[str, ...]:
     notes = []
     if not counts.all():
         absent = [x for x, count in zip(train.class_names, counts, strict=True) if not count]
-        notes.append(f"no training image shows {_few(absent)}: cannot be learned")
+        notes.append(f"no training image shows {few(absent)}: cannot be learned")
     single = np.flatnonzero(counts == 1).tolist()
     if single:
         places = [train.names[int(shown[:, column].argmax())] for column in single[:3]]
@@ -328,11 +332,6 @@ def _unknown_notes(settings: DataSettings, part: Examples, name: str) -> tuple[s
     )
 
 
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + more
-
-
 def _observed(
     settings: DataSettings, whole: Examples
 ) -> tuple[NDArray[np.int8], NDArray[np.bool_] | None]:
@@ -355,7 +354,8 @@ def _observed(
         return labels.draw_ranked(whole.labels, ranks, seed, *counts), None
     if settings.train_labels == "partial":
         return labels.draw_partial(whole.labels, settings.known_share, settings.label_seed), None
-    return label_files.read_observed(settings.train_labels, whole.names, whole.class_names)
+    path, some = settings.train_labels, settings.train_images > 0
+    return label_files.read_observed(path, whole.names, whole.class_names, some)
 
 
 def _ranks(settings: DataSettings, whole: Examples) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from spml_tf.evaluation.thresholds import FEW
+from spml_tf.evaluation.thresholds import FEW, parse_rule
 from spml_tf.labels import known_counts
 from spml_tf.runs.decisions import estimated_positives
 from spml_tf.runs.run_folder import RunFolder
@@ -107,7 +107,8 @@ def model_card(
 
 def _decisions(classes: dict[str, Any]) -> str:
     """How the thresholds were chosen."""
-    kind, _, value = classes["threshold_rule"].partition(":")
+    rule = parse_rule(classes["threshold_rule"])
+    kind, value = rule.kind, f"{rule.value:g}"
     on = "on the validation images"
     text = {
         "f1": f"The thresholds give the highest F1 {on}, so their F1 there is optimistic.",

@@ -21,8 +21,8 @@ def write(exported: Exported, folder: Path) -> None:
     serve and cams: images, [B, H, W, 3] float32 in 0..255, any size -> the same.
 
     All resize as training's evaluation does. Every output has a row a photo, which TensorFlow
-    Serving's REST interface wants. A batch fails, before any of it is decoded, where the header of
-    a file tells of more pixels than `exported.max_megapixels`.
+    Serving's REST interface wants. A batch fails where the header of a file tells of more pixels
+    than `exported.max_megapixels`, before that file is decoded.
 
     Args:
         exported: the network and its classes.

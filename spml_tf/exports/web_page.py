@@ -15,8 +15,6 @@ from spml_tf.pages import html_page
 from spml_tf.system.errors import UserError, reason_of
 
 FILE = "index.html"
-# The package of npm that runs ONNX models in browsers, of the version this was tested with.
-RUNTIME = "onnxruntime-web-1.30.0.tgz"
 _PACKAGE = "onnxruntime-web@1.30.0"
 _ASSETS = resources.files("spml_tf.exports") / "assets"
 # In its package: who it is, its code, and the same compiled to WebAssembly.

@@ -180,6 +180,8 @@ def _examples(first: RunScores, split: str, data_dir: str | None) -> Examples | 
         if data_dir is not None:
             raise
         return f"the data cannot be read ({error}); --data_dir names their folder"
-    if list(examples.names) == first.names.tolist() and (examples.labels == first.labels).all():
+    same_images = list(examples.names) == first.names.tolist()
+    same_classes = list(examples.class_names) == first.folder.read_record()["class_names"]
+    if same_images and same_classes and np.array_equal(examples.labels, first.labels):
         return with_upright_boxes(examples)
     return "the data set holds other images or labels than the runs were scored on"

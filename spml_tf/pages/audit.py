@@ -178,7 +178,7 @@ def audit_run(
         settings.image_size, batch_size,
     )  # fmt: skip
     about = {
-        "run_dir": str(run.path),
+        "run_dir": str(run.path.absolute()),
         "method": settings.method,
         "data_fingerprint": run.read_record()["data_fingerprint"],
     }

@@ -16,6 +16,7 @@ from spml_tf.evaluation.average_precision import mean_average_precision
 from spml_tf.plans.plan import Plan, Run
 from spml_tf.plans.result_tables import table_line
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.system.notes import tell_note
 
 _RESAMPLES = 1000
 _COLUMNS = {
@@ -58,7 +59,11 @@ def differences(plan: Plan, finished: Sequence[tuple[Run, RunFolder]]) -> list[d
         closes = closes and all((cells[2], x) in folders for x in seeds)
         if seeds:
             read = [[folders[cell, x] for x in seeds] for cell in cells[: 2 + closes]]
-            found.append({"row": name, "minus": other, "value": value, **_compared(read)})
+            values = _compared(read)
+            if values is None:
+                tell_note(f"{name} - {other}: their test images or labels differ; not compared")
+            else:
+                found.append({"row": name, "minus": other, "value": value, **values})
     return found
 
 
@@ -70,11 +75,18 @@ def compared(plan: Plan) -> list[tuple[str, str, str]]:
     return [(*pair, value) for pair, value in itertools.product([*pairs, *plan.compare], values)]
 
 
-def _compared(rows: Sequence[Sequence[RunFolder]]) -> dict[str, Any]:
-    """A row, the one it is compared with and perhaps the oracle, each with a folder a seed."""
+def _compared(rows: Sequence[Sequence[RunFolder]]) -> dict[str, Any] | None:
+    """A row, the one it is compared with and perhaps the oracle, each with a folder a seed.
+
+    None where runs have other test images, classes or labels.
+    """
     saved = [[folder.read_predictions("test") for folder in row] for row in rows]
+    every = [x for row in saved for x in row]
+    for what in ("names", "class_names", "labels"):
+        if not all(np.array_equal(x[what], every[0][what]) for x in every[1:]):
+            return None
     rule = rows[0][0].settings().unknown_counts_as
-    labels, scores = saved[0][0]["labels"], [x["scores"] for row in saved for x in row]
+    labels, scores = every[0]["labels"], [x["scores"] for x in every]
     maps = [100 * mean_average_precision(labels, x, unknown_counts_as=rule) for x in scores]
     drawn = 100 * bootstrap.resampled_maps(labels, scores, _RESAMPLES, 0, rule)
     count = len(rows[0])

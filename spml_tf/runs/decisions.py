@@ -32,7 +32,7 @@ class Decisions(NamedTuple):
         calibration: of the scores.
         from_annotated: whether the calibration is `from_annotated`, for want of known negatives.
         thresholds: of calibrated scores.
-        rule: how the thresholds were chosen: as `thresholds.parse_rule` reads it, or "fixed".
+        rule: how the thresholds were chosen, as `thresholds.parse_rule` reads it.
     """
 
     class_names: Sequence[str]
@@ -109,7 +109,8 @@ def decisions(run: RunFolder, thresholds: str = "f1", calibration: str = "none")
     told = calibrations.tells_negatives(labels, counts_as)
     found = _fitted(labels, scores, calibration, counts_as, told)
     chosen = choose(labels, found(scores), rule, mean, counts_as)
-    name = f"{rule.kind}:{rule.value:g}" if rule.value else rule.kind
+    value = f"{rule.value:g}"
+    name = value if rule.kind == "fixed" else f"{rule.kind}:{value}" if rule.value else rule.kind
     estimated = calibration != "none" and not told
     return Decisions(record["class_names"], found, estimated, chosen, name)
 

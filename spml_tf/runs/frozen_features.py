@@ -36,6 +36,8 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced, write_json
 from spml_tf.system.folders import made_folder
 from spml_tf.system.json_text import parse_json
+from spml_tf.system.locks import waited_for
+from spml_tf.system.notes import tell_note
 from spml_tf.system.progress import progress
 from spml_tf.system.stop_requests import StopRequests, error_of
 from spml_tf.training.batches import FEATURES
@@ -161,8 +163,19 @@ class FrozenFeatures:
         with made_folder(self._folder):
             for name in names:
                 record, *paths = self._files(name)
-                self._compute(forward, name, *paths)
-                write_json(record, {path.name: checksum(path) for path in paths})
+                # Other runs that share --feature_dir may want the same files at the same time.
+                with waited_for(record.with_suffix(".lock"), self._wait):
+                    if not _whole(record, *paths):
+                        self._compute(forward, name, *paths)
+                        write_json(record, {path.name: checksum(path) for path in paths})
+
+    def _wait(self) -> None:
+        self._check_stop()
+        tell_note(f"{self._folder}: another process computes these features; waiting for it")
+
+    def _check_stop(self) -> None:
+        if self._stops.number:
+            raise error_of(self._stops.number, "the features are computed anew")
 
     def _compute(
         self,
@@ -182,8 +195,7 @@ class FrozenFeatures:
             table = np.lib.format.open_memmap(path, "w+", np.float16, (rows, *self._shape))
             told = progress(batches, rows, "features", lambda batch: len(batch[1]), lines=False)
             for inputs, labels in told:
-                if self._stops.number:
-                    raise error_of(self._stops.number, "the features are computed anew")
+                self._check_stop()
                 own = labels.numpy()[:, 0] != STAND_IN
                 index = inputs["index"].numpy()[own] // self._shard.workers
                 table[index] = checked(forward(inputs["image"]))[own]

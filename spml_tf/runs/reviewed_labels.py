@@ -57,9 +57,10 @@ def apply(
             person has edited or that comes from elsewhere, such as the run's own table.
     """
     table, observed = folder / "train.csv", folder / "train_labels.csv"
-    outputs = [observed, *([table] if own_table(run.settings()) else [])]
+    settings = run_data.settings_of_run(run, data_dir)
+    outputs = [observed, *([table] if own_table(settings) else [])]
     for path in outputs:
-        check_output_file(path, str(path), [*paths, *_trained_on(run)])
+        check_output_file(path, str(path), [*paths, *_trained_on(settings)])
     check_unedited(outputs)
     data = run_data.load_of_run(run, data_dir)
     names, class_names = data.train.names, data.train.class_names
@@ -69,8 +70,8 @@ def apply(
     labels = np.where(reviewed == UNKNOWN, data.observed, reviewed)
     changed = labels != data.observed
     with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
-        if own_table(run.settings()):
-            _write_table(table, run, data, labels)
+        if own_table(settings):
+            _write_table(table, settings, data, labels)
         label_files.write_observed(
             observed, labels, names, class_names, data.held_out, replaced_unless_edited
         )
@@ -81,17 +82,16 @@ def apply(
     }
 
 
-def _trained_on(run: RunFolder) -> list[Path]:
+def _trained_on(settings: Settings) -> list[Path]:
     """The files that a run had its labels from."""
-    settings = run.settings()
     table = Path(settings.data_dir or "", settings.train_csv) if settings.train_csv else None
     observed = Path(settings.train_labels) if settings.train_labels else None
     return [path for path in (table, observed) if path]
 
 
-def _write_table(path: Path, run: RunFolder, data: Splits, labels: NDArray[np.int8]) -> None:
+def _write_table(path: Path, settings: Settings, data: Splits, labels: NDArray[np.int8]) -> None:
     """The table of all photos of the training split, those held out with their own labels."""
-    whole = splits.load_examples(run.settings(), run.settings().train_split, measured=False)
+    whole = splits.load_examples(settings, settings.train_split, measured=False)
     trained = dict(zip(data.train.names, labels, strict=True))
     rows = []
     for name, own in zip(whole.names, whole.labels, strict=True):

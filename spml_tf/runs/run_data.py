@@ -7,7 +7,20 @@ import os
 
 from spml_tf.datasets.splits import Splits, load_splits
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
+
+
+def settings_of_run(run: RunFolder, data_dir: str | None = None) -> Settings:
+    """A run's settings, with another folder of its data set where one is given.
+
+    Raises:
+        UserError: as `RunFolder.settings`.
+    """
+    settings = run.settings()
+    if data_dir is None:
+        return settings
+    return dataclasses.replace(settings, data_dir=os.path.abspath(data_dir))
 
 
 def load_of_run(run: RunFolder, data_dir: str | None = None) -> Splits:
@@ -20,9 +33,7 @@ def load_of_run(run: RunFolder, data_dir: str | None = None) -> Splits:
     Raises:
         UserError: there is no run, its data cannot be read, or they have changed since.
     """
-    settings = run.settings()
-    if data_dir is not None:
-        settings = dataclasses.replace(settings, data_dir=os.path.abspath(data_dir))
+    settings = settings_of_run(run, data_dir)
     try:
         data = load_splits(settings)
     except UserError as error:

@@ -158,7 +158,8 @@ class RunFolder:
 
     def is_finished(self) -> bool:
         """Whether training has come to its end, and what it wrote is as it was."""
-        return self.metrics.exists() and not self.damaged_results()
+        self.__dict__.pop("_sums", None)  # another process may have written all anew
+        return self.metrics.exists() and self.checksums.exists() and not self.damaged_results()
 
     def damaged_results(self) -> list[str]:
         """What is wrong with the files of a finished run.
@@ -271,6 +272,7 @@ class RunFolder:
         """
         if self.record.exists():
             self.compare(settings, facts)
+            self._note_plugins(facts)
         elif self.path.exists() and any(self.path.glob("[!.]*")):
             raise UserError(
                 f"--output_dir={self.path}: not empty and holds no run; choose another folder"
@@ -281,8 +283,28 @@ class RunFolder:
         self.checkpoints.path.mkdir(exist_ok=True)
         write_text(self.flags, flagfile(settings, given))
 
+    def _note_plugins(self, facts: dict[str, Any]) -> None:
+        """Records the plugins' code where it is not what the run began with, and says so."""
+        record = self._record()
+        before, now = record.get("plugins") or {}, facts.get("plugins") or {}
+        if before == now:
+            return
+        names = ", ".join(sorted(name for name in now if before.get(name) != now[name]))
+        tell_note(f"{names}: has changed since this run began, which goes on with what it is now")
+        earlier = [*record.get("earlier_plugins", []), before]
+        write_json(self.record, {**record, "plugins": now, "earlier_plugins": earlier})
+
     def compare(self, settings: Settings, facts: dict[str, Any]) -> None:
         """Raises UserError where the folder's run has other flags or data."""
+        self.compare_flags(settings)
+        if self._record()["data_fingerprint"] != facts["data_fingerprint"]:
+            raise UserError(
+                f"--output_dir={self.path}: the data have changed since this run began; "
+                "choose another folder"
+            )
+
+    def compare_flags(self, settings: Settings) -> None:
+        """Raises UserError where the folder's run has other flags."""
         record = self._record()
         before, now = record["flags"], dataclasses.asdict(settings)
         new = {field.name: field.default for field in dataclasses.fields(settings)}
@@ -296,11 +318,6 @@ class RunFolder:
             raise UserError(
                 f"--output_dir={self.path}: holds a run with other flags ({'; '.join(changed)}); "
                 "repeat those or choose another folder"
-            )
-        if record["data_fingerprint"] != facts["data_fingerprint"]:
-            raise UserError(
-                f"--output_dir={self.path}: the data have changed since this run began; "
-                "choose another folder"
             )
 
     @contextlib.contextmanager

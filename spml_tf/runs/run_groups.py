@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.run_folder import FREE, RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
 
 # Flags in which runs of one group may differ.
-_FREE = ("seed", "threads", "data_dir", "record_heatmaps")
+_FREE = (*FREE, "seed", "data_dir", "record_heatmaps")
 # Folders of earlier runs, which differ between seeds: only whether they are given counts.
 _FOLDERS = ("initial_banks", "init_from")
 

@@ -383,7 +383,7 @@ def _default(value: Any, otherwise: Any) -> Any:
 
 
 def _absolute(path: str | None) -> str | None:
-    return None if path is None else os.path.abspath(path)
+    return os.path.abspath(path) if path else None
 
 
 def _check(settings: Settings) -> None:

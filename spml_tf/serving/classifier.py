@@ -107,7 +107,7 @@ class Classifier:
             photos: the batch.
             broken: called with name and reason of each photo that cannot be read, and is left out.
             keep: what is wanted of the pixels, uint8 [H, W, 3].
-            max_megapixels: as above, if lower.
+            max_megapixels: in place of the classifier's own.
 
         Yields:
             The photos that can be read, in order.

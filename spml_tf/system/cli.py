@@ -316,13 +316,14 @@ def check_least(options: Any, **lows: int) -> None:
 
     Args:
         options: the command's.
-        lows: the smallest number allowed by a flag's name.
+        lows: the smallest number allowed by a flag's name; flags that are not given pass.
 
     Raises:
         UserError: naming the first one.
     """
     for name, low in lows.items():
-        if getattr(options, name) < low:
+        value = getattr(options, name)
+        if value is not None and value < low:
             raise UserError(f"--{name}={getattr(options, name)}: must be at least {low}")
 
 

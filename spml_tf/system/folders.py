@@ -37,6 +37,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
     After an error `target` is what it was, and nothing is left beside it.
     """
+    target = Path(os.path.realpath(target))  # a link stays one
     put_back(target)
     unfinished = beside(target, "unfinished")
     with made_folder(target.parent):
@@ -56,6 +57,7 @@ def publish_folder(finished: Path, target: Path) -> None:
     A kill at any moment leaves the old folder or the new one under the name. Where the system
     cannot swap two names there is a moment without either; `put_back` then mends it.
     """
+    target = Path(os.path.realpath(target))
     old = beside(target, "old")
     _flush_tree(finished)
     if not target.exists():
@@ -71,6 +73,7 @@ def publish_folder(finished: Path, target: Path) -> None:
 
 def put_back(target: Path) -> None:
     """Gives a folder its name back that `publish_folder` had moved away when it was killed."""
+    target = Path(os.path.realpath(target))
     old = beside(target, "old")
     if old.exists() and not os.path.lexists(target):
         old.rename(target)

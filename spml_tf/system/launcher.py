@@ -22,7 +22,11 @@ from spml_tf.system.errors import Terminated, UserError
 _PAUSE, _PATIENCE, _LAST, _SAVING = 0.1, 40.0, 10.0, 120.0
 
 
-def launch(module: str, arguments: Sequence[str], workers: int) -> None:
+# What an error advises where the command has checkpoints.
+GOES_ON = "the same command goes on from the last checkpoint"
+
+
+def launch(module: str, arguments: Sequence[str], workers: int, advice: str = GOES_ON) -> None:
     """Runs a command in several processes that know of each other by TF_CONFIG.
 
     What the first worker prints is printed as it is; lines of the others begin with their number,
@@ -32,6 +36,7 @@ def launch(module: str, arguments: Sequence[str], workers: int) -> None:
         module: run as `python -m MODULE`.
         arguments: of the command, the same for all.
         workers: number of processes.
+        advice: what an error says to do.
 
     Raises:
         UserError: one of them failed; the others are ended too.
@@ -42,7 +47,7 @@ def launch(module: str, arguments: Sequence[str], workers: int) -> None:
     failed = _run(module, arguments, environments)
     if failed:
         first = min(failed, key=lambda one: one.ended)
-        raise UserError(f"worker {first.number} of {workers} {first.how()}; {_GOES_ON}")
+        raise UserError(f"worker {first.number} of {workers} {first.how()}; {advice}")
 
 
 def launch_one(module: str, arguments: Sequence[str], name: str) -> None:
@@ -58,7 +63,7 @@ def launch_one(module: str, arguments: Sequence[str], name: str) -> None:
         KeyboardInterrupt, Terminated: on Ctrl-C and SIGTERM, once it has ended.
     """
     for failed in _run(module, arguments, [os.environ]):
-        raise UserError(f"{name} {failed.how()}; {_GOES_ON}")
+        raise UserError(f"{name} {failed.how()}; {GOES_ON}")
 
 
 def _run(
@@ -88,9 +93,6 @@ def _run(
                 if line not in told:
                     print(f"worker {one.number}: {line}", file=sys.stderr)
     return [one for one in running if one.code]
-
-
-_GOES_ON = "the same command goes on from the last checkpoint"
 
 
 class _Worker:

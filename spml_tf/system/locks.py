@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from spml_tf.system import machine_faults
@@ -34,6 +34,7 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
 
     lock, new = filelock.FileLock(path), not os.path.lexists(path)
     with made_folder(path.parent):
+        there = {path.name, *os.listdir(path.parent)}
         try:
             # Twice: without flock the first finds that a holder is gone.
             lock.acquire(timeout=0.2)
@@ -51,11 +52,40 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
             yield
         except BaseException:
             with contextlib.suppress(OSError):
-                if new and os.listdir(path.parent) == [path.name]:
+                if new and set(os.listdir(path.parent)) == there:
                     path.unlink()
             raise
         finally:
             lock.release()
+
+
+@contextlib.contextmanager
+def waited_for(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds a lock file, which stays, once no other process does.
+
+    Where the file system has no locks nobody waits.
+
+    Args:
+        path: the file, in a folder that is there.
+        waiting: called twice a second while another process holds it; what it raises ends it.
+    """
+    import filelock
+
+    lock, held = filelock.FileLock(path), False
+    while not held:
+        try:
+            lock.acquire(timeout=0.5)
+            held = True
+        except OSError as error:  # filelock.Timeout is one
+            if _lacks_locks(path):
+                break
+            if not isinstance(error, filelock.Timeout):
+                raise
+            waiting()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _lacks_locks(path: Path) -> str:

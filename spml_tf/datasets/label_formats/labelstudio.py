@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from spml_tf.datasets.label_formats.found import (
     Collector,
@@ -81,9 +82,9 @@ def _photo_column(place: str, header: list[str], body: list[Row]) -> str:
 
 
 def _photo_name(url: str) -> str:
-    """The photo's name in the URL that Label Studio serves it under."""
-    url = re.sub(r"^/?data/local-files/\?d=", "", url)
-    return re.sub(r"^/?data/upload/(\d+/)?", "", url)
+    """The photo's name in the URL that Label Studio serves it under, with its host or without."""
+    name = re.sub(r"^(https?://[^/]+)?/?data/(local-files/\?d=|upload/(\d+/)?)", "", url)
+    return url if name == url else unquote(name)
 
 
 def _read_tasks(file: LabelFile, places: list[tuple[str, Any]], options: TableOptions) -> Labels:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from spml_tf.datasets.label_formats.found import LabelFile
 from spml_tf.datasets.readers.class_folders import split_of_name
@@ -109,7 +110,8 @@ class Photos:
 
         All are looked for in the same way, the first in which any is found: a name whose photo is
         missing must not find that of another. The ways are: as named, and with one leading part
-        less after the other; below the files' folder, elsewhere in it, elsewhere.
+        less after the other; below the files' folder, elsewhere in it, elsewhere. A name in a
+        folder of a split does not find a photo in a folder of another.
 
         Args:
             names: as the files have them: paths or URLs, with or without an ending.
@@ -125,11 +127,15 @@ class Photos:
         """
         parts = [self._parts(name) for name in names]
         base = self._inside(folder)
+        own = [_split_of_photo("/".join(one)) for one in parts]
         found: list[str | None] = [None] * len(names)
         for dropped in range(max(map(len, parts), default=0) if self.names else 0):
             tails = [one[dropped:] for one in parts]
-            for way in (self._near, self._below, self._anywhere):
-                found = [way(tail, base, split) if tail else None for tail in tails]
+            for way, of_files in ((self._near, ""), (self._below, ""), (self._anywhere, split)):
+                found = [
+                    way(tail, base, of_files or mine) if tail else None
+                    for tail, mine in zip(tails, own, strict=True)
+                ]
                 if any(found):
                     break
             if any(found):
@@ -149,10 +155,11 @@ class Photos:
 
     @staticmethod
     def _parts(name: str) -> tuple[str, ...]:
-        name = _URL.sub("", name).partition("?")[0] if _URL.match(name) else name
+        if _URL.match(name):
+            name = unquote(_URL.sub("", name).partition("?")[0])
         return tuple(x for x in name.replace("\\", "/").split("/") if x not in ("", "."))
 
-    def _near(self, tail: Sequence[str], base: str, _: str) -> str | None:
+    def _near(self, tail: Sequence[str], base: str, split: str) -> str | None:
         for one in _as_uploaded(tail, self._uploaded):
             path = f"{base}/{one}".lstrip("/")
             found = self._there.get(path)
@@ -162,15 +169,18 @@ class Photos:
                     f"{self.root}: {quoted(path)} may be {names}; name the photo with its ending, "
                     "or rename one of them"
                 )
-            if found:
+            if found and _may_be_of(found, split):
                 return found
         return None
 
-    def _below(self, tail: Sequence[str], base: str, _: str) -> str | None:
-        return self._only(tail, lambda name: name.startswith(f"{base}/") if base else False)
+    def _below(self, tail: Sequence[str], base: str, split: str) -> str | None:
+        inside = f"{base}/"
+        return self._only(
+            tail, lambda name: bool(base) and name.startswith(inside) and _may_be_of(name, split)
+        )
 
     def _anywhere(self, tail: Sequence[str], _: str, split: str) -> str | None:
-        return self._only(tail, lambda name: not split or _split_of_photo(name) in ("", split))
+        return self._only(tail, lambda name: _may_be_of(name, split))
 
     def _only(self, tail: Sequence[str], fits: Callable[[str], bool]) -> str | None:
         """The photo whose path ends with some parts, and fits."""
@@ -218,6 +228,11 @@ def _as_uploaded(tail: Sequence[str], uploaded: bool) -> tuple[str, ...]:
     path = "/".join(tail)
     plain = "/".join((*tail[:-1], _UPLOADED.sub("", tail[-1])))
     return (path,) if plain == path or not uploaded else (path, plain)
+
+
+def _may_be_of(name: str, split: str) -> bool:
+    """Whether no folder of a photo tells of another split; "" is any."""
+    return not split or _split_of_photo(name) in ("", split)
 
 
 def _split_of_photo(name: str) -> str:

@@ -7,14 +7,10 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 
 from spml_tf.datasets.readers.photos import find_photos
+from spml_tf.datasets.readers.table_cells import SUFFIXES
 from spml_tf.datasets.readers.tables import quoted, spoiled
 from spml_tf.system.errors import UserError
 from spml_tf.system.nearest import guess
-
-# What training can decode, of any case.
-SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif",
-)  # fmt: skip
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -96,7 +92,7 @@ def collect(
         top: the folder in it which holds the classes' folders, "" for root itself.
         class_names: the classes there may be.
         allow_outside: follow symbolic links to folders.
-        besides: folders that hold no class, relative to root.
+        besides: folders that hold no photos, relative to root.
 
     Returns:
         The class of every photo by its name, the path relative to root with slashes, sorted; and
@@ -106,8 +102,8 @@ def collect(
         UserError: a folder of another class, a symbolic link to a folder that is not allowed or
             leads to a folder above it, a folder that cannot be listed, or a malformed name.
     """
-    walk = _Walk(root, allow_outside)
-    walk.enter(top, class_names, besides)
+    walk = _Walk(root, allow_outside, besides)
+    walk.enter(top, class_names)
     return dict(sorted(walk.photos.items())), walk.notes()
 
 
@@ -121,8 +117,8 @@ def strangers(root: str, expected: Sequence[str]) -> tuple[str, ...]:
 class _Walk:
     """Photos with their classes, and what else lies in the folders of a split."""
 
-    def __init__(self, root: str, allow_outside: bool) -> None:
-        self._root = root
+    def __init__(self, root: str, allow_outside: bool, besides: Collection[str]) -> None:
+        self._root, self._besides = root, besides
         self._allow_outside = allow_outside
         self.photos: dict[str, str] = {}
         self._classless: list[str] = []
@@ -130,13 +126,11 @@ class _Walk:
         self._hidden: list[str] = []
         self._empty: list[str] = []
 
-    def enter(self, top: str, class_names: Sequence[str], besides: Collection[str]) -> None:
+    def enter(self, top: str, class_names: Sequence[str]) -> None:
         known = set(class_names)
         for entry, name in self._visible(top):
             if not _is_folder(entry):
                 (self._classless if _is_photo(entry.name) else self._others).append(name)
-                continue
-            if name in besides:
                 continue
             if entry.name not in known:
                 raise UserError(
@@ -171,6 +165,8 @@ class _Walk:
 
     def _visible(self, folder: str) -> Iterator[Child]:
         for entry, name in _children(self._root, folder):
+            if name in self._besides:
+                continue
             if not _hidden(entry.name):
                 yield entry, name
             elif _is_folder(entry):
@@ -202,7 +198,8 @@ def _checked(path: str, name: str) -> str:
     except UnicodeEncodeError:
         reason = "is not UTF-8"
     else:
-        reason = spoiled(name) or ""
+        own = os.path.basename(name)
+        reason = spoiled(name) or ("begins or ends with a blank" if own != own.strip() else "")
     if reason:
         raise UserError(f"{quoted(path)}: the name {os.fsencode(name)!r} {reason}; rename it")
     return name

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.readers import copies, objects
 from spml_tf.datasets.readers.class_folders import (
-    SUFFIXES,
     check_no_general,
     class_folders,
     collect,
@@ -27,7 +26,8 @@ from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.misread import look_alikes
 from spml_tf.datasets.readers.photos import find_photos
 from spml_tf.datasets.readers.split_names import SplitNames
-from spml_tf.datasets.readers.tables import quoted, read_table
+from spml_tf.datasets.readers.table_cells import SUFFIXES
+from spml_tf.datasets.readers.tables import few, quoted, read_table
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
@@ -168,7 +168,7 @@ def _read_tables(
         path = _table_path(root, split, tables, allow_outside)
         table = read_table(path, table.class_names, _SOURCE, options)
         if table.missing:
-            notes += (f"{path}: no column for {_few(table.missing)}: unknown labels",)
+            notes += (f"{path}: no column for {few(table.missing)}: unknown labels",)
     paths = _require(root, table.images, allow_outside, table.places.__getitem__)
     examples = Examples(
         table.names, table.labels, table.class_names, paths=paths, weights=table.weights,
@@ -273,7 +273,7 @@ def _mended(root: str, name: str) -> str:
 def _read_folders(root: str, split: str, allow_outside: bool, masks_dir: str | None) -> Examples:
     nested = _has_split_folders(root)
     train, top = ("train", split) if nested else ("", "")
-    besides = [masks_dir.strip("/").partition("/")[0]] if masks_dir else []
+    besides = _folders_of_masks(root, masks_dir) if masks_dir else []
     class_names = class_folders(root, train, besides)
     if not class_names:
         raise UserError(f"data_dir: {root} holds no folder of a class; {_SOURCE}")
@@ -296,6 +296,17 @@ def _read_folders(root: str, split: str, allow_outside: bool, masks_dir: str | N
     return examples
 
 
+def _folders_of_masks(root: str, masks_dir: str) -> list[str]:
+    """The folder of the masks relative to root, and those that hold nothing but it."""
+    inside = os.path.relpath(os.path.join(root, masks_dir), root)
+    found = [inside]
+    while (outer := os.path.dirname(found[-1])) and os.path.isdir(os.path.join(root, outer)):
+        if os.listdir(os.path.join(root, outer)) != [os.path.basename(found[-1])]:
+            break
+        found.append(outer)
+    return found
+
+
 def _check_folders(
     root: str, nested: bool, class_names: Sequence[str], besides: Collection[str]
 ) -> None:
@@ -304,14 +315,9 @@ def _check_folders(
     found = [x for x in tops if split_of_name(x) and x not in SPLITS and class_folders(root, x)]
     if found:
         raise UserError(
-            f"data_dir: {root}: {_few(found)} seem to be splits and not classes; call them "
+            f"data_dir: {root}: {few(found)} seem to be splits and not classes; call them "
             f"{', '.join(SPLITS)}, or make tables of them with python -m spml_tf.data import"
         )
     for top in SPLITS if nested else ("",):
         if os.path.isdir(os.path.join(root, top)):
             check_no_general(root, top, class_folders(root, top, besides), "--data_dir")
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(quoted, names[:3])) + more

@@ -29,8 +29,11 @@ _FRACTION = re.compile(r"0?\.\d+(e-\d+)?|\d(\.\d+)?e-\d+", re.I)
 _SIDE_BY_SIDE = re.compile(r"(['\"])\s+(['\"])")
 # What float32 holds.
 _LARGEST = 3.4028234e38
-# The ending of a photo's name, which no name of a class has.
-PHOTO = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic|avif)$", re.I)
+# The endings of photos' names, of any case: what training can decode. No class has such a name.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif",
+)  # fmt: skip
+PHOTO = re.compile(f"({'|'.join(map(re.escape, SUFFIXES))})$", re.I)
 
 Row = tuple[str, list[str]]
 
@@ -69,7 +72,7 @@ def column_separator(path: str, text: str, given: str | None) -> str:
         separator = _WORDS.get(given, given)
         if len(separator) != 1:
             raise UserError(
-                f"--column_separator={given}: must be one character, or comma, tab, bar"
+                f"--column_separator={given}: must be one character, or {', '.join(sorted(_WORDS))}"
             )
         return separator
     first = next(filter(str.strip, text.splitlines()), "")
@@ -126,6 +129,8 @@ class Values:
 
     def get(self, cell: str) -> int | None:
         """POSITIVE, NEGATIVE or UNKNOWN, None where the cell is no value of a label."""
+        if isinstance(cell, Null):
+            return UNKNOWN
         cell = cell.strip()
         if self._fractions and _FRACTION.fullmatch(cell):
             return self.cells.setdefault(cell, UNKNOWN)

@@ -61,6 +61,17 @@ class Columns:
     notes: tuple[str, ...] = ()
 
 
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are.
+
+    Examples:
+        >>> few(["a", "b", "c", "d"])
+        "'a', 'b', 'c' and 1 more"
+    """
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(quoted, names[:3])) + more
+
+
 def quoted(text: str) -> str:
     """What a message shows of a name or cell: on one line, and not all of it where it is long."""
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

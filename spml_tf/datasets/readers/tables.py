@@ -38,6 +38,7 @@ from spml_tf.datasets.readers.table_columns import (
     Columns,
     assign,
     check_header,
+    few,
     has_column,
     no_classes,
     quoted,
@@ -50,7 +51,7 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.nearest import guess
 from spml_tf.system.text_files import read_text, split_csv
 
-__all__ = ["Table", "quoted", "read_table", "split_rows", "spoiled", "table_of_rows"]
+__all__ = ["Table", "few", "quoted", "read_table", "split_rows", "spoiled", "table_of_rows"]
 
 # In the cell of negatives: all classes that are not listed as positive.
 _ALL_OTHERS = "*"
@@ -269,8 +270,11 @@ def _read_columns(
     columns = _columns(dict.fromkeys(found, place), class_names)
     codes = array.array("b")
     known = values.cells
+    blank_is_label = known[""] != UNKNOWN  # but null of JSON is not
     for row_place, fields in body:
         try:
+            if blank_is_label:
+                raise KeyError
             codes.extend([known[fields[x].strip()] for x in classes])
         except KeyError:
             cells = [values.get(fields[x]) for x in classes]

@@ -206,13 +206,11 @@ const takeOne = async (ready, file) => {
 
 const READY = "Ready. Photos stay in this browser.";
 const running = start();
-running.then(
-  () => (status.textContent = READY),
-  (error) => {
-    status.textContent = "";
-    failed(`The model cannot be started; try a browser of 2023 or later (${error.message})`);
-  },
-);
+const notStarted = (error) => {
+  status.textContent = "";
+  failed(`The model cannot be started; try a browser of 2023 or later (${error.message})`);
+};
+running.then(() => (status.textContent = READY), notStarted);
 // One batch of files after the other.
 let last = running;
 const take = (files) => {
@@ -222,6 +220,7 @@ const take = (files) => {
     status.textContent = READY;
     return ready;
   });
+  last.catch(notStarted);
 };
 
 const drop = document.getElementById("drop");

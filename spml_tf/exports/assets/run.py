@@ -49,18 +49,26 @@ def load(path: str) -> Any:
     return lambda images: runner(images=images)
 
 
-def main(model: str, *photos: str) -> None:
-    """Scores photos and prints what is found."""
+def main(model: str, *photos: str) -> int:
+    """Scores photos and prints what is found; 1 where a photo cannot be read, else 0."""
     classes = json.loads(Path(__file__).with_name("classes.json").read_text("utf-8"))
     names, run = classes["class_names"], load(model)
+    code = 0
     for photo in photos:
-        found = run(read(photo, classes["image_size"]))
+        try:
+            pixels = read(photo, classes["image_size"])
+        except OSError as error:  # what Pillow cannot read is one
+            print(f"{photo}: {error}", file=sys.stderr)
+            code = 1
+            continue
+        found = run(pixels)
         scores = dict(zip(names, found["probabilities"][0].tolist(), strict=True))
         decided = [names[i] for i in np.flatnonzero(found["decisions"][0])]
         print(json.dumps({"image": photo, "decisions": decided, "probabilities": scores}))
+    return code
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))
