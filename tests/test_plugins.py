@@ -72,15 +72,17 @@ def test_it_goes_on_bit_for_bit_after_kill_9(words, whole, tmp_path):
 
 def test_code_that_changed_is_told_and_recorded(tmp_path, capsys):
     run = RunFolder(tmp_path / "run")
-    first, second = ({"plugins": {"own.py": x * 64}, "data_fingerprint": "f"} for x in "ab")
+    others = {"data_fingerprint": "f", "class_names": [], "images": {}}
+    first, second = ({"plugins": {"own.py": x * 64}, **others} for x in "ab")
     run.start(Settings(), first)
     run.start(Settings(), first)
     assert not capsys.readouterr().err
+    record = run.record.read_bytes()
     run.start(Settings(), second)
     assert "own.py: has changed since this run began" in capsys.readouterr().err
-    record = run.read_record()
-    assert record["plugins"] == second["plugins"]
-    assert record["earlier_plugins"] == [first["plugins"]]
+    run.start(Settings(), second)
+    assert not capsys.readouterr().err and run.record.read_bytes() == record
+    assert json.loads(run.plugins.read_text()) == [second["plugins"]]
 
 
 def test_it_is_evaluated_and_exported_where_the_code_is_trusted(whole, tmp_path):

@@ -52,6 +52,7 @@ class RunFolder:
         network: network.keras, the best on validation so far; read it through `best_network`.
         checkpoints: the folder checkpoint, everything to go on from.
         checksums: SHA256SUMS, there once the run is finished.
+        plugins: plugins.json, there once code of plugins has changed.
         tensorboard: folder of TensorBoard events.
         train_labels: train_labels.csv, the observed labels where they are not the full ones.
         class_priors: class_priors.csv, where the method has estimated them.
@@ -69,6 +70,7 @@ class RunFolder:
         self.network = self.path / "network.keras"
         self.checkpoints = CheckpointFolder(self.path / "checkpoint", self.record, self.network)
         self.checksums = self.path / "SHA256SUMS"
+        self.plugins = self.path / "plugins.json"
         self.tensorboard = self.path / "tensorboard"
         self.train_labels = self.path / "train_labels.csv"
         self.class_priors = self.path / "class_priors.csv"
@@ -284,15 +286,21 @@ class RunFolder:
         write_text(self.flags, flagfile(settings, given))
 
     def _note_plugins(self, facts: dict[str, Any]) -> None:
-        """Records the plugins' code where it is not what the run began with, and says so."""
-        record = self._record()
-        before, now = record.get("plugins") or {}, facts.get("plugins") or {}
-        if before == now:
-            return
-        names = ", ".join(sorted(name for name in now if before.get(name) != now[name]))
-        tell_note(f"{names}: has changed since this run began, which goes on with what it is now")
-        earlier = [*record.get("earlier_plugins", []), before]
-        write_json(self.record, {**record, "plugins": now, "earlier_plugins": earlier})
+        """Notes the plugins' code where it is not what the run has gone on with before.
+
+        run.json stays as it was, for the checkpoints know it; plugins.json holds the digests of all
+        that came after it.
+        """
+        try:
+            later = parse_json(self.plugins.read_text("utf-8"))
+        except (OSError, ValueError):
+            later = []
+        before = later[-1] if later else self._record().get("plugins") or {}
+        now = facts.get("plugins") or {}
+        if before != now:
+            names = ", ".join(sorted(name for name in now if before.get(name) != now[name]))
+            tell_note(f"{names}: has changed since this run began, which goes on with it as it is")
+            write_json(self.plugins, [*later, now])
 
     def compare(self, settings: Settings, facts: dict[str, Any]) -> None:
         """Raises UserError where the folder's run has other flags or data."""
