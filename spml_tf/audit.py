@@ -57,15 +57,15 @@ class _Options:
 
 def _list(options: _Options) -> None:
     """Writes the lists and the page."""
-    from spml_tf.pages.audit import audit_run
+    from spml_tf.pages.audit import MOST, SHOWN, audit_run
     from spml_tf.runs.run_folder import RunFolder
 
     facts = audit_run(
         RunFolder(options.run_dir),
         options.output_dir,
         options.data_dir,
-        500 if options.limit is None else options.limit,
-        100 if options.shown is None else options.shown,
+        MOST if options.limit is None else options.limit,
+        SHOWN if options.shown is None else options.shown,
         options.batch_size,
     )
     for count, value in facts["precision"].items():

@@ -137,7 +137,7 @@ def export(
 
 def _export(options: _Options) -> Path:
     from spml_tf import networks
-    from spml_tf.exports.checks import Photos
+    from spml_tf.exports.checks import MOST_PHOTOS, Photos
     from spml_tf.exports.exported import exported
     from spml_tf.runs import run_folder
     from spml_tf.runs.decisions import calibration_errors, decisions
@@ -160,7 +160,7 @@ def _export(options: _Options) -> Path:
     }
     model, photos = exported(network, classes), None
     if wanted.converts:
-        count = 500 if options.check_images is None else options.check_images
+        count = MOST_PHOTOS if options.check_images is None else options.check_images
         photos = Photos(run, network, classes, options.data_dir, count)
     with naming_unwritable(f"--export_dir={options.export_dir}"):
         _write(target, run, wanted, model, classes, photos)

@@ -232,12 +232,12 @@ def load_all(path: str, banks: Sequence[EMABank]) -> set[str]:
 
     Of several workers each takes the rows of its own images.
 
-    Returns:
-        The names of the banks that the checkpoint holds.
-
     Args:
         path: a .weights.h5 file.
         banks: the banks to fill.
+
+    Returns:
+        The names of the banks that the checkpoint holds.
 
     Raises:
         ValueError: where a bank of the checkpoint has another shape or dtype, or the file is

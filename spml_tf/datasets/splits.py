@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spml_tf import labels
 from spml_tf.datasets import label_files, readers
 from spml_tf.datasets.readers import Examples, objects
-from spml_tf.datasets.readers.table_columns import few
+from spml_tf.datasets.readers.tables import few
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable

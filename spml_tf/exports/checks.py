@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # What a float32 export may differ from the network by, in a probability.
 TOLERANCE = 1e-4
+# Photos that converted models are compared with the network on, unless it is said.
+MOST_PHOTOS = 500
 # Training photos from which ranges of int8 features are taken.
 _CALIBRATION = 100
 
@@ -85,7 +87,7 @@ class Photos:
         network: keras.Model,
         classes: Mapping[str, Any],
         data_dir: str | None = None,
-        count: int = 500,
+        count: int = MOST_PHOTOS,
     ) -> None:
         data = load_of_run(run, data_dir)
         self.split = "val" if data.test is None else "test"

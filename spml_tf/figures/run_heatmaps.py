@@ -175,14 +175,14 @@ def _growth(runs: Sequence[HeatmapRun], data: Splits, wanted: Sequence[int] | No
             lines = heatmap_figures.growth(picture, found, place, classes)
             title = f"{run.name}: {kind}, with average scores, of training image {picture.name}"
             return {_GROWTH: (lines, title)}
-    reason = "no recorded image shows an annotated positive, one without annotation and a negative"
-    if (
-        recorded
-        and wanted is not None
-        and not any(set(wanted) & set(found.images.tolist()) for _, found in recorded)
-    ):
-        reason = "none of these images was recorded (--record_heatmaps)"
+    kept = {row for _, found in recorded for row in found.images.tolist()}
     if not recorded:
         reason = f"{runs[0].folder.heatmaps} is missing; train with --record_heatmaps=8"
+    elif wanted is not None and kept.isdisjoint(wanted):
+        reason = "none of these images was recorded (--record_heatmaps)"
+    else:
+        reason = (
+            "no recorded image shows an annotated positive, one without annotation and a negative"
+        )
     tell_note(f"heatmap_growth is left out: {printable(reason)}")
     return {}

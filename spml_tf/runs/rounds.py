@@ -44,26 +44,26 @@ def train(settings: Settings, rounds: int, output_dir: str | os.PathLike[str]) -
         )
     if RunFolder(folder).record.exists():
         raise UserError(f"--output_dir={folder}: holds a run, not rounds; choose another folder")
-    told = first.strategy != "multi_worker" or strategies.is_first_worker()
+    leads = first.strategy != "multi_worker" or strategies.is_first_worker()
     for number, of_round, run in _rounds(first, rounds, folder):
         if run.record.exists():
             run.compare_flags(of_round)
         print(f"round {number} of {rounds}: {run.path}", flush=True)
         # Several workers share the folder: each reads a file of its own, and the first one's stays.
-        flags = folder / (f"round_{number}.flags" if told else f".{uuid.uuid4().hex}.flags")
+        flags = folder / (f"round_{number}.flags" if leads else f".{uuid.uuid4().hex}.flags")
         with made_folder(folder):
             write_text(flags, flagfile(of_round))
             try:
                 arguments = [f"--flagfile={flags}", f"--output_dir={run.path}"]
                 launcher.launch_one("spml_tf.train", arguments, f"round {number} of {rounds}")
             except BaseException:
-                if told and not run.path.exists():  # it has not begun
+                if leads and not run.path.exists():  # it has not begun
                     flags.unlink()
                 raise
             finally:
-                if not told:
+                if not leads:
                     flags.unlink()
-    if told:
+    if leads:
         _report(folder, rounds)
 
 

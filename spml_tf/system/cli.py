@@ -324,7 +324,7 @@ def check_least(options: Any, **lows: int) -> None:
     for name, low in lows.items():
         value = getattr(options, name)
         if value is not None and value < low:
-            raise UserError(f"--{name}={getattr(options, name)}: must be at least {low}")
+            raise UserError(f"--{name}={value}: must be at least {low}")
 
 
 class _Passing(io.TextIOBase):

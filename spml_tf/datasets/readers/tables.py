@@ -269,12 +269,10 @@ def _read_columns(
         class_names = found
     columns = _columns(dict.fromkeys(found, place), class_names)
     codes = array.array("b")
-    known = values.cells
-    blank_is_label = known[""] != UNKNOWN  # but null of JSON is not
+    # Where a blank is a label null of JSON is none, and each cell must be looked at.
+    known = values.cells if values.cells[""] == UNKNOWN else {}
     for row_place, fields in body:
         try:
-            if blank_is_label:
-                raise KeyError
             codes.extend([known[fields[x].strip()] for x in classes])
         except KeyError:
             cells = [values.get(fields[x]) for x in classes]
