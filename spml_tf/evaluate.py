@@ -96,8 +96,12 @@ class _Options:
         None,
         "Instead of a run: resnet50, efficientnet_lite0 or applications:NAME with its own head.",
     )
-    weights: str = cli.flag_field("imagenet", "With --network: imagenet, or a weights file.")
-    image_size: int = cli.flag_field(224, "With --network: input side in pixels.", int)
+    weights: str | None = cli.flag_field(
+        None, "With --network: imagenet, or a weights file. Default: imagenet."
+    )
+    image_size: int | None = cli.flag_field(
+        None, "With --network: input side in pixels. Default: 224.", int
+    )
     probabilities: str = cli.flag_field(
         "sigmoid",
         "What a class's images are ranked by: sigmoid of its logit, or softmax over the classes of "
@@ -271,14 +275,14 @@ def _classifier(name: str, options: _Options) -> tuple[keras.Model, Settings, tu
             dataset=options.dataset or "",
             data_dir=options.data_dir,
             network=name,
-            weights=options.weights,
-            image_size=options.image_size,
+            weights=options.weights or "imagenet",
+            image_size=224 if options.image_size is None else options.image_size,
             keep_head=True,
         )
     )
     class_names = splits.load_examples(resolved, resolved.test_split).class_names
     network = networks.build(
-        name, len(class_names), resolved.weights, options.image_size, keep_head=True
+        name, len(class_names), resolved.weights, resolved.image_size, keep_head=True
     )
     return network, resolved, class_names
 
@@ -341,13 +345,16 @@ def _top1_on_val(
 
 
 def _check(options: _Options) -> None:
-    cli.check_least(options, batch_size=1)
+    cli.check_least(options, batch_size=1, workers=0, devices=0)
     if options.calibration != "none" and options.thresholds is None and options.format == "json":
         raise UserError(
             f"--calibration={options.calibration}: calibrates decisions; give --thresholds or "
             "--format=table too"
         )
     if options.network is None:
+        for name in ("weights", "image_size"):
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name}: goes with --network; a run has its own; leave it out")
         return
     if options.run_dir is not None:
         raise UserError(

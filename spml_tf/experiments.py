@@ -28,7 +28,6 @@ from spml_tf.system.files import (
     write_text,
 )
 from spml_tf.system.json_text import parse_json
-from spml_tf.system.keras_import import require_tensorflow_backend
 from spml_tf.system.locks import locked
 from spml_tf.system.text_files import read_text
 
@@ -300,17 +299,17 @@ def _commit() -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    with (
-        naming_unwritable(f"--output_dir={folder}"),
-        locked(folder / ".lock", f"--output_dir={folder}: another process works here"),
-    ):
+    with contextlib.ExitStack() as held:
+        with naming_unwritable(f"--output_dir={folder}"):
+            refusal = f"--output_dir={folder}: another process works here"
+            held.enter_context(locked(folder / ".lock", refusal))
         yield
 
 
 def _action(options: _Options) -> None:
     check_range("processes", options.processes, 1, 1024)
     check_range("threads", options.threads, 0, 1024)
-    require_tensorflow_backend()  # else every run would tell of it
+    cli.import_tensorflow()  # refuses another backend, of which every run would tell
     experiment = _Experiment(options)
     with _locked(experiment.folder):
         experiment.check()

@@ -107,11 +107,14 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
             "images": {name: len(part) for name, part in data.parts.items()},
             "notes": list(data.notes),
             "plugins": plugins.digests(settings.plugins or ""),
+            "priors": model_building.digests_of_priors(settings),
             **run_folder.machine(),
         }
         _check_workers(data)
         if finished:
             run.compare(settings, facts)
+            if first:
+                trackers.tell_finished(settings.tracker, run, settings, facts)
             return run.read_metrics()
         model = model_building.build(settings, data)
         bank = model.ema_heatmaps is not None
@@ -172,11 +175,12 @@ def _checkpoint(run: RunFolder, first: bool) -> Checkpoint | None:
         found = replicas.sum_of_workers(np.array([bool(reason)], np.int64))[0]
         return reason or ("damaged, as another worker says" if found else "")
 
-    checkpoint = run.checkpoints.newest(agreed, to_train=True)
+    checkpoint = run.checkpoints.newest(agreed, to_train=True, mend=first)
     if run.metrics.exists():
         damaged = run.damaged_results()
         if checkpoint is None:
-            raise UserError(f"{damaged[0]}; but the checkpoint is gone: train into another folder")
+            why = damaged[0] if damaged else f"{run.checksums}: is missing"
+            raise UserError(f"{why}; but the checkpoint is gone: train into another folder")
         for reason in damaged if first else ():
             tell_note(f"{reason.partition(';')[0]}: it is written anew")
     return checkpoint

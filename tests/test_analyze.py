@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -19,7 +20,13 @@ from spml_tf import analyze, networks
 from spml_tf.datasets import readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.drawing import figure_files
-from spml_tf.figures import analysis_catalogue, analysis_figures, crop_experiment
+from spml_tf.figures import (
+    analysis_catalogue,
+    analysis_figures,
+    analysis_tables,
+    crop_experiment,
+)
+from spml_tf.figures.compared_runs import UnavailableError
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
@@ -226,6 +233,24 @@ def test_per_class_and_reliability(analysis, runs):
     assert (row["method"], row["low"], int(row["labels"])) == ("an", "0.2", inside.sum())
     assert float(row["positives"]) == pytest.approx(labels[inside].mean(), rel=1e-5)
     assert float(row["mean_score"]) == pytest.approx(scores[inside].mean(), rel=1e-4)
+
+
+def test_reliability_counts_unknown_labels_as_the_run_does():
+    """Of positives alone nothing can be told: each bin's share would be 1."""
+    single = SimpleNamespace(
+        labels=np.array([[1, -1], [-1, 1]], np.int8), scores=np.array([[0.95, 0.05], [0.45, 0.05]])
+    )
+    group = SimpleNamespace(name="an", runs=[single])
+    found = SimpleNamespace(
+        labels=single.labels, split="val", unknown_counts_as="nothing", groups=[group]
+    )
+    with pytest.raises(UnavailableError, match="the labels in val tell of no negatives in some"):
+        analysis_tables.reliability(found)
+    found.unknown_counts_as = "negative"
+    bins = {
+        row["low"]: (row["labels"], row["positives"]) for row in analysis_tables.reliability(found)
+    }
+    assert (bins[0.0], bins[0.4], bins[0.9]) == ((2, 0.5), (1, 0.0), (1, 1.0))
 
 
 def test_what_cannot_be_had_is_noted(finished, tmp_path, capsys):

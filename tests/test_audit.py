@@ -248,7 +248,7 @@ def test_other_data_are_refused(finished, tmp_path):
     )
 )
 def test_any_decisions_are_read_back(tmp_path_factory, decisions):
-    names, class_names = ("a.jpg", 'b "1",.jpg', "ü/c.jpg"), ("cat", "<b>dog</b>")
+    names, class_names = ("a.jpg", 'b "1",.jpg', " ü/c.jpg "), ("cat", "<b>dog</b> ")
     path = tmp_path_factory.mktemp("reviewed") / "r.csv"
     expected = np.full((3, 2), -1)
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -324,6 +324,45 @@ class TestBrowser:
         present.click()
         present.click()
         assert browser.find_element(By.ID, "count").text == "0 of 4 decided, 4 shown"
+
+    def test_a_key_that_is_held_decides_one_photo(self, browser):
+        """The arrows go on; P does not, when the keyboard repeats it."""
+        browser.execute_script(
+            "document.querySelector('.card .review button').focus();"
+            "const press = (key, repeat) => document.activeElement.dispatchEvent("
+            "  new KeyboardEvent('keydown', { key, repeat, bubbles: true, cancelable: true }));"
+            "press('p', false); press('p', true); press('p', true);"
+            "press('ArrowRight', true);"
+        )
+        cards = browser.find_elements(By.CSS_SELECTOR, ".card")
+        assert [card.get_attribute("data-decided") for card in cards] == ["1", None, None, None]
+        focused = browser.execute_script(
+            "return [...document.querySelectorAll('.card')]"
+            ".indexOf(document.activeElement.closest('.card'))"
+        )
+        assert focused == 2
+
+    def test_a_photo_that_is_clicked_has_the_keys(self, browser):
+        card = browser.find_elements(By.CSS_SELECTOR, ".card")[1]
+        card.find_element(By.CSS_SELECTOR, ".stage").click()
+        assert "zoomed" in card.get_attribute("class")
+        browser.switch_to.active_element.send_keys("z")
+        assert "zoomed" not in card.get_attribute("class")
+        browser.switch_to.active_element.send_keys("a")
+        assert card.get_attribute("data-decided") == "0"
+
+    def test_two_pages_of_one_file_keep_the_decisions_of_both(self, browser):
+        first, address = browser.current_window_handle, browser.current_url
+        browser.switch_to.new_window("tab")
+        browser.get(address)
+        for window, place, key in ((first, 0, "p"), (browser.current_window_handle, 1, "a")):
+            browser.switch_to.window(window)
+            card = browser.find_elements(By.CSS_SELECTOR, ".card")[place]
+            press(browser, card.find_element(By.CSS_SELECTOR, ".review button"), key)
+        browser.close()
+        browser.switch_to.window(first)
+        browser.refresh()
+        assert browser.find_element(By.ID, "count").text == "2 of 4 decided, 4 shown"
 
     def test_changes_are_undone_one_by_one(self, browser):
         card = browser.find_element(By.CSS_SELECTOR, ".card")

@@ -23,6 +23,7 @@ from spml_tf.evaluation.average_precision import average_precision
 from spml_tf.evaluation.report_table import report_table
 from spml_tf.labels import draw_observed
 from spml_tf.runs import decisions
+from spml_tf.runs.run_folder import RunFolder
 
 
 def sigmoid(x):
@@ -162,6 +163,16 @@ def test_annotated_positives_alone_calibrate_independent_classes():
     assert pairs.slopes[1:].min() < pairs.slopes[0] < pairs.slopes[1:].max()
 
 
+def test_annotated_positives_of_low_scores_leave_the_order():
+    """As where validation labels are known: the slope is the least one."""
+    scores = np.linspace(0.1, 0.9, 40)[:, None] * [1, 1]
+    observed = np.full((40, 2), -1, np.int8)
+    observed[np.arange(24), np.arange(24) % 2] = 1
+    found = decisions.from_annotated(observed, scores)
+    assert (found.slopes == calibration.LEAST_SLOPE).all()
+    assert (np.diff(found(scores.astype(np.float32))[:, 0].astype(np.float32)) > 0).all()
+
+
 @pytest.fixture(scope="module")
 def calibrated(finished, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exports") / "model"
@@ -253,6 +264,36 @@ def test_validation_labels_that_tell_of_no_negatives(finished, tmp_path, capsys)
     expected = decisions.from_annotated(arrays["labels"], arrays["scores"])
     np.testing.assert_allclose(list(found["slopes"].values()), expected.slopes)
     assert "fitted to annotated positives" in (tmp_path / "x" / "MODEL_CARD.md").read_text()
+
+
+def test_the_error_is_of_the_calibration_in_use(finished, tmp_path):
+    """Where a table counts unknown labels otherwise than the run, whose calibration it is."""
+    folder = shutil.copytree(finished, tmp_path / "run")
+    with np.load(folder / "predictions_val.npz") as saved:
+        arrays = dict(saved)
+    full, scores = arrays["labels"], arrays["scores"]
+
+    def after(labels: np.ndarray) -> float | None:
+        np.savez(folder / "predictions_val.npz", **{**arrays, "labels": labels})
+        seal(folder)
+        found = decisions.decisions(RunFolder(folder), "f1", "platt")
+        report = decisions.report(found, "val", labels, scores, "skip", "negative")
+        return report["calibration"]["expected_calibration_error"]["after"]
+
+    partly = full.copy()
+    partly[0][full.sum(axis=0) < len(full) - 1] = -1
+    held = calibration.cross_validated(partly, scores, "platt")
+    expected = calibration.calibration_error(partly, held, "negative")
+    assert after(partly) == pytest.approx(expected)
+    assert after(draw_observed(full)) is None  # estimated from what was annotated
+
+
+def test_low_scores_are_told_apart():
+    """As in an export, whose network has the calibration inside: sigmoid(0.3 * -25)."""
+    none = np.zeros(1, bool)
+    found = calibration.Calibration("platt", np.array([0.3]), np.zeros(1), none)
+    scores = 1 / (1 + np.exp([[25.0], [30.0]]))
+    np.testing.assert_allclose(found(scores)[:, 0], 1 / (1 + np.exp([7.5, 9.0])), rtol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["skip", "zero"])

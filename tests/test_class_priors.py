@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_tf.training import class_priors as priors
-from spml_tf.training.draw_model import DrawModel
+from spml_tf.training.draw_model import DrawModel, Fitted
 
 POINTWISE = [
     priors.elkan_noto,
@@ -45,6 +45,28 @@ def test_scores_that_know_every_class_give_the_exact_priors():
     scores = np.where(truth == 1, 0.25, 0.0)  # P(annotated | image)
     for estimate in POINTWISE[:3]:
         assert estimate(scores, labels).tolist() == pytest.approx([0.5], abs=0.01)
+
+
+def test_the_ends_of_an_interval():
+    """1.96 deviations of two replicates, 0.2 / sqrt(2) each; then those of all three readings."""
+    low, high = priors._interval(np.array([0.5]), np.array([[0.4], [0.6]]))
+    assert (low[0], high[0]) == pytest.approx((0.22281, 0.77719), abs=1e-5)
+
+
+def test_an_interval_holds_all_readings(monkeypatch):
+    """Of ten images, one annotated: the model says 0.4 or 0.3, best bin 0.6, all surely."""
+
+    def surely(value):
+        return Fitted(np.array([value]), np.full((2, 1), value))
+
+    monkeypatch.setattr(priors, "DrawModel", lambda scores, labels, some: 0.3 if some else 0.4)
+    monkeypatch.setattr(priors, "fitted_with_replicates", lambda model, *given: surely(model))
+    monkeypatch.setattr(priors, "_best_bin_replicates", lambda *given: surely(0.6))
+    labels = np.full((10, 1), -1, np.int8)
+    labels[0] = 1
+    found = priors.class_priors(np.full((10, 1), 0.5), labels)
+    assert (found.priors[0], found.low[0], found.high[0]) == pytest.approx((0.4, 0.3, 0.6))
+    assert found.interval == pytest.approx((0.3, 0.6))
 
 
 def test_one_drawn_class_of_images_that_scores_know_entirely():

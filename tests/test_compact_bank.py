@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from reference import moved_heatmap, numpy_warp
+from tiny_network import tiny_cam
 
 import spml_tf
 from spml_tf import losses, networks
@@ -184,6 +185,19 @@ def test_with_all_classes_kept_training_is_the_dense_banks():
         expected = getattr(dense.ema_heatmaps, name).numpy()
         expected = expected if name == "values" else expected[..., None]
         np.testing.assert_allclose(found * 1.0, expected * np.ones(4), atol=1e-4)
+
+
+def test_the_classes_kept_are_those_of_the_highest_averages_of_this_step():
+    """The annotated one and the highest other; before the first step all averages are 0."""
+    rng = np.random.default_rng(4)
+    labels = np.where(np.arange(L) == np.arange(N)[:, None], 1, -1).astype(np.int8)
+    images = rng.uniform(0, 255, (N, 32, 32, 3)).astype(np.float32)
+    model = spml_tf.SPMLModel(tiny_cam(L, image_size=32), N, "an+scl", heatmap_classes=2)
+    model.compile(keras.optimizers.SGD(0.01))
+    model.fit({"image": images, "index": np.arange(N)}, labels, epochs=1, verbose=0)
+    rank = model.ema_scores.values.numpy() + 2 * (labels == 1)
+    wanted = np.sort(np.argsort(-rank, axis=1)[:, :2], axis=1)
+    np.testing.assert_array_equal(np.sort(model.ema_heatmaps.classes.numpy(), axis=1), wanted)
 
 
 def test_saved_resumed_and_taken_over(tmp_path):

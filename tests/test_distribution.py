@@ -249,6 +249,8 @@ def test_any_number_of_workers_goes_on(voc, tmp_path, monkeypatch, method):
          "no task worker 1"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}'},
          "no task ps 0"),
+        ({"TF_CONFIG": '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}'},
+         "TF_CONFIG: must be such as .*the addresses of a cluster are lists"),
     ],
 )  # fmt: skip
 def test_a_cluster_that_is_told_of_badly(environment, message):

@@ -79,6 +79,7 @@ def test_a_word_that_is_no_command(word, says):
         ("spml-tf-train --epochs=3 --bank_dtype=", {"float32", "float16", "uint8"}),
         ("spml-tf-train --preset=digits/en_", {"digits/en_scl", "digits/en_cl"}),
         ("spml-tf-train --keep_h", {"--keep_head"}),
+        ("spml-tf-train --horizontal_f", {"--horizontal_flip"}),
         ("spml-tf-train --train_csv=setup.c", {"setup.cfg"}),
         ("spml-tf-data che", {"check"}),
         ("spml-tf-experiments --plan=table1_d", {"table1_digits"}),

@@ -23,7 +23,7 @@ from spml_tf.datasets import splits
 from spml_tf.runs import model_building
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli
-from spml_tf.training import selection
+from spml_tf.training import label_store, selection
 from spml_tf.training.class_priors import class_priors
 from spml_tf.training.draw_model import DrawModel
 
@@ -198,6 +198,27 @@ def test_it_is_made_once_and_saved_with_the_weights(tmp_path):
     whole = keras.models.load_model(tmp_path / "x.keras")
     assert whole.positives_per_image == "auto" and whole.rules[0].budget == "estimated"
     np.testing.assert_array_equal(whole.estimated_priors.priors, first.priors)
+
+
+@pytest.mark.parametrize("unvisited", [None, 3])
+def test_of_many_images_some_are_enough(monkeypatch, unvisited):
+    """Every third; one of those that was not visited takes no part."""
+    monkeypatch.setattr(label_store, "sample_step", lambda *given: 3)
+    model, labels = made(positives_per_image="auto")
+    model.ema_scores.visited.assign(np.arange(N) != (N if unvisited is None else unvisited))
+    model.begin_epoch(2)
+    rows = [row for row in range(0, N, 3) if row != unvisited]
+    found = class_priors(model.ema_scores.values.numpy()[rows], labels[rows])
+    np.testing.assert_allclose(model.estimated_priors.priors, found.priors, rtol=1e-6)
+
+
+def test_averages_of_bytes_are_shares_of_255():
+    model, labels = made(positives_per_image="auto", bank_dtype="uint8")
+    averages = (np.linspace(0, 255, N)[:, None] + np.zeros(L)).astype(np.uint8)
+    model.ema_scores.values.assign(averages)
+    model.begin_epoch(2)
+    found = class_priors(averages / 255, labels)
+    np.testing.assert_allclose(model.estimated_priors.priors, found.priors, rtol=1e-6)
 
 
 def test_images_never_visited_take_no_part():

@@ -54,6 +54,13 @@ def test_evaluate_agrees_with_scikit_learn_and_knows_other_splits(finished, caps
         assert report["ap"][name] == pytest.approx(expected, abs=5.1e-5)
     assert report["map"] == pytest.approx(np.mean(list(report["ap"].values())), abs=1.1e-4)
 
+    for word, says in (
+        ("--image_size=64", "--image_size: goes with --network; a run has its own; leave it out"),
+        ("--weights=imagenet", "--weights: goes with --network; a run has its own; leave it out"),
+        ("--devices=-1", "--devices=-1: must be at least 0"),
+    ):
+        assert evaluate.main([f"--run_dir={finished}", word]) == 1
+        assert says in capsys.readouterr().err
     assert evaluate.main([f"--run_dir={finished}", "--split=trainval"]) == 1
     assert "trainval.txt" in capsys.readouterr().err
     assert evaluate.main([f"--run_dir={finished}", "--split=train"]) == 0

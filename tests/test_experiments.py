@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -25,7 +26,9 @@ from saved_runs import change_flags, has_checkpoint, wait_until
 from spml_tf import experiments
 from spml_tf.plans import training_queue
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import files, locks
+from spml_tf.system.errors import UserError
 
 SEARCHED = """
 [search]
@@ -197,6 +200,38 @@ def test_a_changed_plan_is_refused(whole, voc, tmp_path, capsys, old, new, diffe
     assert said.err.count("\n") == 1 and not said.out
     assert "holds a run with other flags than the plan's" in said.err and difference in said.err
     assert contents(whole / "out") == before
+
+
+def test_a_flag_that_a_run_of_an_older_version_did_not_know(tmp_path):
+    """It had the flag's default, for a plan as for the command that trains."""
+    settings = resolve(Settings(dataset="digits", method="en"))
+    known = dataclasses.asdict(settings)
+    for name in ("colour_changes", "pseudo_label_warmup_epochs"):  # 0, and half of the epochs
+        del known[name]
+    (tmp_path / "run.json").write_text(json.dumps({"flags": known}))
+    job = training_queue.Job("en_0", settings, RunFolder(tmp_path), tmp_path / "log")
+    training_queue.check_folders([job])
+    changed = dataclasses.replace(job, settings=dataclasses.replace(settings, colour_changes=2))
+    with pytest.raises(UserError, match=r"\(--colour_changes was 0 and is 2\)"):
+        training_queue.check_folders([changed])
+
+
+def test_results_that_were_moved_go_on(tmp_path):
+    """A row that follows another names its folder, which has moved with it."""
+    old, new = tmp_path / "old" / "runs", tmp_path / "new" / "runs"
+    settings = resolve(Settings(dataset="digits", method="en", initial_banks=str(old / "en_0")))
+    (new / "round2_0").mkdir(parents=True)
+    known = {"flags": dataclasses.asdict(settings)}
+    (new / "round2_0" / "run.json").write_text(json.dumps(known))
+    found = RunFolder(new / "round2_0")
+
+    def changed(name: str) -> list[str]:
+        return found.changed_flags(dataclasses.replace(settings, initial_banks=str(new / name)))
+
+    assert changed("en_0") == []
+    assert len(changed("en_1")) == 1
+    (old / "en_0").mkdir(parents=True)  # it was not moved
+    assert len(changed("en_0")) == 1
 
 
 def test_two_commands_in_one_folder_are_refused(whole, voc, capsys):

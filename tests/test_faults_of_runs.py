@@ -16,7 +16,7 @@ from faults import fault
 from saved_runs import assert_equal_runs, copy_after_epoch
 
 from spml_tf import evaluate, export, report, train
-from spml_tf.runs import recorder
+from spml_tf.runs import checkpoint_folder, recorder
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
 
@@ -137,6 +137,28 @@ def test_a_damaged_run_goes_on(voc, finished, third_epoch, tmp_path, damages, ep
     assert f"resuming after epoch {epoch} of 5" in done.stderr and note in done.stderr
     assert_equal_runs(folder, finished)
     assert (folder / "flags.txt").read_text() == (finished / "flags.txt").read_text()
+
+
+def test_one_process_mends_a_damaged_best_network(third_epoch, tmp_path):
+    """Of several workers the first; the others go on as it says."""
+    run_ = RunFolder(shutil.copytree(third_epoch, tmp_path / "run"))
+    path, expected = run_.checkpoints.best_network()
+    flip(path)
+    assert run_.checkpoints.newest(to_train=True).progress.epochs == 3
+    assert checkpoint_folder.damage(path, expected)
+    assert run_.checkpoints.newest(to_train=True, mend=True).progress.epochs == 3
+    assert not checkpoint_folder.damage(path, expected)
+
+
+def test_what_kills_leave_half_written_goes_with_the_next_checkpoint(third_epoch, tmp_path):
+    run_ = RunFolder(shutil.copytree(third_epoch, tmp_path / "run"))
+    left = run_.checkpoints.path / ".unfinished-epoch00003_step00002.weights.h5"
+    left.write_bytes(b"half")
+    saved = run_.checkpoints.newest()
+    names = [path.name for path in (saved.weights, *saved.metrics)]
+    files = {name: checkpoint_folder.checksum(run_.checkpoints.path / name) for name in names}
+    run_.checkpoints.add(saved.progress, files, saved.machine)
+    assert not left.exists() and run_.checkpoints.newest().progress.epochs == 3
 
 
 @pytest.mark.parametrize("name", [f"{NEWEST}.weights.h5", f"{NEWEST}.json"])

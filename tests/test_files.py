@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from spml_tf.system import files, folders
@@ -22,6 +24,34 @@ def test_a_table_has_every_column_that_a_row_names(tmp_path):
     """The second row lacks a and brings c."""
     files.write_table(tmp_path / "t.csv", [{"a": 1, "b": 2}, {"b": 3, "c": None}])
     assert (tmp_path / "t.csv").read_bytes() == b"a,b,c\r\n1,2,\r\n,3,\r\n"
+
+
+def test_a_file_that_could_not_be_replaced_is_not_taken_for_edited(tmp_path, monkeypatch):
+    """Twice: what is there is still known as ours."""
+    path = tmp_path / "t.csv"
+    files.write_text(path, "first", files.replaced_unless_edited)
+    real = files.os.replace
+
+    def refusing(source, target):
+        if Path(target) == path:
+            raise PermissionError(13, "Permission denied", str(target))
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", refusing)
+        for text in ("second", "third"):
+            with pytest.raises(PermissionError):
+                files.write_text(path, text, files.replaced_unless_edited)
+    assert path.read_text() == "first"
+    files.write_text(path, "fourth", files.replaced_unless_edited)
+    path.write_text("edited")
+    with pytest.raises(UserError, match="was edited"):
+        files.write_text(path, "fifth", files.replaced_unless_edited)
+
+
+def test_output_that_nobody_reads_is_no_fault_of_a_folder():
+    with pytest.raises(BrokenPipeError), files.naming_unwritable("--output_dir=o"):
+        raise BrokenPipeError(32, "Broken pipe")
 
 
 def test_a_row_that_fails_leaves_the_file_as_it_was(tmp_path):

@@ -12,9 +12,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny_network
 
 import spml_tf
 from spml_tf import losses, networks
+from spml_tf.training import terms
+from spml_tf.training.mixed_views import Mixup
+from spml_tf.training.scheduled_terms import GeneralizedRobustTerm
 
 pytestmark = pytest.mark.usefixtures("without_determinism")
 
@@ -48,8 +52,10 @@ def dataset(*weights: np.ndarray, batch: int = 4) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((x(), LABELS, *weights)).batch(batch)
 
 
-def compiled(method: object = "an", options: dict | None = None, **arguments) -> spml_tf.SPMLModel:
-    found = model(method, **(options or {}))
+def compiled(
+    method: object = "an", options: dict | None = None, own: keras.Model | None = None, **arguments
+) -> spml_tf.SPMLModel:
+    found = model(method, own, **(options or {}))
     found.compile(**{"optimizer": keras.optimizers.SGD(0.05), **arguments})
     return found
 
@@ -311,6 +317,154 @@ def test_losses_that_do_not_look_at_marks_are_refused():
     compiled("en", loss=losses.ExpectedPositive())
 
 
+def test_rules_before_a_term_that_does_not_look_at_marks_are_refused():
+    """ROLE reads labels, not marks: a rule would change nothing."""
+    selection = spml_tf.training.ExpectedPositives(positives_per_image=1.5)
+    with pytest.raises(ValueError, match="Role does not look at what the rules mark; leave the"):
+        spml_tf.training.Recipe((terms.Role(positives_per_image=1.5),), (selection,))
+    spml_tf.training.Recipe((GeneralizedRobustTerm(),), (selection,))
+
+
+class Margin(keras.losses.Loss):
+    """A loss of one's own in floats, without get_config: (1 - y) softplus(f) for y from 0."""
+
+    def __init__(self, from_logits=False):
+        super().__init__()
+        self.from_logits = from_logits
+
+    def call(self, y_true, y_pred):
+        logits = y_pred if self.from_logits else tf.math.log(y_pred / (1 - y_pred))
+        return (1.0 - tf.maximum(y_true, 0.0)) * tf.math.softplus(logits)
+
+
+def test_a_loss_of_ones_own_sees_the_same_with_and_without_weights():
+    """Logits, and labels in floats."""
+    found, weighed = compiled(Margin()), compiled(Margin())
+    f = found.predict(IMAGES, verbose=0).astype(np.float64)
+    expected = np.where(LABELS == 1, 0, -np.log(1 - f)).mean()
+    assert first_loss(found)["loss"] == pytest.approx(expected, rel=1e-5)
+    assert first_loss(weighed, np.full(N, 2.0))["loss"] == pytest.approx(2 * expected, rel=1e-5)
+
+
+class Early(terms.Term):
+    """Cannot be computed before the score bank has seen the images: the logarithm of 0."""
+
+    needs_scores = True
+    reported_as = "early"
+
+    def compute(self, step):
+        return -tf.reduce_mean(tf.math.log(step.average) * step.scores)
+
+
+def test_a_term_does_nothing_before_its_epoch():
+    recipe = spml_tf.training.Recipe((losses.AssumeNegative(), Early(start_epoch=2)))
+    history = compiled(recipe).fit(dataset(batch=N), epochs=2, verbose=0).history
+    assert history["early_loss"][0] == 0 < history["early_loss"][1]
+    assert history["loss"][1] > history["classification_loss"][1]
+    plain = compiled("an")
+    plain.fit(dataset(batch=N), epochs=2, verbose=0)
+    for late in ({"mixup_start_epoch": 3}, {"mixup_weight": 0.0}):
+        found = compiled("an+mixup", {**late})
+        found.fit(dataset(batch=N), epochs=2, verbose=0)
+        assert all((a == b).all() for a, b in zip(kernels(found), kernels(plain), strict=True))
+        assert found.history.history["mixup_loss"] == [0, 0]
+
+
+def test_a_view_that_does_not_count_leaves_batch_normalisation_alone():
+    found = [
+        compiled(method, options, own=tiny_network.tiny_cam(L, image_size=SIZE))
+        for method, options in (("an", {}), ("an+mixup", {"mixup_start_epoch": 3}))
+    ]
+    for one in found:
+        keras.utils.set_random_seed(2)
+        for weight in one.network.weights:
+            weight.assign(np.random.default_rng(weight.shape.rank).normal(size=weight.shape))
+        one.fit(dataset(batch=N), epochs=2, verbose=0)
+    pairs = zip(found[0].network.weights, found[1].network.weights, strict=True)
+    assert all((a.numpy() == b.numpy()).all() for a, b in pairs)
+
+
+def test_mixed_views_with_a_mean_over_weights_are_refused():
+    loss = losses.AssumeNegative(reduction="mean_with_sample_weight")
+    with pytest.raises(ValueError, match="Mixup weighs images by shares, which a loss with"):
+        spml_tf.training.Recipe((loss, Mixup()))
+
+
+def test_methods_that_training_does_not_ask_are_refused():
+    for name in ("compute_loss", "call"):
+        with pytest.raises(TypeError, match=rf"Mine\.{name}: training does not ask it"):
+            type("Mine", (spml_tf.SPMLModel,), {name: lambda self, *given, **more: None})
+
+
+def test_layers_that_are_frozen_between_fits_stay_so(tmp_path):
+    """And are thawed for good; a saved model knows it."""
+    found = compiled(options={"warmup_epochs": 1})
+    found.fit(dataset(), epochs=2, verbose=0)
+    layer = next(x for x in found.network.layers if isinstance(x, keras.layers.Conv2D))
+    for trainable in (False, True):
+        layer.trainable = trainable
+        found.compile(keras.optimizers.SGD(0.05))
+        before = layer.kernel.numpy()
+        found.fit(dataset(), epochs=2, verbose=0)
+        assert layer.trainable == trainable
+        assert (before != layer.kernel.numpy()).any() == trainable
+        found.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert loaded.network.get_layer(layer.name).trainable == trainable
+
+
+def test_a_layer_that_was_frozen_before_can_be_thawed():
+    own = network(trainable=False)
+    layer = next(x for x in own.layers if isinstance(x, keras.layers.Conv2D))
+    found = model(own=own, warmup_epochs=1)
+    layer.trainable = True
+    found.compile(keras.optimizers.SGD(0.05))
+    before = layer.kernel.numpy()
+    found.fit(dataset(), epochs=1, verbose=0)
+    assert layer.trainable and (before == layer.kernel.numpy()).all()
+    found.fit(dataset(), initial_epoch=1, epochs=2, verbose=0)
+    assert layer.trainable and (before != layer.kernel.numpy()).any()
+
+
+def test_averages_of_weights_after_a_fit_that_ends_in_warm_up():
+    """Keras gives each weight its own average, the backbone's those of what never moved."""
+    found = compiled(
+        options={"warmup_epochs": 3}, optimizer=keras.optimizers.SGD(0.05, use_ema=True)
+    )
+    layer = next(x for x in found.network.layers if isinstance(x, keras.layers.Conv2D))
+    before = layer.kernel.numpy()
+    head = found.network.get_layer("cam_logits").kernel.numpy()
+    found.fit(dataset(), epochs=2, verbose=0)
+    np.testing.assert_allclose(layer.kernel.numpy(), before, rtol=1e-6)
+    assert (found.network.get_layer("cam_logits").kernel.numpy() != head).any()
+    assert layer.trainable
+
+
+def test_consistency_needs_a_grid():
+    own = tiny_network.tiny_cam(L)
+    with pytest.raises(ValueError, match="takes images of any size.*give heatmap_size"):
+        model("an+scl", own)
+    given = spml_tf.SPMLModel(own, N, "an+scl", heatmap_size=2)
+    assert given.ema_heatmaps.values.shape == (N, 2, 2, L)
+
+
+def test_what_comes_too_early_or_lacks_is_said_in_a_sentence():
+    found = model()
+    with pytest.raises(ValueError, match=r"call `compile\(\)` before an epoch begins"):
+        found.train_on_batch(x(), LABELS)
+    found.compile(keras.optimizers.SGD(0.05))
+    with pytest.raises(ValueError, match="evaluation needs labels: give images with them"):
+        found.evaluate(IMAGES, verbose=0)
+    with pytest.raises(ValueError, match="evaluation needs validation labels"):
+        found.fit(dataset(), validation_data=IMAGES, verbose=0)
+    with pytest.raises(ValueError, match=r"flip must be of shape \[8\], whether each crop"):
+        found.fit({**x(), "flip": np.zeros((N, 1), bool)}, LABELS, verbose=0)
+    auto = spml_tf.SPMLModel(network(), N, "en", "auto")
+    auto.compile(keras.optimizers.SGD(0.05))
+    with pytest.raises(ValueError, match="no label is positive.*cannot estimate how many"):
+        auto.fit(x(), np.full((N, L), -1), verbose=0)
+
+
 def test_boolean_labels():
     """True for positives: what lacks is a known negative."""
     marks = LABELS == 1
@@ -340,6 +494,11 @@ def test_weights_of_labels_are_numbers_from_0():
     found = compiled()
     found.set_weights_of_labels([0.5] * N)
     assert first_loss(found)["loss"] == pytest.approx(cross_entropies(compiled()).mean() / 2)
+    for more in ({"weights": [np.full(N, 4.0)]}, {"class_weight": dict.fromkeys(range(L), 4.0)}):
+        both = compiled()
+        both.set_weights_of_labels([0.5] * N)
+        logs = first_loss(both, *more.pop("weights", ()), **more)
+        assert logs["loss"] == pytest.approx(2 * cross_entropies(compiled()).mean(), rel=1e-5)
     for wrong in ([-1.0] * N, [np.nan] * N):
         with pytest.raises(ValueError, match="must be numbers from 0"):
             found.set_weights_of_labels(wrong)
@@ -478,11 +637,14 @@ def test_load_model(tmp_path):
     np.testing.assert_allclose(scores, found.predict(IMAGES, verbose=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["an", "en+cl", "en+scl", "ll_cp", "role+scl"])
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param("en+cl", marks=pytest.mark.slow), "en+scl", "ll_cp", "role+scl", "an+mixup"],
+)
 def test_jit_compile(method):
-    runs = []
+    runs, options = [], {"mixup_start_epoch": 2} if "mixup" in method else {}
     for jit in (False, True):
-        found = compiled(method, jit_compile=jit, metrics=[spml_tf.MeanAveragePrecision()])
+        found = compiled(method, options, jit_compile=jit, metrics=[spml_tf.MeanAveragePrecision()])
         assert found.jit_compile is jit
         found.fit(dataset(), epochs=3, validation_data=dataset(), verbose=0)
         runs.append(found)

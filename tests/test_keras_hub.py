@@ -13,6 +13,7 @@ import pytest
 import spml_tf
 from spml_tf import networks
 from spml_tf.networks import CAM_LAYER
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
 
 keras_hub = pytest.importorskip("keras_hub", reason="needs keras-hub: pip install spml_tf[hub]")
@@ -31,6 +32,15 @@ BACKBONES = {
     ),
     "dinov3": ("DINOV3Backbone", {"intermediate_dim": 32, "num_register_tokens": 4}, 5),
 }
+
+
+def test_a_folder_is_seen_from_where_the_command_is_given(tmp_path, monkeypatch):
+    """A run names it so that other commands, given elsewhere, find it."""
+    (tmp_path / "vit").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve(Settings(network="keras_hub:vit")).network == f"keras_hub:{tmp_path / 'vit'}"
+    named = "keras_hub:vit_base_patch16_224_imagenet"
+    assert resolve(Settings(network=named)).network == named
 
 
 def photos() -> np.ndarray:

@@ -486,6 +486,15 @@ class TestInformationGap:
         two = rule.masked(tf.constant(images), maps, tf.constant([[1, 1]] * 3, tf.int8)).numpy()
         np.testing.assert_array_equal(two, images)
 
+    def test_marks_need_a_gap_and_a_high_logit(self):
+        """A gap above the mean one and a logit below the average, and the other way round."""
+        for gap, average in ((0.0, 100.0), (1e6, -100.0)):
+            rule = self.made(warmup_epochs=0, momentum=0.999)
+            rule.steps.assign(1)
+            rule.gap.assign(gap)
+            rule.average.assign([average, average])
+            assert (rule.mark(self.step(epoch=4)).numpy() == self.LABELS).all()
+
     def test_marks_what_the_region_does_not_show(self):
         """Blue of image 0 is above the average logit, and its gap above that of red."""
         logits, gaps, _ = self.by_hand()

@@ -68,5 +68,12 @@ def test_the_command_where_keras_scales_the_loss(voc, tmp_path):
 
 
 def test_a_run_is_not_touched(voc, finished):
+    def contents():
+        return {
+            path: (path.stat().st_mtime_ns, path.stat().st_size) for path in finished.rglob("*")
+        }
+
+    before = contents()
     done = run(*flags(voc), "--find_learning_rate", f"--output_dir={finished}")
     assert done.returncode == 1 and "holds a run; choose another folder" in done.stderr
+    assert contents() == before

@@ -238,6 +238,20 @@ def test_heatmaps_over_given_photos():
     assert row["peak"] == pytest.approx(HIGH, rel=1e-5)
 
 
+def test_a_dataset_that_shuffles_is_read_once():
+    """Each photo stands beside its own score: the sigmoid of its red / 51 - 2."""
+    reds = np.zeros((6, 4, 4, 3), np.float32)
+    reds[..., 0] = np.reshape((0, 50, 100, 150, 200, 250), (6, 1, 1))
+    data = tf.data.Dataset.from_tensor_slices(reds).shuffle(6, seed=1).batch(4)
+    models = {"one": network(), "two": network()}
+    figure = network_heatmaps.draw_heatmaps(models, data, ("red", "green"), top=2)
+    axes = [axis for axis in figure.axes if axis.get_title()]
+    told = [axis.get_title() for axis in axes if axis.get_title().startswith("red")]
+    shown = [axis.images[0].get_array()[0, 0, 0] for axis in axes if "image " in axis.get_title()]
+    assert len(told) == len(shown) == 12 and set(shown) == {0, 50, 100, 150, 200, 250}
+    assert told == [f"red: {1 / (1 + np.exp(2 - red / 51)):.2f}" for red in shown]
+
+
 def test_heatmaps_of_two_networks_show_the_same_classes():
     other = network()
     other.get_layer("cam_logits").scale.assign(-2.0)

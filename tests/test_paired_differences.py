@@ -49,6 +49,17 @@ def compared(tmp_path):
     return plan, {(x["row"], x["minus"]): x for x in rows}
 
 
+def test_without_a_positive_label_nothing_is_compared(tmp_path, capsys):
+    plan = plan_of(row("an"), row("en"), seeds=(0,), ends=("an", "an"))
+    runs_ = finished(tmp_path, plan, {("an", 0): "bad", ("en", 0): "good"})
+    for _, folder in runs_:
+        with np.load(folder.predictions("test")) as saved:
+            arrays = dict(saved)
+        np.savez(folder.predictions("test"), **{**arrays, "labels": np.zeros((4, 1), np.int8)})
+    assert paired_differences.differences(plan, runs_) == []
+    assert "en - an: no test label is positive; not compared" in capsys.readouterr().err
+
+
 def test_differences_by_hand(compared):
     """en - an: 5/6 - 5/12 and 0, mean 5/24; bce - an: 7/12 and 5/12, mean 1/2; a share of 5/12."""
     _, found = compared

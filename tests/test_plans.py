@@ -34,6 +34,11 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
+def test_a_plan_that_is_missing(tmp_path):
+    with pytest.raises(UserError, match=r"no.toml: cannot be read \(No such file or directory\); "):
+        read_plan(str(tmp_path / "no.toml"))
+
+
 # -- reading -------------------------------------------------------------------------------------
 
 MISTAKES = [

@@ -77,9 +77,12 @@ def test_listings(capsys):
         assert re.search(rf"^{name} +{re.escape(says)}", capsys.readouterr().out, re.M)
 
 
-def test_a_plan_by_its_name():
+def test_a_plan_by_its_name(tmp_path, monkeypatch):
     """From its name and from its file, which a file in this folder goes before."""
     file = str(ROOT / "experiments" / "table2_digits.toml")
+    assert read_plan(presets.plan("table2_digits")) == read_plan(file)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table2_digits").mkdir()  # results of it
     assert read_plan(presets.plan("table2_digits")) == read_plan(file)
     assert presets.plan(file) == file and presets.plan("no.toml") == "no.toml"
     with pytest.raises(UserError, match="table2_digits"):

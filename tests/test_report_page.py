@@ -108,6 +108,14 @@ def test_charts_of_several_runs():
     assert found["mAP (%), training"] == {"a": (10.0, 30.0, None, 50.0)}
 
 
+def test_curves_of_many_runs_are_told_apart():
+    series = tuple(line_charts.Series(f"run {i}", (float(i), 1.0)) for i in range(18))
+    drawn = line_charts.figure(line_charts.Chart("t", (1, 2), series), 0)
+    styles = re.findall(r'class="curve ([^"]+)" d="M44', drawn)
+    assert len(styles) == len(set(styles)) == 18
+    assert [styles[i] for i in (0, 6, 12)] == ["s1", "s1 again1", "s1 again2"]
+
+
 def test_a_curve_is_drawn_in_place():
     """The frame reaches from x 44 to 350 and, of 0 to 10 here, from y 166 up to 10."""
     series = (line_charts.Series("a", (0.0, 10.0, None, 5.0)),)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,6 +174,28 @@ def test_the_page_undoes_and_tells_what_is_not_saved(chromium, audit_dir, proces
     WebDriverWait(chromium, 30).until(lambda _: "1 NOT SAVED" in saved.text)
     assert "the server does not answer" in saved.text
     assert len(chromium.find_elements(By.CSS_SELECTOR, ".card[data-unsaved]")) == 1
+
+
+def test_a_decision_that_is_refused_keeps_no_other_back(chromium, audit_dir, process):
+    """Of a label that a newer audit in the folder, which another page has asked for, lacks."""
+    chromium.get(process.url)
+    first, *others = read_rows(audit_dir / "missing.csv")
+    (audit_dir / "missing.csv").unlink()  # a link to the file of all tests
+    with open(audit_dir / "missing.csv", "w", newline="", encoding="utf-8") as file:
+        rows = [(row.image, row.class_name, "") for row in others]
+        csv.writer(file).writerows([("image", "class", "label"), *rows])
+    with urllib.request.urlopen(process.url) as other:
+        assert other.status == 200
+    for key in ("p", "a"):
+        next_open(chromium)
+        chromium.switch_to.active_element.send_keys(key)
+    saved = chromium.find_element(By.ID, "saved")
+    path = audit_dir / "reviewed_ann.csv"
+    WebDriverWait(chromium, 30).until(lambda _: decided(path) == {others[0].key: "0"})
+    WebDriverWait(chromium, 30).until(lambda _: saved.text.startswith("1 NOT SAVED: a label that "))
+    unsaved = chromium.find_elements(By.CSS_SELECTOR, ".card[data-unsaved] .review")
+    assert [x.get_attribute("data-class") for x in unsaved] == [first.class_name]
+    assert process.end(signal.SIGINT)[0] == 0
 
 
 def test_a_run_is_audited_first(finished, tmp_path, capsys):

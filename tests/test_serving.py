@@ -177,6 +177,20 @@ def test_a_folder_whose_name_is_a_pattern(tmp_path):
     assert [x.name for x in photos.photos_of(odd)] == [str(odd / "x.webp")]
 
 
+@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
+@pytest.mark.parametrize("left", [0, 1000, None])
+def test_an_export_that_was_copied_in_part(exported, tmp_path, ending, left):
+    folder = shutil.copytree(exported, tmp_path / "x")
+    path = folder / "variables" / f"variables.{ending}"
+    content = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        assert len(content) > left
+        path.write_bytes(content[:left])
+    with pytest.raises(UserError, match=r"x: no spml_tf export \("):
+        spml_tf.load(folder)
+
+
 def test_what_is_no_run_and_no_export(finished, tmp_path):
     with pytest.raises(UserError, match="no spml_tf export"):
         spml_tf.load(finished)

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from conftest import CLASSES
+from PIL import Image
 
 from spml_tf import labels
 from spml_tf.datasets import label_files, splits
@@ -76,6 +77,18 @@ def test_full_labels(load):
     np.testing.assert_array_equal(data.observed, data.train.labels)
 
 
+def test_classes_whose_names_hold_commas(load, tmp_path):
+    """As in the header of the table itself."""
+    (tmp_path / "all.csv").write_text('image,"cat, big",dog,"a ""b"""\na.png,1,0,1\nb.png,0,1,1\n')
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (4, 4), colour).save(tmp_path / f"{name}.png")
+    data = load(
+        dataset="folder", train_csv="all.csv", data_dir=str(tmp_path), val_fraction=0.5,
+        classes='"cat, big", "a ""b"""', test_split="none",
+    )  # fmt: skip
+    assert data.train.class_names == ("cat, big", 'a "b"')
+
+
 def test_notes_reach_the_user(load, capsys):
     data = load(classes="cat,train,cow")
     note = "no training image is labelled with 'train': cannot be learned"
@@ -125,6 +138,13 @@ def test_partial_labels_are_drawn_for_the_whole_split(load):
     assert 0.15 < known.mean() < 0.65
     more = load(train_labels="partial", known_share=0.8, label_seed=2)
     assert (more.observed[known] == data.observed[known]).all()
+    for words in (
+        {}, {"train_labels": "partial", "known_share": 0.4, "label_seed": 2},
+        {"observed_positives": 2, "observed_negatives": 1},
+    ):  # fmt: skip
+        whole, held = load(val_split="val", test_split="none", **words), load(**words)
+        rows = [whole.train.names.index(name) for name in held.train.names]
+        np.testing.assert_array_equal(held.observed, whole.observed[rows])
     with pytest.raises(UserError, match="--known_share=0: must lie between"):
         load(train_labels="partial", known_share=0)
 
@@ -141,15 +161,27 @@ def test_the_most_frequent_class_of_an_image_is_drawn(load):
         load(positive_choice="largest")
 
 
-def test_the_largest_object_is_drawn():
-    """Of the digits' boxes the largest one's class, image by image."""
-    given = DataSettings(dataset="digits", positive_choice="largest")
-    data = splits.load_splits(dataclasses.replace(given, **resolved(given)))
-    for row in range(0, len(data.train), 50):
-        boxes, areas = data.train.boxes[row], data.train.areas[row]
-        largest = {int(x) for x in boxes[areas == areas.max(), 0]}
-        (drawn,) = np.flatnonzero(data.observed[row] == 1)
-        assert int(drawn) in largest
+def test_the_largest_object_is_drawn(load, tmp_path):
+    """Of the first photo two of class b are there; the larger one is the largest of all."""
+    tables = {
+        "all.csv": "image,a,b,c\n1.png,1,1,0\n2.png,1,0,1\n3.png,0,1,1\n4.png,1,0,0\n",
+        "boxes.csv": "image,class,y1,x1,y2,x2\n1.png,a,0,0,0.8,0.8\n1.png,b,0,0,0.2,0.2\n"
+        "1.png,b,0,0,0.9,0.8\n2.png,a,0.1,0.1,0.9,0.9\n2.png,c,0,0,0.8,0.9\n3.png,b,0,0,0.5,0.4\n3.png,c,0,0,0.4,0.4\n"
+        "4.png,a,0,0,0.1,0.1\n",
+    }
+    for name, text in tables.items():
+        (tmp_path / name).write_text(text)
+    for number in range(1, 5):
+        Image.new("RGB", (10, 10), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    data = load(
+        dataset="folder", data_dir=str(tmp_path), train_csv="all.csv", boxes_csv="boxes.csv",
+        classes=None, positive_choice="largest", train_labels="single", test_split="none",
+    )  # fmt: skip
+    drawn = dict(zip(data.train.names, data.observed.tolist(), strict=True))
+    largest = {
+        "1.png": [-1, 1, -1], "2.png": [-1, -1, 1], "3.png": [-1, 1, -1], "4.png": [1, -1, -1],
+    }  # fmt: skip
+    assert len(drawn) == 3 and drawn.items() <= largest.items()
 
 
 def test_some_images_and_some_with_all_labels(load):

@@ -11,12 +11,14 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from conftest import CLASSES, RESUMED, command, flags, run
 from saved_runs import assert_equal_runs, history, kill_at, wait_until
 
 from spml_tf import train
+from spml_tf.runs import trackers
 from spml_tf.system.errors import UserError
 from spml_tf.system.needs import needed
 
@@ -181,6 +183,49 @@ def records_of_wandb(folder: Path) -> list:
 
 def items(record) -> dict[str, object]:
     return {x.key or ".".join(x.nested_key): json.loads(x.value_json) for x in record}
+
+
+class Flaky(trackers._Client):
+    """A tracker that is away when the results come for the first time."""
+
+    told: ClassVar[list[str]] = []
+
+    def begin(self, about, known):
+        self.told.append(f"begin {known}")
+        return known or "7"
+
+    def log(self, values, step):
+        self.told.append(f"epoch {step}")
+
+    def summarise(self, values, step):
+        if "results" not in self.told and not self.told.count("away"):
+            self.told.append("away")
+            raise ConnectionError("the store is away")
+        self.told.append("results")
+
+    def add_file(self, path):
+        self.told.append(path.name)
+
+    def end(self, status):
+        self.told.append(status)
+
+    def place(self):
+        return "here"
+
+
+def test_results_that_could_not_be_sent_are_sent_by_the_same_command(
+    voc, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(trackers._CLIENTS, "mlflow", Flaky)
+    monkeypatch.setattr(Flaky, "told", [])
+    words = [*flags(voc, **SHORT, tracker="mlflow"), f"--output_dir={tmp_path / 'run'}"]
+    assert train.main(words) == 0
+    begun = ["begin None", "flags.txt", "run.json", "epoch 1", "epoch 2", "epoch 3", "away"]
+    assert Flaky.told == begun
+    assert "and once it is finished by the same command" in capsys.readouterr().err
+    for _ in range(2):  # the second time there is nothing to tell
+        assert train.main(words) == 0
+        assert Flaky.told == [*begun, "begin 7", "results", "metrics.json", "FINISHED"]
 
 
 @pytest.mark.slow

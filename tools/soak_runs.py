@@ -95,10 +95,12 @@ def kill(process: subprocess.Popen[bytes], workers: int, draws: random.Random) -
     while process.poll() is None and len(children(process)) < workers:
         time.sleep(_PAUSE)
     worker = draws.randrange(workers)
-    with contextlib.suppress(ProcessLookupError, IndexError):
+    with contextlib.suppress(ProcessLookupError, IndexError, FileNotFoundError):
         os.kill(children(process)[worker], signal.SIGKILL)
     begin = time.monotonic()
     code = process.wait()
+    if code == 0:
+        return "had ended"
     return f"worker {worker} killed, code {code} after {time.monotonic() - begin:.1f} s"
 
 

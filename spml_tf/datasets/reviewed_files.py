@@ -100,7 +100,8 @@ def _rows(table: Iterator[tuple[str, list[str]]], header: Sequence[str]) -> Iter
                 f"{place}: expected {len(header)} fields as in the first line, found {len(fields)}"
             )
         cells = dict(zip(header, fields, strict=True))
-        row = Row(place, *(cells[column].strip() for column in COLUMNS))
+        # Names may begin and end with blanks.
+        row = Row(place, cells["image"], cells["class"], cells["label"].strip())
         if row.label:
             check_label(place, row.label)
         yield row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import os
 from typing import Any, ClassVar
@@ -43,7 +44,11 @@ class DataSettings(TableOptions):
 
     dataset: str = flag_field("digits", "Data set: " + ", ".join(READERS) + ".")
     data_dir: str | None = flag_field(None, "Folder of the data set.")
-    classes: str | None = flag_field(None, "Comma-separated names: use these classes only.")
+    classes: str | None = flag_field(
+        None,
+        "Comma-separated names: use these classes only. A name that holds a comma stands in double "
+        'quotes, as in a CSV file: "cat, big",dog.',
+    )
     train_split: str = flag_field(None, "Split to train on. Default: the data set's own.")
     val_split: str = flag_field(
         None,
@@ -208,7 +213,10 @@ class DataSettings(TableOptions):
     @property
     def class_list(self) -> tuple[str, ...]:
         """Names of --classes, empty where all are used."""
-        return tuple(x.strip() for x in self.classes.split(",")) if self.classes else ()
+        if not self.classes:
+            return ()
+        names = next(csv.reader([self.classes], skipinitialspace=True))
+        return tuple(name.strip() for name in names)
 
     @property
     def reader_options(self) -> dict[str, Any]:

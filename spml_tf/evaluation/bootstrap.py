@@ -101,7 +101,7 @@ def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]
     """The middle of what resamples gave, those without a value left out.
 
     Args:
-        values: [R], NaN where a resample has none.
+        values: [R], NaN or infinite where a resample has none.
         confidence: in (0, 1), the part of the values inside.
 
     Returns:
@@ -112,7 +112,7 @@ def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]
         (1.0, 3.0)
     """
     found, tail = np.asarray(values), (1 - confidence) / 2
-    low, high = np.quantile(found[~np.isnan(found)], (tail, 1 - tail))
+    low, high = np.quantile(found[np.isfinite(found)], (tail, 1 - tail))
     return float(low), float(high)
 
 

@@ -50,7 +50,8 @@ class Calibration(NamedTuple):
         scores = np.asarray(scores, np.float64)
         if self.rule == "none":
             return scores
-        found: NDArray[np.float64] = expit(self.slopes * logits(scores) + self.offsets)
+        logits = _logits(scores, float(np.finfo(np.float32).tiny))
+        found: NDArray[np.float64] = expit(self.slopes * logits + self.offsets)
         return found
 
 
@@ -64,7 +65,11 @@ def logits(scores: ArrayLike) -> NDArray[np.float64]:
         >>> logits([0.5, 0.9, 1.0]).round(2).tolist()
         [0.0, 2.2, 17.33]
     """
-    clipped = np.clip(np.asarray(scores, np.float64), 1 - _LARGEST_SCORE, _LARGEST_SCORE)
+    return _logits(scores, 1 - _LARGEST_SCORE)
+
+
+def _logits(scores: ArrayLike, smallest: float) -> NDArray[np.float64]:
+    clipped = np.clip(np.asarray(scores, np.float64), smallest, _LARGEST_SCORE)
     return np.log(clipped) - np.log1p(-clipped)
 
 
@@ -187,7 +192,7 @@ def cross_validated(
 
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     shared = fit(labels, scores, rule, unknown_counts_as).shared
-    known = np.where(_counted(labels, unknown_counts_as), labels == POSITIVE, UNKNOWN)
+    known = as_counted(labels, unknown_counts_as)
     found = np.empty_like(scores)
     for kept, held in KFold(min(folds, len(labels)), shuffle=True, random_state=seed).split(scores):
         found[held] = fit(known[kept], scores[kept], rule, shared=shared)(scores[held])
@@ -214,9 +219,23 @@ def calibration_error(
     """
     if not tells_negatives(labels, unknown_counts_as):
         return None
+    return reliability(as_counted(labels, unknown_counts_as), scores).error
+
+
+def as_counted(labels: ArrayLike, unknown_counts_as: str = "nothing") -> NDArray[np.int8]:
+    """Labels as calibration counts them: [N, L] of {1, 0}, and -1 where one does not count.
+
+    Args:
+        labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
+        unknown_counts_as: as for `fit`.
+
+    Examples:
+        >>> as_counted([[1, -1], [0, 0]]).tolist(), as_counted([[1, -1]], "negative").tolist()
+        ([[1, -1], [0, 0]], [[1, 0]])
+    """
     labels = np.asarray(labels)
-    known = np.where(_counted(labels, unknown_counts_as), labels == POSITIVE, UNKNOWN)
-    return reliability(known, scores).error
+    counted = _counted(labels, unknown_counts_as)
+    return np.where(counted, labels == POSITIVE, UNKNOWN).astype(np.int8)
 
 
 def tells_negatives(labels: ArrayLike, unknown_counts_as: str = "nothing") -> bool:

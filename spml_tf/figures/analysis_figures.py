@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from spml_tf.drawing.contact_sheet import drawable
 from spml_tf.drawing.figure_files import Row, set_title
 from spml_tf.figures.analysis_tables import by_method
 
@@ -215,7 +216,8 @@ def per_class(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
         places = [shown.index(row["class"]) + thick * (number + 0.5) - 0.4 for row in kept]
         values = [row["ap"] for row in kept]
         axis.barh(places, values, thick, label=name, color=_colour(names, name))
-    axis.set_yticks(range(len(shown)), shown, fontsize=8, parse_math=False)
+    drawn = [drawable(name) for name in shown]
+    axis.set_yticks(range(len(shown)), drawn, fontsize=8, parse_math=False)
     axis.margins(y=0.01)
     axis.invert_yaxis()
     low = _low(min(row["ap"] for name in shown for row in classes[name]))

@@ -17,8 +17,9 @@ from spml_tf.datasets.stored_pixels import mask_of_photo
 from spml_tf.drawing.figure_files import Row, spread
 from spml_tf.evaluation import bootstrap, measures
 from spml_tf.evaluation.average_precision import average_precision, mean_average_precision
+from spml_tf.evaluation.calibration import as_counted, tells_negatives
 from spml_tf.figures.compared_runs import Analysis, UnavailableError
-from spml_tf.labels import POSITIVE, UNKNOWN, known_counts
+from spml_tf.labels import POSITIVE, known_counts
 
 RANKS = 4
 SCORE_BINS = 20
@@ -231,14 +232,15 @@ def per_class(found: Analysis) -> list[Row]:
 
 def reliability(found: Analysis) -> list[Row]:
     """Bins of a reliability diagram, seeds pooled; the error is that of the pooled labels."""
-    if (found.labels == UNKNOWN).all():
-        raise UnavailableError(f"no label is known in {found.split}")
+    if not tells_negatives(found.labels, found.unknown_counts_as):
+        raise UnavailableError(f"the labels in {found.split} tell of no negatives in some class")
     rows = []
     for group in found.groups:
         labels, scores = (
             np.concatenate([getattr(run, part) for run in group.runs])
             for part in ("labels", "scores")
         )
+        labels = as_counted(labels, found.unknown_counts_as)
         curve = measures.reliability(labels, scores, RELIABILITY_BINS)
         bins = zip(curve.edges[:-1], curve.edges[1:], *curve[1:4], strict=True)
         for low, high, score, share, count in bins:

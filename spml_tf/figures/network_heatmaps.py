@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
@@ -84,6 +85,7 @@ def draw_heatmaps(
         classes = predictions.network_of(model).output_shape[-1]
         if classes != len(class_names):
             raise ValueError(f"{len(class_names)} class names, the network has {classes} classes")
+    images = _read_once(images)
     shown = pictures(images, len(class_names), names, labels)
     found = {
         name: heatmaps(model, images, image_size, batch_size) for name, model in by_model.items()
@@ -93,6 +95,13 @@ def draw_heatmaps(
     else:
         lines = heatmap_figures.top_heatmaps(shown, found[""], class_names, top)
     return heatmap_figures.draw(lines, title)
+
+
+def _read_once(images: Images) -> Images:
+    """Images that are the same each time; a dataset may shuffle and augment them anew."""
+    if not isinstance(images, tf.data.Dataset | keras.utils.PyDataset):
+        return images
+    return [image for batch in batches(images, None, 1) for image in batch.image.numpy()]
 
 
 def heatmaps(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 
@@ -11,7 +11,7 @@ from spml_tf.networks.cam import backbone_layers
 
 
 class BackboneSwitch:
-    """Freezes and thaws the backbone of a CAM network, but for what was frozen before.
+    """Freezes the backbone of a CAM network and puts it back; what else is frozen stays so.
 
     Args:
         network: a CAM network.
@@ -22,45 +22,48 @@ class BackboneSwitch:
     """
 
     def __init__(self, network: keras.Model, freeze_batch_norm: bool = False) -> None:
-        layers = backbone_layers(network)
-        for layer in layers:
+        # A layer made of layers stands before these: to set it sets them too.
+        self._layers = backbone_layers(network)
+        for layer in self._layers:
             if freeze_batch_norm and isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
         self._network = network
-        # Of a layer made of layers before these: to set it sets them too.
-        self._trainable = [(layer, layer.trainable) for layer in layers]
+        # How the layers were when `turn` froze them; None where it has not.
+        self._before: list[bool] | None = None
 
     @property
     def frozen(self) -> bool:
         """Whether no layer of the backbone is trained."""
-        return not any(layer.trainable for layer in self._thawable)
+        return not any(layer.trainable for layer in self._layers)
 
-    @property
-    def _thawable(self) -> list[keras.layers.Layer]:
-        """The layers that were not frozen before."""
-        return [layer for layer, trainable in self._trainable if trainable]
-
-    def _set(self, trainable: bool) -> None:
-        for layer, before in self._trainable:
-            layer.trainable = trainable and before
+    def _set(self, trainable: Sequence[bool]) -> None:
+        for layer, value in zip(self._layers, trainable, strict=True):
+            layer.trainable = value
 
     def turn(self, trainable: bool) -> bool:
-        """Makes the backbone trainable or not; returns whether a layer changed.
+        """Freezes the backbone, or puts it back as it was; returns whether a layer changed.
 
         A change needs a new train function.
         """
-        changed = any(layer.trainable != trainable for layer in self._thawable)
-        if changed:
-            self._set(trainable)
-        return changed
+        if trainable:
+            before, self._before = self._before, None
+            if before is not None:
+                self._set(before)
+            return before is not None
+        if self.frozen:
+            return False
+        self._before = [layer.trainable for layer in self._layers]
+        self._set([False] * len(self._layers))
+        return True
 
     @contextlib.contextmanager
     def thawed(self) -> Iterator[None]:
-        """Within it the backbone is trainable, so that what is saved can be trained on."""
-        now = [(layer, layer.trainable) for layer, _ in self._trainable]
-        self._set(True)
+        """Within it the backbone is as before `turn`, so that what is saved can be trained on."""
+        if self._before is None:
+            yield
+            return
+        self._set(self._before)
         try:
             yield
         finally:
-            for layer, trainable in now:
-                layer.trainable = trainable
+            self._set([False] * len(self._layers))

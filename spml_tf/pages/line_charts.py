@@ -13,8 +13,8 @@ from spml_tf.pages.html_page import text
 
 # Of the drawing, in units of its own: the page scales it.
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 200, 44, 10, 10, 34
-# Line styles the page has.
-_STYLES = 6
+# Line styles the page has: colours with dashes, and widths.
+_STYLES, _WIDTHS = 6, 3
 _TITLES = {
     "map": "mAP (%)",
     "loss": "Loss, all terms",
@@ -153,7 +153,7 @@ def figure(chart: Chart, index: int) -> str:
     """
     legend = "".join(
         f'<span><svg viewBox="0 0 28 8" width="28" height="8" aria-hidden="true">'
-        f'<path class="curve s{_style(i)}" d="M1 4H27"/></svg> {text(series.name)}</span>'
+        f'<path class="curve {_style(i)}" d="M1 4H27"/></svg> {text(series.name)}</span>'
         for i, series in enumerate(chart.series)
     )
     return (
@@ -195,8 +195,10 @@ def describe(chart: Chart) -> str:
     return ". ".join(parts) + "."
 
 
-def _style(index: int) -> int:
-    return index % _STYLES + 1
+def _style(index: int) -> str:
+    """Classes of colour and dashes; where they come again, in another width."""
+    again = index // _STYLES % _WIDTHS
+    return f"s{index % _STYLES + 1}" + (f" again{again}" if again else "")
 
 
 def _x(epochs: Sequence[int], epoch: float) -> float:
@@ -233,7 +235,7 @@ def _svg(chart: Chart) -> str:
     )
 
 
-def _curve(epochs: Sequence[int], series: Series, place: Any, style: int) -> str:
+def _curve(epochs: Sequence[int], series: Series, place: Any, style: str) -> str:
     """A path that is interrupted where there is no value; a lone value is a dot."""
     words, lone, pen = [], [], "M"
     values = [None, *series.values, None]
@@ -245,9 +247,9 @@ def _curve(epochs: Sequence[int], series: Series, place: Any, style: int) -> str
         x, y = f"{_x(epochs, epoch):.1f}", f"{place(value):.1f}"
         words.append(f"{pen}{x} {y}")
         if values[position - 1] is None and values[position + 1] is None:
-            lone.append(f'<circle class="dot s{style}" cx="{x}" cy="{y}" r="2.5"/>')
+            lone.append(f'<circle class="dot {style}" cx="{x}" cy="{y}" r="2.5"/>')
         pen = "L"
-    return f'<path class="curve s{style}" d="{"".join(words)}"/>{"".join(lone)}'
+    return f'<path class="curve {style}" d="{"".join(words)}"/>{"".join(lone)}'
 
 
 def _y_tick(y: float, label: str) -> str:

@@ -73,7 +73,8 @@ class ReviewServer(ThreadingHTTPServer):
         self.url = self.origin + self.root
 
     def page(self) -> bytes:
-        """The page with what is decided so far."""
+        """The page as it is now, with what is decided so far."""
+        self._labels = listed_labels(self._page.parent)  # the audit may have been made anew
         decided = [[*key, label] for key, label in self.journal.decisions().items()]
         served = {"file": self.journal.path.name, "decisions": decided}
         return html_page.served(self._read_page(), _SERVED, served).encode("utf-8")

@@ -13,6 +13,7 @@ from scipy import stats
 
 from spml_tf.evaluation import bootstrap
 from spml_tf.evaluation.average_precision import mean_average_precision
+from spml_tf.labels import POSITIVE
 from spml_tf.plans.plan import Plan, Run
 from spml_tf.plans.result_tables import table_line
 from spml_tf.runs.run_folder import RunFolder
@@ -60,8 +61,8 @@ def differences(plan: Plan, finished: Sequence[tuple[Run, RunFolder]]) -> list[d
         if seeds:
             read = [[folders[cell, x] for x in seeds] for cell in cells[: 2 + closes]]
             values = _compared(read)
-            if values is None:
-                tell_note(f"{name} - {other}: their test images or labels differ; not compared")
+            if isinstance(values, str):
+                tell_note(f"{name} - {other}: {values}; not compared")
             else:
                 found.append({"row": name, "minus": other, "value": value, **values})
     return found
@@ -75,16 +76,18 @@ def compared(plan: Plan) -> list[tuple[str, str, str]]:
     return [(*pair, value) for pair, value in itertools.product([*pairs, *plan.compare], values)]
 
 
-def _compared(rows: Sequence[Sequence[RunFolder]]) -> dict[str, Any] | None:
+def _compared(rows: Sequence[Sequence[RunFolder]]) -> dict[str, Any] | str:
     """A row, the one it is compared with and perhaps the oracle, each with a folder a seed.
 
-    None where runs have other test images, classes or labels.
+    Where they cannot be compared, why.
     """
     saved = [[folder.read_predictions("test") for folder in row] for row in rows]
     every = [x for row in saved for x in row]
     for what in ("names", "class_names", "labels"):
         if not all(np.array_equal(x[what], every[0][what]) for x in every[1:]):
-            return None
+            return "their test images or labels differ"
+    if not (every[0]["labels"] == POSITIVE).any():
+        return "no test label is positive"
     rule = rows[0][0].settings().unknown_counts_as
     labels, scores = every[0]["labels"], [x["scores"] for x in every]
     maps = [100 * mean_average_precision(labels, x, unknown_counts_as=rule) for x in scores]

@@ -47,8 +47,9 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     Raises:
         UserError: for anything that is missing, unknown or does not fit, naming file and key.
     """
+    text = read_text(path, "--plan takes a TOML file")
     try:
-        table = tomllib.loads(read_text(path, "--plan takes a TOML file"))
+        table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
         raise UserError(f"{path}: not valid TOML ({error})") from None
     try:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from spml_tf.runs.run_folder import FREE, RunFolder, flagfile
+from spml_tf.runs.run_folder import RunFolder, flagfile
 from spml_tf.runs.settings import Settings
 from spml_tf.system import child_process
 from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.files import write_text
 
 # Seconds between two looks at the processes, and until one that was told to stop is killed.
-_PAUSE, _PATIENCE = 0.1, 60.0
+_PAUSE, _PATIENCE = 0.1, 180.0  # more than a run's workers are given to save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,18 +39,6 @@ class Job:
     folder: RunFolder
     log: Path
     after: RunFolder | None = None
-
-    def changes(self) -> list[str]:
-        """How the flags of the run in the folder differ from these; a flag it lacks does not."""
-        if not self.folder.record.exists():
-            return []
-        free = {name: getattr(self.settings, name) for name in FREE}
-        before = {**self.folder.read_record()["flags"], **free}
-        return [
-            f"--{name} was {before[name]} and is {value}"
-            for name, value in dataclasses.asdict(self.settings).items()
-            if name in before and before[name] != value
-        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +201,7 @@ def check_folders(jobs: Sequence[Job]) -> None:
         UserError: naming the first such folder and what differs.
     """
     for job in jobs:
-        changes = job.changes()
+        changes = job.folder.changed_flags(job.settings) if job.folder.record.exists() else []
         if changes:
             raise UserError(
                 f"{job.folder.path}: holds a run with other flags than the plan's "

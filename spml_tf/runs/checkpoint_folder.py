@@ -132,14 +132,15 @@ class CheckpointFolder:
         self._keep_two(record)
 
     def newest(
-        self, agreed: Callable[[str], str] = str, to_train: bool = False
+        self, agreed: Callable[[str], str] = str, to_train: bool = False, mend: bool = False
     ) -> Checkpoint | None:
         """The newest checkpoint that is whole; a note tells of newer ones that are not.
 
         Args:
             agreed: of what this process has found damaged, "" for nothing, the answer of all
                 workers.
-            to_train: whether the best network must be whole too; it is made again where it can be.
+            to_train: whether the best network must be whole too, or its copy.
+            mend: whether this process makes the best network again of its copy.
 
         Returns:
             None where there is no checkpoint.
@@ -153,6 +154,8 @@ class CheckpointFolder:
             if not reason:
                 reason = agreed(self._damage(body, to_train))
             if not reason:
+                if mend:
+                    self._mend(body)
                 for text in damaged:
                     tell_note(f"{text}; going on from the one before")
                 return self._checkpoint(record, body)
@@ -215,10 +218,14 @@ class CheckpointFolder:
         for name, expected in body["network"].items() if to_train else ():
             if (reason := damage(self.path / name, expected)) and damage(self.published, expected):
                 return reason
-            if reason:
+        return ""
+
+    def _mend(self, body: Mapping[str, Any]) -> None:
+        """Makes a damaged best network again, of its copy that is whole."""
+        for name, expected in body["network"].items():
+            if damage(self.path / name, expected):
                 with replaced(self.path / name) as new:
                     shutil.copyfile(self.published, new)
-        return ""
 
     def _checkpoint(self, record: Path, body: dict[str, Any]) -> Checkpoint:
         progress = Progress(**body["progress"])
@@ -238,6 +245,8 @@ class CheckpointFolder:
         for path in sorted(self.path.glob("[!.]*"), key=lambda x: x.suffix != ".json"):
             if path.name not in needed:
                 path.unlink()
+        for path in self.path.glob(".unfinished-*"):  # of processes that were killed
+            path.unlink()
 
 
 def damage(path: Path, expected: Mapping[str, int]) -> str:

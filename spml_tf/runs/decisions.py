@@ -33,6 +33,7 @@ class Decisions(NamedTuple):
         from_annotated: whether the calibration is `from_annotated`, for want of known negatives.
         thresholds: of calibrated scores.
         rule: how the thresholds were chosen, as `thresholds.parse_rule` reads it.
+        unknown_counts_as: the run's, by which calibration and thresholds were fitted.
     """
 
     class_names: Sequence[str]
@@ -40,6 +41,7 @@ class Decisions(NamedTuple):
     from_annotated: bool
     thresholds: Thresholds
     rule: str
+    unknown_counts_as: str
 
     def as_json(self, errors: Errors) -> dict[str, Any]:
         """What classes.json says of decisions; `errors` are those of `calibration_errors`."""
@@ -112,7 +114,7 @@ def decisions(run: RunFolder, thresholds: str = "f1", calibration: str = "none")
     value = f"{rule.value:g}"
     name = value if rule.kind == "fixed" else f"{rule.kind}:{value}" if rule.value else rule.kind
     estimated = calibration != "none" and not told
-    return Decisions(record["class_names"], found, estimated, chosen, name)
+    return Decisions(record["class_names"], found, estimated, chosen, name, counts_as)
 
 
 def _fitted(
@@ -187,7 +189,9 @@ def calibration_errors(run: RunFolder, found: Calibration) -> Errors:
         UserError: the run's predictions are damaged.
     """
     counts_as, val = run.settings().unknown_counts_as, run.read_predictions("val")
-    errors = {"val": _cross_validated(val["labels"], val["scores"], found.rule, counts_as)}
+    labels, scores = val["labels"], val["scores"]
+    held = _cross_validated(labels, scores, found.rule, counts_as)
+    errors = {"val": _before_and_after(labels, scores, held, counts_as)}
     if "test" in run.read_metrics():
         test = run.read_predictions("test")
         after = None if found.rule == "none" else found(test["scores"])
@@ -197,11 +201,11 @@ def calibration_errors(run: RunFolder, found: Calibration) -> Errors:
 
 def _cross_validated(
     labels: NDArray[Any], scores: NDArray[Any], rule: str, counts_as: str
-) -> dict[str, float | None]:
-    held = None
-    if rule != "none" and calibrations.tells_negatives(labels, counts_as) and len(labels) > 1:
-        held = calibrations.cross_validated(labels, scores, rule, counts_as)
-    return _before_and_after(labels, scores, held, counts_as)
+) -> NDArray[np.float64] | None:
+    """Scores calibrated in folds as `decisions` does; None where it cannot, or does not."""
+    if rule == "none" or len(labels) < 2 or not calibrations.tells_negatives(labels, counts_as):
+        return None
+    return calibrations.cross_validated(labels, scores, rule, counts_as)
 
 
 def _before_and_after(
@@ -226,22 +230,23 @@ def report(
 
     Args:
         found: of `decisions`.
-        split: its name; of "val" the error after calibration is cross-validated.
+        split: its name; of "val" the error after calibration is cross-validated, None where the
+            calibration is `from_annotated`.
         labels: [N, L] int8 in {1, 0, -1}.
         scores: [N, L] float in [0, 1], not calibrated.
         absent_classes: see `decision_report.decision_report`.
-        unknown_counts_as: see `decision_report.decision_report`.
+        unknown_counts_as: see `decision_report.decision_report`; calibration and thresholds stay
+            those of the run's.
 
     Returns:
         What `decision_report` returns, and "calibration": {"rule", "expected_calibration_error":
         {"before", "after"}}, as of `calibration_errors`.
     """
     calibrated = found.calibration(scores)
+    after = None if found.calibration.rule == "none" else calibrated
     if split == "val":
-        errors = _cross_validated(labels, scores, found.calibration.rule, unknown_counts_as)
-    else:
-        after = None if found.calibration.rule == "none" else calibrated
-        errors = _before_and_after(labels, scores, after, unknown_counts_as)
+        after = _cross_validated(labels, scores, found.calibration.rule, found.unknown_counts_as)
+    errors = _before_and_after(labels, scores, after, unknown_counts_as)
     return {
         **decision_report(
             labels, calibrated, found.thresholds.values, found.class_names, absent_classes,

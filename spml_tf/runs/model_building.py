@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from spml_tf.networks.boost import cam_boost, with_cam_boost
 from spml_tf.runs import run_folder
 from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
+from spml_tf.system.files import sha256
 from spml_tf.system.notes import tell_note
 from spml_tf.system.private_api import flatten_layers, outside_strategy
 from spml_tf.training import methods, optimizers
@@ -28,6 +30,7 @@ from spml_tf.training.options import AUTO
 _TRAIN_METRICS_UP_TO = 100_000_000
 # Images with the shares of eq. 3 that are added to the validation images.
 _MORE = 20
+_PRIORS = ("likely_priors", "selection_priors")
 
 
 def build(settings: Settings, data: Splits) -> SPMLModel:
@@ -55,6 +58,16 @@ def build(settings: Settings, data: Splits) -> SPMLModel:
     if data.train.weights is not None or data.class_weights is not None:
         model.set_weights_of_labels(data.train.weights, data.class_weights)
     return model
+
+
+def digests_of_priors(settings: Settings) -> dict[str, str]:
+    """SHA-256 of the files of class shares that the method reads, by flag.
+
+    Args:
+        settings: of the run, resolved.
+    """
+    paths = {flag: settings.option(flag) for flag in _PRIORS}
+    return {flag: sha256(path) for flag, path in paths.items() if path and os.path.isfile(path)}
 
 
 def _check_labels(settings: Settings, data: Splits) -> None:
@@ -91,7 +104,7 @@ def _of_method(settings: Settings, data: Splits) -> dict[str, Any]:
     found.pop("positives_per_image", None)
     if "selection_budget" in found:
         found["selection_budget"] = data.selection_budget(found["selection_budget"])
-    for flag in ("likely_priors", "selection_priors"):
+    for flag in _PRIORS:
         if found.get(flag):
             priors = label_files.read_class_priors(found[flag], data.train.class_names, flag)
             found[flag] = priors.tolist()
@@ -150,11 +163,18 @@ def _network(settings: Settings, class_names: tuple[str, ...]) -> keras.Model:
         )
     earlier = run_folder.RunFolder(settings.init_from)
     record = earlier.read_record()
-    if record["flags"]["image_size"] != settings.image_size:
+    if settings.weights not in ("none", "imagenet"):
         raise UserError(
-            f"--init_from={earlier.path}: was trained with --image_size="
-            f"{record['flags']['image_size']}, this run has {settings.image_size}; make them equal"
+            f"--weights={settings.weights}: the weights are those of --init_from; drop one"
         )
+    for flag in ("network", "image_size", "mixed_precision"):
+        now = getattr(settings, flag)
+        before = record["flags"].get(flag, now)
+        if before != now:
+            raise UserError(
+                f"--init_from={earlier.path}: was trained with --{flag}={before}, this run has "
+                f"{now}; make them equal"
+            )
     network = networks.load_network(earlier.best_network())
     for layer in flatten_layers(network):
         layer.trainable = True  # the earlier run may have frozen some

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
-from spml_tf.runs.settings import Settings, settings_class
+from spml_tf.runs.settings import Settings, resolve, settings_class
 from spml_tf.system import processor
 from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import replaced, sha256, write_json, write_table, write_text
@@ -35,6 +35,7 @@ FREE = (
     "threads", "strategy", "devices", "workers", "bank_device", "bank_dir", "checkpoint_minutes",
     "max_loss", "max_megapixels", "feature_dir", "tracker",
 )  # fmt: skip
+_NOTHING_FITS = {"": ""}
 _AGAIN = "start its training again, which writes it anew"
 _LOST = "put a copy of the file there, or train into another folder"
 
@@ -198,11 +199,12 @@ class RunFolder:
         """SHA-256 by name, of a finished run."""
         try:
             lines = self.checksums.read_text("utf-8").splitlines()
-            return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+            found = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+            return found or _NOTHING_FITS
         except FileNotFoundError:
             return {}
         except (OSError, ValueError):
-            return {"": ""}  # nothing fits
+            return _NOTHING_FITS
 
     def _check(self, path: Path, advice: str = _AGAIN) -> None:
         """Raises UserError where a finished run's file is not what the run wrote."""
@@ -217,10 +219,11 @@ class RunFolder:
         """The best network: network.keras, or its copy among the checkpoints where it is damaged.
 
         Raises:
-            UserError: both are damaged.
+            UserError: both are damaged, or network.keras of a finished run that keeps no copy.
         """
         kept = self.checkpoints.best_network()
         if kept is None:
+            self._check(self.network)
             return self.network
         copy, expected = kept
         reason = damage(self.network, expected)
@@ -272,6 +275,7 @@ class RunFolder:
         Raises:
             UserError: where the folder holds a run with other flags or data, or other files.
         """
+        flags = flagfile(settings, given)  # it may refuse: before anything is written
         if self.record.exists():
             self.compare(settings, facts)
             self._note_plugins(facts)
@@ -283,7 +287,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.record, {"flags": dataclasses.asdict(settings), **facts})
         self.checkpoints.path.mkdir(exist_ok=True)
-        write_text(self.flags, flagfile(settings, given))
+        write_text(self.flags, flags)
 
     def _note_plugins(self, facts: dict[str, Any]) -> None:
         """Notes the plugins' code where it is not what the run has gone on with before.
@@ -303,25 +307,43 @@ class RunFolder:
             write_json(self.plugins, [*later, now])
 
     def compare(self, settings: Settings, facts: dict[str, Any]) -> None:
-        """Raises UserError where the folder's run has other flags or data."""
+        """Raises UserError where the folder's run has other flags or data, or files of priors."""
         self.compare_flags(settings)
+        for flag, digest in self._record().get("priors", {}).items():
+            if digest != facts["priors"].get(flag):
+                raise UserError(
+                    f"--{flag}={settings.option(flag)}: has changed since this run began; put it "
+                    "back as it was, or choose another folder"
+                )
         if self._record()["data_fingerprint"] != facts["data_fingerprint"]:
             raise UserError(
                 f"--output_dir={self.path}: the data have changed since this run began; "
                 "choose another folder"
             )
 
-    def compare_flags(self, settings: Settings) -> None:
-        """Raises UserError where the folder's run has other flags."""
-        record = self._record()
-        before, now = record["flags"], dataclasses.asdict(settings)
-        new = {field.name: field.default for field in dataclasses.fields(settings)}
-        before = {**new, **before}  # an older version did not know all flags
-        changed = [
+    def changed_flags(self, settings: Settings) -> list[str]:
+        """How flags differ from those of the folder's run, a sentence each."""
+        now, recorded = dataclasses.asdict(settings), self._record()["flags"]
+        # An older version did not know all flags: these have the values that follow from the rest.
+        known = {name: value for name, value in recorded.items() if name in now}
+        before = dataclasses.asdict(resolve(type(settings)(**known))) | known
+        return [
             f"--{name} was {before[name]} and is {value}"
             for name, value in now.items()
-            if before[name] != value and name not in FREE
+            if before[name] != value and name not in FREE and not self._was_moved(name, before, now)
         ]
+
+    def _was_moved(self, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+        """Whether the run that this one follows has only gone with it to another place."""
+        if name != "initial_banks" or not (before[name] and now[name]):
+            return False
+        old, new = Path(before[name]), Path(now[name])
+        beside = new.parent == self.path.absolute().parent
+        return beside and new.name == old.name and not old.exists()
+
+    def compare_flags(self, settings: Settings) -> None:
+        """Raises UserError where the folder's run has other flags."""
+        changed = self.changed_flags(settings)
         if changed:
             raise UserError(
                 f"--output_dir={self.path}: holds a run with other flags ({'; '.join(changed)}); "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from pathlib import Path
 from typing import Any, ClassVar
 
 from spml_tf.datasets.settings import DataSettings, check_range, resolved
@@ -17,6 +18,7 @@ from spml_tf.system.cli import (
     workers_field,
 )
 from spml_tf.system.errors import UserError
+from spml_tf.system.json_text import parse_json
 from spml_tf.system.options import Option, Options
 from spml_tf.training import methods
 from spml_tf.training.options import ESTIMATED_BUDGETS, ModelOptions
@@ -309,16 +311,20 @@ def resolve(given: Settings) -> Settings:
         UserError: for a value that cannot be, naming the flag.
     """
     given.check_given()
-    network = given.network or ("small_residual" if given.dataset == "digits" else "resnet50")
+    earlier = _flags_of(given.init_from)
+    network = given.network or earlier.get("network")
+    network = network or ("small_residual" if given.dataset == "digits" else "resnet50")
     weights = given.weights or ("none" if network == "small_residual" else "imagenet")
     scratch = weights == "none" and not given.init_from
     epochs = _default(given.epochs, 50 if scratch else 15)
     rate = _default(given.learning_rate, 2e-3 if scratch else 5e-5)
     values = {
         **resolved(given),
-        "network": network,
+        "network": _with_absolute_folder(network),
         "weights": weights if weights in ("none", "imagenet") else _absolute(weights),
-        "image_size": _default(given.image_size, _IMAGE_SIZES.get(network, 224)),
+        "image_size": _default(
+            given.image_size, earlier.get("image_size", _IMAGE_SIZES.get(network, 224))
+        ),
         "cam_boost": _default(given.cam_boost, methods.cam_boost(given.method, scratch)),
         "epochs": epochs,
         "horizontal_flip": _default(given.horizontal_flip, given.dataset != "digits"),
@@ -384,6 +390,23 @@ def _default(value: Any, otherwise: Any) -> Any:
 
 def _absolute(path: str | None) -> str | None:
     return os.path.abspath(path) if path else None
+
+
+def _flags_of(run_dir: str | None) -> dict[str, Any]:
+    """The flags of an earlier run; {} where there is none that can be read, which is told later."""
+    if not run_dir:
+        return {}
+    try:
+        return dict(parse_json(Path(run_dir, "run.json").read_text("utf-8"))["flags"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _with_absolute_folder(network: str) -> str:
+    """The network; where a preset of keras_hub is a folder here, with its whole path."""
+    source, _, preset = network.partition(":")
+    found = source == "keras_hub" and os.path.isdir(preset)
+    return f"{source}:{os.path.abspath(preset)}" if found else network
 
 
 def _check(settings: Settings) -> None:

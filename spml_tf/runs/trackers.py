@@ -233,7 +233,10 @@ class _Telling(Tracker):
         self.told = False
 
     def _read_known(self) -> dict[str, dict[str, Any]]:
-        """What tracker.json holds: by tracker the id of its run and the last epoch it was told."""
+        """What tracker.json holds.
+
+        By tracker the id of its run, the last epoch it was told and whether it knows the results.
+        """
         try:
             known: dict[str, dict[str, Any]] = parse_json(self.run.tracker.read_text("utf-8"))
             _ = [(entry["run"] + "", entry["epochs"] + 0) for entry in known.values()]
@@ -244,6 +247,10 @@ class _Telling(Tracker):
                 f"{self.run.tracker}: cannot be read; delete it, and the tracker gets a new run"
             ) from None
         return known
+
+    def knows_results(self) -> bool:
+        """Whether the tracker was told how the run ended."""
+        return bool(self.known.get(self.name, {}).get("ended"))
 
     def begin(self, about: _About) -> None:
         """Begins or goes on; raises UserError where the tracker cannot be reached."""
@@ -262,8 +269,8 @@ class _Telling(Tracker):
             ) from error
         print(f"tracker: {self.name}, {self.client.place()}", flush=True)
 
-    def _keep(self, number: str, epochs: int) -> None:
-        self.known[self.name] = {"run": number, "epochs": epochs}
+    def _keep(self, number: str, epochs: int, ended: bool = False) -> None:
+        self.known[self.name] = {"run": number, "epochs": epochs, "ended": ended}
         write_json(self.run.tracker, self.known)
 
     def log_epochs(self, history: Sequence[Mapping[str, str]]) -> None:
@@ -284,6 +291,8 @@ class _Telling(Tracker):
             self.client.summarise(_results(results), results["best_epoch"])
             self.client.add_file(self.run.metrics)
             self.client.end("FINISHED")
+            state = self.known[self.name]
+            self._keep(state["run"], state["epochs"], ended=True)
 
     def stop(self, interrupted: bool) -> None:
         with self._noting_faults():
@@ -296,8 +305,9 @@ class _Telling(Tracker):
         except Exception as error:  # no fault of a tracker may end a training
             if not self.told:
                 tell_note(
-                    f"--tracker={self.name}: {_reason(error)}; the run goes on, and what the "
-                    "tracker lacks is sent again after each epoch"
+                    f"--tracker={self.name}: {_reason(error)}; the run goes on; what the tracker "
+                    "lacks is sent again after each epoch, and once it is finished by the same "
+                    "command"
                 )
             self.told = True
 
@@ -339,6 +349,26 @@ def tracking(
     except BaseException as error:
         telling.stop(isinstance(error, KeyboardInterrupt | Terminated))
         raise
+
+
+def tell_finished(
+    tracker: str, run: RunFolder, settings: Settings, facts: Mapping[str, Any]
+) -> None:
+    """Tells a tracker of a finished run what it lacks: all, or what could not be sent at the end.
+
+    Args:
+        tracker: as for `tracking`.
+        run: as for `tracking`.
+        settings: as for `tracking`.
+        facts: as for `tracking`.
+
+    Raises:
+        UserError: as for `tracking`.
+    """
+    if tracker == "none" or _Telling(tracker, run).knows_results():
+        return
+    with tracking(tracker, run, settings, facts, run.read_history(settings.epochs)) as telling:
+        telling.log_results(run.read_metrics())
 
 
 def _about(run: RunFolder, settings: Settings, facts: Mapping[str, Any]) -> _About:

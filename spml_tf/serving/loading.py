@@ -34,7 +34,8 @@ def load(export_dir: str | os.PathLike[str]) -> Classifier:
         size, most = int(classes["image_size"]), classes.get("max_megapixels", MAX_MEGAPIXELS)
         calibration = str(classes.get("calibration", {"rule": "none"})["rule"])
         model = tf.saved_model.load(str(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    # The last two are of weights that were copied in part.
+    except (OSError, ValueError, KeyError, TypeError, IndexError, tf.errors.OpError) as error:
         reason = reason_of(error)
         raise UserError(f"{export_dir}: no spml_tf export ({reason})") from None
 

@@ -405,6 +405,8 @@ def run(
     Returns:
         The exit code.
     """
+    if sys.stderr is None:  # the shell has closed it: 2>&-
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
     words = list(sys.argv[1:] if argv is None else argv)
     token = _debugging.set(DEBUG in words)
     given: _Options | None = None

@@ -30,6 +30,8 @@ _TAIL = """    esac
 }
 """
 
+_SWITCHES = ("debug", "version")  # those of all commands, which have no [no]
+
 
 def bash(helps: Mapping[str, str], values: Mapping[str, Iterable[str]]) -> str:
     """A script that completes flags, their values and names of files.
@@ -43,20 +45,17 @@ def bash(helps: Mapping[str, str], values: Mapping[str, Iterable[str]]) -> str:
     """
     lines = []
     for command, text in helps.items():
-        found = re.findall(r"^  --(\w+)(?:=(\S+))?\n(.*)$", text, re.M)
-        flags = [f"--{name}{'' if _is_switch(name, said) else '='}" for name, _, said in found]
+        found = re.findall(r"^  --(\[no\])?(\w+)(?:=(\S+))?$", text, re.M)
+        flags = [
+            f"--{name}{'' if switch or name in _SWITCHES else '='}" for switch, name, _ in found
+        ]
         for words in re.findall(r"spml_tf\.\w+ (\w[\w|]*)", text):  # as in data check
             flags += words.split("|")
         lines.append(f'    {command}) flags="{" ".join(flags)}"')
         lines.append('        case "$name" in')
-        for name, choices, _ in found:
+        for _, name, choices in found:
             words = choices.split("|") if choices else list(values.get(name, ()))
             if words:
                 lines.append(f'        --{name}) values="{" ".join(words)}" ;;')
         lines.append("        esac ;;")
     return _HEAD + "\n".join(lines) + f"\n{_TAIL}complete -F _spml_tf {' '.join(helps)}\n"
-
-
-def _is_switch(name: str, said: str) -> bool:
-    """Whether a flag takes no value."""
-    return name in ("debug", "version") or said.endswith(("(default: False)", "(default: True)"))

@@ -154,9 +154,8 @@ def replaced_unless_edited(path: Path) -> Iterator[Path]:
         yield temporary
         # Before the file itself: a kill between the two must not make it look like another's.
         record = path.parent / RECORD
-        before = _written(record)
-        digests = [*before.get(path.name, ())[-1:], sha256(temporary)]
-        write_json(record, {**before, path.name: digests})
+        there = [sha256(path)] if path.exists() else []  # it stays where what follows fails
+        write_json(record, {**_written(record), path.name: [*there, sha256(temporary)]})
 
 
 def check_unedited(paths: Iterable[Path]) -> None:
@@ -203,6 +202,8 @@ def naming_unwritable(place: str) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # of what is printed inside: nobody reads it any more
+        raise
     except Exception as error:
         found = machine_faults.os_error(error)
         if found is None or found.errno is None:

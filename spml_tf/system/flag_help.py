@@ -47,4 +47,5 @@ def _flag_help(field: dataclasses.Field[Any]) -> list[str]:
     choices = field.metadata["choices"]
     values = f"={'|'.join(choices)}" if choices else ""
     default = "" if field.default is None else f" (default: {field.default})"
-    return [f"  --{name_of(field)}{values}", f"      {field.metadata['help']}{default}"]
+    negated = "[no]" if field.metadata["kind"] is bool else ""
+    return [f"  --{negated}{name_of(field)}{values}", f"      {field.metadata['help']}{default}"]

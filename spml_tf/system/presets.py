@@ -40,7 +40,7 @@ def plan(path: str) -> str:
     Raises:
         UserError: there is none.
     """
-    if os.path.exists(path) or path.endswith(".toml"):
+    if os.path.isfile(path) or path.endswith(".toml"):
         return path
     return str(_find("plan", path, plans()))
 

@@ -111,6 +111,8 @@ def _check(text: str) -> None:
     try:
         config = parse_json(text)
         addresses = config["cluster"]["worker"]
+        if not all(isinstance(x, list) for x in config["cluster"].values()):
+            raise TypeError("the addresses of a cluster are lists")
         number, kind = int(config["task"]["index"]), config["task"]["type"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(

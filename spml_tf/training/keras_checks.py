@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.labels import UNKNOWN
+from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.training.batches import FEATURES, missing_inputs
 from spml_tf.training.label_weights import check_numbers
 
@@ -87,9 +87,12 @@ def check_evaluated(model: SPMLModel, given: Mapping[str, Any], what: str = "lab
         what: messages call the labels.
 
     Raises:
-        ValueError: labels are none of 1, 0, -1 or of another shape; weights are of another shape.
+        ValueError: labels are missing, none of 1, 0, -1 or of another shape; weights are of another
+            shape.
     """
-    _, y, weight = _first(given.get("x"), given.get("y"), given.get("sample_weight"))
+    x, y, weight = _first(given.get("x"), given.get("y"), given.get("sample_weight"))
+    if x is not None and y is None:
+        raise ValueError(f"evaluation needs {what}: give images with them, (x, y)")
     if y is not None:
         labels = np.asarray(y)
         _check_labels(labels, model.num_classes, what)
@@ -146,6 +149,11 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
     _check_index(np.asarray(x["index"]), model.num_images)
     if "box" in x:
         _check_box(np.asarray(x["box"], np.float32), len(x["index"]))
+    if "flip" in x and np.shape(x["flip"]) != (len(x["index"]),):
+        raise ValueError(
+            f"flip must be of shape [{len(x['index'])}], whether each crop is mirrored. "
+            f"Received: {np.shape(x['flip'])}"
+        )
     if y is None:
         raise ValueError("training batches hold no labels: give (x, y)")
     labels = np.asarray(y)
@@ -159,6 +167,12 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
     _note_other_inputs(x)
     if whole or not model.epoch.numpy():
         note_known(model, labels)
+    estimates = any(getattr(rule, "estimates", False) for rule in model.rules)
+    if whole and estimates and not (labels == POSITIVE).any():
+        raise ValueError(
+            f"no label is positive (1): the method {model.method!r} cannot estimate how many are "
+            "missing"
+        )
 
 
 def _check_features(model: SPMLModel, x: Any) -> None:

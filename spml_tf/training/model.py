@@ -27,10 +27,10 @@ from spml_tf.system.options import plain
 from spml_tf.system.private_api import BuildsMetrics, loss_tracker, saving
 from spml_tf.training import batches, keras_checks, optimizers, replica_batches
 from spml_tf.training.class_priors import ClassPriors
-from spml_tf.training.epoch_start import with_epoch_start
 from spml_tf.training.label_store import LabelEstimates, LabelStore
 from spml_tf.training.label_weights import LabelWeights, label_weights
 from spml_tf.training.options import ModelOptions
+from spml_tf.training.own_callbacks import with_own
 from spml_tf.training.parts import Facts, Part, Step, Term, recipe_of
 from spml_tf.training.terms import LabelTerm
 
@@ -141,6 +141,18 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         self._method_loss: keras.losses.Loss | None = None
         self._evaluating = False
         self.built = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, instead in (
+            ("compute_loss", "write a Term, or add a regulariser to the network"),
+            ("call", "change the network"),
+        ):
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}.{name}: training does not ask it; {instead} (docs: writing "
+                    "parts of your own)"
+                )
 
     @property
     def parts(self) -> Iterator[Part]:
@@ -301,7 +313,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             )  # fmt: skip
             for rule in self.rules:
                 step = step._replace(labels=rule.mark(step))
-            found = {term: _scalar(term, term.compute(step)) for term in self.terms}
+            found = {term: self._value_of(term, step) for term in self.terms}
             values, size = replica_batches.of_whole_batch(found, tf.shape(observed)[0])
             loss = _total(
                 [self._weighed(*pair) for pair in values.items()], regularisation
@@ -327,9 +339,11 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         return next((term for term in self.terms if isinstance(term, LabelTerm)), None)
 
     def _maps_of(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """F of images [B, S, S, 3]; a replica may have none, which layers need not stand."""
+        """F of images [B, S, S, 3]; one of several replicas may have none."""
+        if replicas.count() == 1:
+            return self.network(images, training=training)
         size = tf.shape(images)[0]
-        missing = tf.cast(size == 0, tf.int32)
+        missing = tf.cast(size == 0, tf.int32)  # layers need not stand it
         padded = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
         return self.network(padded, training=training)[:size]
 
@@ -341,6 +355,21 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
     def _averages(self, index: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor | None]:
         return (None, None) if self.ema_scores is None else self.ema_scores.read(index)
+
+    def _value_of(self, term: Term, step: Step) -> tf.Tensor:
+        """What a term makes of a batch, float32 scalar: 0 where it does not count."""
+        if not term.weight:
+            return tf.zeros([])
+        # Replicas may not meet inside of a condition.
+        if term.start_epoch <= 1 or term.of_whole_batch or replicas.count() > 1:
+            return _scalar(term, term.compute(step))
+        counts = self.epoch.value >= term.start_epoch
+        found: tf.Tensor = tf.cond(
+            counts,
+            lambda: tf.cast(_scalar(term, term.compute(step)), tf.float32),
+            lambda: tf.zeros([]),
+        )
+        return found
 
     def _weighed(self, term: Term, value: tf.Tensor) -> tf.Tensor:
         if term.start_epoch <= 1:
@@ -373,7 +402,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             given: arguments of `fit` by name.
         """
         self._set_class_weight(given.pop("class_weight", None))
-        given["callbacks"] = with_epoch_start(given.get("callbacks"))
+        given["callbacks"] = with_own(given.get("callbacks"))
         if isinstance(given.get("x"), tf.data.Dataset | tf.distribute.DistributedDataset):
             given.setdefault("shuffle", False)  # Keras would warn that it does not
         strategy = self.distribute_strategy
@@ -381,9 +410,16 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         replica_batches.deal_argument(given, "validation_data", "validation_steps", strategy)
         try:
             return super().fit(**given)
-        finally:  # the network may be saved, or trained in another model
-            with self.distribute_strategy.scope():
-                self._set_backbone_trainable(True)
+        finally:  # an error may have ended it
+            self.end_training()
+
+    def end_training(self) -> None:
+        """Thaws the backbone: the network may be saved, or trained in another model.
+
+        `fit` calls it; a training loop of your own, where it ends before `warmup_epochs` are over.
+        """
+        with self.distribute_strategy.scope():
+            self._set_backbone_trainable(True)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, without the terms that need training images.
@@ -449,6 +485,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
         `fit` calls it; a training loop of your own calls it at the start of each epoch.
         """
+        if not self.compiled:
+            raise ValueError("call `compile()` before an epoch begins")
         with self.distribute_strategy.scope():
             self.epoch.assign(epoch)
             if not self.optimizer.built:
@@ -594,7 +632,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
 
 def _scalar(term: Term, value: tf.Tensor) -> tf.Tensor:
-    """The value of a term, which must be one number."""
+    """The value of a term in a step, which must be one number."""
     if value.shape.rank:
         raise ValueError(
             f"{term.name}: compute must return one number, the mean over the batch. "

@@ -196,10 +196,16 @@ class Rule(Part):
 class Term(Part, TermOptions):
     """One addend of eq. 8: weight * compute(step) from `start_epoch` on.
 
+    Before that epoch, and with a weight of 0, `compute` is not asked and the term's value is 0; of
+    several replicas, and of a term that is `of_whole_batch`, it is asked before, and its value is
+    multiplied by 0.
+
     Attributes:
         reported_as: its value stands in logs and in history.csv as this and "_loss".
         trains_labels: whether it trains the scores from the labels, so that a method can be made
             of it alone.
+        marks: of one that trains labels, what it makes of labels that a rule marks, as "left out";
+            empty: it does not look at marks, and goes with no rule.
         needs_label_loss: whether it reads `Step.label_loss`; methods that lack it are refused.
         of_whole_batch: under a `tf.distribute` strategy, False: `compute` returns a mean over the
             images of its replica, which the model weighs by their number; True: what it returns has
@@ -209,6 +215,7 @@ class Term(Part, TermOptions):
 
     reported_as: ClassVar[str] = ""
     trains_labels: ClassVar[bool] = False
+    marks: ClassVar[str] = ""
     needs_label_loss: ClassVar[bool] = False
     of_whole_batch: ClassVar[bool] = False
 
@@ -276,15 +283,29 @@ class Recipe:
                 "a recipe needs a term that trains on labels, such as a loss of spml_tf.losses. "
                 f"Received: {[type(x).__name__ for x in terms]}"
             )
-        if not any(isinstance(term, LabelTerm) for term in terms):
+        of_labels = [term for term in terms if isinstance(term, LabelTerm)]
+        if not of_labels:
             for term in (x for x in terms if x.needs_label_loss):
                 raise ValueError(
                     f"{type(term).__name__} trains by a loss of labels, and the recipe has none; "
                     "add a loss of spml_tf.losses"
                 )
-        for term in terms:
-            if self.rules and isinstance(term, LabelTerm):
+        if self.rules:
+            for term in of_labels:
                 term.check_marks()
+            trained = [term for term in terms if term.trains_labels]
+            if not of_labels and not any(term.marks for term in trained):
+                raise ValueError(
+                    f"{type(trained[0]).__name__} does not look at what the rules mark; leave the "
+                    'rules out, or say in the class what it makes of marks, as marks = "left out"'
+                )
+        for term in terms:
+            reduction = of_labels[0].loss.reduction if of_labels else ""
+            if term.needs_label_loss and reduction == "mean_with_sample_weight":
+                raise ValueError(
+                    f"{type(term).__name__} weighs images by shares, which a loss with "
+                    f"reduction={reduction!r} divides away; leave reduction out"
+                )
         reported = [term.reported_as for term in terms if term.reported_as]
         if len(set(reported)) < len(reported):
             raise ValueError(

@@ -48,6 +48,7 @@ class PseudoLabels(PseudoLabelsOptions, Term):
 
     reported_as: ClassVar[str] = "classification"
     trains_labels: ClassVar[bool] = True
+    marks: ClassVar[str] = "left out"
     needs_scores = True
 
     def prepare(self, facts: Facts) -> None:

@@ -42,6 +42,7 @@ class GeneralizedRobustTerm(GeneralizedRobustOptions, Term):
 
     reported_as: ClassVar[str] = "classification"
     trains_labels: ClassVar[bool] = True
+    marks: ClassVar[str] = "left out"
 
     def prepare(self, facts: Facts) -> None:
         self.epoch = self.state("epoch", (), "int64", 1)

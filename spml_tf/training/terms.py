@@ -59,6 +59,9 @@ class LabelTerm(Term):
             )
         if config.get("from_logits") is False:
             loss = type(loss).from_config({**config, "from_logits": True})
+        elif getattr(loss, "from_logits", None) is False:  # a loss that has no get_config
+            given, loss = loss, object.__new__(type(loss))  # Keras' copies go through a file
+            vars(loss).update(vars(given), from_logits=True)
         self.loss = loss
 
     def check_marks(self, loss: Any = None) -> None:
@@ -80,7 +83,8 @@ class LabelTerm(Term):
     def value(self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
         """The loss of a batch, scalar float32; arguments as for `evaluate`."""
         if weight is not None and not isinstance(self.loss, losses.LabelLoss):
-            weight = self._for_own_loss(weight, self.loss.call(labels, logits).shape.rank)
+            seen = (tf.cast(x, self.loss.dtype) for x in (labels, logits))  # as by `__call__`
+            weight = self._for_own_loss(weight, self.loss.call(*seen).shape.rank)
         # A Keras loss has divided its mean by the number of replicas.
         return self.loss(labels, logits, sample_weight=weight) * replicas.count()
 
@@ -190,6 +194,11 @@ class SpatialConsistency(SpatialConsistencyOptions, Term):
         return self.heatmap_classes is not None
 
     def prepare(self, facts: Facts) -> None:
+        if not (self.heatmap_size or facts.grid):
+            raise ValueError(
+                "the network takes images of any size, so that its grid is not known: give "
+                "heatmap_size, or give the network an image_size"
+            )
         self.bank: HeatmapBank = heatmap_bank(
             facts.num_images,
             facts.num_classes,

@@ -52,7 +52,7 @@ const mark = (card) => {
   const decision = decisions.get(nameOf(card));
   if (decision === undefined) delete card.dataset.decided;
   else card.dataset.decided = decision;
-  card.toggleAttribute("data-unsaved", pending.has(nameOf(card)));
+  card.toggleAttribute("data-unsaved", isUnsaved(nameOf(card)));
   for (const button of card.querySelectorAll(".review button")) {
     button.setAttribute("aria-pressed", String(button.dataset.decision === decision));
   }
@@ -106,7 +106,10 @@ const KEYS = { p: "1", a: "0", u: undefined };
 const STEPS = { arrowright: 1, arrowdown: 1, arrowleft: -1, arrowup: -1 };
 for (const card of cards) {
   mark(card);
-  card.querySelector(".stage").addEventListener("click", () => zoom(isZoomed(card) ? null : card));
+  card.querySelector(".stage").addEventListener("click", () => {
+    zoom(isZoomed(card) ? null : card);
+    focusOn(card);  // the keys are those of the card that has the focus
+  });
   for (const button of card.querySelectorAll(".review button")) {
     const pressed = () => button.getAttribute("aria-pressed") === "true";
     button.addEventListener("click", () => decide(card, pressed() ? undefined : button.dataset.decision));
@@ -114,11 +117,15 @@ for (const card of cards) {
   card.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.toLowerCase();
-    if (key === "z") zoom(isZoomed(card) ? null : card);
-    else if (key in KEYS) decide(card, KEYS[key]);
-    else if (!(key in STEPS)) return;
+    if (key !== "z" && !(key in KEYS || key in STEPS)) return;
     event.preventDefault();
-    if (key !== "z") move(card, STEPS[key] ?? 1);
+    if (event.repeat && !(key in STEPS)) return; // a key held down decides one photo
+    if (key === "z") {
+      zoom(isZoomed(card) ? null : card);
+      return;
+    }
+    if (key in KEYS) decide(card, KEYS[key]);
+    move(card, STEPS[key] ?? 1);
   });
 }
 

@@ -4,15 +4,15 @@
 const served = document.getElementById("review-server") && read("review-server");
 const KEY = `spml_tf review ${read("audit-data").key}`;
 const RETRY_AFTER = 2000; // milliseconds
-const remembered = () => {
-  if (served) return served.decisions.map(([image, name, label]) => [JSON.stringify([image, name]), label]);
+const inBrowser = () => {
   try {
-    return Object.entries(JSON.parse(localStorage.getItem(KEY)) ?? {});
+    return JSON.parse(localStorage.getItem(KEY)) ?? {};
   } catch {
-    return [];
+    return {};
   }
 };
-const decisions = new Map(remembered());
+const onDisk = () => served.decisions.map(([image, name, label]) => [JSON.stringify([image, name]), label]);
+const decisions = new Map(served ? onDisk() : Object.entries(inBrowser()));
 
 const saved = document.getElementById("saved");
 const tell = (text, isProblem = false) => {
@@ -21,11 +21,16 @@ const tell = (text, isProblem = false) => {
 };
 // What the server has not confirmed yet: the latest label, "" for none, by image and class.
 const pending = new Map();
+// Those that it will never take, such as a label that a newer audit does not list, and why.
+const refused = new Map();
+const isUnsaved = (name) => pending.has(name) || refused.has(name);
 let whenSaved = () => {};
 const tellSaved = (problem = "") => {
-  if (!pending.size) tell(`All is saved in ${served.file}.`);
-  else if (!problem) tell(`Saving ${pending.size} ...`);
-  else tell(`${pending.size} NOT SAVED: ${problem}. "Save reviewed.csv" keeps all decisions.`, true);
+  const open = pending.size + refused.size;
+  const why = problem || refused.values().next().value;
+  if (!open) tell(`All is saved in ${served.file}.`);
+  else if (!why) tell(`Saving ${open} ...`);
+  else tell(`${open} NOT SAVED: ${why}. "Save reviewed.csv" keeps all decisions.`, true);
 };
 const post = ([name, label]) => {
   const [image, className] = JSON.parse(name);
@@ -36,13 +41,14 @@ const post = ([name, label]) => {
     keepalive: true,
   });
 };
-// Empty once a decision is on the disk, else why it is not.
+// Why a decision is not on the disk, "" once it is; and whether another one may be taken.
+const BAD_REQUEST = 400;
 const problemOf = async (decision) => {
   try {
     const answer = await post(decision);
-    return answer.ok ? "" : await answer.text();
+    return { problem: answer.ok ? "" : await answer.text(), isOfThisOne: answer.status === BAD_REQUEST };
   } catch {
-    return "the server does not answer";
+    return { problem: "the server does not answer", isOfThisOne: false };
   }
 };
 let sending = false;
@@ -52,9 +58,11 @@ const send = async () => {
   let problem = "";
   while (pending.size && !problem) {
     const [name, label] = pending.entries().next().value;
-    problem = await problemOf([name, label]);
+    const found = await problemOf([name, label]);
+    if (!found.isOfThisOne) problem = found.problem;
     if (!problem && pending.get(name) === label) {
       pending.delete(name);
+      if (found.isOfThisOne) refused.set(name, found.problem);
       whenSaved(name);
     }
     tellSaved(problem);
@@ -63,9 +71,13 @@ const send = async () => {
   if (problem) setTimeout(send, RETRY_AFTER);
 };
 
-const keepInBrowser = () => {
+// The page may be open twice: what the other one keeps stays.
+const keepInBrowser = (name) => {
   try {
-    localStorage.setItem(KEY, JSON.stringify(Object.fromEntries(decisions)));
+    const kept = inBrowser();
+    if (decisions.has(name)) kept[name] = decisions.get(name);
+    else delete kept[name];
+    localStorage.setItem(KEY, JSON.stringify(kept));
     tell("This browser remembers what you decide.");
   } catch {
     tell("This browser remembers nothing: save before you close the page.", true);
@@ -74,9 +86,10 @@ const keepInBrowser = () => {
 // Call it after each change of `decisions`, with the key that changed.
 const keep = (name) => {
   if (!served) {
-    keepInBrowser();
+    keepInBrowser(name);
     return;
   }
+  refused.delete(name);
   pending.set(name, decisions.get(name) ?? "");
   tellSaved();
   send();
@@ -85,6 +98,6 @@ if (served) {
   tellSaved();
   window.addEventListener("pagehide", () => [...pending].forEach((decision) => post(decision).catch(() => {})));
   window.addEventListener("beforeunload", (event) => {
-    if (pending.size) event.preventDefault();
+    if (pending.size + refused.size) event.preventDefault();
   });
 } else keepInBrowser();

@@ -33,7 +33,8 @@ const decided = (text) => {
   const found = new Map();
   rows.forEach((row, number) => {
     if (row.length !== header.length) throw new Error(`row ${number + 2} has ${row.length} cells`);
-    const [image, className, label] = places.map((place) => row[place].trim());
+    const [image, className] = places.map((place) => row[place]); // names may begin with blanks
+    const label = row[places[2]].trim();
     if (!["0", "1", ""].includes(label)) throw new Error(`the label in row ${number + 2} is no 1 or 0`);
     const name = JSON.stringify([image, className]);
     const before = isJournal ? "" : found.get(name) || label;
