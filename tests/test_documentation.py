@@ -93,7 +93,7 @@ def test_commands_have_the_flags_they_are_given(page, site):
         name = next(word for word in words if word.startswith("spml_tf.")).partition(".")[2]
         plugins = [word for word in words if word.startswith("--plugins=docs/")]
         shown = run(*plugins, "--help", module=name).stdout if plugins else site.help_text(name)
-        known = set(re.findall(r"^  --(\w+)", shown, re.M))
+        known = set(re.findall(r"^  --(?:\[no\])?(\w+)", shown, re.M))
         for word in words:
             flag, _, value = word.removeprefix("--").partition("=")
             if word.startswith("--"):
@@ -149,8 +149,10 @@ def test_the_pages_about_commands_show_every_flag_once(site):
     made = site.generated_pages()
     for name in names:
         page = made[f"commands/{name}.md"]
-        flags = re.findall(r"^  --(\w+)", site.help_text(name), re.M)
-        assert sorted(re.findall(r"^\| `--(\w+)`", page, re.M)) == sorted(flags) and flags
+        flags = re.findall(r"^  --(?:\[no\])?(\w+)", site.help_text(name), re.M)
+        assert (
+            sorted(re.findall(r"^\| `--(?:\[no\])?(\w+)`", page, re.M)) == sorted(flags) and flags
+        )
         assert f"[`{name}`]({name}.md)" in made["commands/README.md"]
 
 
@@ -158,7 +160,8 @@ def test_flags_stand_under_what_they_are_about(site):
     usage, groups = site.read_help(site.help_text("train"))
     assert usage.startswith("Trains a multi-label classifier")
     found = {heading: texts for heading, texts in groups}
-    own = {"--output_dir", "--preset", "--list_presets", "--rounds", "--find_learning_rate"}
+    own = {"--output_dir", "--preset", "--[no]list_presets", "--rounds"}
+    own.add("--[no]find_learning_rate")
     assert set(found[""]) == {*own, "--flagfile", "--debug", "--version"}
     assert "--label_seed" in found["Data and labels"]
     assert found["Data and labels"]["--data_dir"] == "Folder of the data set."

@@ -202,13 +202,18 @@ def test_a_changed_plan_is_refused(whole, voc, tmp_path, capsys, old, new, diffe
     assert contents(whole / "out") == before
 
 
+def record_of(known: dict) -> dict:
+    """run.json of a run with such flags."""
+    return {"flags": known, "data_fingerprint": "", "class_names": [], "images": {}}
+
+
 def test_a_flag_that_a_run_of_an_older_version_did_not_know(tmp_path):
     """It had the flag's default, for a plan as for the command that trains."""
     settings = resolve(Settings(dataset="digits", method="en"))
     known = dataclasses.asdict(settings)
     for name in ("colour_changes", "pseudo_label_warmup_epochs"):  # 0, and half of the epochs
         del known[name]
-    (tmp_path / "run.json").write_text(json.dumps({"flags": known}))
+    (tmp_path / "run.json").write_text(json.dumps(record_of(known)))
     job = training_queue.Job("en_0", settings, RunFolder(tmp_path), tmp_path / "log")
     training_queue.check_folders([job])
     changed = dataclasses.replace(job, settings=dataclasses.replace(settings, colour_changes=2))
@@ -221,7 +226,7 @@ def test_results_that_were_moved_go_on(tmp_path):
     old, new = tmp_path / "old" / "runs", tmp_path / "new" / "runs"
     settings = resolve(Settings(dataset="digits", method="en", initial_banks=str(old / "en_0")))
     (new / "round2_0").mkdir(parents=True)
-    known = {"flags": dataclasses.asdict(settings)}
+    known = record_of(dataclasses.asdict(settings))
     (new / "round2_0" / "run.json").write_text(json.dumps(known))
     found = RunFolder(new / "round2_0")
 

@@ -639,7 +639,12 @@ def test_load_model(tmp_path):
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param("en+cl", marks=pytest.mark.slow), "en+scl", "ll_cp", "role+scl", "an+mixup"],
+    [
+        "en+scl",
+        "ll_cp",
+        "role+scl",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("en+cl", "an+mixup")),
+    ],
 )
 def test_jit_compile(method):
     runs, options = [], {"mixup_start_epoch": 2} if "mixup" in method else {}

@@ -31,7 +31,7 @@ ALLOWED = {
     "evaluation": "labels system banks datasets",
     "runs": "labels system drawing banks networks training datasets evaluation",
     "serving": "system networks datasets evaluation runs",
-    "plans": "system drawing training evaluation runs",
+    "plans": "labels system drawing training evaluation runs",
     "figures": "labels system drawing networks datasets evaluation runs",
     "pages": "labels system drawing networks datasets evaluation runs",
     "exports": "labels system networks training datasets evaluation runs pages",

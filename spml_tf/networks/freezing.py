@@ -27,7 +27,6 @@ class BackboneSwitch:
         for layer in self._layers:
             if freeze_batch_norm and isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
-        self._network = network
         # How the layers were when `turn` froze them; None where it has not.
         self._before: list[bool] | None = None
 

@@ -108,7 +108,7 @@ for (const card of cards) {
   mark(card);
   card.querySelector(".stage").addEventListener("click", () => {
     zoom(isZoomed(card) ? null : card);
-    focusOn(card);  // the keys are those of the card that has the focus
+    focusOn(card); // the keys are those of the card that has the focus
   });
   for (const button of card.querySelectorAll(".review button")) {
     const pressed = () => button.getAttribute("aria-pressed") === "true";
