@@ -152,10 +152,8 @@ class CheckpointFolder:
         for record in self._records():
             body, reason = self._read(record)
             if not reason:
-                reason = agreed(self._damage(body, to_train))
+                reason = agreed(self._damage(body, to_train, mend))
             if not reason:
-                if mend:
-                    self._mend(body)
                 for text in damaged:
                     tell_note(f"{text}; going on from the one before")
                 return self._checkpoint(record, body)
@@ -211,21 +209,17 @@ class CheckpointFolder:
             return {}, f"{record}: cannot be read ({reason_of(error)})"
         return body, ""
 
-    def _damage(self, body: Mapping[str, Any], to_train: bool) -> str:
+    def _damage(self, body: Mapping[str, Any], to_train: bool, mend: bool) -> str:
         for name, expected in body["files"].items():
             if reason := damage(self.path / name, expected):
                 return reason
         for name, expected in body["network"].items() if to_train else ():
             if (reason := damage(self.path / name, expected)) and damage(self.published, expected):
                 return reason
-        return ""
-
-    def _mend(self, body: Mapping[str, Any]) -> None:
-        """Makes a damaged best network again, of its copy that is whole."""
-        for name, expected in body["network"].items():
-            if damage(self.path / name, expected):
+            if reason and mend:
                 with replaced(self.path / name) as new:
                     shutil.copyfile(self.published, new)
+        return ""
 
     def _checkpoint(self, record: Path, body: dict[str, Any]) -> Checkpoint:
         progress = Progress(**body["progress"])

@@ -299,9 +299,9 @@ class Recipe:
                     f"{type(trained[0]).__name__} does not look at what the rules mark; leave the "
                     'rules out, or say in the class what it makes of marks, as marks = "left out"'
                 )
-        for term in terms:
-            reduction = of_labels[0].loss.reduction if of_labels else ""
-            if term.needs_label_loss and reduction == "mean_with_sample_weight":
+        reduction = of_labels[0].loss.reduction if of_labels else ""
+        if reduction == "mean_with_sample_weight":
+            for term in (x for x in terms if x.needs_label_loss):
                 raise ValueError(
                     f"{type(term).__name__} weighs images by shares, which a loss with "
                     f"reduction={reduction!r} divides away; leave reduction out"
