@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs import rounds, run_folder, trackers
-from spml_tf.runs.settings import Settings, resolve, settings_class, unused_flags
+from spml_tf.runs.settings import Settings, flags_without_effect, resolve, settings_class
 from spml_tf.system import cli, launcher, plugins, presets, strategies
 from spml_tf.system.errors import UserError
 from spml_tf.system.notes import tell_note
@@ -212,8 +212,8 @@ def _check_workers(data: Splits) -> None:
 def _note(settings: Settings, workers: int) -> None:
     """Tells of flags that do nothing or should be others."""
     notes = [
-        f"--{flag}={value} has no effect with --method={settings.method}"
-        for flag, value in unused_flags(settings).items()
+        f"{given} has no effect with {other}"
+        for given, other in flags_without_effect(settings).items()
     ]
     if workers > 1 and settings.shuffle_groups % workers:
         notes.append(

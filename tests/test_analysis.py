@@ -177,3 +177,15 @@ def test_peaks_and_logits_by_hand():
     np.testing.assert_array_equal(peaks, expected)
     found = predictions.predict_logits(network, examples, 8, batch_size=2)
     np.testing.assert_allclose(found, [[105, -105], [7, -7]], rtol=1e-6)
+
+
+def test_a_peak_in_two_boxes_is_one_hit():
+    """The peak lies in both boxes of the class: one hit of one pair."""
+    boxes = np.array([[0, 0.0, 0.0, 0.5, 0.5], [0, 0.1, 0.1, 0.9, 0.9]])
+    hits, pairs = measures.pointing_hits([[(0.2, 0.2)]], [boxes], num_classes=1)
+    assert hits.tolist() == [1] and pairs.tolist() == [1]
+
+
+def test_a_class_may_have_the_number_255_in_masks():
+    """A class may have the number 255, which else is not labelled."""
+    assert measures.energy_inside(np.ones((1, 2, 1)), [[255, 0]], [255]).tolist() == [0.5]

@@ -205,3 +205,11 @@ def test_inside_a_compiled_function(storage, kept):
         np.testing.assert_array_equal(found_visited, visited)
         np.testing.assert_allclose(found, values, atol=stored_step, rtol=0)
         assert abs(np.mean(found - values)) < stored_step / 10
+
+
+def test_mu_is_0_8_where_none_is_given():
+    """mu is 0.8 where none is given."""
+    bank = ema_bank.EMABank(1, 1)
+    for value in (1.0, 0.0):
+        bank.write(tf.constant([0], tf.int64), tf.constant([[value]]))
+    assert float(bank.read(tf.constant([0], tf.int64))[0][0, 0]) == pytest.approx(0.8)

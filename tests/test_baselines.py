@@ -221,9 +221,9 @@ class TestLargeLosses:
             assert set(np.flatnonzero(found == 2)) == set(places)
 
     def test_whole_products_are_not_rounded_up(self):
-        """1,000 labels, 0.3 percent, epoch 11: exactly 30, though 0.3 * 10 * 1000 / 100 is not."""
-        logits = np.random.default_rng(0).normal(size=(10, 100))
-        assert (marked(np.full((10, 100), -1), logits, 11, 0.3) == 2).sum() == 30
+        """5 images, 3 labels, 5 percent, epoch 5: 4 * 5 / 100 * 3 * 5 is 3.0000000000000004."""
+        logits = np.random.default_rng(0).normal(size=(5, 3))
+        assert (marked(np.full((5, 3), -1), logits, 5, 5.0) == 2).sum() == 3
 
     @settings(max_examples=30)
     @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 9), st.integers(0, 99))
@@ -296,6 +296,17 @@ def test_every_method_trains(name):
         name != "recommended"
     ):  # ll_cp flips ceil(16 * 6.25 / 100) = 1 label in each of two batches, in epochs 2 and 3
         assert (stored == 2).sum() == (4 if name == "ll_cp" else 0)
+
+
+def test_marks_of_two_rules_that_keep_them_are_told_together():
+    """ll_cp flips one label in each of two batches in epoch 2; en chooses anew at its start."""
+    model, data, labels = small_model("en+ll_cp", large_loss_rate=6.25, selection_start_epoch=2)
+    model.fit(data, epochs=2, verbose=0)
+    chosen, flipped = (kept.numpy() == 2 for kept in model.kept_labels)
+    assert chosen.any() and flipped.sum() == 2 and (flipped & ~chosen).any()
+    np.testing.assert_array_equal(model.marked_labels(labels) == 2, chosen | flipped)
+    names = [rule.store.name for rule in model.rules]  # places in the files of several workers
+    assert names == ["label_store", "label_store_2"]
 
 
 def test_flips_are_kept_and_saved(tmp_path):

@@ -225,3 +225,8 @@ def test_cells_never_visited_do_not_count_and_do_not_leak():
 @pytest.mark.parametrize("grid", [4, 7])
 def test_every_cell_is_inside_the_whole_image(grid):
     assert warping.cells_inside(warping.whole_image_boxes(2), grid).numpy().all()
+
+
+def test_centres_on_the_edge_of_a_crop_are_inside():
+    """The centres of two cells a side are 1/4 and 3/4: on the edges of this box, inside."""
+    assert warping.cells_inside(tf.constant([[0.25, 0.25, 0.75, 0.75]]), 2).numpy().all()

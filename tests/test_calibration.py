@@ -404,3 +404,34 @@ def test_columns_are_aligned_whatever_the_names():
     lines = table.splitlines()
     assert "\x1b" not in table and all(line.endswith("   -") for line in lines[2:5])
     assert len(lines[2]) == len(lines[3]) == len(lines[4]) + 1  # two columns of a terminal
+
+
+def test_a_score_that_equals_its_threshold_decides():
+    """A score that equals the threshold decides."""
+    found = decision_report.decision_report([[1], [0]], [[0.5], [0.4]], [0.5], ["cat"])
+    assert found["recall"] == found["precision"] == {"cat": 100.0}
+
+
+def test_the_micro_mean_leaves_unknown_labels_out():
+    """The unknown label, scored highest, is left out of the micro mean's ranking too."""
+    found = decision_report.decision_report([[1], [0], [-1]], [[0.9], [0.1], [0.95]], [0.5], ["x"])
+    assert found["micro"]["ap"] == 100.0
+
+
+def test_the_least_slope():
+    """Positives score lowest: the slope is the least one, 0.01."""
+    labels, scores = np.repeat([[1], [0]], 10, axis=0), np.repeat([[0.1], [0.9]], 10, axis=0)
+    assert calibration.fit(labels, scores, "platt").slopes[0] == pytest.approx(0.01)
+
+
+def test_a_class_of_ten_positives_is_calibrated_by_itself_in_folds_too():
+    """A class with ten positives is calibrated by itself in folds that hold eight or nine too."""
+    rng = np.random.default_rng(0)
+    scores = rng.random((60, 2))
+    labels = (rng.random((60, 2)) < scores**2).astype(int)
+    labels[:, 0] = 0
+    labels[np.argsort(scores[:, 0])[::-6], 0] = 1
+    assert labels[:, 0].sum() == 10
+    both = calibration.cross_validated(labels, scores, "platt")
+    alone = calibration.cross_validated(labels[:, :1], scores[:, :1], "platt")
+    np.testing.assert_allclose(both[:, 0], alone[:, 0], atol=1e-6)

@@ -263,3 +263,18 @@ def test_the_sample_of_a_large_set_is_large_enough():
     assert priors.sample_step(100, 80) == priors.sample_step(8192, 80) == 1
     assert 65_665 // priors.sample_step(65_665, 80) >= 8192
     assert 1_281_167 // priors.sample_step(1_281_167, 1000) >= 8000
+
+
+def test_the_bound_of_the_best_bin_by_hand():
+    """Of 1000 each, all and half of the annotated and 286 and 100 of the others reach 0.5 and 0.9.
+    Both deviations are sqrt(log 40 / 2000) = 0.04295, so that the bounds are
+    0.286 + 1.01 * 0.0859 = 0.37275 and 2 (0.1 + 1.01 * 0.0859) = 0.3735: the ratio is 0.286."""
+    scores = np.repeat([0.9, 0.5, 0.9, 0.5, 0.1], [500, 500, 100, 186, 714])[:, None]
+    labels = np.repeat([1, -1], 1000)[:, None]
+    assert priors.best_bin(scores, labels)[0] == pytest.approx((0.286 + 1) / 2)
+
+
+def test_the_sample_holds_eight_images_a_class():
+    """Of 1000 classes at least 8 images a class: 100,000 // 8000 = 12."""
+    assert priors.sample_step(100_000, 2000) == 6
+    assert priors.sample_step(100_000, 1000) == 12

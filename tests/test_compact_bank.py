@@ -11,7 +11,7 @@ from tiny_network import tiny_cam
 
 import spml_tf
 from spml_tf import losses, networks
-from spml_tf.banks import ema_bank, heatmap_bank
+from spml_tf.banks import ema_bank, heatmap_bank, warping
 from spml_tf.evaluation import average_precision
 
 N, L, W, G, KEPT = 5, 6, 5, 4, 3
@@ -216,3 +216,22 @@ def test_saved_resumed_and_taken_over(tmp_path):
     config = model.get_config()
     assert config["heatmap_classes"] == 2
     assert spml_tf.SPMLModel.from_config(config).ema_heatmaps.kept == 2
+
+
+def test_an_annotated_class_is_kept_before_one_of_higher_score():
+    """The annotated class is kept, though another scores 0.9 and it 0.1."""
+    bank = heatmap_bank.CompactHeatmapBank(1, 2, 1, kept=1)
+    index, flip = tf.constant([0], tf.int64), tf.constant([False])
+    codes, scores = tf.constant([[1, -1]], tf.int8), tf.constant([[0.1, 0.9]])
+    bank.update(tf.ones([1, 1, 1, 2]), index, warping.whole_image_boxes(1), flip, scores, codes)
+    assert bank.classes.numpy().tolist() == [[0]]
+
+
+def test_a_marked_class_is_kept_by_its_score_alone():
+    """A marked label is no annotated one: the class of highest score is kept."""
+    bank = heatmap_bank.CompactHeatmapBank(1, 3, 1, kept=1)
+    index, flip = tf.constant([0], tf.int64), tf.constant([False])
+    codes = tf.constant([[2, -1, 0]], tf.int8)
+    scores = tf.constant([[0.1, 0.9, 0.2]])
+    bank.update(tf.ones([1, 1, 1, 3]), index, warping.whole_image_boxes(1), flip, scores, codes)
+    assert bank.classes.numpy().tolist() == [[1]]

@@ -104,6 +104,20 @@ def test_two_workers_estimate_the_same(voc, tmp_path):
         np.testing.assert_allclose(*found, atol=0.03)
 
 
+def test_probable_labels_that_were_counted_with_other_flags_are_refused(voc, tmp_path):
+    """The earlier run's numbers are kept, and no flag is dropped in silence."""
+    words = words_of(voc, selection_budget="probable", epochs=3, selection_probability=0.2)
+    assert train.main([*words, f"--output_dir={tmp_path / 'first'}"]) == 0
+    again = [*words, f"--initial_banks={tmp_path / 'first'}", f"--output_dir={tmp_path / 'second'}"]
+    for flag, before, now in (
+        ("selection_probability", "0.2", "0.1"), ("positives_per_image", "auto", "2.0")
+    ):  # fmt: skip
+        done = run(*again, f"--{flag}={now}")
+        assert done.returncode == 1
+        assert f"with --{flag}={before}, and this one has --{flag}={now}" in done.stderr
+    assert run(*again).returncode == 0
+
+
 def test_where_it_cannot_be_had_one_line_says_so(voc, tmp_path):
     for method in ("epr", "role"):
         words = words_of(voc, method=method, selection_budget="all")

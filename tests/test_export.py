@@ -21,6 +21,7 @@ from spml_tf import networks
 from spml_tf.datasets.readers import Examples
 from spml_tf.drawing import overlays
 from spml_tf.evaluation import predictions, thresholds
+from spml_tf.exports.exported import Exported
 
 
 @pytest.fixture(scope="module")
@@ -345,3 +346,31 @@ def test_heatmaps_are_enlarged_at_cell_centres(tmp_path):
     overlays.draw_overlays(tmp_path / "x.png", image, cells, ["$a$ <b>"], [0.5])
     with open(tmp_path / "x.png", "rb") as file:
         assert np.asarray(Image.open(io.BytesIO(file.read()))).std() > 10
+
+
+def test_of_equal_f1_the_highest_threshold_is_chosen():
+    """.9+ .8- .7- .6+: F1 is 2 / 3 at .9 and 4 / 6 at .6; of equals the highest, midway to .8."""
+    labels, scores = np.array([[1], [0], [0], [1]] * 10), np.repeat([0.9, 0.8, 0.7, 0.6], 1)
+    scores = np.tile(scores, 10)[:, None]
+    found = thresholds.choose(labels, scores, thresholds.parse_rule("f1"))
+    assert found.values[0] == pytest.approx(0.85) and not found.shared[0]
+
+
+def test_unknown_labels_are_left_out_of_a_shared_threshold():
+    """.9+ .5- .4+ and an unknown label between: F1 is 4 / 5 with all three, half of 0.4 and 0."""
+    labels, scores = [[1], [-1], [0], [1]], [[0.9], [0.6], [0.5], [0.4]]
+    found = thresholds.choose(labels, scores, thresholds.parse_rule("f1"))
+    assert found.shared[0] and found.values[0] == pytest.approx(0.2)
+
+
+def test_the_number_of_decisions_is_rounded():
+    """K = 0.9 of 3 images are 2.7, three decisions."""
+    labels, scores = [[1, 0], [0, 0], [0, 1]], [[0.9, 0.1], [0.5, 0.3], [0.3, 0.4]]
+    found = thresholds.choose(labels, scores, thresholds.parse_rule("count"), 0.9)
+    assert found.values.tolist() == pytest.approx([0.35, 0.35])
+
+
+def test_a_probability_that_equals_its_threshold_decides():
+    """A probability that equals the threshold decides, one below does not."""
+    model = Exported(None, 4, ("a", "b"), np.array([0.5, 0.5 + 1e-7]), 10.0)
+    assert model.outputs(tf.zeros([1, 2, 2, 2]))["decisions"].numpy().tolist() == [[1, 0]]

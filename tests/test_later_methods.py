@@ -209,6 +209,12 @@ class TestPairs:
         assert factor(method="recommended", cam_boost=2.0) == 2
         assert factor(method="recommended", init_from="before") == factor(method="en+scl") == 1
 
+    def test_boosted_maps_stay_boosted_in_the_run_that_goes_on(self, tmp_path):
+        (tmp_path / "run.json").write_text('{"flags": {"cam_boost": 5.0}}')
+        for given, expected in ((None, 5), (1.0, 1)):
+            settings = Settings(dataset="digits", init_from=str(tmp_path), cam_boost=given)
+            assert resolve(settings).cam_boost == expected
+
     @pytest.mark.parametrize(
         "name, message",
         [
@@ -645,3 +651,23 @@ def test_the_weight_of_expected_positives_goes_from_en_to_an():
     assert found[2] == float(losses.AssumeNegative()(labels, scores))
     recipe = parts.recipe_of("en+scl", {"expected_weight": 0.5, "positives_per_image": 2.0})
     assert recipe.terms[0].loss.expected_weight == 0.5
+
+
+def test_a_whole_product_of_pseudo_labels_is_one_label():
+    """0.6 / 3 * 5 is 0.9999999999999999 in floating point, one label an epoch."""
+    term = pseudo_labels.PseudoLabels(epochs=4, warmup_epochs=1, share=0.6)
+    term.facts = parts.Facts(5, 1, 1, {"directory": None})
+    term.prepare(term.facts)
+    term.start(np.full((5, 1), -1, np.int8))
+    bank = ema_bank.score_bank(5, 1, momentum=0.0)
+    bank.write(tf.range(5, dtype=tf.int64), tf.constant([[0.5], [0.1], [0.2], [0.3], [0.4]]))
+    term.add_labels(bank)
+    assert np.flatnonzero(term.targets.numpy() >= 0).tolist() == [1]
+
+
+def test_no_score_is_confident_at_a_threshold_of_1():
+    """t = 1: no score is below 0, so that only annotated labels have targets."""
+    term = strong_views.StrongView(threshold=1.0)
+    labels = tf.constant([[1, -1, 0]], tf.int8)
+    _, used = term.targets(labels, tf.constant([[0.0, -200.0, 0.0]]))
+    assert used.numpy().tolist() == [[1, 0, 1]]

@@ -150,3 +150,26 @@ def test_without_a_gap_between_baseline_and_oracle_none_is_told(tmp_path, oracle
     assert [x["row"] for x in found] == ["bce", "en"]
     assert not any("gap" in x for x in found)
     assert "gap closed" in paired_differences.markdown(plan, found)
+
+
+def test_an_oracle_below_the_baseline_counts():
+    """Of seed 0 (5/6 - 5/12) / (1 - 5/12) is closed, of seed 1, whose oracle is below the baseline,
+    (1 - 5/6) / (7/12 - 5/6): 500/7 and -200/3 percent."""
+    found = paired_differences.gap([5 / 6, 1], [5 / 12, 5 / 6], [1, 7 / 12])
+    ends = found["gap_by_seeds_low"], found["gap_by_seeds_high"]
+    assert sum(ends) / 2 == pytest.approx((500 / 7 - 200 / 3) / 2)
+
+
+def test_seeds_without_the_oracle_count_in_differences(tmp_path):
+    """The oracle has one of two seeds: differences are of both, 5/12 and 0; no gap is told."""
+    plan = plan_of(row("an"), row("bce"), row("en"), seeds=(0, 1), ends=("an", "bce"))
+    of = {
+        ("an", 0): "bad",
+        ("an", 1): "poor",
+        ("bce", 0): "best",
+        ("en", 0): "good",
+        ("en", 1): "poor",
+    }
+    en = paired_differences.differences(plan, finished(tmp_path, plan, of))[-1]
+    assert (en["row"], en["seeds"]) == ("en", 2) and "gap" not in en
+    assert en["difference"] == pytest.approx(100 * 5 / 24)

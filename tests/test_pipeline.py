@@ -586,3 +586,13 @@ class TestRecords:
         with pytest.raises(UserError, match=rf"{path} \({packed.names[2]}\): cannot be decoded"):
             with pipeline.naming_broken_images(packed):
                 list(data)
+
+
+def test_the_fifth_number_alone_decides_a_flip():
+    """The fifth number alone decides, not one that the crop is made of."""
+    for flipped in (False, True):
+        drawn = tf.constant([[0.9, 0.1][flipped]] * 4 + [[0.1, 0.9][flipped]])
+        assert bool(elements.draw_flip(drawn, True)) == (not flipped)
+    drawn = elements.draw(tf.constant([1, 2]), 4000).numpy()
+    flips = np.array([bool(elements.draw_flip(tf.constant(x), True)) for x in drawn[:400]])
+    assert abs(flips.mean() - 0.5) < 0.1

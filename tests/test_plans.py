@@ -309,3 +309,11 @@ def test_rows_are_selected_by_name_or_method():
     assert selected_rows(named, "en") == {"en"}
     with pytest.raises(UserError, match="--only=x: there is no row or method 'x'; rows: a, b, c"):
         selected_rows(plan, "x")
+
+
+def test_shortened_epochs_are_rounded():
+    """50 epochs to 17, ratio 0.34: 5 epochs are 1.7, start 6 is 1 + 5 x 0.34 = 2.7."""
+    given = {"epochs": 50, "warmup_epochs": 5, "selection_start_epoch": 6}
+    plan = plan_of(row("a", grid={"learning_rate": ("0.1",)}, **given), search=Search(7, 17))
+    flags = search_runs(plan)[0].flags
+    assert (flags["warmup_epochs"], flags["selection_start_epoch"]) == ("2", "3")

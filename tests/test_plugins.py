@@ -18,7 +18,7 @@ from saved_runs import assert_equal_runs, has_checkpoint, history, kill_at, newe
 import spml_tf
 from spml_tf import networks
 from spml_tf.runs.run_folder import RunFolder
-from spml_tf.runs.settings import Settings
+from spml_tf.runs.settings import Settings, flags_without_effect, resolve
 from spml_tf.training import methods
 
 FOLDER = Path(__file__).parent.parent / "docs" / "examples"
@@ -208,6 +208,27 @@ def test_a_part_that_inherits_from_another_has_its_own_flags_and_value(monkeypat
     model = spml_tf.SPMLModel(network, 6, "an+bright+brighter", bright_power=2, brighter_power=3)
     assert [term.power for term in model.terms[1:]] == [2, 3]
     assert [term.reported_as for term in model.terms[1:]] == ["bright", "brighter"]
+
+
+@pytest.mark.parametrize(
+    "given, noted",
+    [
+        ({"method": "en", "selection_probability": 0.9},
+         {"--selection_probability=0.9": "--selection_budget=all"}),
+        ({"method": "recommended", "selection_probability": 0.9},
+         {"--selection_probability=0.9": "--method=recommended"}),
+        ({"method": "en", "selection_budget": "probable", "selection_probability": 0.9}, {}),
+        ({"method": "en", "selection_budget": "mime", "positives_per_image": 9},
+         {"--positives_per_image=9": "--selection_budget=mime"}),
+        ({"method": "recommended", "selection_priors": "x.csv", "positives_per_image": 9},
+         {"--positives_per_image=9": "--selection_priors"}),
+        ({"method": "recommended", "positives_per_image": 9}, {}),
+        ({"method": "an", "selection_probability": 0.9},
+         {"--selection_probability=0.9": "--method=an"}),
+    ],
+)  # fmt: skip
+def test_what_the_budget_does_not_look_at_is_noted(given, noted):
+    assert flags_without_effect(resolve(Settings(dataset="digits", **given))) == noted
 
 
 def test_options_of_other_methods_are_noted(voc, tmp_path):

@@ -161,12 +161,27 @@ def test_the_most_frequent_class_of_an_image_is_drawn(load):
         load(positive_choice="largest")
 
 
+def test_unknown_labels_make_no_class_frequent(load, tmp_path):
+    """Three photos show a and two show b, of which nothing is known in the others."""
+    for number in range(1, 6):
+        Image.new("RGB", (10, 10), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "all.csv").write_text(
+        "image,a,b\n1.png,1,1\n2.png,1,\n3.png,0,\n4.png,0,\n5.png,1,1\n"
+    )
+    data = load(
+        dataset="folder", data_dir=str(tmp_path), train_csv="all.csv", classes=None,
+        blank="unknown", positive_choice="frequent", train_labels="single", test_split="none",
+    )  # fmt: skip
+    both = (data.train.labels == 1).all(axis=1)
+    assert both.any() and (data.observed[both] == [1, -1]).all()
+
+
 def test_the_largest_object_is_drawn(load, tmp_path):
-    """Of the first photo two of class b are there; the larger one is the largest of all."""
+    """Neither of the first photo's two b is larger than its a, though both together are."""
     tables = {
         "all.csv": "image,a,b,c\n1.png,1,1,0\n2.png,1,0,1\n3.png,0,1,1\n4.png,1,0,0\n",
-        "boxes.csv": "image,class,y1,x1,y2,x2\n1.png,a,0,0,0.8,0.8\n1.png,b,0,0,0.2,0.2\n"
-        "1.png,b,0,0,0.9,0.8\n2.png,a,0.1,0.1,0.9,0.9\n2.png,c,0,0,0.8,0.9\n3.png,b,0,0,0.5,0.4\n3.png,c,0,0,0.4,0.4\n"
+        "boxes.csv": "image,class,y1,x1,y2,x2\n1.png,a,0,0,0.8,0.8\n1.png,b,0,0,0.2,0.8\n"
+        "1.png,b,0,0,0.7,0.8\n2.png,a,0.1,0.1,0.9,0.9\n2.png,c,0,0,0.8,0.9\n2.png,c,0,0,0.1,0.1\n3.png,b,0,0,0.5,0.4\n3.png,c,0,0,0.4,0.4\n"
         "4.png,a,0,0,0.1,0.1\n",
     }
     for name, text in tables.items():
@@ -179,7 +194,7 @@ def test_the_largest_object_is_drawn(load, tmp_path):
     )  # fmt: skip
     drawn = dict(zip(data.train.names, data.observed.tolist(), strict=True))
     largest = {
-        "1.png": [-1, 1, -1], "2.png": [-1, -1, 1], "3.png": [-1, 1, -1], "4.png": [1, -1, -1],
+        "1.png": [1, -1, -1], "2.png": [-1, -1, 1], "3.png": [-1, 1, -1], "4.png": [1, -1, -1],
     }  # fmt: skip
     assert len(drawn) == 3 and drawn.items() <= largest.items()
 
@@ -198,3 +213,24 @@ def test_some_images_and_some_with_all_labels(load):
     for flag in ("train_images", "full_images"):
         with pytest.raises(UserError, match=f"--{flag}=20: there are 19 training images"):
             load(**{flag: 20})
+
+
+def test_known_labels_follow_the_label_seed(load):
+    words = {"train_labels": "partial", "known_share": 0.4, "label_seed": 2, "val_split": "val"}
+    for seed in (0, 5):
+        data = load(**words, data_seed=seed, test_split="none")
+        expected = labels.draw_partial(data.train.labels, 0.4, 2)
+        np.testing.assert_array_equal(data.observed, expected)
+
+
+def test_a_ranked_choice_takes_the_given_counts(load):
+    data = load(positive_choice="frequent", observed_positives=2, observed_negatives=1)
+    for value, most in ((1, 2), (0, 1)):
+        there = (data.train.labels == value).sum(axis=1)
+        np.testing.assert_array_equal((data.observed == value).sum(axis=1), np.minimum(there, most))
+
+
+def test_held_out_images_follow_the_data_seed_alone(load):
+    """Which images are held out follows from the data's seed alone."""
+    parts = [load(data_seed=x, label_seed=y).held_out for x, y in ((0, 0), (0, 1), (1, 0))]
+    assert parts[0] == parts[1] != parts[2]

@@ -142,3 +142,15 @@ def test_only_a_store_made_to_select_selects():
     store.select(scores, 1.0, "all")
     assert store.codes.numpy().tolist() == [[1, 2], [1, -1], [2, 1], [2, 2], [2, 0], [-1, -1]]
     assert store.epochs_selected.numpy().sum() == 5
+
+
+def test_at_most_three_times_as_many_are_chosen_by_themselves():
+    """10 are missing for 2 annotated, 5 for each: three times as many are taken, not more."""
+    assert budgets.wanted_labels(np.array([2]), 12, 1.0, "unannotated", "auto").tolist() == [30.0]
+
+
+def test_too_many_of_one_class_are_not_fewer_missing_of_another():
+    """1 and 12 of 12 images, 4 and 1 annotated: 11 are missing of the second class, none is too
+    many of the first: 11 / 5 times as many."""
+    found = budgets.wanted_labels(np.array([4, 1]), 12, 1.0, [1 / 12, 1.0], "auto")
+    assert found.tolist() == pytest.approx([-3 * 2.2, 11 * 2.2])

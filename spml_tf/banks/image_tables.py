@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import h5py
@@ -348,6 +348,16 @@ class KeepsTables(keras.layers.Layer):
                 load_rows(weight, dataset, f"{self.name}/{name}")
             else:
                 weight.assign(store[name])
+
+
+def name_apart(layers: Iterable[keras.layers.Layer]) -> None:
+    """Numbers the layers with tables that have one name: in workers' files a name is a place."""
+    seen: dict[str, int] = {}
+    for layer in layers:
+        if isinstance(layer, KeepsTables) and layer.tables:
+            number = seen[layer.name] = seen.get(layer.name, 0) + 1
+            if number > 1:
+                layer.name = f"{layer.name}_{number}"
 
 
 def load_rows(table: Any, dataset: Any, name: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from spml_tf.banks.image_tables import ImageTable
 from spml_tf.datasets import pipeline
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.splits import Splits
@@ -17,6 +18,7 @@ from spml_tf.runs import heatmap_history
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system import replicas
+from spml_tf.training.label_store import merged_marks
 
 # TensorBoard gets the maps of so many epochs, evenly spaced, and of so many classes an image.
 _SHOWN_EPOCHS, _SHOWN_CLASSES = 20, 3
@@ -94,11 +96,13 @@ class HeatmapRecorder(keras.callbacks.Callback):
 
     def _codes(self) -> NDArray[np.int8]:
         """[I, L] int8, the labels with their marks."""
-        labels = self.model.labels
-        if labels is None:
-            return self.observed
-        kept = self._kept(lambda index: labels.gather(index).numpy().astype(np.int64))
-        return kept.astype(np.int8)
+
+        def codes_of(table: ImageTable) -> NDArray[np.int8]:
+            kept = self._kept(lambda index: table.gather(index).numpy().astype(np.int64))
+            return kept.astype(np.int8)
+
+        stores = [codes_of(table) for table in self.model.kept_labels]
+        return merged_marks(stores) if stores else self.observed
 
     def _maps(self) -> NDArray[np.float32]:
         """[I, W, W, L] float32, NaN where there is none."""

@@ -24,7 +24,7 @@ from spml_tf.system.private_api import flatten_layers, outside_strategy
 from spml_tf.training import methods, optimizers
 from spml_tf.training.budgets import class_budgets
 from spml_tf.training.model import SPMLModel
-from spml_tf.training.options import AUTO
+from spml_tf.training.options import AUTO, PROBABLE
 
 # Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
 _TRAIN_METRICS_UP_TO = 100_000_000
@@ -53,7 +53,7 @@ def build(settings: Settings, data: Splits) -> SPMLModel:
     metric = MeanAveragePrecision(unknown_counts_as=settings.unknown_counts_as)
     model.compile(optimizer=_optimizer(settings, len(data.train), model), metrics=[metric])
     if settings.initial_banks:
-        _load_banks(model, settings.initial_banks, data)
+        _load_banks(model, settings, data)
     model.set_labels(data.observed)
     if data.train.weights is not None or data.class_weights is not None:
         model.set_weights_of_labels(data.train.weights, data.class_weights)
@@ -204,18 +204,36 @@ def _optimizer(settings: Settings, num_images: int, model: SPMLModel) -> keras.o
     )
 
 
-def _load_banks(model: SPMLModel, folder: str, data: Splits) -> None:
-
-    earlier = run_folder.RunFolder(folder)
-    if earlier.read_record()["data_fingerprint"] != data.fingerprint():
+def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
+    """Starts from the banks, and the estimate if there is one, of --initial_banks."""
+    assert settings.initial_banks is not None
+    earlier = run_folder.RunFolder(settings.initial_banks)
+    record = earlier.read_record()
+    if record["data_fingerprint"] != data.fingerprint():
         raise UserError(
             f"--initial_banks={earlier.path}: that run has other images or labels; banks can only "
             "go on with the same data flags"
         )
     checkpoint = earlier.checkpoints.newest()
     if checkpoint is None:
-        raise UserError(f"--initial_banks={folder}: holds no checkpoint; finish that run first")
+        raise UserError(
+            f"--initial_banks={settings.initial_banks}: holds no checkpoint; finish that run first"
+        )
     try:
         model.load_banks(str(checkpoint.weights))
     except ValueError as error:
         raise UserError(f"--initial_banks: {error}") from None
+    if model.estimated_priors is None or settings.option("selection_budget") != PROBABLE:
+        return
+    for flag in ("selection_probability", "positives_per_image", "selection_priors"):
+        before, now = record["flags"].get(flag), settings.option(flag)
+        if before != now:
+            raise UserError(
+                f"--initial_banks={earlier.path}: the labels that are probable were counted by "
+                f"that run, with {_given(flag, before)}, and this one has {_given(flag, now)}; "
+                "give the same, or the banks of a run that has estimated nothing (an)"
+            )
+
+
+def _given(flag: str, value: Any) -> str:
+    return f"no --{flag}" if value is None else f"--{flag}={value}"

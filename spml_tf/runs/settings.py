@@ -21,7 +21,7 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.options import Option, Options
 from spml_tf.training import methods
-from spml_tf.training.options import ESTIMATED_BUDGETS, ModelOptions
+from spml_tf.training.options import ESTIMATED, ESTIMATED_BUDGETS, PROBABLE, ModelOptions
 
 _IMAGE_SIZES = {
     "resnet50": 448, "small_residual": 64, "efficientnet_lite1": 240, "efficientnet_lite2": 260
@@ -101,7 +101,7 @@ class Settings(DataSettings):
         None,
         "BoostLU: factor of the positive values of class activation maps before pooling, in "
         "training, evaluation and exports; 1: none, 5 in its paper. Goes with every method. "
-        "Default: 5 for --method=recommended from scratch, else 1.",
+        "Default: that of the run of --init_from; 5 for --method=recommended from scratch, else 1.",
         float,
     )
     image_size: int = flag_field(
@@ -325,7 +325,9 @@ def resolve(given: Settings) -> Settings:
         "image_size": _default(
             given.image_size, earlier.get("image_size", _IMAGE_SIZES.get(network, 224))
         ),
-        "cam_boost": _default(given.cam_boost, methods.cam_boost(given.method, scratch)),
+        "cam_boost": _default(
+            given.cam_boost, earlier.get("cam_boost", methods.cam_boost(given.method, scratch))
+        ),
         "epochs": epochs,
         "horizontal_flip": _default(given.horizontal_flip, given.dataset != "digits"),
         "colour_strength": _default(given.colour_strength, 0.3 if given.colour_changes else None),
@@ -372,6 +374,29 @@ def unused_flags(settings: Settings) -> dict[str, Any]:
             default = declared.in_runs(values)
         if flag not in own and values[flag] not in (None, default):
             found[flag] = values[flag]
+    return found
+
+
+def flags_without_effect(settings: Settings) -> dict[str, str]:
+    """What was given and is not looked at, by `--flag=value`: what it has no effect with.
+
+    Args:
+        settings: resolved. Defaults do not count, whether given or not.
+    """
+    method = f"--method={settings.method}"
+    found = {f"--{flag}={value}": method for flag, value in unused_flags(settings).items()}
+    if not methods.selects(settings.method):
+        return found
+    fixed = methods.fixed_budget(settings.method)
+    budget = fixed or settings.option("selection_budget")
+    chosen_by = method if fixed else f"--selection_budget={budget}"
+    probability, mean = map(settings.option, ("selection_probability", "positives_per_image"))
+    if budget != PROBABLE and probability != declared_options()["selection_probability"].default:
+        found[f"--selection_probability={probability}"] = chosen_by
+    if mean is not None and budget in ("validation", "mime", "training"):
+        found[f"--positives_per_image={mean}"] = chosen_by
+    if mean is not None and budget == ESTIMATED and settings.option("selection_priors"):
+        found[f"--positives_per_image={mean}"] = "--selection_priors"
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,14 @@ from spml_tf.system.replicas import WHOLE, Shard, once_a_process
 from spml_tf.training import selection
 from spml_tf.training.class_priors import sample_step
 from spml_tf.training.options import Budget
+
+
+def merged_marks(stores: Sequence[NDArray[np.int8]]) -> NDArray[np.int8]:
+    """The labels of the first of some stores, [N, L] int8, with the marks of all of them."""
+    found = stores[0].copy()
+    for others in stores[1:]:
+        found[others == EXPECTED] = EXPECTED
+    return found
 
 
 class Counts:

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from spml_tf.banks import ema_bank
 from spml_tf.banks.heatmap_bank import HeatmapBank
-from spml_tf.banks.image_tables import ImageTable
+from spml_tf.banks.image_tables import ImageTable, name_apart
 from spml_tf.labels import POSITIVE
 from spml_tf.networks.cam import CAM_LAYER
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.scores import scores_network
 from spml_tf.system import replicas
 from spml_tf.system.options import plain
-from spml_tf.system.private_api import BuildsMetrics, loss_tracker, saving
+from spml_tf.system.private_api import BuildsMetrics, flatten_layers, loss_tracker, saving
 from spml_tf.training import batches, keras_checks, optimizers, replica_batches
 from spml_tf.training.class_priors import ClassPriors
-from spml_tf.training.label_store import LabelEstimates, LabelStore
+from spml_tf.training.label_store import LabelEstimates, LabelStore, merged_marks
 from spml_tf.training.label_weights import LabelWeights, label_weights
 from spml_tf.training.options import ModelOptions
 from spml_tf.training.own_callbacks import with_own
@@ -127,6 +127,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             part.facts = facts
             part.prepare(facts)
             part.in_use = True
+        name_apart(x for part in self.recipe.parts for x in flatten_layers(part))
         self.rules, self.terms = list(self.recipe.rules), list(self.recipe.terms)
         for term in self.terms:
             if term.reported_as:
@@ -163,10 +164,14 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     def labels(self) -> ImageTable | None:
         """[N, L] int8 in {1, 0, -1, 2}: the training labels with the marks that a rule keeps.
 
-        None where no rule keeps any.
+        Of the first such rule; None where no rule keeps any.
         """
-        kept = (rule.labels for rule in self.rules)
-        return next((labels for labels in kept if labels is not None), None)
+        return next(iter(self.kept_labels), None)
+
+    @property
+    def kept_labels(self) -> list[ImageTable]:
+        """As `labels`, of each rule that keeps marks: of two such rules each has its own."""
+        return [rule.labels for rule in self.rules if rule.labels is not None]
 
     # Where parts keep these is theirs to decide; checkpoints name them alike for all methods.
     @property
@@ -540,20 +545,22 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         self.train_function = None  # it holds the former ones
 
     def marked_labels(self, observed: NDArray[np.int8]) -> NDArray[np.int8]:
-        """The training labels with the marks that stay, [N, L] int8 in {1, 0, -1, 2}.
+        """The training labels with the marks of all rules that stay, [N, L] int8 in {1, 0, -1, 2}.
 
         Of several workers each returns those of its own images, `shard.own` of all.
 
         Args:
             observed: [N, L] int8 in {1, 0, -1}, the training labels.
         """
-        return self.shard.own(observed) if self.labels is None else self.labels.numpy()
+        stores = [labels.numpy() for labels in self.kept_labels]
+        return merged_marks(stores) if stores else self.shard.own(observed)
 
     def load_banks(self, path: str) -> None:
         """Starts the banks from those of an earlier run on the same images.
 
         The expected positives are then chosen once before the first epoch, and again in each epoch
-        from `selection_start_epoch` on. Class priors that the earlier run has estimated are kept.
+        from `selection_start_epoch` on. Class priors that the earlier run has estimated are kept,
+        and with the budget "probable" how many labels it counted by its own probability and K.
 
         Args:
             path: the earlier run's checkpoint, a .weights.h5 written by `save_weights`.

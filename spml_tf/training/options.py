@@ -330,7 +330,8 @@ class GeneralizedRobustOptions(TermOptions, GeneralizedRobustPowers):
     start_epoch: int = 1
     epochs: int = option(
         10,
-        "Epoch in which gr has its last constants. Default: --epochs.",
+        "Epoch in which mu and sigma of gr have their last values; w and b would one epoch later. "
+        "Default: --epochs.",
         low=1,
         high=1e6,
         in_runs=lambda flags: int(flags["epochs"]),

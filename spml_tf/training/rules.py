@@ -96,8 +96,9 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
     once one epoch has filled the score bank; banks that are filled before the first epoch are an
     earlier run's, and their choice stands until this run's own scores can be trusted.
 
-    What is to be estimated is so once, from the score bank before the first choice, while unknown
-    labels were trained as negatives, see `class_priors.class_priors`; it is saved with the weights.
+    What is to be estimated is so once, from the score bank before the first choice, while `en` and
+    `ep` have trained unknown labels as negatives, see `class_priors.class_priors`; it is saved with
+    the weights.
 
     Args:
         positives_per_image: K of eq. 3; "auto": the estimated one.
