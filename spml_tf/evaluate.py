@@ -299,7 +299,12 @@ def _examples(settings: Settings, split: str) -> Examples:
     name = _split_name(settings, split)
     if name == "none":
         raise UserError("--split=test: this run has no test images; give --split=val")
-    return splits.load_examples(settings, name)
+    try:
+        return splits.load_examples(settings, name)
+    except UserError as error:
+        if not str(error).startswith("split: "):
+            raise
+        raise UserError(f"--split={split}: {str(error).removeprefix('split: ')}") from None
 
 
 def _scores(

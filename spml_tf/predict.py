@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,11 +37,12 @@ usage: python -m spml_tf.predict --model_dir=EXPORT_DIR --images=photos --output
 Columns: image, then CLASS (probability) and CLASS_decision (1 or 0, by the exported threshold) for
 each class; where a class has such a name, underlines follow image or _decision. A name that a
 spreadsheet would run as a formula, which begins with = + - @, has an apostrophe before it. A file
-that cannot be read as an image is named on standard error and left out; the exit code is then 1,
-with everything else written. --overlays=DIR gets a PNG per image: the photo, and the heatmap of
-each class decided for (of the likeliest class where there is none); one that cannot be written is
-treated alike. Rows are written as they come: where the command is interrupted or the disk is full,
-those so far stay beside --output, in a file that the last line names."""
+that cannot be read as an image is named on standard error and left out; the exit code is then 1
+(with --skip_broken 0), with everything else written. --overlays=DIR gets a PNG per image: the
+photo, and the heatmap of each class decided for (of the likeliest class where there is none); one
+that cannot be written is named too, and the exit code is 1. Rows are written as they come: where
+the command is interrupted or the disk is full, those so far stay beside --output, in a file that
+the last line names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,9 @@ class _Options:
         float,
     )
     batch_size: int = cli.flag_field(16, "Images at a time.", int)
+    skip_broken: bool = cli.flag_field(
+        False, "Files that are no images are named and left out, and do not make the code 1.", bool
+    )
 
 
 def _find(images: str) -> list[str]:
@@ -83,10 +88,10 @@ def _classifier(model_dir: str) -> Classifier:
         raise UserError(f"--model_dir={error}") from None
 
 
-def _left_out(path: str, reason: str) -> None:
+def _tell(kind: str, path: str, reason: str) -> None:
     with beside_bar():
         print(
-            f"error: {printable(path)}: cannot be read as an image, left out ({reason})",
+            f"{kind}: {printable(path)}: cannot be read as an image, left out ({reason})",
             file=sys.stderr,
         )
 
@@ -96,10 +101,11 @@ def _predicted(options: _Options, classifier: Classifier, paths: list[str]) -> I
     from spml_tf.serving.photos import Photo
 
     keep = _to_draw if options.overlays else None
+    left_out = functools.partial(_tell, "note" if options.skip_broken else "error")
     groups = [paths[x : x + options.batch_size] for x in range(0, len(paths), options.batch_size)]
     for group in progress(groups, len(paths), "images", len, lines=False):
         photos = [Photo(path, path) for path in group]
-        yield from classifier.passes(photos, _left_out, keep, options.max_megapixels)
+        yield from classifier.passes(photos, left_out, keep, options.max_megapixels)
 
 
 def _to_draw(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -187,7 +193,9 @@ def _action(options: _Options) -> None:
             stack.enter_context(made_folder(folder))
         written, failed = _write(options, classifier, paths, pictures)
     print(f"{written} of {len(paths)} images in {options.output}")
-    problems = [f"{len(paths) - written} files are no images"] if written < len(paths) else []
+    broken = len(paths) - written
+    shown = "1 file is no image" if broken == 1 else f"{broken} files are no images"
+    problems = [shown] if broken and not options.skip_broken else []
     problems += [f"{failed} overlays cannot be written"] if failed else []
     if problems:
         raise UserError(f"--images={options.images}: {', '.join(problems)}")

@@ -319,7 +319,7 @@ def test_predict_writes_probabilities_decisions_and_pictures(voc, finished, expo
     )  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr
     first, last = done.stderr.splitlines()
-    assert "zero.jpg: cannot be read as an image" in first and "1 files are no images" in last
+    assert "zero.jpg: cannot be read as an image" in first and "1 file is no image" in last
     with open(tmp_path / "p.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"][-10:] for row in rows] == ["a/same.jpg", "b/same.jpg"]
@@ -346,6 +346,19 @@ def test_heatmaps_are_enlarged_at_cell_centres(tmp_path):
     overlays.draw_overlays(tmp_path / "x.png", image, cells, ["$a$ <b>"], [0.5])
     with open(tmp_path / "x.png", "rb") as file:
         assert np.asarray(Image.open(io.BytesIO(file.read()))).std() > 10
+
+
+def test_broken_files_that_may_be_skipped(exported, voc, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(next(voc.glob("JPEGImages/*.jpg")), photos / "a.jpg")
+    (photos / "zero.jpg").write_bytes(b"")
+    words = [f"--model_dir={exported}", f"--images={photos}", f"--output={tmp_path / 'p.csv'}"]
+    done = run(*words, "--skip_broken", module="predict")
+    assert done.returncode == 0 and "1 of 2 images in" in done.stdout
+    (note,) = (x for x in done.stderr.splitlines() if "zero.jpg" in x)
+    assert note.startswith("note: ") and "left out" in note
+    assert run(*words, module="predict").returncode == 1
 
 
 def test_of_equal_f1_the_highest_threshold_is_chosen():

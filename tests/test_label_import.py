@@ -579,7 +579,10 @@ class TestTheCommand:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["--from=coco"], "holds no file of COCO json; see --from=auto"),
+            (
+                ["--from=coco"],
+                "no file of COCO json; --from=auto looks for .* --source=.*labels.csv says what",
+            ),
             (["--output_dir="], "--output_dir is missing"),
             (["--source="], "--source is missing"),
             (["--source={tmp}/none"], "there is no such file or folder"),
@@ -1252,11 +1255,57 @@ READINGS = {
     "a list of no values": (
         {"t.csv": "image,labels\na.jpg,{{1}}\n"}, [], "looks misread",
     ),
+    "blanks between names of which none is alone": (
+        {"t.csv": "image,labels\na.jpg,cloudy\nb.jpg,haze primary\nc.jpg,haze primary water\n"}, [],
+        "'haze primary water' holds the class 'haze primary'; give --label_separator=blank",
+    ),
+    "a column of splits beside classes": (
+        {"t.csv": "image,cat,dog,is_valid\na.jpg,1,0,False\nb.jpg,0,1,True\n"}, [],
+        "'is_valid' seems to say of which split .* --omit_columns=is_valid .* or --trust_table",
+    ),
+    "a column of splits beside names": (
+        {"t.csv": "image,labels,fold\na.jpg,cat,0\nb.jpg,dog,1\n"}, [],
+        "give --label_column=labels if it lists the classes$",
+    ),
+    "no header": (
+        {"t.csv": "training,gs://b/a.jpg,cat,dog\nvalidation,gs://b/b.jpg,dog,\n"}, [],
+        "--table_header=COLUMN0,image,COLUMN2,COLUMN3$",
+    ),
+    "a spreadsheet": ({"t.xlsx": "x"}, [], "recognised; .*; of 't.xlsx' save a CSV file$"),
+    "a spreadsheet, as a table": (
+        {"t.xlsx": "x"}, ["--from=csv"], "holds no file of a table; of 't.xlsx' save a CSV file$",
+    ),
+    "YOLO": (
+        {"x/labels/a.txt": "0 0.5 0.5 1 1"}, [],
+        "'x/labels/a.txt' seems to be YOLO's, of which COCO json is exported as well$",
+    ),
+    "COCO json without categories": (
+        {"c.json": '{"images": [], "annotations": []}'}, ["--from=coco"],
+        "holds no file of COCO json; .* --source=.*c.json says what is wrong with this file$",
+    ),
     "a path out of the folder": (
         {"t.csv": "image,cat,dog\n../../home/a.jpg,1,0\nb.jpg,0,1\n", "b.jpg": ""}, [],
         r"'\.\./\.\./home/a\.jpg': leads out of the photos' folder",
     ),
 }  # fmt: skip
+
+
+def test_annotators_who_differ_are_counted(tmp_path):
+    def task(photo: str, *choices: str) -> dict:
+        results = [{"type": "choices", "value": {"choices": [name]}} for name in choices]
+        return {"data": {"image": photo}, "annotations": [{"result": [x]} for x in results]}
+
+    tasks = [task("a.jpg", "cat", "dog"), task("b.jpg", "cat", "cat"), task("c.jpg", "dog")]
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "export.json").write_text(json.dumps(tasks))
+    told = done([f"--source={tmp_path / 's'}", f"--output_dir={tmp_path / 'out'}"]).stdout
+    assert re.search("note: .*annotators differ about 1 photos, such as 'a.jpg'", told), told
+
+
+def test_a_table_without_a_positive_is_told_of(tmp_path):
+    (tmp_path / "t.csv").write_text("image,count,id\na.jpg,0,0\nb.jpg,0,0\n")
+    told = done([f"--source={tmp_path / 't.csv'}", f"--output_dir={tmp_path / 'out'}"]).stdout
+    assert "note: no label is positive; are these the classes?" in told
 
 
 @pytest.mark.parametrize("case", READINGS)
@@ -1272,7 +1321,7 @@ def test_readings(case, tmp_path):
     words = [f"--source={source}", f"--output_dir={output}", *flags]
     if isinstance(expected, str):
         told = done(words, 1).stderr
-        assert re.search(expected, told) and told.count("\n") == 1, told
+        assert re.search(expected, told, re.M) and told.count("\n") == 1, told
         assert not output.exists()
     else:
         done(words)

@@ -164,6 +164,11 @@ class TestTables:
             ("c.jpg,0.5,1", "'cat' must be 1, 0 or empty (unknown), found '0.5'"),
             ("c.jpg," + "x" * 500 + ",1", "'cat' must be 1, 0 or empty (unknown), found 'xxx"),
             ("no.jpg,1,0", "{root}/no.jpg: the photo is missing (1 of 2 are not there)"),
+            (
+                "A.JPG,1,0",
+                "{root}/A.JPG: the photo is missing (1 of 2 are not there); names are "
+                "relative to {root}; a.jpg is there: names are told apart by case",
+            ),
             ("sub,1,0", "{root}/sub: a folder, not a photo (1 of 2 are not there)"),
             (".,1,0", "{root}/.: a folder, not a photo"),
             ("a.jpg/x.jpg,1,0", "{root}/a.jpg/x.jpg: the photo is missing"),

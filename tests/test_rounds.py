@@ -120,5 +120,7 @@ def test_folders_of_runs_and_of_rounds_are_told_apart(voc, rounds):
     folder, _ = rounds
     with pytest.raises(UserError, match=r"holds rounds; name one of them, such as .*round_2"):
         RunFolder(folder).check_finished()
+    found = run(*flags(voc, **OPTIONS), f"--output_dir={folder}")
+    assert found.returncode == 1 and "holds rounds; give --rounds to go on" in found.stderr
     found = run(*flags(voc, **OPTIONS), "--rounds=2", f"--output_dir={folder / 'round_1'}")
     assert found.returncode == 1 and "holds a run, not rounds" in found.stderr

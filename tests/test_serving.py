@@ -192,8 +192,10 @@ def test_an_export_that_was_copied_in_part(exported, tmp_path, ending, left):
 
 
 def test_what_is_no_run_and_no_export(finished, tmp_path):
-    with pytest.raises(UserError, match="no spml_tf export"):
+    with pytest.raises(UserError, match="is a run and no export; write one with python -m spml_"):
         spml_tf.load(finished)
+    with pytest.raises(UserError, match="no spml_tf export"):
+        spml_tf.load(tmp_path)
     with pytest.raises(UserError, match="no run here"):
         spml_tf.load_run(tmp_path)
     with pytest.raises(UserError, match="--calibration=isotonic: must be one of none, temp"):

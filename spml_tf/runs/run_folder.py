@@ -11,6 +11,7 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import itertools
 import os
 import platform
 import shutil
@@ -19,13 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
-from spml_tf.runs.settings import Settings, resolve, settings_class
+from spml_tf.runs.settings import Settings, declared_options, resolve, settings_class
 from spml_tf.system import processor
 from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import replaced, sha256, write_json, write_table, write_text
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.locks import locked
 from spml_tf.system.notes import tell_note
+from spml_tf.training import methods
+from spml_tf.training.options import ModelOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,13 +96,24 @@ class RunFolder:
         self._check(self.record, f"{_LOST}; if it is as it was, {_AGAIN.split(',')[0]}")
         return record
 
+    def _rounds(self) -> list[Path]:
+        """The rounds' folders in this one, in their order."""
+        found = (self.path / f"round_{number}" for number in itertools.count(1))
+        return list(itertools.takewhile(Path.exists, found))
+
     def _record(self) -> dict[str, Any]:
         try:
             record: dict[str, Any] = parse_json(self.record.read_text("utf-8"))
         except FileNotFoundError:
-            if (self.path / "round_1").exists():
+            rounds = self._rounds()
+            if rounds:
                 raise UserError(
-                    f"{self.path}: holds rounds; name one of them, such as {self.path / 'round_2'}"
+                    f"{self.path}: holds rounds; name one of them, such as {rounds[-1]}"
+                ) from None
+            if (self.path / "saved_model.pb").exists():
+                raise UserError(
+                    f"{self.path}: is an export and no run; predict with it, or name the run that "
+                    "it was made of"
                 ) from None
             raise UserError(
                 f"{self.path}: no run here (run.json is missing); train one with "
@@ -279,6 +293,11 @@ class RunFolder:
         if self.record.exists():
             self.compare(settings, facts)
             self._note_plugins(facts)
+        elif self._rounds():
+            raise UserError(
+                f"--output_dir={self.path}: holds rounds; give --rounds to go on, or choose "
+                "another folder"
+            )
         elif self.path.exists() and any(self.path.glob("[!.]*")):
             raise UserError(
                 f"--output_dir={self.path}: not empty and holds no run; choose another folder"
@@ -322,7 +341,12 @@ class RunFolder:
             )
 
     def changed_flags(self, settings: Settings) -> list[str]:
-        """How flags differ from those of the folder's run, a sentence each."""
+        """How flags differ from those of the folder's run, a sentence each.
+
+        Options of parts that the method does not have change nothing, and do not count.
+        """
+        own = {*methods.flags_of(settings.method), *ModelOptions.flags()}
+        free = {*FREE, *(declared_options().keys() - own)}
         now, recorded = dataclasses.asdict(settings), self._record()["flags"]
         # An older version did not know all flags: these have the values that follow from the rest.
         known = {name: value for name, value in recorded.items() if name in now}
@@ -330,7 +354,7 @@ class RunFolder:
         return [
             f"--{name} was {before[name]} and is {value}"
             for name, value in now.items()
-            if before[name] != value and name not in FREE and not self._was_moved(name, before, now)
+            if before[name] != value and name not in free and not self._was_moved(name, before, now)
         ]
 
     def _was_moved(self, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -347,7 +371,7 @@ class RunFolder:
         if changed:
             raise UserError(
                 f"--output_dir={self.path}: holds a run with other flags ({'; '.join(changed)}); "
-                "repeat those or choose another folder"
+                "repeat those or choose another folder (--init_from starts from a run's network)"
             )
 
     @contextlib.contextmanager

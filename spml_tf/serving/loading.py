@@ -36,8 +36,12 @@ def load(export_dir: str | os.PathLike[str]) -> Classifier:
         model = tf.saved_model.load(str(folder))
     # The last two are of weights that were copied in part.
     except (OSError, ValueError, KeyError, TypeError, IndexError, tf.errors.OpError) as error:
-        reason = reason_of(error)
-        raise UserError(f"{export_dir}: no spml_tf export ({reason})") from None
+        if (folder / "run.json").exists():
+            raise UserError(
+                f"{export_dir}: is a run and no export; write one with "
+                f"python -m spml_tf.export --run_dir={export_dir} --export_dir=FOLDER"
+            ) from None
+        raise UserError(f"{export_dir}: no spml_tf export ({reason_of(error)})") from None
 
     def maps(images: Any) -> tf.Tensor:
         return model.cams(tf.constant(images))["cams"]

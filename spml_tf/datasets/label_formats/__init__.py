@@ -94,8 +94,9 @@ def recognise(files: Iterable[LabelFile], name: str, place: str) -> tuple[str, l
     """
     files = list(files)
     if name != "auto":
-        if len(files) == 1 or name == "folders":
+        if name == "folders" or (len(files) == 1 and files[0].path.is_file()):
             return name, files[-1:]
+        files = [file for file in files if file.path.is_file()]
         return name, [file for file in files if FORMATS[name].recognises(file)]
     found: dict[str, list[LabelFile]] = {}
     for file in files:

@@ -20,6 +20,7 @@ from spml_tf.datasets.label_formats.found import (
     labels_of_table,
 )
 from spml_tf.datasets.readers.table_cells import PHOTO, Row
+from spml_tf.datasets.readers.table_columns import quoted
 from spml_tf.datasets.readers.tables import table_of_rows
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
@@ -88,7 +89,7 @@ def _photo_name(url: str) -> str:
 
 
 def _read_tasks(file: LabelFile, places: list[tuple[str, Any]], options: TableOptions) -> Labels:
-    collector = Collector(file.path, options)
+    collector, differing = Collector(file.path, options), list[str]()
     for place, task in places:
         data = task.get("data") if isinstance(task, dict) else None
         values = data.values() if isinstance(data, dict) else ()
@@ -98,7 +99,9 @@ def _read_tasks(file: LabelFile, places: list[tuple[str, Any]], options: TableOp
         annotations = _list(place, "annotations", task, dict)
         given = [x for x in annotations if not x.get("was_cancelled")]
         photo = collector.add_photo(place, _photo_name(photos[0]), labelled=bool(given))
+        chosen = []
         for annotation in given:
+            chosen.append(set[str]())
             for result in _list(place, "result", annotation, dict):
                 kind = str(result.get("type", ""))
                 if kind == "choices" or kind.endswith("labels"):
@@ -107,6 +110,14 @@ def _read_tasks(file: LabelFile, places: list[tuple[str, Any]], options: TableOp
                         raise UserError(f"{place}: value must be an object; export it again")
                     for name in _list(place, kind, value, str):
                         collector.add(place, photo, name)
+                        chosen[-1].add(name)
+        if any(names != chosen[0] for names in chosen):
+            differing.append(_photo_name(photos[0]))
+    if differing:
+        collector.notes.append(
+            f"{file.path}: annotators differ about {len(differing):,} photos, such as "
+            f"{quoted(differing[0])}; what any of them named is positive"
+        )
     return collector.labels()
 
 

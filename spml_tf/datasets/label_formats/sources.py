@@ -17,6 +17,7 @@ from spml_tf.system.errors import UserError
 
 SPLITS = ("train", "val", "test")
 _LABELS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml")
+_SHEETS = (".xlsx", ".xls", ".ods", ".parquet", ".feather")
 # What stands beside tables that an import has written.
 REPORT = "import.json"
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
@@ -74,6 +75,18 @@ def label_files(source: Path, left_out: Path) -> list[LabelFile]:
     files = [source / x for x in walk(source, left_out) if x.lower().endswith(_LABELS)]
     ours = {path.parent for path in files if path.name == REPORT}
     return [*(LabelFile(path) for path in files if path.parent not in ours), LabelFile(source)]
+
+
+def other_files(source: Path) -> str:
+    """What to do about files that hold labels and are not read, or nothing."""
+    names = [source.name] if source.is_file() else list(walk(source, source))
+    sheet = next((x for x in names if x.lower().endswith(_SHEETS)), None)
+    if sheet is not None:
+        return f"; of {quoted(sheet)} save a CSV file"
+    texts = [x for x in names if x.endswith(".txt") and "labels" in x.split("/")[:-1]]
+    if texts:
+        return f"; {quoted(texts[0])} seems to be YOLO's, of which COCO json is exported as well"
+    return ""
 
 
 class Photos:

@@ -263,6 +263,10 @@ def _mended(root: str, name: str) -> str:
         for ending in SUFFIXES:
             if os.path.isfile(os.path.join(root, name + ending)):
                 return f"; give --add_extension={ending}"
+    folder, base = os.path.split(os.path.join(root, name))
+    for other in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        if other.casefold() == base.casefold():
+            return f"; {other} is there: names are told apart by case"
     parts = name.split("/")
     for number in range(1, len(parts)):
         if os.path.isfile(os.path.join(root, *parts[number:])):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from spml_tf.datasets.readers.table_cells import PHOTO, separator_word
 
@@ -13,6 +13,8 @@ _MARKS = "{[|\t；、，"
 # What programs write where nothing is known.
 _MISSING = ("nan", "none", "null", "na", "n/a", "<na>")
 _BETWEEN = re.compile(r"\s*[,|/+&:;\t]\s*|\s+")
+# Words of a class name that another is looked for to hold.
+_LONGEST = 6
 _OMIT = "--omit_columns=COLUMN"
 _TRUST = "if the name is right, give --trust_table"
 
@@ -47,13 +49,25 @@ def suspicion(counts: Mapping[str, int], in_cells: bool = True) -> str | None:
             return _sentence(name, "is the name of a photo", flag)
     if not in_cells:
         return None
+    split = {name: tuple(_BETWEEN.split(name)) for name in counts}
+    whole = {parts: name for name, parts in split.items()}
+    longest = min(max(map(len, whole), default=0), _LONGEST)
     for name, count in counts.items():
-        parts = _BETWEEN.split(name)
+        parts = split[name]
         known = [part for part in parts if part in counts and part != name]
+        if count == 1 and not known:
+            known = [whole[run] for run in _runs(parts, longest) if run in whole]
         if known and (len(known) == len(parts) or count == 1):
             flag = _separated_by(_between(name))
             return _sentence(name, f"holds the class {known[0]!r}", flag)
     return _crossed(list(counts))
+
+
+def _runs(parts: tuple[str, ...], longest: int) -> Iterator[tuple[str, ...]]:
+    """Two parts or more that follow each other, but not all of them."""
+    for size in range(2, min(longest, len(parts) - 1) + 1):
+        for first in range(len(parts) - size + 1):
+            yield parts[first : first + size]
 
 
 def look_alikes(class_names: Sequence[str]) -> tuple[str, ...]:

@@ -25,7 +25,10 @@ _LABEL_NAMES = (
     "choice", "choices", "labelname",
 )  # fmt: skip
 # Columns beside one of names that must not be left out without a word.
-_SPLIT_NAMES = ("split", "set", "subset", "partition", "fold")
+_SPLIT_NAMES = (
+    "split", "set", "subset", "partition", "fold", "isvalid", "isval", "isvalidation", "istrain",
+    "istraining", "istest",
+)  # fmt: skip
 _NEGATIVE_NAMES = ("negatives", "negative", "neg", "absent", "negativelabels")
 _VALUE_NAMES = (
     "value", "present", "presence", "confidence", "score", "probability", "isthere", "positive",
@@ -110,8 +113,7 @@ def check_header(place: str, header: Sequence[str]) -> None:
     """
     photo = next((x for x, name in enumerate(header) if PHOTO.search(name)), None)
     if photo is not None and not any(_plain(name) in _IMAGE_NAMES for name in header):
-        names = [f"CLASS{x}" for x in range(len(header[:9]))] if header[2:] else ["labels"] * 2
-        names[photo : photo + 1] = ["image"]
+        names = _names_of(header[:9], photo)
         raise UserError(
             f"{place}: the first line names a photo, {quoted(header[photo])}; add a header, or "
             f"give it as --table_header={','.join(names)}"
@@ -128,6 +130,17 @@ def check_header(place: str, header: Sequence[str]) -> None:
         if name and name in before:
             raise UserError(f"{place}: two columns are called {quoted(name)}; rename or remove one")
         before.add(name)
+
+
+def _names_of(first: Sequence[str], photo: int) -> list[str]:
+    """A header for a table whose first row is known."""
+    text = [x for x, cell in enumerate(first) if x != photo and not Values.looks_like_one(cell)]
+    names = [f"COLUMN{x}" if x in text else f"CLASS{x}" for x in range(len(first))]
+    if len(text) == 1:
+        names[text[0]] = "labels"
+    if photo < len(names):
+        names[photo] = "image"
+    return names
 
 
 def assign(
@@ -194,6 +207,8 @@ class _Assignment:
                     f"{self._place}: --negative_column: needs a column of lists of names; give "
                     "--label_column, or leave it out where each class has a column"
                 )
+            if not given.trust_table:
+                self._check_splits(rest, ", or --trust_table if it is a class")
             return self._of_classes(image, weight, rest)
         if negative is None and given.negative_column is None and _plain(header[label]) == "labels":
             negative = next((x for x in rest if _plain(header[x]) == "negatives"), None)
@@ -206,13 +221,9 @@ class _Assignment:
 
     def _check_left_out(self, columns: Sequence[int], negatives: bool, values: bool) -> None:
         """Refuses to leave out columns that say what the names beside them mean."""
+        self._check_splits(columns)
         for x in columns:
             name, plain, flag = self._header[x], _plain(self._header[x]), ""
-            if plain in _SPLIT_NAMES:
-                raise UserError(
-                    f"{self._place}: {quoted(name)} seems to say of which split a row is; cut the "
-                    f"table into one for each, or give --omit_columns={name} to read all rows"
-                )
             if negatives and plain in _NEGATIVE_NAMES:
                 flag = "negative_column"
             elif values and plain in _VALUE_NAMES and self._holds_values(x):
@@ -222,6 +233,19 @@ class _Assignment:
                     f"{self._place}: {quoted(name)} seems to say which labels are absent; give "
                     f"--{flag}={name}, or --omit_columns={name} if it does not"
                 )
+
+    def _check_splits(self, columns: Sequence[int], otherwise: str = "") -> None:
+        """Refuses columns that say to which part of the data a row belongs."""
+        name = next((self._header[x] for x in columns if self._says_split(x)), None)
+        if name is not None:
+            raise UserError(
+                f"{self._place}: {quoted(name)} seems to say of which split a row is; cut the "
+                f"table into one for each, or give --omit_columns={name} to read all "
+                f"rows{otherwise}"
+            )
+
+    def _says_split(self, column: int) -> bool:
+        return _plain(self._header[column]) in _SPLIT_NAMES
 
     def _of_classes(self, image: int, weight: int | None, classes: Sequence[int]) -> Columns:
         self._tell_of_ignored(_OF_LISTS, "a column for each class, and no names in cells")
@@ -265,10 +289,11 @@ class _Assignment:
             return None, negative, rest
         named = [x for x in text if _plain(header[x]) in _LABEL_NAMES]
         if len(named) == 1:
+            classes = [x for x in rest if x not in text and not self._says_split(x)]
+            otherwise = f", and else --omit_columns={self._flag(text)}" if classes else ""
             raise UserError(
                 f"{self._place}: columns beside {quoted(header[named[0]])}; give "
-                f"--label_column={header[named[0]]} if it lists the classes, and else "
-                f"--omit_columns={self._flag(text)}"
+                f"--label_column={header[named[0]]} if it lists the classes{otherwise}"
             )
         return None, negative, rest
 
