@@ -217,11 +217,12 @@ def _children(process: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["en+scl", "role"])
+@pytest.mark.parametrize("method", ["en+scl", "role", "en+ll_cp"])
 def test_any_number_of_workers_goes_on(voc, tmp_path, monkeypatch, method):
     """The rows are dealt out anew: an epoch by one process, one by two workers, one by one again.
 
-    ROLE's estimates, and what their optimizer remembers, are among the rows.
+    ROLE's estimates, and what their optimizer remembers, are among the rows, and marks of two
+    rules.
     """
     words = [*flags(voc, **SAME | {"method": method})]
     whole, folder, later = (tmp_path / name for name in ("whole", "after1", "after2"))
