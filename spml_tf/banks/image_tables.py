@@ -350,14 +350,18 @@ class KeepsTables(keras.layers.Layer):
                 weight.assign(store[name])
 
 
+def with_tables(layers: Iterable[keras.layers.Layer]) -> list[KeepsTables]:
+    """Those of some layers that have tables."""
+    return [layer for layer in layers if isinstance(layer, KeepsTables) and layer.tables]
+
+
 def name_apart(layers: Iterable[keras.layers.Layer]) -> None:
     """Numbers the layers with tables that have one name: in workers' files a name is a place."""
     seen: dict[str, int] = {}
-    for layer in layers:
-        if isinstance(layer, KeepsTables) and layer.tables:
-            number = seen[layer.name] = seen.get(layer.name, 0) + 1
-            if number > 1:
-                layer.name = f"{layer.name}_{number}"
+    for layer in with_tables(layers):
+        number = seen[layer.name] = seen.get(layer.name, 0) + 1
+        if number > 1:
+            layer.name = f"{layer.name}_{number}"
 
 
 def load_rows(table: Any, dataset: Any, name: str) -> None:

@@ -21,7 +21,6 @@ from spml_tf.datasets.label_formats.sources import (
     SPLITS,
     Photos,
     label_files,
-    other_files,
     split_of_path,
 )
 from spml_tf.datasets.readers import copies, misread
@@ -121,20 +120,7 @@ def import_labels(plan: Plan, options: TableOptions) -> str:
         raise UserError(f"--photos_dir={plan.photos_dir}: is not a folder")
     if root.resolve().is_relative_to(target.resolve()):
         raise UserError(f"{place}: holds the photos, which it would replace; choose another")
-    candidates, where = label_files(source, target), f"--source={plan.source}"
-    try:
-        name, files = recognise(candidates, plan.format, where)
-    except UserError as error:
-        raise UserError(f"{error}{other_files(source)}") from None
-    if not files:
-        there = [x.path for x in candidates if x.path.is_file()]
-        look = other_files(source)
-        if there:
-            look = (
-                f"; --from=auto looks for other formats, and --source={there[0]} says what is "
-                "wrong with this file"
-            )
-        raise UserError(f"{where}: holds no file of {FORMATS[name].title}{look}")
+    name, files = recognise(label_files(source, target), plan.format, f"--source={plan.source}")
     _check_options(name, options)
     by_split = _by_split(name, files, source)
     photos = Photos(root, target, name == "labelstudio")

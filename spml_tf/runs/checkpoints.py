@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.banks.image_tables import KeepsTables, rows_left_out, write_rows
+from spml_tf.banks.image_tables import rows_left_out, with_tables, write_rows
 from spml_tf.evaluation.average_precision import MeanAveragePrecision
 from spml_tf.runs import run_folder
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, checksum
@@ -73,7 +73,7 @@ def _write_weights(model: SPMLModel, path: Path) -> None:
 def _write_rows(model: SPMLModel, path: Path) -> None:
     """Writes the rows of this worker."""
     with replaced(path) as new, h5py.File(new, "w") as file:
-        for layer in _with_tables(model):
+        for layer in with_tables(flatten_layers(model, include_self=False)):
             for name, table in layer.saved_tables().items():
                 dtype = np.dtype(table.dtype)
                 dataset = file.create_dataset(f"{layer.name}/{name}", table.shape, dtype)
@@ -204,11 +204,6 @@ def _of(shard: Shard) -> str:
 def _rows_file(path: Path, shard: Shard) -> Path:
     name = path.name.removesuffix(".weights.h5")
     return path.with_name(f"{name}.{_of(shard)}.rows.h5")
-
-
-def _with_tables(model: SPMLModel) -> list[KeepsTables]:
-    layers = flatten_layers(model, include_self=False)
-    return [layer for layer in layers if isinstance(layer, KeepsTables) and layer.tables]
 
 
 def _tables(file: h5py.File, model: SPMLModel) -> dict[str, str]:

@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
-from spml_tf.runs.settings import Settings, declared_options, resolve, settings_class
+from spml_tf.runs.settings import Settings, options_of_others, resolve, settings_class
 from spml_tf.system import processor
 from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import replaced, sha256, write_json, write_table, write_text
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.locks import locked
 from spml_tf.system.notes import tell_note
-from spml_tf.training import methods
-from spml_tf.training.options import ModelOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -345,8 +343,7 @@ class RunFolder:
 
         Options of parts that the method does not have change nothing, and do not count.
         """
-        own = {*methods.flags_of(settings.method), *ModelOptions.flags()}
-        free = {*FREE, *(declared_options().keys() - own)}
+        free = {*FREE, *options_of_others(settings.method)}
         now, recorded = dataclasses.asdict(settings), self._record()["flags"]
         # An older version did not know all flags: these have the values that follow from the rest.
         known = {name: value for name, value in recorded.items() if name in now}

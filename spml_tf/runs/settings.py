@@ -358,13 +358,14 @@ def _precision(given: str, network: str) -> str:
     return precision.automatic(network)[0]
 
 
-def unused_flags(settings: Settings) -> dict[str, Any]:
-    """What was asked of parts that the method does not have, by flag.
+def options_of_others(method: str) -> set[str]:
+    """The options that neither a method's parts nor the model have, by flag."""
+    return declared_options().keys() - methods.flags_of(method) - ModelOptions.flags().keys()
 
-    Args:
-        settings: resolved. Defaults do not count, whether given or not.
-    """
-    own = {**methods.flags_of(settings.method), **ModelOptions.flags()}
+
+def _unused_flags(settings: Settings) -> dict[str, Any]:
+    """What was asked of parts that the method does not have, by flag."""
+    others = options_of_others(settings.method)
     scratch = settings.weights == "none" and not settings.init_from
     values = {**dataclasses.asdict(settings), "from_scratch": scratch}
     found = {}
@@ -372,7 +373,7 @@ def unused_flags(settings: Settings) -> dict[str, Any]:
         default = None if declared.required else declared.default
         if declared.in_runs is not None:
             default = declared.in_runs(values)
-        if flag not in own and values[flag] not in (None, default):
+        if flag in others and values[flag] not in (None, default):
             found[flag] = values[flag]
     return found
 
@@ -384,7 +385,7 @@ def flags_without_effect(settings: Settings) -> dict[str, str]:
         settings: resolved. Defaults do not count, whether given or not.
     """
     method = f"--method={settings.method}"
-    found = {f"--{flag}={value}": method for flag, value in unused_flags(settings).items()}
+    found = {f"--{flag}={value}": method for flag, value in _unused_flags(settings).items()}
     if not methods.selects(settings.method):
         return found
     fixed = methods.fixed_budget(settings.method)

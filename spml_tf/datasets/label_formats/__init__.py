@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.system.errors import UserError
@@ -90,14 +90,23 @@ def recognise(files: Iterable[LabelFile], name: str, place: str) -> tuple[str, l
         The format's name, and its files.
 
     Raises:
-        UserError: none or several formats are recognised.
+        UserError: none or several formats are recognised, or no file is of the named one.
     """
     files = list(files)
     if name != "auto":
         if name == "folders" or (len(files) == 1 and files[0].path.is_file()):
             return name, files[-1:]
-        files = [file for file in files if file.path.is_file()]
-        return name, [file for file in files if FORMATS[name].recognises(file)]
+        there = [file for file in files if file.path.is_file()]
+        own = [file for file in there if FORMATS[name].recognises(file)]
+        if not own:
+            look = _instead(files)
+            if there:
+                look = (
+                    f"; --from=auto looks for other formats, and --source={there[0].path} says "
+                    "what is wrong with this file"
+                )
+            raise UserError(f"{place}: holds no file of {FORMATS[name].title}{look}")
+        return name, own
     found: dict[str, list[LabelFile]] = {}
     for file in files:
         for other, known in FORMATS.items():
@@ -110,7 +119,7 @@ def recognise(files: Iterable[LabelFile], name: str, place: str) -> tuple[str, l
     if not found:
         raise UserError(
             f"{place}: holds no label file that is recognised; name its format with --from="
-            f"{'|'.join(FORMATS)}"
+            f"{'|'.join(FORMATS)}{_instead(files)}"
         )
     if len(found) > 1:
         words = " or ".join(
@@ -118,3 +127,11 @@ def recognise(files: Iterable[LabelFile], name: str, place: str) -> tuple[str, l
         )
         raise UserError(f"{place}: holds label files of several formats; give {words}")
     return next(iter(found.items()))
+
+
+def _instead(files: Sequence[LabelFile]) -> str:
+    """What to do about what is not read; the last candidate is the source itself."""
+    # Only where it fails, and heavy: this table of formats is read for every --help.
+    from spml_tf.datasets.label_formats.sources import other_files
+
+    return other_files(files[-1].path)

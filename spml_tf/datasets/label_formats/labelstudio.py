@@ -9,6 +9,7 @@ The column of labels is named by the labelling config; several choices are a JSO
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from typing import Any
 from urllib.parse import unquote
@@ -98,27 +99,32 @@ def _read_tasks(file: LabelFile, places: list[tuple[str, Any]], options: TableOp
             raise UserError(f"{place}: data must name one photo, found {len(photos)}")
         annotations = _list(place, "annotations", task, dict)
         given = [x for x in annotations if not x.get("was_cancelled")]
-        photo = collector.add_photo(place, _photo_name(photos[0]), labelled=bool(given))
-        chosen = []
-        for annotation in given:
-            chosen.append(set[str]())
-            for result in _list(place, "result", annotation, dict):
-                kind = str(result.get("type", ""))
-                if kind == "choices" or kind.endswith("labels"):
-                    value = result.get("value") or {}
-                    if not isinstance(value, dict):
-                        raise UserError(f"{place}: value must be an object; export it again")
-                    for name in _list(place, kind, value, str):
-                        collector.add(place, photo, name)
-                        chosen[-1].add(name)
-        if any(names != chosen[0] for names in chosen):
-            differing.append(_photo_name(photos[0]))
+        name = _photo_name(photos[0])
+        photo = collector.add_photo(place, name, labelled=bool(given))
+        named = [_named(place, annotation) for annotation in given]
+        for label in itertools.chain(*named):
+            collector.add(place, photo, label)
+        if any(set(labels) != set(named[0]) for labels in named):
+            differing.append(name)
     if differing:
         collector.notes.append(
             f"{file.path}: annotators differ about {len(differing):,} photos, such as "
             f"{quoted(differing[0])}; what any of them named is positive"
         )
     return collector.labels()
+
+
+def _named(place: str, annotation: dict[str, Any]) -> list[str]:
+    """The classes that one annotator named."""
+    found = list[str]()
+    for result in _list(place, "result", annotation, dict):
+        kind = str(result.get("type", ""))
+        if kind == "choices" or kind.endswith("labels"):
+            value = result.get("value") or {}
+            if not isinstance(value, dict):
+                raise UserError(f"{place}: value must be an object; export it again")
+            found += _list(place, kind, value, str)
+    return found
 
 
 def _list(place: str, key: str, holder: dict[str, Any], kind: type) -> list[Any]:

@@ -60,7 +60,7 @@ def suspicion(counts: Mapping[str, int], in_cells: bool = True) -> str | None:
         if known and (len(known) == len(parts) or count == 1):
             flag = _separated_by(_between(name))
             return _sentence(name, f"holds the class {known[0]!r}", flag)
-    return _crossed(list(counts))
+    return _crossed(split)
 
 
 def _runs(parts: tuple[str, ...], longest: int) -> Iterator[tuple[str, ...]]:
@@ -86,20 +86,16 @@ def _as_read(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", seen).strip()
 
 
-def _crossed(names: Sequence[str]) -> str | None:
+def _crossed(split: Mapping[str, Sequence[str]]) -> str | None:
     """Whether all names are lists: of several parts, of which one opens a name and ends another."""
-    if len(names) < 2:
+    if len(split) < 2 or min(map(len, split.values())) < 2:
         return None
-    parts = [_BETWEEN.split(name) for name in names]
-    if min(map(len, parts)) < 2:
+    both = {x[0] for x in split.values()} & {x[-1] for x in split.values()}
+    name = next((name for name, x in split.items() if x[0] in both), None)
+    if name is None:
         return None
-    both = {x[0] for x in parts} & {x[-1] for x in parts}
-    if not both:
-        return None
-    name = next(name for name, x in zip(names, parts, strict=True) if x[0] in both)
-    part = min(both & {_BETWEEN.split(name)[0]})
     flag = _separated_by(_between(name))
-    return _sentence(name, f"shares {part!r} with others", flag)
+    return _sentence(name, f"shares {split[name][0]!r} with others", flag)
 
 
 def _between(name: str) -> str:
