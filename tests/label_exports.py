@@ -108,6 +108,16 @@ def voc(root: Path, rows: Sequence[Row], classes: Sequence[str]) -> None:
         path.write_text(f"<annotation><filename>{photo}</filename>{objects}</annotation>", "utf-8")
 
 
+def yolo(root: Path, rows: Sequence[Row], classes: Sequence[str]) -> None:
+    """As Ultralytics lays it out: a number and a box a line; a file a photo, empty ones too."""
+    (root / "labels").mkdir()
+    for photo, row in rows:
+        lines = [f"{classes.index(name)} 0.5 0.5 0.25 1\n" for name in _names(row)]
+        (root / "labels" / f"{photo.removesuffix('.jpg')}.txt").write_text("".join(lines))
+    names = "".join(f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(classes))
+    (root / "data.yaml").write_text(f"path: ../set\ntrain: images\nnames:\n{names}", "utf-8")
+
+
 def labelstudio(root: Path, rows: Sequence[Row], classes: Sequence[str]) -> None:
     lines: list[list[object]] = [["annotation_id", "annotator", "choice", "id", "image"]]
     for number, (photo, row) in enumerate(rows):
@@ -220,7 +230,7 @@ THREE_STATES: dict[str, Writer] = {
     "columns": columns, "booleans": booleans, "lists": lists,
 }  # fmt: skip
 POSITIVES: dict[str, Writer] = {
-    "voc": voc, "labelstudio": labelstudio, "labelstudio_min": labelstudio_min,
+    "voc": voc, "yolo": yolo, "labelstudio": labelstudio, "labelstudio_min": labelstudio_min,
     "labelstudio_json": labelstudio_json, "fiftyone": fiftyone, "azureml": azureml, "hf": hf,
     "json_lists": json_lists, "long": long,
 }  # fmt: skip

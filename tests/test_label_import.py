@@ -170,7 +170,7 @@ def test_each_format_is_recognised_and_read(writer, tmp_path):
     source, rows = tmp_path / "source", known(writer, ROWS)
     source.mkdir()
     WRITERS[writer](source, rows, CLASSES)
-    inner = {"roboflow": "train/", "fiftyone": "data/"}.get(writer, "")
+    inner = {"roboflow": "train/", "fiftyone": "data/", "yolo": "images/"}.get(writer, "")
     label_exports.write_photos(source / inner, [photo for photo, _ in rows])
     output = tmp_path / "out"
     found = label_import.import_labels(
@@ -713,6 +713,37 @@ class TestLayouts:
         label_exports.write_photos(source, [photo for photo, _ in rows])
         assert list(imported(source, tmp_path / "out")["splits"]) == ["train"]
 
+    @pytest.mark.parametrize(
+        ("lists", "labels", "changes"),
+        [
+            ({"classes.txt": "cat\n"}, {"a.txt": "0 0.5 0.5 1 1"}, {"classes.txt": "dog\n"}),
+            ({"classes.txt": "cat\n"}, {"a.txt": "0 0.5 0.5 1 1"}, {"a.yaml": "names: [dog]"}),
+        ],
+    )
+    def test_yolos_names_are_read_anew(self, tmp_path, lists, labels, changes):
+        source = tmp_path / "source"
+        source.mkdir()
+        found = []
+        for files in ({**lists, **labels}, changes):
+            for name, text in files.items():
+                (source / name).write_text(text)
+            found.append(imported(source, tmp_path / f"out{len(found)}")["class_names"])
+        assert found == [["cat"], ["dog"]]
+
+    def test_vocs_lists_are_read_anew(self, tmp_path):
+        root = tmp_path / "VOC"
+        (root / "Annotations").mkdir(parents=True)
+        (root / "ImageSets/Main").mkdir(parents=True)
+        label_exports.voc(root / "Annotations", ROWS, CLASSES)
+        found = []
+        for names in (["im0", "im1"], ["im0"]):
+            others = sorted({f"im{number}" for number in range(len(ROWS))} - set(names))
+            (root / "ImageSets/Main/train.txt").write_text("\n".join(names))
+            (root / "ImageSets/Main/val.txt").write_text("\n".join(others))
+            record = imported(root, tmp_path / f"out{len(found)}")
+            found.append(record["splits"]["train"]["images"])
+        assert found == [2, 1]
+
     def test_a_single_split_is_trained_on(self, tmp_path):
         """CVAT says the split of each image; a job of test photos alone has a table to train on."""
         (tmp_path / "s").mkdir()
@@ -1022,7 +1053,7 @@ def test_from_an_export_to_predictions(writer, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     WRITERS[writer](source, MORE, CLASSES)
-    inner = {"roboflow": "train/", "fiftyone": "data/"}.get(writer, "")
+    inner = {"roboflow": "train/", "fiftyone": "data/", "yolo": "images/"}.get(writer, "")
     label_exports.write_photos(source / inner, [photo for photo, _ in MORE])
     end_to_end(source, tmp_path, [])
 
@@ -1275,9 +1306,73 @@ READINGS = {
     "a spreadsheet, as a table": (
         {"t.xlsx": "x"}, ["--from=csv"], "holds no file of a table; of 't.xlsx' save a CSV file$",
     ),
-    "YOLO": (
+    "YOLO of LabelImg: all in one folder": (
+        {"classes.txt": "cat\ndog\n\n", "a.txt": "1 0.5 0.5 1 1\n0 0.5 0.5 .2 1e-1\n",
+         "a.jpg": "", "b.txt": "\n", "b.jpg": ""}, ["--unlisted=negative"],
+        {"train: a.jpg": {"cat": 1, "dog": 1}, "train: b.jpg": {"cat": 0, "dog": 0}},
+    ),
+    "YOLO of Roboflow: folders of splits; outlines too": (
+        {"data.yaml": "names: ['cat', 'dog']\nnc: 2\n", "README.roboflow.txt": "5 0 0 0 0 images",
+         "train/labels/a.txt": "1 0.1 0.1 0.2 0.2 0.3 0.1\r\n", "train/images/a.png": "",
+         "valid/labels/a.txt": "0 0.5 0.5 1 1", "valid/images/a.png": ""}, [],
+        {"train: train/images/a.png": {"dog": 1}, "val: valid/images/a.png": {"cat": 1}},
+    ),
+    "YOLO of Ultralytics: labels/SPLIT; a photo that is not there": (
+        {"set.yaml": "names:\n  1: dog\n  0: cat\n", "other.yaml": "rate: 1\n",
+         "labels/train/x/a.txt": "1 0.5 0.5 1 1", "images/train/x/a.jpg": "",
+         "labels/train/y/a.txt": "0 0.5 0.5 1 1", "labels/val/b.txt": "0 0.5 0.5 1 1"}, [],
+        {"train: images/train/x/a.jpg": {"dog": 1}, "train: images/train/y/a.jpg": {"cat": 1},
+         "val: images/val/b.jpg": {"cat": 1}},
+    ),
+    "YOLO of Darknet": (
+        {"obj.names": "cat\ndog\n", "train.txt": "data/obj_train_data/a.jpg\n",
+         "obj.data": "classes = 2\n", "obj_train_data/a.jpg": "",
+         "obj_train_data/a.txt": "1 0.5 0.5 1 1\n"}, [],
+        {"train: obj_train_data/a.jpg": {"dog": 1}},
+    ),
+    "YOLO without names": (
         {"x/labels/a.txt": "0 0.5 0.5 1 1"}, [],
-        "'x/labels/a.txt' seems to be YOLO's, of which COCO json is exported as well$",
+        r"x/labels/a.txt: no list of the classes' names is above .* data.yaml, or classes.txt",
+    ),
+    "YOLO with a class too many": (
+        {"classes.txt": "cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n\n1 0.5 0.5 1 1\n"}, [],
+        r"labels/a.txt:3: class 1 is not among the 1 of .*classes.txt, which counts from 0",
+    ),
+    "YOLO with a line of anything": (
+        {"classes.txt": "cat\n", "labels/a.txt": "0 0.5 0.5 1 1\ncat 0.5 0.5 1 1\n"}, [],
+        r"labels/a.txt:2: expected a class's number and a box, found 'cat 0.5 0.5 1 1'",
+    ),
+    "YOLO with names that YAML reads otherwise": (
+        {"data.yaml": "names: [cat, no]\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        r"data.yaml: class 1 has no name that is text; write it in quotation marks",
+    ),
+    "YOLO with half a character": (
+        {"data.yaml": 'names: [cat, "\\ud800"]\n', "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        r"data.yaml: class 1 has no name that is text; write it in quotation marks",
+    ),
+    "YOLO with numbers of names left out": (
+        {"data.yaml": "names: {1: cat, 2: dog}\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        r"data.yaml: the numbers of the 2 names must run from 0 to 1",
+    ),
+    "YOLO with a name twice": (
+        {"data.yaml": "names: [cat, cat]\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        r"data.yaml: 'cat' names two classes",
+    ),
+    "YOLO with names that are no list": (
+        {"data.yaml": "names: cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        r"data.yaml: expected a list of the classes' names",
+    ),
+    "YOLO with broken YAML": (
+        {"data.yaml": "names: [cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        r"data.yaml: no YAML with names \(while parsing a flow sequence.*\); export it again$",
+    ),
+    "YOLO of too many brackets": (
+        {"data.yaml": "names: " + "[" * 5000, "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        r"data.yaml: no YAML with names \(.*\); export it again$",
+    ),
+    "YOLO with flags about columns": (
+        {"classes.txt": "cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, ["--zero=unknown"],
+        "--zero: is about columns, which YOLO's text files has not",
     ),
     "COCO json without categories": (
         {"c.json": '{"images": [], "annotations": []}'}, ["--from=coco"],

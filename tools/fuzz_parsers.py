@@ -187,6 +187,8 @@ def imports() -> Reader:
         b'"name": "c"}]}',
         "voc/a.xml": b"<annotation><filename>a.jpg</filename><object><name>cat</name><bndbox>"
         b"<xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>",
+        "yolo/data.yaml": b'train: images/train\nnames:\n  0: cat\n  1: "dog"\n',
+        "yolo/labels/train/a.txt": b"0 0.5 0.5 1 1\n1 0.1 0.2 0.3 0.4 0.5 0.6\n",
         "csv/labels.tsv": b"\timage\tcat\tdog\n0\ta.jpg\tTrue\tFalse\n1\tb.jpg\tFalse\tTrue\n",
     }
 

@@ -234,7 +234,8 @@ def _splits(
     found: dict[str, list[_Split]] = {}
     groups: dict[tuple[Path, str], list[tuple[LabelFile, str, Labels]]] = {}
     for part in parts:
-        groups.setdefault((part[0].folder, part[1]), []).append(part)
+        folder = part[2].folder or part[0].folder
+        groups.setdefault((folder, part[1]), []).append(part)
     for (folder, file_split), group in groups.items():
         names = [image for *_, labels in group for image in labels.images]
         only = file_split if len(groups) > 1 else ""

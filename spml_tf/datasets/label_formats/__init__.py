@@ -73,6 +73,7 @@ FORMATS: dict[str, Format] = {
     "cvat": Format("cvat", "CVAT for images 1.1", columns=False),
     "coco": Format("coco", "COCO json", columns=False),
     "voc": Format("voc", "Pascal VOC's XML", columns=False, many=True, ending=".jpg"),
+    "yolo": Format("yolo", "YOLO's text files", columns=False, many=True, ending=".jpg"),
     "csv": Format("csv_table", "a table"),
     "folders": Format("folders", "a folder per class", columns=False),
 }

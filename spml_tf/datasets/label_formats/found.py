@@ -44,6 +44,7 @@ class Labels:
         weights: float32 [N], the photos' weights, or None.
         notes: what was left out or treated.
         renamed: names of classes that were changed, with the new ones.
+        folder: what names of photos are relative to; None for the file's folder.
     """
 
     images: tuple[str, ...]
@@ -54,6 +55,7 @@ class Labels:
     weights: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+    folder: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ class LabelFile:
 
     @property
     def folder(self) -> Path:
-        """What names of photos are relative to."""
+        """The folder it lies in, or is."""
         return self.path if self.path.is_dir() else self.path.parent
 
     @functools.cached_property

@@ -16,7 +16,7 @@ from spml_tf.datasets.readers.table_columns import quoted
 from spml_tf.system.errors import UserError
 
 SPLITS = ("train", "val", "test")
-_LABELS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml")
+_LABELS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".txt")
 _SHEETS = (".xlsx", ".xls", ".ods", ".parquet", ".feather")
 # What stands beside tables that an import has written.
 REPORT = "import.json"
@@ -81,12 +81,7 @@ def other_files(source: Path) -> str:
     """What to do about files that hold labels and are not read, or nothing."""
     names = [source.name] if source.is_file() else list(walk(source, source))
     sheet = next((x for x in names if x.lower().endswith(_SHEETS)), None)
-    if sheet is not None:
-        return f"; of {quoted(sheet)} save a CSV file"
-    texts = [x for x in names if x.endswith(".txt") and "labels" in x.split("/")[:-1]]
-    if texts:
-        return f"; {quoted(texts[0])} seems to be YOLO's, of which COCO json is exported as well"
-    return ""
+    return "" if sheet is None else f"; of {quoted(sheet)} save a CSV file"
 
 
 class Photos:

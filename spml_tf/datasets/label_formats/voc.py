@@ -41,7 +41,8 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
     ending = PHOTO.search(root.findtext("filename", "").strip())
     name = file.path.stem + (ending[0] if ending else "")
     folder = file.path.parent.parent / "ImageSets" / "Main"
-    lists = _splits(folder)
+    paths = [path for name in _LISTS if (path := folder / f"{name}.txt").is_file()]
+    lists = _splits(*((path, path.stat().st_mtime_ns) for path in paths))
     split = lists.get(file.path.stem, "")
     if lists and not split:
         collector.notes.append(f"{folder}: photos that no list names are training photos")
@@ -52,12 +53,10 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
 
 
 @functools.lru_cache(maxsize=8)
-def _splits(folder: Path) -> dict[str, str]:
-    """The splits of photos by the lists that are there."""
+def _splits(*lists: tuple[Path, int]) -> dict[str, str]:
+    """The splits of photos by some lists, each with the time of its last change."""
     found: dict[str, str] = {}
-    for name, split in _LISTS.items():
-        path = folder / f"{name}.txt"
-        if path.is_file():
-            for _, words in read_words(path):
-                found.setdefault(words[0], split)
+    for path, _ in lists:
+        for _, words in read_words(path):
+            found.setdefault(words[0], _LISTS[path.stem])
     return found
