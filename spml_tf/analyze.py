@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.files import naming_unwritable
+from spml_tf.system.flag_words import split_names
 
 USAGE = """Draws figures that compare runs, with the numbers behind them.
 
@@ -56,8 +57,8 @@ def analyze(options: _Options) -> None:
     target = Path(options.output_dir).absolute()
     analysis.check_target(target)
     found = compared_runs.read(
-        _words(options.run_dirs),
-        None if options.names is None else _words(options.names),
+        split_names("run_dirs", options.run_dirs),
+        None if options.names is None else split_names("names", options.names),
         options.data_dir,
         options.experiment_csv,
         options.batch_size,
@@ -65,10 +66,6 @@ def analyze(options: _Options) -> None:
     with naming_unwritable(f"--output_dir={options.output_dir}"):
         count = analysis.write(found, target, _command(options))
     print(f"{count} figures in {options.output_dir}")
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
 
 
 def _command(options: _Options) -> str:

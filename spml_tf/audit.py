@@ -9,6 +9,7 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_words import split_names
 from spml_tf.system.notes import tell_note
 
 USAGE = """Lists the labels that a run's training images probably miss, and those that look wrong.
@@ -95,7 +96,7 @@ def _apply_reviewed(options: _Options, reviewed: str) -> None:
     from spml_tf.runs import reviewed_labels
     from spml_tf.runs.run_folder import RunFolder
 
-    paths = [path.strip() for path in reviewed.split(",")]
+    paths = split_names("reviewed", reviewed)
     folder = Path(options.output_dir)
     run = RunFolder(options.run_dir)
     counts = reviewed_labels.apply(run, paths, folder, options.data_dir)
@@ -105,8 +106,11 @@ def _apply_reviewed(options: _Options, reviewed: str) -> None:
     )
     settings = run.settings()
     if settings.train_csv and not reviewed_labels.own_table(settings):
-        flags = ", ".join(f"--{name}" for name in settings.given())
-        print(f"note: no train.csv, for the next run reads its tables with {flags} too")
+        flags = [f"--{name}" for name in settings.given()]
+        why = f"the next run reads its tables with {', '.join(flags)} too"
+        if settings.train_labels != "full":
+            why = f"the run has --train_labels={settings.train_labels}"
+        print(f"note: no train.csv, for {why}; give train_labels.csv to --train_labels")
 
 
 def _action(options: _Options) -> None:

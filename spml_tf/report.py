@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, write_text
+from spml_tf.system.flag_words import split_names
 
 USAGE = """Writes DIR/report.html, one file that any browser shows without a network.
 
@@ -52,10 +53,9 @@ def report(options: _Options) -> str:
     from spml_tf.pages import report as pages_report
     from spml_tf.runs.run_folder import RunFolder
 
-    others = options.compare.split(",") if options.compare else []
     content = pages_report.build(
         options.run_dir,
-        [path.strip() for path in others],
+        split_names("compare", options.compare),
         options.data_dir,
         options.images,
         options.candidates,

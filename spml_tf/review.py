@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_words import split_names
 
 USAGE = """Shows an audit's page to a reviewer and writes each decision to the disk; merges reviews.
 
@@ -57,7 +58,7 @@ def _merge(options: _Options, merge: str) -> None:
         raise UserError("--output_dir is missing; see --help")
     if options.audit_dir or options.run_dir:
         raise UserError("--merge, --audit_dir, --run_dir: merge files, or review; drop one")
-    paths = [path.strip() for path in merge.split(",")]
+    paths = split_names("merge", merge)
     merged = reviewed_merging.write_merged(paths, Path(options.output_dir))
     print(f"{len(merged.agreed)} labels agreed, {merged.shared} of them by two reviewers or more")
     print(f"{len(merged.disagreements)} disagreements")

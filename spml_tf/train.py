@@ -14,7 +14,7 @@ from spml_tf.runs.settings import Settings, flags_without_effect, resolve, setti
 from spml_tf.system import cli, launcher, plugins, presets, strategies
 from spml_tf.system.errors import UserError
 from spml_tf.system.notes import tell_note
-from spml_tf.training.options import AUTO
+from spml_tf.training.options import AUTO, ESTIMATED_BUDGETS
 
 if TYPE_CHECKING:
     from spml_tf.datasets.splits import Splits
@@ -162,7 +162,7 @@ def _positives_per_image(settings: Settings, data: Splits) -> float | str | None
         given: float | str = settings.option("positives_per_image")
         return given
     counted = data.positives_per_image
-    return AUTO if settings.estimates_shares and not counted else counted
+    return AUTO if settings.budget in ESTIMATED_BUDGETS and not counted else counted
 
 
 def _checkpoint(run: RunFolder, first: bool) -> Checkpoint | None:

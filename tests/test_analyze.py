@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -309,6 +310,8 @@ def test_groups(runs, digits, network, tmp_path):
         (["--run_dirs={an},{gone}", "--output_dir={out}"], "no run here"),
         (["--run_dirs={an},{voc}", "--output_dir={out}"], "{voc} have different data sets"),
         (["--run_dirs={an},{shifted}", "--output_dir={out}"], "different labels in their test"),
+        (["--run_dirs={an},{untested}", "--output_dir={out}"],
+         "{untested} are reported on different splits (test and val, see --test_split); compare"),
         (["--run_dirs={en},{twin}", "--output_dir={out}"], "same --seed=0"),
         (["--run_dirs={an},{en}", "--names=x,x", "--output_dir={out}"], "different methods"),
         (["--run_dirs={an}", "--names=x,y", "--output_dir={out}"], "each of the 1 runs"),
@@ -325,7 +328,7 @@ def test_groups(runs, digits, network, tmp_path):
 def test_mistakes(runs, finished, tmp_path, capsys, flags, message):
     """One line each, nothing written."""
     names = {"an": runs[0], "en": runs[1], "voc": finished, "gone": tmp_path / "gone"}
-    for name in ("shifted", "twin", "unfinished", "damaged"):
+    for name in ("shifted", "twin", "unfinished", "damaged", "untested"):
         names[name] = shutil.copytree(runs[1], tmp_path / name)
         RunFolder(names[name]).checksums.unlink(missing_ok=True)
     labels, scores = saved(names["shifted"])
@@ -333,6 +336,9 @@ def test_mistakes(runs, finished, tmp_path, capsys, flags, message):
         parts = {**file, "labels": np.roll(labels, 1, axis=0)}
     np.savez(names["shifted"] / "predictions_test.npz", **parts)
     (names["unfinished"] / "metrics.json").unlink()
+    record = json.loads((names["untested"] / "run.json").read_text())
+    record["flags"]["test_split"] = "none"
+    (names["untested"] / "run.json").write_text(json.dumps(record))
     (names["damaged"] / "predictions_val.npz").write_bytes(b"PK\x03\x04 no archive")
     names |= {"out": tmp_path / "out", "diary": tmp_path / "diary"}
     names["diary"].mkdir()

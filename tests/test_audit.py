@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -27,11 +28,12 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tiny_network import tiny_cam
 
 from spml_tf import audit, networks, train
-from spml_tf.datasets import label_files
+from spml_tf.datasets import label_files, splits
 from spml_tf.pages import audit_page
 from spml_tf.pages.report_photos import LabelPhoto
-from spml_tf.runs import checkpoint_contents, run_data
+from spml_tf.runs import checkpoint_contents, reviewed_labels, run_data
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import write_csv
 
@@ -179,6 +181,32 @@ def test_a_folder_of_photos_gets_its_table_back(tmp_path, capsys, monkeypatch):
     assert audit.main([f"--run_dir={tmp_path / 'next'}", *audited]) == 1
     assert "train.csv: is read by this command" in capsys.readouterr().err
     assert (root / "reviewed" / "train.csv").read_bytes() == before
+
+
+def test_a_reviewed_table_of_names_that_no_column_may_have(tmp_path):
+    """A column called fold would say of which split a row is: the classes are listed by name."""
+    for number in range(4):
+        Image.new("RGB", (40, 40), (60 * number, 9, 9)).save(tmp_path / f"{number}.png")
+    (tmp_path / "train.csv").write_text("image,labels\n0.png,fold\n1.png,cat\n2.png,fold\n3.png,\n")
+    given = Settings(dataset="folder", data_dir=str(tmp_path), train_csv="train.csv", method="an")
+    run_settings = resolve(given)
+    data = splits.load_splits(run_settings)
+    labels = data.observed.copy()
+    labels[0] = [0, 1]
+    reviewed_labels._write_table(tmp_path / "reviewed.csv", run_settings, data, labels)
+    again = splits.load_splits(dataclasses.replace(run_settings, train_csv="reviewed.csv"))
+    assert again.train.class_names == data.train.class_names == ("cat", "fold")
+    assert again.train.names == data.train.names
+    np.testing.assert_array_equal(again.observed, labels)
+
+
+@pytest.mark.parametrize("train_labels", ["single", "partial", "labels.csv"])
+def test_no_table_where_the_run_does_not_take_its_labels_as_they_are(train_labels, tmp_path):
+    (tmp_path / "train.csv").write_text("image,labels\n0.png,cat\n")
+    given = Settings(dataset="folder", data_dir=str(tmp_path), train_csv="train.csv")
+    assert reviewed_labels.own_table(resolve(given))
+    own = dataclasses.replace(given, train_labels=train_labels)
+    assert not reviewed_labels.own_table(resolve(own))
 
 
 @pytest.mark.parametrize(

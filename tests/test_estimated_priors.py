@@ -339,7 +339,7 @@ def test_recommended_takes_auto(voc):
     given = flags(voc, method="recommended", positives_per_image="auto")
     settings = resolve(cli.parse(given, Settings, ""))
     (rule,) = model_building.build(settings, train._load(settings)).rules
-    assert rule.positives_per_image == "auto" and rule.priors is None and rule.estimates
+    assert rule.positives_per_image == "auto" and rule.priors is None and rule.estimates_priors
 
 
 def test_recommended_tells_the_k_that_it_has_estimated(voc):
@@ -349,5 +349,8 @@ def test_recommended_tells_the_k_that_it_has_estimated(voc):
     assert train._positives_per_image(settings, data) == data.positives_per_image > 1
     unknown = dataclasses.replace(data, positives_per_image=None)
     assert train._positives_per_image(settings, unknown) == "auto"
-    plain = dataclasses.replace(settings, method="an")
-    assert train._positives_per_image(plain, unknown) is None
+    # A budget counts where labels are selected, and where the method has none of its own.
+    for method, budget in (("an", None), ("en", "probable"), ("recommended", "estimated")):
+        own = dataclasses.replace(settings, method=method, selection_budget="probable")
+        assert own.budget == budget
+        assert train._positives_per_image(own, unknown) == ("auto" if budget else None)

@@ -100,6 +100,15 @@ def test_an_export_that_fails_leaves_the_earlier_one(finished, exported, tmp_pat
     assert (folder / "classes.json").read_bytes() == before["classes.json"]
 
 
+def test_a_run_that_lacks_its_flagfile_is_named(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "flags.txt").unlink()
+    assert export.main([f"--run_dir={folder}", f"--export_dir={tmp_path / 'model'}"]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"error: {folder / 'flags.txt'}: cannot be read (No such file")
+    assert told.endswith("put a copy of it back") and not (tmp_path / "model").exists()
+
+
 def test_serve_takes_batches_of_any_shape(exported):
     """Height or number of images equal to the input's side must not pass for that size."""
     import tensorflow as tf

@@ -660,6 +660,8 @@ class TestTheCommand:
             (["labels", "negatives"], ["class labels", "class negatives"]),
             (["cat", "labels"], ["cat", "labels"]),
             (["Unnamed: 0", "cat"], ["class Unnamed: 0", "cat"]),
+            (["partition", "cat"], ["class partition", "cat"]),
+            (["cat", "is_valid"], ["cat", "class is_valid"]),
         ],
     )
     def test_classes_called_as_other_columns(self, tmp_path, names, written):
@@ -819,6 +821,25 @@ class TestLayouts:
         label_exports.write_photos(tmp_path / "s", ["im1.jpg"])
         record = imported(tmp_path / "s", tmp_path / "out")
         assert read_back(record) == expected_of([("im1.jpg", {"cat": 1, "dog": 0})])
+
+    def test_lvis_takes_photos_of_the_other_split(self, tmp_path):
+        """Its validation images are partly COCO's training images, as their addresses say."""
+        for split, folders in (("train", ["train2017"]), ("val", ["train2017", "val2017"])):
+            urls = [f"http://x.org/{folder}/{split}.jpg" for folder in folders]
+            content = {
+                "images": [{"id": i, "coco_url": url} for i, url in enumerate(urls)],
+                "categories": [{"id": 1, "name": "cat"}],
+                "annotations": [{"image_id": i, "category_id": 1} for i in range(len(urls))],
+            }
+            (tmp_path / "s/annotations").mkdir(parents=True, exist_ok=True)
+            path = tmp_path / f"s/annotations/lvis_v1_{split}.json"
+            path.write_text(json.dumps(content))
+        names = {"train": ["train2017/train.jpg"], "val": ["train2017/val.jpg", "val2017/val.jpg"]}
+        label_exports.write_photos(tmp_path / "s", [x for split in names.values() for x in split])
+        imported(tmp_path / "s", tmp_path / "out")
+        assert said(tmp_path / "out") == {
+            f"{split}: {name}": {"cat": 1} for split, found in names.items() for name in found
+        }
 
     @pytest.mark.parametrize(
         ("attribute", "says"),

@@ -20,11 +20,16 @@ def test_running_averages_by_hand():
     np.testing.assert_allclose(found, [1.0, 3.9 / 1.9, 5.51 / 2.71])
 
 
-def test_rates_rise_evenly_and_a_diverging_loss_ends_the_sweep():
-    """x^2 from 1 by plain descent: x falls while the rate is below 1, then grows."""
+@pytest.mark.parametrize("below", [0.0, 0.97, 1.03])
+def test_rates_rise_evenly_and_a_diverging_loss_ends_the_sweep(below):
+    """x^2 less a number, as EM's loss may be negative, from 1 by plain descent.
+
+    x falls while the rate is below 1, then grows; the sweep ends 3 times the first loss above the
+    lowest, of their running averages.
+    """
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.set_weights([np.ones((1, 1), np.float32)])
-    model.compile(keras.optimizers.SGD(0.01), "mse")
+    model.compile(keras.optimizers.SGD(0.1), lambda _, x: tf.reduce_mean(x**2) - below)
     seen = []
 
     class Watch(keras.callbacks.Callback):
@@ -34,11 +39,15 @@ def test_rates_rise_evenly_and_a_diverging_loss_ends_the_sweep():
     rising = learning_rate_finder._Rising(60)
     data = tf.data.Dataset.from_tensors((tf.ones((1, 1)), tf.zeros((1, 1)))).repeat()
     model.fit(data, steps_per_epoch=60, callbacks=[rising, Watch()], verbose=0, shuffle=False)
-    np.testing.assert_allclose(seen, 0.01 * np.geomspace(1e-3, 1e3, 60)[: len(seen)], rtol=1e-5)
+    np.testing.assert_allclose(seen, 0.1 * np.geomspace(1e-3, 1e3, 60)[: len(seen)], rtol=1e-5)
     assert len(seen) == len(rising.losses) < 60
     # The loss of a step is w^2 before it; w becomes w (1 - 2 rate).
     w = np.cumprod([1.0, *(1 - 2 * np.array(seen[:-1]))])
-    np.testing.assert_allclose(rising.losses, w**2, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(rising.losses, w**2 - below, rtol=1e-3, atol=1e-6)
+    averages = learning_rate_finder.running_averages(rising.losses)
+    assert w.min() < 0.1 and averages.argmin() < len(seen) - 1
+    bound = np.minimum.accumulate(averages) + 3 * max(map(abs, rising.losses[:10]))
+    assert (averages > bound).nonzero()[0].tolist() == [len(seen) - 1]
 
 
 @pytest.mark.parametrize("warmup", [0, 1])

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -226,6 +227,22 @@ def test_results_that_could_not_be_sent_are_sent_by_the_same_command(
     for _ in range(2):  # the second time there is nothing to tell
         assert train.main(words) == 0
         assert Flaky.told == [*begun, "begin 7", "results", "metrics.json", "FINISHED"]
+
+
+def test_a_finished_run_without_its_checkpoint_is_sent_from_its_history(
+    voc, finished, tmp_path, monkeypatch, capsys
+):
+    """In history.csv cells are blank in epochs before the selection has begun."""
+    monkeypatch.setitem(trackers._CLIENTS, "mlflow", Flaky)
+    monkeypatch.setattr(Flaky, "told", ["away"])
+    folder = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(folder / "checkpoint")
+    assert "" in history(folder)["selected"]
+    words = [*flags(voc, **RESUMED, tracker="mlflow"), f"--output_dir={folder}"]
+    assert train.main(words) == 0
+    epochs = [f"epoch {number}" for number in range(1, 6)]
+    sent = [word for word in Flaky.told if word.startswith(("epoch", "results", "FINISHED"))]
+    assert sent == [*epochs, "results", "FINISHED"] and "note" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -163,6 +163,40 @@ def test_the_network_is_that_of_the_run_it_starts_from(voc, finished, tmp_path, 
     assert not (tmp_path / "x").exists()
 
 
+def test_data_that_have_moved_and_not_changed_are_gone_on_with(voc, finished, tmp_path, capsys):
+    folder, moved = shutil.copytree(finished, tmp_path / "run"), tmp_path / "moved"
+    shutil.copytree(voc, moved)
+    for name in ("metrics.json", "SHA256SUMS"):
+        (folder / name).unlink()
+    words = [*flags(moved, **RESUMED), f"--output_dir={folder}"]
+    assert train.main(words) == 0
+    assert run_folder.RunFolder(folder).read_metrics() == (
+        run_folder.RunFolder(finished).read_metrics()
+    )
+    photo = next((moved / "JPEGImages").glob("*_train*.jpg"))
+    photo.write_bytes(photo.read_bytes() + b" ")
+    (folder / "metrics.json").unlink()
+    (folder / "SHA256SUMS").unlink()
+    capsys.readouterr()
+    assert train.main(words) == 1
+    assert "the data have changed since this run began" in capsys.readouterr().err
+
+
+def test_class_shares_that_move_or_change_when_resuming(voc, tmp_path, capsys):
+    table = tmp_path / "elsewhere.csv"
+    table.write_text("class,prior\n" + "".join(f"{name},0.5\n" for name in CLASSES))
+    words = flags(voc, epochs=1, method="en", selection_budget="probable")
+    out = f"--output_dir={tmp_path / 'run'}"
+    assert train.main([*words, f"--selection_priors={table}", out]) == 0
+    (tmp_path / "run" / "metrics.json").unlink()
+    (tmp_path / "run" / "SHA256SUMS").unlink()
+    moved = table.rename(tmp_path / "shares.csv")
+    assert train.main([*words, f"--selection_priors={moved}", out]) == 0
+    capsys.readouterr()
+    assert train.main([*words, out]) == 1
+    assert "--selection_priors was" in capsys.readouterr().err
+
+
 def test_class_shares_that_change_are_refused_when_resuming(voc, tmp_path, capsys):
     table = tmp_path / "shares.csv"
     table.write_text("class,prior\n" + "".join(f"{name},0.5\n" for name in CLASSES))

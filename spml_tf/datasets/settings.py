@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from spml_tf.datasets.readers import READERS, find
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.cli import flag_field
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_words import split_names
 
 # Flags that only some readers take; None means not given.
 _OPTIONS = (
@@ -213,10 +213,7 @@ class DataSettings(TableOptions):
     @property
     def class_list(self) -> tuple[str, ...]:
         """Names of --classes, empty where all are used."""
-        if not self.classes:
-            return ()
-        names = next(csv.reader([self.classes], skipinitialspace=True))
-        return tuple(name.strip() for name in names)
+        return tuple(split_names("classes", self.classes))
 
     @property
     def reader_options(self) -> dict[str, Any]:

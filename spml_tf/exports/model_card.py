@@ -12,6 +12,7 @@ from spml_tf.labels import known_counts
 from spml_tf.runs.decisions import estimated_positives
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import printable
+from spml_tf.system.text_files import read_text
 from spml_tf.training.options import AUTO
 
 # The splits a run reports on, as a sentence calls them.
@@ -55,7 +56,7 @@ def model_card(
         f"{_percent(results[split]['map'])} on {text}" for split, text in splits.items()
     )
     chosen = "judge by the test column" if "test" in splits else "without test images, it flatters"
-    repeated, fence = run.flags.read_text("utf-8").rstrip(), "```"
+    repeated, fence = read_text(run.flags, "put a copy of it back").rstrip(), "```"
     while fence in repeated:
         fence += "`"
     lines = [

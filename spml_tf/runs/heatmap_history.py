@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spml_tf.labels import POSITIVE
 from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import replaced
+from spml_tf.system.flag_words import split_names
 
 # What heatmaps are of: the running averages in the bank, or the network's own of the whole image.
 BANK, NETWORK = "bank", "network"
@@ -170,13 +171,13 @@ def rows_of(flag: str, text: str, names: Sequence[str]) -> list[int]:
 
     Args:
         flag: the flag's name, for messages.
-        text: names with commas between.
+        text: names with commas between, in quotation marks where they hold commas.
         names: N names of the training images.
 
     Raises:
         UserError: a name is unknown, or there are too many.
     """
-    given = dict.fromkeys(word.strip() for word in text.split(","))
+    given = dict.fromkeys(split_names(flag, text))
     if len(given) > MOST_IMAGES:
         raise UserError(f"--{flag}: names {len(given)} images; at most {MOST_IMAGES}")
     places = {name: row for row, name in enumerate(names) if name in given}

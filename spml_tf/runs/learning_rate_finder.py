@@ -6,6 +6,7 @@ Smith, "Cyclical Learning Rates for Training Neural Networks" (WACV 2017), secti
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +30,9 @@ from spml_tf.training.model import SPMLModel
 STEPS = 200
 # Factors of the given rates at the first and the last step.
 _LOWEST, _HIGHEST = 1e-3, 1e3
-# Of the running average of losses; a loss so many times the lowest average ends the sweep.
-_MOMENTUM, _DIVERGED = 0.9, 4.0
+# Of the running average of losses, which ends the sweep once it has risen by so many times the size
+# of the first losses, as many as are said.
+_MOMENTUM, _DIVERGED, _FIRST = 0.9, 3.0, 10
 
 
 class Sweep(NamedTuple):
@@ -75,8 +77,15 @@ class _Rising(keras.callbacks.Callback):
         self.losses.append(loss)
         average = running_averages(self.losses)[-1]
         self._lowest = min(self._lowest, average)
-        if not math.isfinite(loss) or average > _DIVERGED * self._lowest:
+        # Measured against the first losses, for that of EM is negative.
+        bound = self._lowest + _DIVERGED * _size(self.losses)
+        if not math.isfinite(loss) or (len(self.losses) > _FIRST and average > bound):
             self.model.stop_training = True
+
+
+def _size(losses: Sequence[float] | NDArray[np.float64]) -> float:
+    """The largest absolute value of the first losses, whose rates change next to nothing."""
+    return float(np.abs(losses[:_FIRST]).max())
 
 
 def running_averages(losses: list[float]) -> NDArray[np.float64]:
@@ -148,7 +157,9 @@ def _draw(found: Sweep, rates: dict[str, float], path: Path) -> None:
     axis.plot(found.factors * rate, found.averages, label="running average")
     axis.axvline(found.factor * rate, color="tab:red", linestyle=":", label="a tenth of the lowest")
     axis.set_xscale("log")
-    axis.set_ylim(0, 1.5 * found.averages[0])
+    margin = 0.5 * _size(found.averages)
+    lowest = float(found.averages.min())
+    axis.set_ylim(lowest - margin if lowest < 0 else 0, found.averages[0] + margin)
     axis.set_xlabel(f"--{name}")
     axis.set_ylabel("loss")
     axis.legend(frameon=False)

@@ -24,7 +24,7 @@ from spml_tf.system.private_api import flatten_layers, outside_strategy
 from spml_tf.training import methods, optimizers
 from spml_tf.training.budgets import class_budgets
 from spml_tf.training.model import SPMLModel
-from spml_tf.training.options import AUTO, PROBABLE
+from spml_tf.training.options import AUTO, ESTIMATED_BUDGETS, PROBABLE
 
 # Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
 _TRAIN_METRICS_UP_TO = 100_000_000
@@ -109,7 +109,7 @@ def _of_method(settings: Settings, data: Splits) -> dict[str, Any]:
             priors = label_files.read_class_priors(found[flag], data.train.class_names, flag)
             found[flag] = priors.tolist()
     counted = settings.option("positives_per_image") is None and data.positives_per_image != AUTO
-    if settings.estimates_shares and counted and not found.get("selection_priors"):
+    if settings.budget in ESTIMATED_BUDGETS and counted and not found.get("selection_priors"):
         found["selection_priors"] = _expected_shares(data)
     return found
 
@@ -223,7 +223,7 @@ def _load_banks(model: SPMLModel, settings: Settings, data: Splits) -> None:
         model.load_banks(str(checkpoint.weights))
     except ValueError as error:
         raise UserError(f"--initial_banks: {error}") from None
-    if model.estimated_priors is None or settings.option("selection_budget") != PROBABLE:
+    if model.estimated_priors is None or settings.budget != PROBABLE:
         return
     for flag in ("selection_probability", "positives_per_image", "selection_priors"):
         before, now = record["flags"].get(flag), settings.option(flag)

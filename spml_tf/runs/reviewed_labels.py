@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets import label_files, splits
+from spml_tf.datasets.readers.table_columns import not_classes
 from spml_tf.datasets.splits import Splits
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.runs import run_data
@@ -29,12 +31,14 @@ _OF_ANY_FORM = ("keep_copies", "trust_table")
 
 
 def own_table(settings: Settings) -> bool:
-    """Whether a table in this package's own form is read as the run's table was.
+    """Whether a table in this package's own form, in place of the run's, gives its labels.
 
     Flags such as --image_column are of the run's table and not of that one; the validation table
-    needs them further.
+    needs them further. Where the run draws labels from its table, or has others, it would do so
+    with the reviewed ones.
     """
-    return bool(settings.train_csv) and not set(settings.given()) - set(_OF_ANY_FORM)
+    foreign = set(settings.given()) - set(_OF_ANY_FORM)
+    return bool(settings.train_csv) and settings.train_labels == "full" and not foreign
 
 
 def apply(
@@ -93,8 +97,13 @@ def _write_table(path: Path, settings: Settings, data: Splits, labels: NDArray[n
     """The table of all photos of the training split, those held out with their own labels."""
     whole = splits.load_examples(settings, settings.train_split, measured=False)
     trained = dict(zip(data.train.names, labels, strict=True))
-    rows = []
+    classes, header, rows = np.array(whole.class_names, object), ["image"], []
+    listed = bool(not_classes(whole.class_names, header))  # names that columns must not have
+    header += ["labels", "negatives"] if listed else whole.class_names
     for name, own in zip(whole.names, whole.labels, strict=True):
         marks = trained.get(name, own)
-        rows.append([name, *("" if mark == UNKNOWN else mark for mark in marks.tolist())])
-    write_csv(path, ("image", *whole.class_names), rows, into=replaced_unless_edited)
+        cells = ["" if mark == UNKNOWN else mark for mark in marks.tolist()]
+        if listed:
+            cells = [json.dumps(classes[marks == x].tolist()) for x in (POSITIVE, NEGATIVE)]
+        rows.append([name, *cells])
+    write_csv(path, header, rows, into=replaced_unless_edited)

@@ -31,10 +31,11 @@ from spml_tf.system.notes import tell_note
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# These may change between start and resumption: they do not change the results.
+# These may change between start and resumption: they do not change the results. What lies in the
+# data's folder does, but that is compared by itself.
 FREE = (
-    "threads", "strategy", "devices", "workers", "bank_device", "bank_dir", "checkpoint_minutes",
-    "max_loss", "max_megapixels", "feature_dir", "tracker",
+    "data_dir", "threads", "strategy", "devices", "workers", "bank_device", "bank_dir",
+    "checkpoint_minutes", "max_loss", "max_megapixels", "feature_dir", "tracker",
 )  # fmt: skip
 _NOTHING_FITS = {"": ""}
 _AGAIN = "start its training again, which writes it anew"
@@ -355,8 +356,12 @@ class RunFolder:
         ]
 
     def _was_moved(self, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-        """Whether the run that this one follows has only gone with it to another place."""
-        if name != "initial_banks" or not (before[name] and now[name]):
+        """Whether a file, or the run that this one follows, has only gone to another place."""
+        if not (before[name] and now[name]):
+            return False
+        if name in self._record().get("priors", {}):  # whose content is compared
+            return True
+        if name not in ("initial_banks", "init_from"):
             return False
         old, new = Path(before[name]), Path(now[name])
         beside = new.parent == self.path.absolute().parent

@@ -15,7 +15,7 @@ from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
 
 # Flags in which runs of one group may differ.
-_FREE = (*FREE, "seed", "data_dir", "record_heatmaps")
+_FREE = (*FREE, "seed", "record_heatmaps")
 # Folders of earlier runs, which differ between seeds: only whether they are given counts.
 _FOLDERS = ("initial_banks", "init_from")
 
@@ -134,8 +134,13 @@ def _compare(first: RunScores, other: RunScores) -> None:
     classes = [run.folder.read_record()["class_names"] for run in (first, other)]
     if classes[0] != classes[1]:
         raise UserError(f"{both} have different classes ({_difference(*classes)}); {advice}")
-    splits = {"val", reported_split(first.settings), reported_split(other.settings)}
-    for split in sorted(splits):
+    reported = [reported_split(run.settings) for run in (first, other)]
+    if reported[0] != reported[1]:
+        raise UserError(
+            f"{both} are reported on different splits ({reported[0]} and {reported[1]}, see "
+            f"--test_split); {advice}"
+        )
+    for split in sorted({"val", *reported}):
         one, two = (_predictions(run.folder, split) for run in (first, other))
         for part in ("names", "labels"):
             if not np.array_equal(one[part], two[part]):

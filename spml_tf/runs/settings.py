@@ -21,11 +21,15 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.options import Option, Options
 from spml_tf.training import methods
-from spml_tf.training.options import ESTIMATED, ESTIMATED_BUDGETS, PROBABLE, ModelOptions
+from spml_tf.training.options import ESTIMATED, PROBABLE, ModelOptions
 
 _IMAGE_SIZES = {
     "resnet50": 448, "small_residual": 64, "efficientnet_lite1": 240, "efficientnet_lite2": 260
 }  # fmt: skip
+
+
+# The flags of parts that are fields of `Settings`; others come with plugins.
+_OF_PARTS: set[str] = set()
 
 
 def _declared() -> dict[str, tuple[Option, type[Options], str]]:
@@ -62,6 +66,7 @@ def with_options_of_parts(settings: type) -> type:
     """Adds the flags of model and parts to a class, before it becomes a dataclass."""
     for flag, found in _declared().items():
         if flag not in settings.__annotations__:
+            _OF_PARTS.add(flag)
             settings.__annotations__[flag] = "Any"
             setattr(settings, flag, _flag(*found))
     return settings
@@ -252,10 +257,11 @@ class Settings(DataSettings):
         return getattr(self, flag)
 
     @property
-    def estimates_shares(self) -> bool:
-        """Whether the class shares that a selection expects are estimated where none are known."""
-        budget = methods.fixed_budget(self.method) or self.option("selection_budget")
-        return budget in ESTIMATED_BUDGETS
+    def budget(self) -> str | None:
+        """The budget that is in force, of the method or of its flag; None where none is chosen."""
+        if not methods.selects(self.method):
+            return None
+        return methods.fixed_budget(self.method) or self.option("selection_budget")
 
     def of_method(self) -> dict[str, Any]:
         """The options of the method's parts by the names of their flags."""
@@ -287,14 +293,44 @@ def settings_class(base: type[Settings] = Settings) -> type[Settings]:
 
     Args:
         base: a dataclass.
+
+    Raises:
+        UserError: an option of a plugin would be a flag that means something else.
     """
     known = {field.name for field in dataclasses.fields(base)}
+    _check_flags_of_plugins(known - _OF_PARTS)
     new = [(f, Any, _flag(*found)) for f, found in _declared().items() if f not in known]
     if not new:
         return base
     extended: type[Settings]
     extended = dataclasses.make_dataclass(base.__name__, new, bases=(base,), frozen=True)
     return extended
+
+
+def _check_flags_of_plugins(others: set[str]) -> None:
+    """Refuses flags that are others', or belong to another part that declares them otherwise."""
+    classes: list[type[Options]] = [ModelOptions, *(part.options for part in methods.all_parts())]
+    taken: dict[str, tuple[Any, ...]] = {}
+    for options in sorted(classes, key=_is_ours, reverse=True):
+        for flag, name in options.flags().items():
+            kind = _kind_of_flag(options, name)
+            known = taken.setdefault(flag, kind)
+            if not _is_ours(options) and (flag in others or known != kind):
+                raise UserError(
+                    f"--plugins: the option {name!r} of {options.__name__} would be the flag "
+                    f"--{flag}, which means something else; rename it, or name its flag with "
+                    "option(flag=...)"
+                )
+
+
+def _is_ours(options: type[Options]) -> bool:
+    return options.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _kind_of_flag(options: type[Options], name: str) -> tuple[Any, ...]:
+    """What must be the same where two parts share a flag."""
+    declared = options.declared()[name]
+    return options.kind(name), declared.default, declared.low, declared.high, declared.choices
 
 
 def resolve(given: Settings) -> Settings:
@@ -386,11 +422,10 @@ def flags_without_effect(settings: Settings) -> dict[str, str]:
     """
     method = f"--method={settings.method}"
     found = {f"--{flag}={value}": method for flag, value in _unused_flags(settings).items()}
-    if not methods.selects(settings.method):
+    budget = settings.budget
+    if budget is None:
         return found
-    fixed = methods.fixed_budget(settings.method)
-    budget = fixed or settings.option("selection_budget")
-    chosen_by = method if fixed else f"--selection_budget={budget}"
+    chosen_by = method if methods.fixed_budget(settings.method) else f"--selection_budget={budget}"
     probability, mean = map(settings.option, ("selection_probability", "positives_per_image"))
     if budget != PROBABLE and probability != declared_options()["selection_probability"].default:
         found[f"--selection_probability={probability}"] = chosen_by

@@ -281,7 +281,8 @@ class _Telling(Tracker):
     def _log_missing(self) -> None:
         state = self.known[self.name]
         for row in self.history[state["epochs"] :]:
-            values = {name: float(text) for name, text in row.items() if name != "epoch"}
+            # In history.csv a cell is blank where the epoch has no such value.
+            values = {name: float(text) for name, text in row.items() if name != "epoch" and text}
             self.client.log(values, int(row["epoch"]))
             self._keep(state["run"], int(row["epoch"]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -34,6 +35,30 @@ def early_value(argv: Sequence[str], name: str) -> str | None:
         values(["spml_tf", *argv], known_only=True)
         return str(values[name].value) if values[name].value else None
     return None
+
+
+def split_names(flag: str, text: str | None) -> list[str]:
+    """The names in a flag that lists some, in quotation marks where they hold commas.
+
+    Raises:
+        UserError: a name is empty, or a quotation mark is not closed.
+
+    Examples:
+        >>> split_names("omit_columns", 'Sex, "Size[x,y]"')
+        ['Sex', 'Size[x,y]']
+    """
+    if not text:
+        return []
+    try:
+        (names,) = csv.reader([text], strict=True, skipinitialspace=True)
+    except (csv.Error, ValueError):
+        raise UserError(
+            f"--{flag}={text}: not names separated by commas; put those with commas in quotation "
+            "marks"
+        ) from None
+    if not all(map(str.strip, names)):
+        raise UserError(f"--{flag}={text}: holds an empty name; remove a comma")
+    return [name.strip() for name in names]
 
 
 def check_words(words: Sequence[str], options: type) -> None:

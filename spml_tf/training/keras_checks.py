@@ -167,7 +167,7 @@ def check_batch(model: SPMLModel, x: Any, y: Any, weight: Any = None, whole: boo
     _note_other_inputs(x)
     if whole or not model.epoch.numpy():
         note_known(model, labels)
-    estimates = any(getattr(rule, "estimates", False) for rule in model.rules)
+    estimates = any(rule.estimates_priors for rule in model.rules)
     if whole and estimates and not (labels == POSITIVE).any():
         raise ValueError(
             f"no label is positive (1): the method {model.method!r} cannot estimate how many are "

@@ -192,7 +192,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     @property
     def estimated_priors(self) -> ClassPriors | None:
         """Class priors that a rule has estimated, None before that and for other rules."""
-        found = (getattr(rule, "estimated", None) for rule in self.rules)
+        found = (rule.class_priors() for rule in self.rules)
         return next((x for x in found if x is not None), None)
 
     def _state_of_parts(self, kind: type, name: str) -> Any:
@@ -580,8 +580,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             kept = " and ".join(bank.name for bank in banks) or "none"
             raise ValueError(f"{path}: holds no bank that this model keeps, which are: {kept}")
         for rule in self.rules:
-            if hasattr(rule, "load_estimate"):
-                rule.load_estimate(path)
+            rule.load_priors(path)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.save`; one of several workers may call it alone."""

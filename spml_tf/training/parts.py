@@ -23,6 +23,7 @@ from spml_tf.training import methods
 from spml_tf.training.options import AUTO, ModelOptions, TermOptions
 
 if TYPE_CHECKING:
+    from spml_tf.training.class_priors import ClassPriors
     from spml_tf.training.model import SPMLModel
 
 
@@ -180,9 +181,12 @@ class Rule(Part):
     Attributes:
         labels: weight [N, L] int8 in {1, 0, -1, 2}, the training labels with the marks that stay
             from batch to batch; None where marks do not stay.
+        estimates_priors: whether it estimates the classes' priors, for which a label must be
+            positive.
     """
 
     labels: Any = None
+    estimates_priors: bool = False
 
     def mark(self, step: Step) -> tf.Tensor:
         """The labels of a batch with 2 where an unknown one (-1) is marked, [B, L] int8.
@@ -191,6 +195,17 @@ class Rule(Part):
         `ExpectedPositive` trains them as positives. Gradients do not flow through marks.
         """
         return step.labels
+
+    def class_priors(self) -> ClassPriors | None:
+        """The priors that it has estimated; None before that, and where it estimates none."""
+        return None
+
+    def load_priors(self, path: str) -> None:
+        """Takes over the priors that the run of a checkpoint has estimated, where it has.
+
+        Args:
+            path: a .weights.h5 file.
+        """
 
 
 class Term(Part, TermOptions):

@@ -138,11 +138,13 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
             or self.priors is not None
             or not isinstance(budget, str)
         )
-        self.estimates = not self.counted or (
+        self.estimates_priors = not self.counted or (
             by_class and (self.priors is None or budget == PROBABLE)
         )
         self.store = label_store(facts, selects=True)
-        if self.estimates:  # of each class and of K: value, lower and upper end, share to expect
+        if (
+            self.estimates_priors
+        ):  # of each class and of K: value, lower and upper end, share to expect
             self._estimated = self.add_weight(
                 shape=(facts.num_classes + 1, 4), dtype="float32", name="estimated",
                 initializer="zeros", trainable=False, autocast=False,
@@ -157,14 +159,14 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
 
     def select(self, scores: EMABank) -> None:
         """Chooses the expected positives from the score bank, see `LabelStore.select`."""
-        if self.estimates and self.estimated is None:
+        if self.estimates_priors and self.class_priors() is None:
             self._estimate(scores)
         multiple = self.multiple if self.counted or AUTO != self.multiple else 1.0
         self.store.select(scores, *self._mean_and_budget(), multiple)
 
     def _mean_and_budget(self) -> tuple[float, Budget]:
         """K and budget of the selection, the estimated ones where they are asked for."""
-        given, budget, found = self.positives_per_image, self._given_budget(), self.estimated
+        given, budget, found = self.positives_per_image, self._given_budget(), self.class_priors()
         if isinstance(given, str):  # shares that are given need no mean
             mean = found.positives_per_image if found else 0.0
         else:
@@ -178,25 +180,21 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
             budget = self._estimated.numpy()[:-1, 3].tolist()
         return mean, budget
 
-    @property
-    def estimated(self) -> ClassPriors | None:
+    def class_priors(self) -> ClassPriors | None:
         """The estimate in use, None before it is made and where none is wanted."""
-        values = self._estimated.numpy().astype(np.float64) if self.estimates else np.zeros((1, 4))
+        if not self.estimates_priors:
+            return None
+        values = self._estimated.numpy().astype(np.float64)
         if not values[-1, 0]:
             return None
         priors, low, high, _ = values[:-1].T
         mean, *ends, _ = values[-1].tolist()
         return ClassPriors(priors, low, high, mean, (ends[0], ends[1]))
 
-    def load_estimate(self, path: str) -> None:
-        """Takes over what the run of a checkpoint has estimated, where it has.
-
-        Args:
-            path: a .weights.h5 file.
-        """
+    def load_priors(self, path: str) -> None:
         with h5py.File(path) as file:
             saved = file.get(f"layers/{saved_name(self)}/vars/0")
-            if self.estimates and saved is not None and saved.shape == self._estimated.shape:
+            if self.estimates_priors and saved is not None and saved.shape == self._estimated.shape:
                 self._estimated.assign(saved[...])
 
     def _estimate(self, scores: EMABank) -> None:

@@ -141,7 +141,7 @@ class Photos:
             tails = [one[dropped:] for one in parts]
             for way, of_files in ((self._near, ""), (self._below, ""), (self._anywhere, split)):
                 found = [
-                    way(tail, base, of_files or mine) if tail else None
+                    way(tail, base, mine or of_files) if tail else None
                     for tail, mine in zip(tails, own, strict=True)
                 ]
                 if any(found):

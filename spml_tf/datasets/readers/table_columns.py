@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from spml_tf.datasets.readers.table_cells import PHOTO, Row, Values
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_words import split_names
 
 FORMS = (
     "the header is image,labels or image,labels,negatives (names separated by ;) or "
@@ -87,22 +87,6 @@ def spoiled(name: str) -> str | None:
     if "\0" in name or name.splitlines() != [name]:
         return "holds a line break or a null character"
     return None
-
-
-def split_flag(flag: str, text: str | None) -> list[str]:
-    """The names in a flag that lists columns, quoted where they hold commas.
-
-    Examples:
-        >>> split_flag("omit_columns", 'Sex,"Size[x,y]"')
-        ['Sex', 'Size[x,y]']
-    """
-    if not text:
-        return []
-    try:
-        (names,) = csv.reader([text], strict=True, skipinitialspace=True)
-    except (csv.Error, ValueError):
-        raise UserError(f"--{flag}={text}: not names separated by commas") from None
-    return [name.strip() for name in names if name.strip()]
 
 
 def check_header(place: str, header: Sequence[str]) -> None:
@@ -183,14 +167,14 @@ class _Assignment:
             raise UserError("--value_column: needs --label_column, the column of the class")
         omitted = {
             self._find("omit_columns", name)
-            for name in split_flag("omit_columns", given.omit_columns)
+            for name in split_names("omit_columns", given.omit_columns)
         }
         taken = {image, negative, value, weight, label, *omitted}
         rest = [x for x in range(len(header)) if x not in taken and not self._unnamed(x)]
         if given.label_columns:
             if label is not None:
                 raise UserError("--label_columns: not together with --label_column; drop one")
-            chosen = split_flag("label_columns", given.label_columns)
+            chosen = split_names("label_columns", given.label_columns)
             classes = [self._require("label_columns", name) for name in chosen]
             self._leave_out([x for x in rest if x not in classes])
             return self._of_classes(image, weight, classes)
@@ -362,10 +346,16 @@ def not_classes(class_names: Sequence[str], others: Sequence[str]) -> set[str]:
     Examples:
         >>> not_classes(["label"], ["image"]), not_classes(["cat", "label"], ["image"])
         ({'label'}, set())
+        >>> not_classes(["cat", "fold"], ["image"])
+        {'fold'}
     """
     if _announce_lists(class_names):
         return set(class_names)
-    return {name for name in class_names if name in others or _without_a_name(name)}
+    return {
+        name
+        for name in class_names
+        if name in others or _without_a_name(name) or _plain(name) in _SPLIT_NAMES
+    }
 
 
 def _announce_lists(names: Sequence[str]) -> bool:
