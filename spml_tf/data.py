@@ -44,6 +44,7 @@ _ONLY = {
     **dict.fromkeys(("copy_photos", "drop_missing"), ("import",)),
     "overwrite": ("prepare", "import"),
     "threads": ("check", "prepare"),
+    "plugins": ("check", "summary", "prepare"),
 }
 
 
@@ -53,6 +54,7 @@ _IMPORT = "Import"
 @dataclasses.dataclass(frozen=True)
 class _Options(DataSettings):
     # `_action` fills threads.
+    plugins: str | None = cli.plugins_field()
     command: str = cli.word_field(("check", "summary", "prepare", "import"))
     output_dir: str | None = cli.flag_field(
         None,

@@ -1,24 +1,25 @@
-"""The decorator by which code outside of the package adds losses, rules, terms and networks."""
+"""The decorator by which code outside of the package adds parts, networks and data sets."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-_T = TypeVar("_T", bound=Callable[..., Any])
+_T = TypeVar("_T")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def register(name: str) -> Callable[[_T], _T]:
-    """Registers a part or a network of your own under a name, as a decorator.
+    """Registers a part, a network or a data set of your own under a name, as a decorator.
 
     A loss (a `keras.losses.Loss`, best a `spml_tf.losses.LabelLoss`) becomes the method `name`; so
     does a term that trains on labels. A rule or a term may follow any method, as in "en+name". A
     function `(num_classes, weights=None, image_size=None) -> keras.Model` becomes the network
-    `name`. Classes are registered with Keras too, so that models that hold them can be loaded.
-    Options declared with `spml_tf.option` become keywords of `SPMLModel` and, in files named by
-    `--plugins`, flags.
+    `name`. A `spml_tf.datasets.readers.Reader` becomes the data set `name`. Classes are registered
+    with Keras too, so that models that hold them can be loaded. Options declared with
+    `spml_tf.option` become keywords of `SPMLModel` and, in files named by `--plugins`, flags.
 
     Args:
         name: lower-case letters, digits and underscores.
@@ -41,6 +42,7 @@ def register(name: str) -> Callable[[_T], _T]:
         'positives_only'
     """
     from spml_tf import networks
+    from spml_tf.datasets import readers
     from spml_tf.training import methods
 
     if not _NAME.fullmatch(name):
@@ -48,7 +50,7 @@ def register(name: str) -> Callable[[_T], _T]:
             "a registered name holds lower-case letters, digits and underscores. "
             f"Received: {name!r}"
         )
-    taken = {**methods.METHODS, **methods.ADDITIONS, **networks.NETWORKS}
+    taken = {**methods.METHODS, **methods.ADDITIONS, **networks.NETWORKS, **readers.READERS}
 
     def add(item: _T) -> _T:
         if name in taken and not _again(name, item):
@@ -62,14 +64,17 @@ def register(name: str) -> Callable[[_T], _T]:
 def _again(name: str, item: Any) -> bool:
     """Whether the same definition is registered anew, as by a notebook's cell."""
     from spml_tf import networks
+    from spml_tf.datasets import readers
     from spml_tf.training import methods
 
     parts = [*methods.METHODS.get(name, ()), methods.ADDITIONS.get(name)]
-    before = [x.part for x in parts if x is not None] + [networks.NETWORKS.get(name)]
+    before: list[Any] = [x.part for x in parts if x is not None]
+    before += [networks.NETWORKS.get(name), readers.READERS.get(name)]
     return any(_place(x) == _place(item) for x in before)
 
 
 def _place(item: Any) -> tuple[str | None, str | None]:
+    item = getattr(item, "source", item)  # the function of a Reader
     return getattr(item, "__module__", None), getattr(item, "__qualname__", None)
 
 
@@ -77,18 +82,23 @@ def _add(name: str, item: Any) -> None:
     import keras
 
     from spml_tf import networks
+    from spml_tf.datasets import readers
     from spml_tf.system.options import Options
     from spml_tf.training import methods
     from spml_tf.training.parts import Rule, Term
 
+    if isinstance(item, readers.Reader):
+        _check_reader(item)
+        readers.READERS[name] = item
+        return
     made = isinstance(item, keras.losses.Loss | keras.layers.Layer)
     if callable(item) and not made and not isinstance(item, type):
         networks.NETWORKS[name] = item
         return
     if made or not isinstance(item, type) or not issubclass(item, Rule | Term | keras.losses.Loss):
         raise ValueError(
-            "only losses, rules, terms and functions that make networks are registered, the first "
-            f"three as classes. Received: {item!r}"
+            "only losses, rules, terms, functions that make networks and Readers of data sets are "
+            f"registered, the first three as classes. Received: {item!r}"
         )
     base = keras.losses.Loss if issubclass(item, keras.losses.Loss) else keras.layers.Layer
     declared = item.declared() if issubclass(item, Options) else {}
@@ -117,3 +127,17 @@ def _add(name: str, item: Any) -> None:
         methods.METHODS[name] = (part,)
     if issubclass(item, Rule | Term):
         methods.ADDITIONS[name] = part
+
+
+def _check_reader(reader: Any) -> None:
+    if isinstance(reader.source, str) or reader.splits is None:
+        raise ValueError(
+            "a data set of your own is Reader(load, SplitNames(train, val, test)) with a function "
+            f"load(data_dir, split). Received: {reader!r}"
+        )
+    for name, parameter in list(inspect.signature(reader.source).parameters.items())[2:]:
+        if parameter.default is parameter.empty and name not in ("seed", *reader.chosen):
+            raise ValueError(
+                f"{reader.source.__name__}: the parameter {name!r} needs a default; a reader is "
+                "called with data_dir, split, and the flags and seed that it has parameters for"
+            )

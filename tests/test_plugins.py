@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import warm_process
 from conftest import flags, run
+from PIL import Image
 from saved_runs import assert_equal_runs, has_checkpoint, history, kill_at, newest_weights
 
 import spml_tf
@@ -112,6 +113,14 @@ def test_its_options_are_flags_with_help():
     assert "steady" not in run("--help").stdout
 
 
+READER = """
+import spml_tf
+from spml_tf.datasets.readers import Reader, SplitNames
+def load(data_dir, split): ...
+spml_tf.register%s
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -134,7 +143,18 @@ def test_its_options_are_flags_with_help():
             "    start: int = spml_tf.option(3, '', flag='selection_start_epoch')\n",
             ": the option 'start' of X would be the flag --selection_start_epoch, which means some",
         ),
-        ("import spml_tf\nspml_tf.register('x')(int)\n", "only losses, rules, terms and functions"),
+        (
+            READER % "('voc')(Reader(load, SplitNames('a', 'b', 'c')))",
+            "'voc' is registered already",
+        ),
+        (READER % "('x')(Reader(load))", "a data set of your own is Reader(load, SplitNames("),
+        (READER % "('x')(Reader('voc', SplitNames('a', 'b', 'c')))", "a data set of your own is"),
+        (
+            READER.replace("split", "split, size")
+            % "('x')(Reader(load, SplitNames('a', 'b', 'c')))",
+            "load: the parameter 'size' needs a default",
+        ),
+        ("import spml_tf\nspml_tf.register('x')(int)\n", "only losses, rules, terms, functions"),
     ],
 )
 def test_what_is_wrong_with_a_plugin_is_one_line(tmp_path, code, reason):
@@ -196,7 +216,7 @@ def test_names_are_checked():
 
 def test_what_is_no_class_and_no_function_is_refused():
     for item in (spml_tf.losses.Hill(), 5):
-        with pytest.raises(ValueError, match="only losses, rules, terms and functions"):
+        with pytest.raises(ValueError, match="only losses, rules, terms, functions"):
             spml_tf.register("something")(item)
 
 
@@ -221,6 +241,68 @@ def test_a_part_that_inherits_from_another_has_its_own_flags_and_value(monkeypat
     assert [term.reported_as for term in model.terms[1:]] == ["bright", "brighter"]
 
 
+@pytest.fixture(scope="module")
+def named_photos(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("named")
+    for split, stems in (("train", ["cat_1", "cat+dog_2", "fox_3"]), ("test", ["cat_1", "fox_2"])):
+        (root / split).mkdir()
+        for number in range(4):
+            for stem in stems:
+                pixels = np.random.default_rng([number, *stem.encode(), len(split)]).integers(
+                    0, 255, (40, 48, 3)
+                )
+                picture = Image.fromarray(pixels.astype(np.uint8))
+                picture.save(root / split / f"{stem}{number}.jpg")
+    return root
+
+
+def test_a_data_set_of_ones_own_is_checked_and_trained_on(named_photos, tmp_path):
+    plugin = f"--plugins={FOLDER / 'named_photos.py'}"
+    given = [plugin, "--dataset=named_photos", f"--data_dir={named_photos}"]
+    checked = run("check", *given, f"--output_dir={tmp_path / 'check'}", module="data")
+    assert "20 images (train 12, test 8): 0 errors, 0 notes" in checked.stdout, checked.stdout
+    words = [*given, "--network=small_residual", "--image_size=32", "--epochs=1", "--method=an"]
+    done = run(*words, "--threads=1", f"--output_dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert RunFolder(tmp_path / "run").read_record()["class_names"] == ["cat", "dog", "fox"]
+    with np.load(tmp_path / "run" / "predictions_test.npz") as saved:
+        assert saved["names"].tolist()[:2] == ["test/cat_10.jpg", "test/cat_11.jpg"]
+        assert saved["labels"].tolist() == [[1, 0, 0]] * 4 + [[0, 0, 1]] * 4
+    scored = run(f"--run_dir={tmp_path / 'run'}", module="evaluate")
+    assert scored.returncode == 1 and "give this flag again" in scored.stderr
+    scored = run(f"--run_dir={tmp_path / 'run'}", plugin, module="evaluate")
+    assert scored.returncode == 0, scored.stderr
+    unknown = run("check", *given[1:], module="data")
+    assert unknown.returncode == 1 and "--dataset=named_photos: unknown" in unknown.stderr
+    source = ["import", plugin, f"--source={named_photos}", f"--output_dir={tmp_path / 'x'}"]
+    assert "--plugins: import does not take it" in run(*source, module="data").stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return 1 / 0", "plugin.py, line 4: ZeroDivisionError: division by zero"),
+        ("return Examples((), np.zeros((1, 1)), (), ())", "plugin.py, line 4: ValueError: labels"),
+        ("return [1]", "load of the plugin returned list; it must return spml_tf.datasets"),
+        ("raise spml_tf.UserError('x.csv:3: is odd')", "error: --dataset: x.csv:3: is odd"),
+    ],
+)
+def test_what_is_wrong_with_a_reader_is_one_line(tmp_path, body, reason):
+    path = tmp_path / "plugin.py"
+    path.write_text(
+        "import spml_tf, numpy as np\n"
+        "from spml_tf.datasets.readers import Examples, Reader, SplitNames\n"
+        f"def load(data_dir, split):\n    {body}\n"
+        "spml_tf.register('odd')(Reader(load, SplitNames('train', 'none', 'test')))\n"
+    )
+    given = [f"--plugins={path}", "--dataset=odd", f"--data_dir={tmp_path}"]
+    for module, words in (("data", ["check"]), ("train", [f"--output_dir={tmp_path / 'run'}"])):
+        done = run(*words, *given, module=module)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert reason in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_rule_may_call_its_weights_as_it_likes():
     """Names that other rules of the package use mean nothing to the model."""
 
@@ -231,7 +313,7 @@ def test_a_rule_may_call_its_weights_as_it_likes():
             self.estimates = self.state("estimates", (facts.num_images, 1), "float32", True)
             self.store, self.bank = 3, [4]
 
-    recipe = spml_tf.training.Recipe(terms=(spml_tf.losses.AssumeNegative(),), rules=(Own(),))
+    recipe = spml_tf.training.Recipe(terms=(spml_tf.losses.ExpectedNegative(),), rules=(Own(),))
     model = spml_tf.SPMLModel(
         networks.small_residual_cam(3, image_size=16, width=16), num_images=3, method=recipe
     )

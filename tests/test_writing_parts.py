@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from spml_tf import SPMLModel, networks, training
+from spml_tf.datasets import readers
 from spml_tf.training import methods, terms
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +29,7 @@ def example(monkeypatch):
         (methods, "METHODS"),
         (methods, "ADDITIONS"),
         (networks, "NETWORKS"),
+        (readers, "READERS"),
     ):
         monkeypatch.setattr(place, name, dict(getattr(place, name)))
     names: dict[str, object] = {"__name__": "writing_parts"}
@@ -39,7 +41,7 @@ def example(monkeypatch):
 def test_the_page_shows_every_example():
     shown = "".join(blocks())
     files = sorted((ROOT / "docs" / "examples").glob("*.py"))
-    assert len(files) == 4 and all(file.read_text() in shown for file in files)
+    assert len(files) == 5 and all(file.read_text() in shown for file in files)
 
 
 def test_it_trains(example):

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spml_tf.datasets.readers import READERS
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
 from spml_tf.runs.settings import Settings, options_of_others, resolve, settings_class
 from spml_tf.system import processor
@@ -27,6 +28,7 @@ from spml_tf.system.files import replaced, sha256, write_json, write_table, writ
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.locks import locked
 from spml_tf.system.notes import tell_note
+from spml_tf.training import methods
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -262,18 +264,25 @@ class RunFolder:
             UserError: where there is no run, or one of another version with other flags.
         """
         record = self.read_record()
+        flags = record["flags"]
+        again = UserError(
+            f"{self.path}: was trained with --plugins={flags.get('plugins')}; give this flag again "
+            "if you trust that code"
+        )
         try:
-            return settings_class()(**record["flags"])
+            settings = settings_class()(**flags)
         except TypeError as error:
-            if record["flags"].get("plugins"):
-                raise UserError(
-                    f"{self.path}: was trained with --plugins={record['flags']['plugins']}; give "
-                    "this flag again if you trust that code"
-                ) from None
+            if flags.get("plugins"):
+                raise again from None
             version = record.get("versions", {}).get("spml_tf")
             raise UserError(
                 f"{self.record}: flags of another version of spml_tf, {version} ({error})"
             ) from None
+        known = {*methods.METHODS, *methods.ADDITIONS, *READERS, "tfds"}
+        named = {*settings.method.split("+"), settings.dataset.partition(":")[0]}
+        if settings.plugins and not named <= known:
+            raise again
+        return settings
 
     def start(
         self, settings: Settings, facts: dict[str, Any], given: Settings | None = None

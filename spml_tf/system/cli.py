@@ -98,8 +98,8 @@ def plugins_field() -> Any:
     """The dataclass field --plugins: `run` loads them before it reads the other flags."""
     return flag_field(
         None,
-        "FILE.py or MODULE,...: code of your own that registers losses, rules, terms or networks. "
-        "It is RUN: name only files that you trust.",
+        "FILE.py or MODULE,...: code of your own that registers losses, rules, terms, networks or "
+        "data sets. It is RUN: name only files that you trust.",
     )
 
 

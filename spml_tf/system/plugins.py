@@ -1,4 +1,4 @@
-"""Loads code of the user's own that registers parts, losses and networks: `--plugins`."""
+"""Loads code of the user's own that registers parts, networks and data sets: `--plugins`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ def load(plugins: str) -> None:
         try:
             _load_file(word) if _is_file(word) else importlib.import_module(word)
         except Exception as error:
-            raise UserError(f"--plugins={word}: {_place(error)}{_reason(error)}") from None
+            raise UserError(f"--plugins={word}: {told(error)}") from None
+
+
+def told(error: Exception) -> str:
+    """What went wrong in code of the user's, with its file and line where they are known."""
+    return f"{_place(error)}{_reason(error)}"
 
 
 def digests(plugins: str) -> dict[str, str]:
@@ -80,7 +85,8 @@ def _place(error: Exception) -> str:
         return f"{error.filename}, line {error.lineno}: "
     own = [x for x in traceback.extract_tb(error.__traceback__) if x.filename.endswith(".py")]
     outside = [x for x in own if f"{os.sep}importlib{os.sep}" not in x.filename]
-    mine = [x for x in outside if Path(x.filename).absolute() != Path(__file__).absolute()]
+    package = Path(__file__).absolute().parent.parent
+    mine = [x for x in outside if not Path(x.filename).absolute().is_relative_to(package)]
     return f"{mine[0].filename}, line {mine[0].lineno}: " if mine else ""
 
 

@@ -9,11 +9,12 @@ import dataclasses
 import functools
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.datasets.readers.split_names import SplitNames
 from spml_tf.datasets.table_options import TableOptions
+from spml_tf.system import plugins
 from spml_tf.system.errors import UserError
 from spml_tf.system.nearest import guess
 
@@ -31,12 +32,12 @@ def __getattr__(name: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """A data set the command line knows by name.
+    """A data set the command line knows by name; `spml_tf.register` adds one of your own.
 
     Attributes:
-        module: the module of this folder whose load(data_dir, split, **options) returns Examples;
-            its other parameters are the options it takes, flags of the same names, and perhaps
-            `seed`, for data that are made.
+        source: a function load(data_dir, split, **options) that returns Examples, or the module of
+            this folder that has one. Its other parameters are the options it takes, flags of the
+            same names, and perhaps `seed`, for data that are made.
         splits: the splits' names; None where splits(data_dir, **options) of the module looks them
             up.
         train_labels: what --train_labels is unless given: "single" where the labels are full,
@@ -46,7 +47,7 @@ class Reader:
         sizes: how many images a split has in the protocol of Cole et al. (CVPR 2021).
     """
 
-    module: str
+    source: str | Callable[..., Examples]
     splits: SplitNames | None = None
     train_labels: str = "single"
     needs_data_dir: bool = True
@@ -67,7 +68,8 @@ class Reader:
         """Reads a split with the options given, None standing for not given.
 
         Raises:
-            UserError: an option that this reader does not take, or as `load`.
+            UserError: an option that this reader does not take, as `load`, or a function of the
+                user's fails; the message names its line.
         """
         read = self._function("load")
         known = _parameters(read)
@@ -75,12 +77,34 @@ class Reader:
             if value is not None and name not in known:
                 flag = value.given()[0] if isinstance(value, TableOptions) else name
                 raise UserError(f"--{flag}: this data set does not take it; leave it out")
-        examples: Examples = read(data_dir, split, **_taken(read, {**options, "seed": seed}))
+        taken = _taken(read, {**options, "seed": seed})
+        if not isinstance(self.source, str):
+            return _of_user(read, data_dir, split, taken)
+        examples: Examples = read(data_dir, split, **taken)
         return examples
 
     def _function(self, name: str) -> functools.partial[Any]:
-        module = importlib.import_module(f"{__name__}.{self.module}")
+        if not isinstance(self.source, str):
+            return functools.partial(self.source, **self.chosen)
+        module = importlib.import_module(f"{__name__}.{self.source}")
         return functools.partial(getattr(module, name), **self.chosen)
+
+
+def _of_user(
+    read: functools.partial[Any], data_dir: str | None, split: str, taken: Mapping[str, Any]
+) -> Examples:
+    from spml_tf.datasets.readers.examples import Examples
+
+    try:
+        examples = read(data_dir, split, **taken)
+    except Exception as error:
+        raise UserError(f"--dataset: {plugins.told(error)}") from error
+    if not isinstance(examples, Examples):
+        raise UserError(
+            f"--dataset: {read.func.__name__} of the plugin returned {type(examples).__name__}; it "
+            "must return spml_tf.datasets.readers.Examples"
+        )
+    return examples
 
 
 def _taken(function: functools.partial[Any], options: Mapping[str, Any]) -> dict[str, Any]:
