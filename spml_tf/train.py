@@ -14,7 +14,6 @@ from spml_tf.runs.settings import Settings, flags_without_effect, resolve, setti
 from spml_tf.system import cli, launcher, plugins, presets, strategies
 from spml_tf.system.errors import UserError
 from spml_tf.system.notes import tell_note
-from spml_tf.training.options import AUTO, ESTIMATED_BUDGETS
 
 if TYPE_CHECKING:
     from spml_tf.datasets.splits import Splits
@@ -93,13 +92,20 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         given: what they were resolved from.
         run: the folder.
     """
-    from spml_tf.runs import checkpoints, fitting, heatmap_recorder, model_building, start_line
+    from spml_tf.runs import (
+        checkpoints,
+        fitting,
+        heatmap_recorder,
+        model_building,
+        run_data,
+        start_line,
+    )  # fmt: skip
     from spml_tf.system import replicas
 
     first = replicas.this_shard().worker == 0
     finished = run.is_finished()
     with run.locked() if first and not finished else contextlib.nullcontext():
-        data = _load(settings)
+        data = run_data.load(settings)
         facts = {
             "data_fingerprint": data.fingerprint(),
             "positives_per_image": data.positives_per_image,
@@ -146,23 +152,6 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
             results = run.read_metrics()
             tracker.log_results(results)
         return results
-
-
-def _load(settings: Settings) -> Splits:
-    """The data of the run, with the K that it is told."""
-    from spml_tf.datasets import splits
-
-    data = splits.load_splits(settings)
-    return dataclasses.replace(data, positives_per_image=_positives_per_image(settings, data))
-
-
-def _positives_per_image(settings: Settings, data: Splits) -> float | str | None:
-    """K: what is given, else that of the validation images, else "auto" where it is estimated."""
-    if settings.option("positives_per_image") is not None:
-        given: float | str = settings.option("positives_per_image")
-        return given
-    counted = data.positives_per_image
-    return AUTO if settings.budget in ESTIMATED_BUDGETS and not counted else counted
 
 
 def _checkpoint(run: RunFolder, first: bool) -> Checkpoint | None:
@@ -294,7 +283,7 @@ def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress
 
 def _find_learning_rate(given: Settings, rounds: int, output_dir: str) -> None:
     """Prints the rates to take; while the backbone is frozen at first, that of the head alone."""
-    from spml_tf.runs import learning_rate_finder, model_building
+    from spml_tf.runs import learning_rate_finder, model_building, run_data
 
     if given.workers > 1 or given.strategy != "none":
         raise UserError("--find_learning_rate: does with one device; drop --strategy and --workers")
@@ -307,7 +296,7 @@ def _find_learning_rate(given: Settings, rounds: int, output_dir: str) -> None:
     constant = dataclasses.replace(given, learning_rate_schedule="constant")
     settings = resolve(dataclasses.replace(constant, feature_crops=0, feature_dir=None))
     _prepare_tensorflow(settings)
-    data = _load(settings)
+    data = run_data.load(settings)
     rates = {"head_learning_rate": settings.head_learning_rate}
     if not settings.option("warmup_epochs"):
         rates = {"learning_rate": settings.learning_rate, **rates}

@@ -20,7 +20,7 @@ from tiny_network import tiny_cam
 import spml_tf
 from spml_tf import train
 from spml_tf.datasets import splits
-from spml_tf.runs import model_building
+from spml_tf.runs import model_building, run_data
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli
 from spml_tf.training import label_store, selection
@@ -304,7 +304,7 @@ def test_known_shares_are_for_the_estimated_budgets():
 def test_recommended_expects_the_shares_of_labelled_validation_images(voc, tmp_path):
     """Of 8 validation images and 20 more by eq. 3; a given K, and a file, take their place."""
     settings = resolve(cli.parse(flags(voc, method="recommended"), Settings, ""))
-    data = train._load(settings)
+    data = run_data.load(settings)
     counted = (data.val.labels == 1).sum(axis=0)
     annotated = (data.observed == 1).mean(axis=0)
     by_eq_3 = data.positives_per_image * annotated / annotated.sum()
@@ -317,7 +317,7 @@ def test_recommended_expects_the_shares_of_labelled_validation_images(voc, tmp_p
     for given, priors in (({"positives_per_image": 1.5}, None),
                           ({"selection_priors": str(table)}, [0.25] * len(names))):  # fmt: skip
         own = resolve(cli.parse(flags(voc, method="recommended", **given), Settings, ""))
-        (rule,) = model_building.build(own, train._load(own)).rules
+        (rule,) = model_building.build(own, run_data.load(own)).rules
         assert rule.priors == priors
 
 
@@ -338,7 +338,7 @@ def test_recommended_takes_auto(voc):
     """Where the validation images would tell K."""
     given = flags(voc, method="recommended", positives_per_image="auto")
     settings = resolve(cli.parse(given, Settings, ""))
-    (rule,) = model_building.build(settings, train._load(settings)).rules
+    (rule,) = model_building.build(settings, run_data.load(settings)).rules
     assert rule.positives_per_image == "auto" and rule.priors is None and rule.estimates_priors
 
 
@@ -346,11 +346,11 @@ def test_recommended_tells_the_k_that_it_has_estimated(voc):
     """Where validation knows K, that is recorded; where it does not, "auto", and exports use it."""
     settings = resolve(cli.parse(flags(voc, method="recommended"), Settings, ""))
     data = splits.load_splits(settings)
-    assert train._positives_per_image(settings, data) == data.positives_per_image > 1
+    assert run_data.positives_per_image(settings, data) == data.positives_per_image > 1
     unknown = dataclasses.replace(data, positives_per_image=None)
-    assert train._positives_per_image(settings, unknown) == "auto"
+    assert run_data.positives_per_image(settings, unknown) == "auto"
     # A budget counts where labels are selected, and where the method has none of its own.
     for method, budget in (("an", None), ("en", "probable"), ("recommended", "estimated")):
         own = dataclasses.replace(settings, method=method, selection_budget="probable")
         assert own.budget == budget
-        assert train._positives_per_image(own, unknown) == ("auto" if budget else None)
+        assert run_data.positives_per_image(own, unknown) == ("auto" if budget else None)

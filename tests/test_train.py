@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from importlib import metadata
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -34,8 +33,7 @@ import spml_tf
 from spml_tf import evaluate, train
 from spml_tf.datasets import splits
 from spml_tf.networks import precision
-from spml_tf.runs import model_building, run_folder
-from spml_tf.runs.recorder import RunRecorder
+from spml_tf.runs import model_building, recorder, run_folder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli, locks, private_api
 from spml_tf.system.errors import UserError
@@ -476,14 +474,12 @@ def test_precision_and_recall_of_the_selection():
     truth = np.array([[1, 1, 1, 0], [-1, 1, 1, 1]], np.int8)
     observed = np.array([[1, -1, -1, -1], [-1, 1, -1, -1]], np.int8)
     marked = np.array([[1, 2, -1, 2], [2, 1, 2, -1]], np.int8)
-    model = SimpleNamespace(
-        marked_labels=lambda _: marked, distribute_strategy=tf.distribute.get_strategy()
-    )
-    recorder = SimpleNamespace(
-        model=model, truth=truth, observed=observed, shard=SimpleNamespace(own=lambda rows: rows)
-    )
-    found = RunRecorder._selection_quality(recorder)
+    counts = recorder.selection_counts(marked, truth, observed)
+    assert counts.tolist() == [4, 4, 3, 2]
+    found = recorder.selection_quality(counts)
     assert found == {"selected": 4, "selection_precision": 2 / 3, "selection_recall": 2 / 4}
+    assert recorder.selection_quality(np.array([4, 0, 3, 0])) == {"selected": 4}
+    assert recorder.selection_quality(np.array([0, 4, 0, 0])) == {}
 
 
 @pytest.mark.parametrize("schedule", [None, "constant"])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from spml_tf.runs.run_folder import RunFolder, flagfile
+from spml_tf.runs.run_folder import RunFolder, flagfile, summary_of_maps
 from spml_tf.runs.settings import Settings
 from spml_tf.system import child_process
 from spml_tf.system.errors import Terminated, UserError
@@ -150,16 +150,11 @@ def _end(one: _Process) -> str | None:
     name, minutes = one.job.name, f"{one.minutes():.1f} min"
     if one.process.returncode == 0 and one.job.folder.is_finished():
         results = one.job.folder.read_metrics()
-        scores = [f"{x} {_text(results[x]['map'])}" for x in ("val", "test") if x in results]
-        print(f"done   {name}: mAP {', '.join(scores)}, {minutes}", flush=True)
+        print(f"done   {name}: {summary_of_maps(results)}, {minutes}", flush=True)
         return None
     reason = _last_error(one)
     print(f"failed {name}, {minutes}: {reason}", flush=True)
     return reason
-
-
-def _text(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.2f}"
 
 
 def _last_error(one: _Process) -> str:

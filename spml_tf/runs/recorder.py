@@ -36,6 +36,50 @@ _KINDS = {
 }  # fmt: skip
 
 
+def selection_counts(
+    marked: NDArray[np.int8], truth: NDArray[np.int8], observed: NDArray[np.int8]
+) -> NDArray[np.int64]:
+    """What `selection_quality` needs to know of some images; counts of several may be added.
+
+    Args:
+        marked: int8 [N, L] in {1, 0, -1, 2}, the training labels with their marks.
+        truth: int8 [N, L] in {1, 0, -1}.
+        observed: int8 [N, L] in {1, 0, -1}, the training labels.
+
+    Returns:
+        [4]: labels that are marked, that are known to be missing, marked ones whose truth is known,
+        and marked ones that are missing.
+
+    Examples:
+        >>> observed = np.array([[1, -1, -1, -1]], np.int8)
+        >>> selection_counts(np.array([[1, 2, 2, 2]]), np.array([[1, 1, 0, -1]]), observed)
+        array([3, 1, 2, 1])
+    """
+    chosen = marked == EXPECTED
+    missing = (truth == POSITIVE) & (observed == UNKNOWN)
+    found = (chosen, missing, chosen & (truth != UNKNOWN), chosen & missing)
+    return np.array([x.sum() for x in found], np.int64)
+
+
+def selection_quality(counts: NDArray[np.int64]) -> dict[str, float]:
+    """Share of the expected positives that are right, and of the missing ones found.
+
+    Only labels whose truth is known count for either. Where none is known to be missing, neither
+    says anything, and both are left out.
+
+    Args:
+        counts: of all images, see `selection_counts`.
+    """
+    selected, absent, known, right = map(int, counts)
+    if not known or not absent:
+        return {"selected": selected} if selected else {}
+    return {
+        "selected": selected,
+        "selection_precision": right / known,
+        "selection_recall": right / absent,
+    }
+
+
 class RunRecorder(keras.callbacks.Callback):
     """Writes the run's folder after each epoch: best network, checkpoint, history, events.
 
@@ -232,25 +276,11 @@ class RunRecorder(keras.callbacks.Callback):
             raise error_of(number, f"saved after {where}; the same command goes on from there")
 
     def _selection_quality(self) -> dict[str, float]:
-        """Share of the expected positives that are right, and of the missing ones found.
-
-        Only labels whose truth is known count for either. Where none is known to be missing,
-        neither says anything, and both are left out.
-        """
-        chosen = self.model.marked_labels(self.observed) == EXPECTED
-        missing = (self.truth == POSITIVE) & (self.shard.own(self.observed) == UNKNOWN)
-        judged = chosen & (self.truth != UNKNOWN)
-        found = (chosen, missing, judged, chosen & missing)
-        counts = np.array([x.sum() for x in found], np.int64)
+        """`selection_quality` over all workers."""
+        marked = self.model.marked_labels(self.observed)
+        counts = selection_counts(marked, self.truth, self.shard.own(self.observed))
         with self.model.distribute_strategy.scope():
-            selected, absent, known, right = map(int, replicas.sum_of_workers(counts))
-        if not known or not absent:
-            return {"selected": selected} if selected else {}
-        return {
-            "selected": selected,
-            "selection_precision": right / known,
-            "selection_recall": right / absent,
-        }
+            return selection_quality(replicas.sum_of_workers(counts))
 
     def _write_events(self, row: dict[str, Any]) -> None:
         assert self.events is not None  # of the first worker

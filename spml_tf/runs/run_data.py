@@ -1,4 +1,4 @@
-"""The data that a run was trained on, read again."""
+"""The data that a run is trained on, and was."""
 
 from __future__ import annotations
 
@@ -9,6 +9,26 @@ from spml_tf.datasets.splits import Splits, load_splits
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
+from spml_tf.training.options import AUTO, ESTIMATED_BUDGETS
+
+
+def load(settings: Settings) -> Splits:
+    """Reads the data of a run, with the K that training is told: see `positives_per_image`.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    data = load_splits(settings)
+    return dataclasses.replace(data, positives_per_image=positives_per_image(settings, data))
+
+
+def positives_per_image(settings: Settings, data: Splits) -> float | str | None:
+    """K: what is given, else that of the validation images, else "auto" where it is estimated."""
+    given: float | str | None = settings.option("positives_per_image")
+    if given is not None:
+        return given
+    counted = data.positives_per_image
+    return AUTO if settings.budget in ESTIMATED_BUDGETS and not counted else counted
 
 
 def settings_of_run(run: RunFolder, data_dir: str | None = None) -> Settings:
