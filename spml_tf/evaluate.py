@@ -299,12 +299,7 @@ def _examples(settings: Settings, split: str) -> Examples:
     name = _split_name(settings, split)
     if name == "none":
         raise UserError("--split=test: this run has no test images; give --split=val")
-    try:
-        return splits.load_examples(settings, name)
-    except UserError as error:
-        if not str(error).startswith("split: "):
-            raise
-        raise UserError(f"--split={split}: {str(error).removeprefix('split: ')}") from None
+    return splits.load_examples(settings, name, flag="split")
 
 
 def _scores(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -9,8 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from spml_tf.datasets import readers
+from spml_tf.datasets import readers, splits
 from spml_tf.datasets.readers import Examples, digits
+from spml_tf.datasets.settings import DataSettings, resolved
 from spml_tf.system.errors import UserError
 
 
@@ -220,3 +222,11 @@ class TestDigits:
             digits.load(None, "dev")
         with pytest.raises(UserError, match="data_dir: digits are made, not read"):
             digits.load("/data", "train")
+
+
+def test_a_split_that_is_not_there_is_told_with_its_flag():
+    given = DataSettings(dataset="digits", test_split="real")
+    given = dataclasses.replace(given, **resolved(given))
+    for flag, split, named in ((None, "real", "--test_split"), ("split", "x", "--split")):
+        with pytest.raises(UserError, match=f"^{named}: digits have train, val, test, found"):
+            splits.load_examples(given, split, flag=flag)

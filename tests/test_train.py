@@ -265,6 +265,7 @@ def test_data_and_labels_do_not_depend_on_the_seed(voc):
         (["digits"], "'digits' is not a flag"),
         (["--dataset=imaginary"], "--dataset=imaginary"),
         (["--dataset=voc"], "--data_dir is missing"),
+        (["--val_split=no"], "--val_split: digits have train, val, test, found 'no'"),
         (["--dataset=voc", "--data_dir=/nonexistent"], "/nonexistent"),
         (["--method=en+xx"], "--method=en+xx"),
         (["--crop_area=0.5"], "--crop_area=0.5: give LOW,HIGH"),

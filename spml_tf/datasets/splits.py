@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from spml_tf import labels
 from spml_tf.datasets import label_files, readers
 from spml_tf.datasets.readers import Examples, objects
+from spml_tf.datasets.readers.split_names import UnknownSplitError
 from spml_tf.datasets.readers.tables import few
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.system import cli
@@ -165,25 +166,34 @@ def load_splits(settings: DataSettings) -> Splits:
     )
 
 
-def load_examples(settings: DataSettings, split: str, measured: bool = True) -> Examples:
+def load_examples(
+    settings: DataSettings, split: str, measured: bool = True, flag: str | None = None
+) -> Examples:
     """Reads one split, restricted to --classes, and prints its notes on standard error.
 
     Args:
         settings: resolved settings.
         split: name of the split.
         measured: whether measures are taken on it, which unknown labels mislead: a note says so.
+        flag: the flag that named the split, for messages; None for that of the settings.
 
     Raises:
         UserError: for data that are missing or malformed.
     """
-    examples = _read(settings, split)
+    examples = _read(settings, split, flag)
     _tell((*examples.notes, *(_unknown_notes(settings, examples, split) if measured else ())))
     return examples
 
 
-def _read(settings: DataSettings, split: str) -> Examples:
+def _read(settings: DataSettings, split: str, flag: str | None = None) -> Examples:
     reader = readers.find(settings.dataset)
-    examples = reader.read(settings.data_dir, split, settings.data_seed, settings.reader_options)
+    options = settings.reader_options
+    try:
+        examples = reader.read(settings.data_dir, split, settings.data_seed, options)
+    except UnknownSplitError as error:
+        flags = ("train_split", "val_split", "test_split")
+        given = (x for x in flags if getattr(settings, x) == split)
+        raise UserError(f"--{flag or next(given, 'split')}: {error.reason}") from None
     examples = dataclasses.replace(
         examples,
         max_megapixels=settings.max_megapixels,

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from spml_tf.datasets.readers.split_names import SplitNames
+from spml_tf.datasets.readers.split_names import SplitNames, UnknownSplitError
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import plugins
 from spml_tf.system.errors import UserError
@@ -97,6 +97,8 @@ def _of_user(
 
     try:
         examples = read(data_dir, split, **taken)
+    except UnknownSplitError:
+        raise
     except Exception as error:
         raise UserError(f"--dataset: {plugins.told(error)}") from error
     if not isinstance(examples, Examples):

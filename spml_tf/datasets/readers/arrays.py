@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
+from spml_tf.datasets.readers.split_names import UnknownSplitError
 from spml_tf.datasets.readers.tables import quoted, spoiled
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN, from_cole
 from spml_tf.system.errors import UserError, reason_of
@@ -96,7 +97,7 @@ def _root(data_dir: str | os.PathLike[str] | None, split: str) -> Path:
     if data_dir is None or not os.path.isdir(data_dir):
         raise UserError(f"data_dir: {data_dir} is not a folder; {_SOURCE}")
     if not re.fullmatch(r"\w+", split):
-        raise UserError(f"split: published arrays have train and val, found {split!r}")
+        raise UnknownSplitError(f"published arrays have train and val, found {split!r}")
     return Path(data_dir).absolute()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.split_names import UnknownSplitError
 from spml_tf.labels import DEFAULT_SEED
 from spml_tf.system.errors import UserError
 
@@ -106,7 +107,7 @@ def source_indices(split: str, seed: int = DEFAULT_SEED) -> NDArray[np.int64]:
 
 def _check_split(split: str) -> None:
     if split not in SPLITS:
-        raise UserError(f"split: digits have {', '.join(SPLITS)}, found {split!r}")
+        raise UnknownSplitError(f"digits have {', '.join(SPLITS)}, found {split!r}")
 
 
 @functools.cache

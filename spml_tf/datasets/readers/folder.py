@@ -25,7 +25,7 @@ from spml_tf.datasets.readers.class_folders import (
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.misread import look_alikes
 from spml_tf.datasets.readers.photos import find_photos
-from spml_tf.datasets.readers.split_names import SplitNames
+from spml_tf.datasets.readers.split_names import SplitNames, UnknownSplitError
 from spml_tf.datasets.readers.table_cells import SUFFIXES
 from spml_tf.datasets.readers.tables import few, quoted, read_table
 from spml_tf.datasets.table_options import TableOptions
@@ -83,8 +83,8 @@ def load(
     there = splits(root, train_csv, val_csv, test_csv, allow_outside)
     if split not in SPLITS or split not in there:
         known = ", ".join(name for name in there if name != "none")
-        raise UserError(
-            f"split: {root} has {known}, found {split!r}; others have a table, such as --val_csv, "
+        raise UnknownSplitError(
+            f"{root} has {known}, found {split!r}; others have a table, such as --val_csv, "
             "or a folder beside train, such as val"
         )
     options = table_options or TableOptions()

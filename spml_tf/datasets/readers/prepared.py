@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
-from spml_tf.datasets.readers.split_names import SplitNames
+from spml_tf.datasets.readers.split_names import SplitNames, UnknownSplitError
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced
 
@@ -108,7 +108,7 @@ def load(
         UserError: the split is not there, its index is damaged or foreign, or images are missing.
     """
     if split not in SPLITS:
-        raise UserError(f"split: prepared data have {', '.join(SPLITS)}, found {split!r}")
+        raise UnknownSplitError(f"prepared data have {', '.join(SPLITS)}, found {split!r}")
     root = Path(data_dir).absolute()
     path = root / f"{split}.npz"
     arrays = _read(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from spml_tf.system.errors import UserError
+
 
 class SplitNames(NamedTuple):
     """Names of a data set's splits.
@@ -17,3 +19,18 @@ class SplitNames(NamedTuple):
     train: str
     val: str
     test: str
+
+
+class UnknownSplitError(UserError):
+    """A data set has no split of the name that is asked for.
+
+    Args:
+        reason: which splits it has, and what was found.
+
+    Attributes:
+        reason: the same, for a message that names the flag.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"split: {reason}")
+        self.reason = reason

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.datasets.readers.safe_xml import parse_xml
+from spml_tf.datasets.readers.split_names import UnknownSplitError
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.text_files import read_words
@@ -90,7 +91,7 @@ def load(
         raise ValueError(f"difficult: expected one of {known}, found {difficult!r}")
     if split not in SPLITS[year]:
         known = ", ".join(SPLITS[year])
-        raise UserError(f"split: Pascal VOC {year} has {known}, found {split!r}")
+        raise UnknownSplitError(f"Pascal VOC {year} has {known}, found {split!r}")
     source = _source(year)
     root = _root(data_dir, year, source)
     stems = _read_list(root, split, source)
