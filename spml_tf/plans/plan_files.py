@@ -64,10 +64,6 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     return plan
 
 
-def _known_flags() -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(settings_class()))
-
-
 def _plan(table: dict[str, Any], folder: Path) -> Plan:
     _check_keys(
         "",
@@ -196,11 +192,11 @@ def _flagfile(place: str, folder: Path, name: str) -> dict[str, str]:
         words = absl_flags.FlagValues().read_flags_from_files([word])
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
+    known = [field.name for field in dataclasses.fields(given)]
     flags = [x.lstrip("-").partition("=")[0] for x in words if x.startswith("-")]
-    flags = [flag if flag in _known_flags() else flag.removeprefix("no") for flag in flags]
+    flags = [flag if flag in known else flag.removeprefix("no") for flag in flags]
     # A word may be another one's value, or the -- that ends the flags.
-    known = [flag for flag in dict.fromkeys(flags) if flag in _known_flags()]
-    found = {flag: getattr(given, flag) for flag in known}
+    found = {flag: getattr(given, flag) for flag in dict.fromkeys(flags) if flag in known}
     method = {"method": found.pop("method")} if "method" in found else {}
     return {**method, **_flags(place, found)}
 
@@ -273,23 +269,29 @@ def _texts(place: str, name: str, values: Any) -> tuple[str, ...]:
 
 def _flags(place: str, table: dict[str, Any]) -> dict[str, str]:
     """Texts of flags, as the command line's own parser reads them."""
-    found = {}
+    options = settings_class()
+    known = [field.name for field in dataclasses.fields(options)]
     for name, value in table.items():
-        if name not in _known_flags():
-            known = "; python -m spml_tf.train --help lists them"
-            near = guess(name, _known_flags()) or known
+        if name not in known:
+            near = guess(name, known) or "; python -m spml_tf.train --help lists them"
             raise UserError(f"{place}.{name}: there is no such flag{near}")
         if name in _ELSEWHERE:
             raise UserError(f"{place}.{name}: not here; {_ELSEWHERE[name]}")
         if not isinstance(value, str | int | float):
             raise UserError(f"{place}.{name}: {value!r} must be text, a number or a bool")
         _line(f"{place}.{name}", str(value))
-        try:
-            read = getattr(cli.parse([f"--{name}={value}"], settings_class(), ""), name)
-        except UserError as error:
-            raise UserError(f"{place}.{name}: {error}") from None
-        found[name] = str(read).lower() if isinstance(read, bool) else str(read)
-    return found
+    words = {name: f"--{name}={value}" for name, value in table.items()}
+    try:
+        given = cli.parse(list(words.values()), options, "")
+    except UserError:
+        for name, word in words.items():  # which of them it is
+            try:
+                cli.parse([word], options, "")
+            except UserError as error:
+                raise UserError(f"{place}.{name}: {error}") from None
+        raise
+    read = {name: getattr(given, name) for name in table}
+    return {name: str(x).lower() if isinstance(x, bool) else str(x) for name, x in read.items()}
 
 
 def _check_keys(place: str, table: dict[str, Any], known: list[str]) -> None:
