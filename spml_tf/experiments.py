@@ -177,7 +177,7 @@ class _Experiment:
         """The runs that the table is of, and their folders."""
         return [(run, job.folder) for run, job in self.ready() if job.folder.is_finished()]
 
-    def csv_rows(self) -> list[dict[str, Any]]:
+    def csv_rows(self, finished: Iterable[tuple[Run, RunFolder]]) -> list[dict[str, Any]]:
         from spml_tf.plans import result_tables
 
         commits = self.commits()
@@ -187,21 +187,21 @@ class _Experiment:
             result_tables.csv_row(
                 run, folder, columns, " ".join(commits.get(f"runs/{run.name}", ["unknown"]))
             )
-            for run, folder in self.finished()
+            for run, folder in finished
         ]
 
     def write(self, with_differences: bool = False) -> bool:
         """Writes CSV and Markdown; whether there are any results."""
         from spml_tf.plans import paired_differences, result_tables
 
-        rows = self.csv_rows()
+        finished = self.finished()
+        rows = self.csv_rows(finished)
         if rows:
             write_table(self.result(".csv"), rows, replaced_unless_edited)
-            text = result_tables.markdown(
-                self.plan, result_tables.lines(self.plan, rows), self.facts(rows)
-            )
+            facts = self.facts(rows, [folder for _, folder in finished])
+            text = result_tables.markdown(self.plan, result_tables.lines(self.plan, rows), facts)
             if with_differences:  # takes a second a row
-                found = paired_differences.differences(self.plan, self.finished())
+                found = paired_differences.differences(self.plan, finished)
                 text += paired_differences.markdown(self.plan, found)
             write_text(self.result(".md"), text, replaced_unless_edited)
         return bool(rows)
@@ -209,7 +209,7 @@ class _Experiment:
     def draw(self) -> None:
         from spml_tf.plans import result_tables
 
-        table = result_tables.lines(self.plan, self.csv_rows())
+        table = result_tables.lines(self.plan, self.csv_rows(self.finished()))
         result_tables.draw(self.result(""), self.plan, table)
 
     def _other_flags(self) -> str:
@@ -226,7 +226,7 @@ class _Experiment:
                 found += f" --{field.name}={value}" if value != field.default else ""
         return found
 
-    def facts(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def facts(self, rows: Sequence[Mapping[str, Any]], folders: Sequence[RunFolder]) -> list[str]:
         """What stands above the table."""
         from spml_tf.plans import result_tables
 
@@ -237,8 +237,7 @@ class _Experiment:
             f"{data_dir} --processes={options.processes} --threads={options.threads}"
             f"{self._other_flags()}"
         )
-        records = [folder.read_record() for _, folder in self.finished()]
-        machines = dict.fromkeys(_machine(record) for record in records)
+        machines = dict.fromkeys(_machine(folder.read_record()) for folder in folders)
         trained = sum(row["seconds"] for row in rows)
         trials = [job.folder for _, job in self.trials if job.folder.is_finished()]
         facts = [
@@ -247,7 +246,7 @@ class _Experiment:
             f"Machine: {'; '.join(machines)}",
             f"{len(rows)} runs, {_duration(trained)} of training in all",
         ]
-        facts += result_tables.known_labels([folder for _, folder in self.finished()])
+        facts += result_tables.known_labels(folders)
         if self.chosen:
             searched = sum(map(result_tables.seconds, trials))
             facts.append(f"Search: {len(trials)} runs, {_duration(searched)}")
