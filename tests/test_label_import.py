@@ -1387,6 +1387,15 @@ READINGS = {
         {"data.yaml": "names: [cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
         r"data.yaml: no YAML with names \(while parsing a flow sequence.*\); export it again$",
     ),
+    "YOLO with code": (
+        {"data.yaml": "names: !!python/object/apply:os.mkdir [x]", "labels/a.txt": "0 0 0 1 1"}, [],
+        r"data.yaml: no YAML with names \(could not determine a constructor.*; export it again$",
+    ),
+    "YOLO with references to references": (
+        {"data.yaml": "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\n"
+                      "names: [*b, *b, *b, *b, *b, *b, *b, *b]\n", "labels/a.txt": "0 0 0 1 1"}, [],
+        r"data.yaml: class 0 has no name that is text",
+    ),
     "YOLO of too many brackets": (
         {"data.yaml": "names: " + "[" * 5000, "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
         r"data.yaml: no YAML with names \(.*\); export it again$",
