@@ -175,77 +175,90 @@ def _big(data: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(data * [1 << 8 * i for i in reversed(range(data.shape[0]))])
 
 
+def _is_text(data: tf.Tensor, text: bytes) -> tf.Tensor:
+    return tf.reduce_all(data == list(text))
+
+
+def _walk(
+    contents: tf.Tensor, start: int, count: int, goes_on: _OfPart, size: _OfPart
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """From part to part of a file; the first `count` bytes of the last one, and its place."""
+
+    def next_part(part: tf.Tensor, place: tf.Tensor) -> list[tf.Tensor]:
+        place += size(part)
+        return [_bytes(contents, place, count), place]
+
+    first = tf.constant(start, tf.int64)
+    part, place = tf.while_loop(
+        lambda part, _: goes_on(part), next_part, [_bytes(contents, first, count), first],
+        maximum_iterations=_MOST_PARTS,
+    )  # fmt: skip
+    return part, place
+
+
+def _exif_in_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    """The place of the EXIF data, 0 where there are none."""
+
+    def is_exif(part: tf.Tensor) -> tf.Tensor:
+        return _is_text(part[:2], b"\xff\xe1") & _is_text(part[4:], b"Exif\0\0")
+
+    def goes_on(part: tf.Tensor) -> tf.Tensor:
+        # Application data and comments come first.
+        other = ((part[1] >= 0xE0) & (part[1] <= 0xEF)) | (part[1] == 0xFE)
+        return (part[0] == 0xFF) & other & ~is_exif(part)
+
+    part, place = _walk(contents, 2, 10, goes_on, lambda part: 2 + _big(part[2:4]))
+    return tf.where(is_exif(part), place + 10, 0)
+
+
+def _exif_in_png(contents: tf.Tensor) -> tf.Tensor:
+    """The place of the EXIF data, 0 where there are none."""
+
+    def goes_on(part: tf.Tensor) -> tf.Tensor:
+        return ~_is_text(part[4:], b"eXIf") & ~_is_text(part[4:], b"IDAT")
+
+    part, place = _walk(contents, 8, 8, goes_on, lambda part: 12 + _big(part[:4]))
+    return tf.where(_is_text(part[4:], b"eXIf"), place + 8, 0)
+
+
+def _orientation_in_exif(exif: tf.Tensor) -> tf.Tensor:
+    """The orientation that EXIF data name, int64; 1 where they name none."""
+    start = _bytes(exif, tf.constant(0, tf.int64), 8)
+    little = _is_text(start[:2], b"II")
+
+    def number(data: tf.Tensor) -> tf.Tensor:
+        return tf.where(little, _big(data[::-1]), _big(data))
+
+    at = number(start[4:])
+    count = tf.minimum(number(_bytes(exif, at, 2)), _MOST_ENTRIES)
+    entries = tf.reshape(_bytes(exif, at + 2, 12 * _MOST_ENTRIES), [_MOST_ENTRIES, 12])
+    low = tf.where(little, [0, 2, 8], [1, 3, 9])
+    high = tf.where(little, [1, 3, 9], [0, 2, 8])
+    columns = tf.gather(entries, low, axis=1) + 256 * tf.gather(entries, high, axis=1)
+    tags, kinds, values = tf.unstack(columns, axis=1)
+    meant = (tf.range(_MOST_ENTRIES, dtype=tf.int64) < count) & (tags == _ORIENTATION)
+    meant &= (kinds == _SHORT) & (values >= 1) & (values <= 8)
+    found = tf.reduce_max(tf.where(meant, values, 0))
+    known = little | _is_text(start[:2], b"MM")
+    return tf.where(known, tf.maximum(found, 1), 1)
+
+
 def _read_orientation(contents: tf.Tensor) -> tf.Tensor:
-    def is_text(data: tf.Tensor, text: bytes) -> tf.Tensor:
-        return tf.reduce_all(data == list(text))
+    nowhere = functools.partial(tf.constant, 0, tf.int64)
+    one = functools.partial(tf.constant, 1, tf.int64)
+    is_jpeg = tf.strings.substr(contents, 0, 2) == b"\xff\xd8"
 
-    def walk(
-        start: int, count: int, goes_on: _OfPart, size: _OfPart
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """From part to part; the first `count` bytes of the last one, and its place."""
-
-        def next_part(part: tf.Tensor, place: tf.Tensor) -> list[tf.Tensor]:
-            place += size(part)
-            return [_bytes(contents, place, count), place]
-
-        first = tf.constant(start, tf.int64)
-        part, place = tf.while_loop(
-            lambda part, _: goes_on(part), next_part, [_bytes(contents, first, count), first],
-            maximum_iterations=_MOST_PARTS,
-        )  # fmt: skip
-        return part, place
-
-    def in_jpeg() -> tf.Tensor:
-        """The place of the EXIF data, 0 where there are none."""
-
-        def is_exif(part: tf.Tensor) -> tf.Tensor:
-            return is_text(part[:2], b"\xff\xe1") & is_text(part[4:], b"Exif\0\0")
-
-        def goes_on(part: tf.Tensor) -> tf.Tensor:
-            # Application data and comments come first.
-            other = ((part[1] >= 0xE0) & (part[1] <= 0xEF)) | (part[1] == 0xFE)
-            return (part[0] == 0xFF) & other & ~is_exif(part)
-
-        part, place = walk(2, 10, goes_on, lambda part: 2 + _big(part[2:4]))
-        return tf.where(is_exif(part), place + 10, 0)
-
-    def in_png() -> tf.Tensor:
-        def goes_on(part: tf.Tensor) -> tf.Tensor:
-            return ~is_text(part[4:], b"eXIf") & ~is_text(part[4:], b"IDAT")
-
-        part, place = walk(8, 8, goes_on, lambda part: 12 + _big(part[:4]))
-        return tf.where(is_text(part[4:], b"eXIf"), place + 8, 0)
-
-    def of_exif() -> tf.Tensor:
-        exif = tf.strings.substr(contents, place, _LARGEST_EXIF)
-        start = _bytes(exif, tf.constant(0, tf.int64), 8)
-        little = is_text(start[:2], b"II")
-
-        def number(data: tf.Tensor) -> tf.Tensor:
-            return tf.where(little, _big(data[::-1]), _big(data))
-
-        at = number(start[4:])
-        count = tf.minimum(number(_bytes(exif, at, 2)), _MOST_ENTRIES)
-        entries = tf.reshape(_bytes(exif, at + 2, 12 * _MOST_ENTRIES), [_MOST_ENTRIES, 12])
-        low = tf.where(little, [0, 2, 8], [1, 3, 9])
-        high = tf.where(little, [1, 3, 9], [0, 2, 8])
-        columns = tf.gather(entries, low, axis=1) + 256 * tf.gather(entries, high, axis=1)
-        tags, kinds, values = tf.unstack(columns, axis=1)
-        meant = (tf.range(_MOST_ENTRIES, dtype=tf.int64) < count) & (tags == _ORIENTATION)
-        meant &= (kinds == _SHORT) & (values >= 1) & (values <= 8)
-        found = tf.reduce_max(tf.where(meant, values, 0))
-        known = is_text(start[:2], b"II") | is_text(start[:2], b"MM")
-        return tf.where(known, tf.maximum(found, 1), 1)
-
-    def found() -> tf.Tensor:
-        place = tf.cond(is_jpeg, in_jpeg, lambda: tf.cond(is_png(contents), in_png, nowhere))
+    def look() -> tf.Tensor:
+        png = functools.partial(_exif_in_png, contents)
+        otherwise = functools.partial(tf.cond, is_png(contents), png, nowhere)
+        place = tf.cond(is_jpeg, functools.partial(_exif_in_jpeg, contents), otherwise)
         return tf.where(place < tf.cast(tf.strings.length(contents), tf.int64), place, 0)
 
-    nowhere = functools.partial(tf.constant, 0, tf.int64)
-    is_jpeg = tf.strings.substr(contents, 0, 2) == b"\xff\xd8"
-    place = tf.cond(has_exif(contents), found, nowhere)
-    one = functools.partial(tf.constant, 1, tf.int64)
-    return tf.cast(tf.cond(place > 0, of_exif, one), tf.int32)
+    def read() -> tf.Tensor:
+        return _orientation_in_exif(tf.strings.substr(contents, place, _LARGEST_EXIF))
+
+    place = tf.cond(has_exif(contents), look, nowhere)
+    return tf.cast(tf.cond(place > 0, read, one), tf.int32)
 
 
 _orientation = tf.function(

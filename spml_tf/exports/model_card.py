@@ -44,27 +44,36 @@ def model_card(
         checked: lines of Markdown about the files that were converted.
     """
     results = run.read_metrics()
-    flags, images = record["flags"], record["images"]
     splits = {name: text for name, text in REPORTED.items() if name in results}
-    rows, counts = [], known_counts(run.read_predictions("val")["labels"])
-    for (name, threshold), known in zip(classes["thresholds"].items(), counts, strict=True):
-        precisions = (_percent(results[split]["ap"][name]) for split in splits)
-        numbers = map(str, known.values())
-        rows.append(f"| {' | '.join((_plain(name), *precisions, f'{threshold:.4f}', *numbers))} |")
+    count = len(classes["thresholds"])
+    lines = [
+        "# Model card",
+        "",
+        f"Multi-label image classifier, {count} classes, trained by spml_tf "
+        f"{record['versions']['spml_tf']} with the method `{record['flags']['method']}`.",
+        "",
+        *_facts(run, record, results, splits),
+        "",
+        *_classes_table(run, classes, results, splits),
+        "",
+        *checked,
+        *_limits(record["flags"], classes, count, "test" in splits),
+        "",
+        *_how_it_was_trained(run),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _facts(
+    run: RunFolder, record: dict[str, Any], results: dict[str, Any], splits: dict[str, str]
+) -> list[str]:
+    flags, images = record["flags"], record["images"]
     image_counts = ", ".join(f"{images[split]} {text}" for split, text in splits.items())
     maps = ", ".join(
         f"{_percent(results[split]['map'])} on {text}" for split, text in splits.items()
     )
-    chosen = "judge by the test column" if "test" in splits else "without test images, it flatters"
-    repeated, fence = read_text(run.flags, "put a copy of it back").rstrip(), "```"
-    while fence in repeated:
-        fence += "`"
-    lines = [
-        "# Model card",
-        "",
-        f"Multi-label image classifier, {len(rows)} classes, trained by spml_tf "
-        f"{record['versions']['spml_tf']} with the method `{flags['method']}`.",
-        "",
+    return [
         f"- Network: {_plain(flags['network'])}, weights at the start: "
         f"{_plain(flags['weights'])}, input "
         f"{flags['image_size']} x {flags['image_size']} pixels (any size is resized, the aspect "
@@ -75,16 +84,33 @@ def model_card(
         f"- Data fingerprint: `{record['data_fingerprint']}`.",
         f"- mAP: {maps} (epoch {results['best_epoch']}, the best on validation).",
         f"- Versions: {_plain(', '.join(f'{k} {v}' for k, v in record['versions'].items()))}.",
-        "",
+    ]
+
+
+def _classes_table(
+    run: RunFolder, classes: dict[str, Any], results: dict[str, Any], splits: dict[str, str]
+) -> list[str]:
+    rows, counts = [], known_counts(run.read_predictions("val")["labels"])
+    for (name, threshold), known in zip(classes["thresholds"].items(), counts, strict=True):
+        precisions = (_percent(results[split]["ap"][name]) for split in splits)
+        numbers = map(str, known.values())
+        rows.append(f"| {' | '.join((_plain(name), *precisions, f'{threshold:.4f}', *numbers))} |")
+    return [
         f"| class | {' | '.join(f'AP {split}' for split in splits)} | threshold | val positives | "
         "val negatives | val unknown |",
         f"|---|{'---|' * len(splits)}---|---|---|---|",
         *rows,
-        "",
-        *checked,
+    ]
+
+
+def _limits(
+    flags: dict[str, Any], classes: dict[str, Any], count: int, has_test: bool
+) -> list[str]:
+    chosen = "judge by the test column" if has_test else "without test images, it flatters"
+    return [
         "## Use and limits",
         "",
-        f"Meant for finding which of the {len(rows)} classes an image like the training data "
+        f"Meant for finding which of the {count} classes an image like the training data "
         "shows; other images, and uses in which a wrong decision harms someone, need an "
         "evaluation of their own.",
         "",
@@ -95,15 +121,14 @@ def model_card(
         "other class frequencies need thresholds of their own.",
         f"- Validation chose the epoch too: {chosen}.",
         "- Heatmaps (cams) show what the classifier responds to, not an object's outline.",
-        "",
-        "## How it was trained",
-        "",
-        fence,
-        repeated,
-        fence,
-        "",
     ]
-    return "\n".join(lines)
+
+
+def _how_it_was_trained(run: RunFolder) -> list[str]:
+    repeated, fence = read_text(run.flags, "put a copy of it back").rstrip(), "```"
+    while fence in repeated:
+        fence += "`"
+    return ["## How it was trained", "", fence, repeated, fence]
 
 
 def _decisions(classes: dict[str, Any]) -> str:
