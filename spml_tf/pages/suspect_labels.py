@@ -15,12 +15,12 @@ from spml_tf.evaluation.missing_labels import Candidate, labels_by_image
 from spml_tf.pages import network_photos
 from spml_tf.pages.report_photos import LabelPhoto
 from spml_tf.runs import checkpoint_contents
-from spml_tf.runs.checkpoint_contents import Checkpoint
+from spml_tf.runs.checkpoint_contents import CheckpointContents
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
 
 
-def read_checkpoint(run: RunFolder, data: Splits) -> Checkpoint:
+def read_checkpoint(run: RunFolder, data: Splits) -> CheckpointContents:
     """What the run's checkpoint knows of its training images.
 
     Args:

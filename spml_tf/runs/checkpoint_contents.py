@@ -14,7 +14,7 @@ from spml_tf.system.hdf5_checks import ROWS, check_hdf5
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
+class CheckpointContents:
     """What is kept of N training images and L classes, in the images' order.
 
     Attributes:
@@ -30,7 +30,7 @@ class Checkpoint:
     epochs_selected: NDArray[np.uint8] | None
 
 
-def read_checkpoint(path: str | os.PathLike[str], observed: NDArray[np.int8]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str], observed: NDArray[np.int8]) -> CheckpointContents:
     """Reads the score bank and the labels.
 
     Args:
@@ -69,4 +69,4 @@ def read_checkpoint(path: str | os.PathLike[str], observed: NDArray[np.int8]) ->
         )
     scores = stored.astype(np.float32) / (255 if stored.dtype == np.uint8 else 1)
     scores[~visited] = np.nan
-    return Checkpoint(scores, codes, selected)
+    return CheckpointContents(scores, codes, selected)
