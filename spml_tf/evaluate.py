@@ -235,6 +235,7 @@ def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]
     if options.run_dir is None:
         raise UserError("--run_dir is missing: name the folder of a run")
     run = run_folder.RunFolder(options.run_dir)
+    run.check_plugins()
     settings = run.settings()
     _tell_of_unfinished(run)
     if options.dataset not in (None, settings.dataset):

@@ -130,14 +130,20 @@ def _add(name: str, item: Any) -> None:
 
 
 def _check_reader(reader: Any) -> None:
-    if isinstance(reader.source, str) or reader.splits is None:
+    from spml_tf.datasets.readers import SplitNames
+    from spml_tf.datasets.settings import KINDS_OF_LABELS
+
+    if isinstance(reader.source, str) or not isinstance(reader.splits, SplitNames):
         raise ValueError(
             "a data set of your own is Reader(load, SplitNames(train, val, test)) with a function "
             f"load(data_dir, split). Received: {reader!r}"
         )
+    if reader.train_labels not in KINDS_OF_LABELS:
+        words = ", ".join(KINDS_OF_LABELS)
+        raise ValueError(f"train_labels is one of {words}. Received: {reader.train_labels!r}")
     for name, parameter in list(inspect.signature(reader.source).parameters.items())[2:]:
         if parameter.default is parameter.empty and name not in ("seed", *reader.chosen):
             raise ValueError(
-                f"{reader.source.__name__}: the parameter {name!r} needs a default; a reader is "
-                "called with data_dir, split, and the flags and seed that it has parameters for"
+                f"the parameter {name!r} of {reader.source!r} needs a default; a reader is called "
+                "with data_dir, split, and the flags and seed that it has parameters for"
             )

@@ -120,7 +120,7 @@ def test_images_by_number_and_by_name():
     assert choose("d, a,d", NAMES, LABELS, bank=True) == [3, 0]
     assert heatmap_history.rows_of("images", 'b, "a, b.jpg"', ["a, b.jpg", "b"]) == [1, 0]
     for wanted, says in (
-        ("a,,d", "--record_heatmaps=a,,d: holds an empty name; remove a comma"),
+        ("a,,d", "no training image is called ''; they are called like 'a'"),
         ("a,e", "no training image is called 'e'; they are called like 'a'"),
         ("101", "--record_heatmaps=101: at most 100 images"),
         (",".join(map(str, range(101))), "names 101 images; at most 100"),

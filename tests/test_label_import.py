@@ -719,12 +719,16 @@ class TestLayouts:
         ("lists", "labels", "changes"),
         [
             ({"classes.txt": "cat\n"}, {"a.txt": "0 0.5 0.5 1 1"}, {"classes.txt": "dog\n"}),
-            ({"classes.txt": "cat\n"}, {"a.txt": "0 0.5 0.5 1 1"}, {"a.yaml": "names: [dog]"}),
+            (
+                {"a.yaml": "nc: 1\nnames: [cat]"},
+                {"a.txt": "0 0.5 0.5 1 1"},
+                {"a.yaml": "nc: 1\nnames: [dog]"},
+            ),
         ],
     )
     def test_yolos_names_are_read_anew(self, tmp_path, lists, labels, changes):
         source = tmp_path / "source"
-        source.mkdir()
+        label_exports.write_photos(source, ["a.jpg"])
         found = []
         for files in ({**lists, **labels}, changes):
             for name, text in files.items():
@@ -1339,7 +1343,7 @@ READINGS = {
         {"train: train/images/a.png": {"dog": 1}, "val: valid/images/a.png": {"cat": 1}},
     ),
     "YOLO of Ultralytics: labels/SPLIT; a photo that is not there": (
-        {"set.yaml": "names:\n  1: dog\n  0: cat\n", "other.yaml": "rate: 1\n",
+        {"set.yaml": "nc: 2\nnames:\n  1: dog\n  0: cat\n", "other.yaml": "rate: 1\n",
          "labels/train/x/a.txt": "1 0.5 0.5 1 1", "images/train/x/a.jpg": "",
          "labels/train/y/a.txt": "0 0.5 0.5 1 1", "labels/val/b.txt": "0 0.5 0.5 1 1"}, [],
         {"train: images/train/x/a.jpg": {"dog": 1}, "train: images/train/y/a.jpg": {"cat": 1},
@@ -1351,9 +1355,82 @@ READINGS = {
          "obj_train_data/a.txt": "1 0.5 0.5 1 1\n"}, [],
         {"train: obj_train_data/a.jpg": {"dog": 1}},
     ),
+    "YOLO of Darknet with lists of splits": (
+        {"obj.names": "cat\ndog\n", "obj.data": "train = data/train.txt\nvalid = data/test.txt\n",
+         "train.txt": "data/obj/a.jpg\n", "test.txt": "data/obj/b.jpg\n", "obj/a.jpg": "",
+         "obj/b.jpg": "", "obj/a.txt": "0 0.5 0.5 1 1\n", "obj/b.txt": "1 0.5 0.5 1 1\n"}, [],
+        {"train: obj/a.jpg": {"cat": 1}, "val: obj/b.jpg": {"dog": 1}},
+    ),
+    "YOLO with lists that YAML names": (
+        {"data.yaml": "names: [cat]\ntrain: [train.txt]\nval: ./splits/held.txt\n",
+         "train.txt": "./images/a.jpg\n", "splits/held.txt": "/home/me/set/images/x.y.jpg\n",
+         "images/a.jpg": "", "images/x.y.jpg": "", "labels/a.txt": "0 0.5 0.5 1 1\n",
+         "labels/x.y.txt": "\n"}, [],
+        {"train: images/a.jpg": {"cat": 1}, "val: images/x.y.jpg": {}},
+    ),
+    "YOLO with folders that YAML names": (
+        {"data.yaml": "path: ../set\nnames: [cat]\ntrain: images/one\nval: images/two\n",
+         "images/one/a.jpg": "", "images/two/a.jpg": "", "images/two/b.jpg": "",
+         "labels/one/a.txt": "0 0.5 0.5 1 1\n", "labels/two/a.txt": "\n",
+         "labels/two/b.txt": "0 0.5 0.5 1 1\n"}, [],
+        {"train: images/one/a.jpg": {"cat": 1}, "val: images/two/a.jpg": {},
+         "val: images/two/b.jpg": {"cat": 1}},
+    ),
+    "YOLO that validates on what it trains on": (
+        {"data.yaml": "names: [cat]\ntrain: images/one\nval: images/one\n", "images/one/a.jpg": "",
+         "labels/one/a.txt": "0 0.5 0.5 1 1\n"}, [], {"train: images/one/a.jpg": {"cat": 1}},
+    ),
+    "YOLO with the classes among the labels": (
+        {f"{x}/{y}": z for x, number in (("one", 0), ("two", 1)) for y, z in {
+            "labels/classes.txt": "cat\ndog\n", "labels/a.txt": f"{number} 0.5 0.5 1 1\n",
+            "images/a.jpg": ""}.items()}, [],
+        {"train: one/images/a.jpg": {"cat": 1}, "train: two/images/a.jpg": {"dog": 1}},
+    ),
+    "YOLO of Label Studio without photos": (
+        {"classes.txt": "cat\n", "notes.json": "{}", "labels/3f2a1b4c-a.txt": "0 0.5 0.5 1 1\n",
+         "photos/a.jpg": ""}, [], {"train: photos/a.jpg": {"cat": 1}},
+    ),
+    "YOLO's texts beside folders of classes": (
+        {"classes.txt": "cat\ndog\n", "todo.txt": "\n", "boxes.txt": "1 60.0 27.0 325.0 304.0\n",
+         "cat/a.jpg": "", "dog/b.jpg": ""}, [],
+        {"train: cat/a.jpg": {"cat": 1}, "train: dog/b.jpg": {"dog": 1}},
+    ),
+    "texts of numbers beside a table": (
+        {"t.csv": "image,cat\na.jpg,1\n", "a.jpg": "", "classes.txt": "cat\n", "test.txt": "\n",
+         "images_box.txt": "1025794 3 144 998 431\n"}, [], {"train: a.jpg": {"cat": 1}},
+    ),
+    "YOLO beside COCO json of the same": (
+        {"classes.txt": "dog\n", "labels/a.txt": "0 0.5 0.5 1 1\n", "images/a.jpg": "",
+         "c.json": '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": '
+         '"cat"}], "annotations": [{"image_id": 1, "category_id": 1}]}'}, [],
+        {"train: images/a.jpg": {"cat": 1}},
+    ),
+    "YOLO beside a table of its training": (
+        {"classes.txt": "dog\n", "labels/a.txt": "0 0.5 0.5 1 1\n", "images/a.jpg": "",
+         "results.csv": "epoch,loss\n1,0.5\n"}, [], {"train: images/a.jpg": {"dog": 1}},
+    ),
+    "YOLO far below its names": (
+        {"data.yaml": "names: [cat]\nnc: 1\n", "s/labels/train/cam/day/a.txt": "0 0.5 0.5 1 1\n",
+         "s/images/train/cam/day/a.jpg": ""}, [],
+        {"train: s/images/train/cam/day/a.jpg": {"cat": 1}},
+    ),
+    "YOLO with another YAML and a first line of anything": (
+        {"custom.yaml": "names: [dog]\nnc: 1\n", "data.yaml": "names: [dog]\nnc: 1\n",
+         "environment.yml": "names: [x]\n", "labels/a.txt": "0 0,5 0.5 1 1\n"}, [],
+        r"labels/a.txt:1: expected a class's number and a box, found '0 0,5 0.5 1 1'",
+    ),
+    "YOLO with two lists that differ": (
+        {"custom.yaml": "names: [dog, cat]\nnc: 2\n", "data.yaml": "names: [cat, dog]\nnc: 2\n",
+         "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        r"custom.yaml: names other classes than .*data.yaml; remove one of the two",
+    ),
     "YOLO without names": (
         {"x/labels/a.txt": "0 0.5 0.5 1 1"}, [],
-        r"x/labels/a.txt: no list of the classes' names is above .* data.yaml, or classes.txt",
+        r"; 'x/labels/a.txt' seems to be YOLO's: put its data.yaml or classes.txt beside$",
+    ),
+    "YOLO without names, as YOLO": (
+        {"a.txt": "0 0.5 0.5 1 1"}, ["--from=yolo", "--source={source}/a.txt"],
+        r"a.txt: no list of the classes' names is above .* data.yaml, or classes.txt",
     ),
     "YOLO with a class too many": (
         {"classes.txt": "cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n\n1 0.5 0.5 1 1\n"}, [],
@@ -1364,41 +1441,46 @@ READINGS = {
         r"labels/a.txt:2: expected a class's number and a box, found 'cat 0.5 0.5 1 1'",
     ),
     "YOLO with names that YAML reads otherwise": (
-        {"data.yaml": "names: [cat, no]\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        {"data.yaml": "nc: 2\nnames: [cat, no]\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
         r"data.yaml: class 1 has no name that is text; write it in quotation marks",
     ),
     "YOLO with half a character": (
-        {"data.yaml": 'names: [cat, "\\ud800"]\n', "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        {"data.yaml": 'nc: 2\nnames: [cat, "\\ud800"]\n', "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
         r"data.yaml: class 1 has no name that is text; write it in quotation marks",
     ),
     "YOLO with numbers of names left out": (
-        {"data.yaml": "names: {1: cat, 2: dog}\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        {"data.yaml": "nc: 2\nnames: {1: cat, 2: dog}\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
         r"data.yaml: the numbers of the 2 names must run from 0 to 1",
     ),
     "YOLO with a name twice": (
-        {"data.yaml": "names: [cat, cat]\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        {"data.yaml": "nc: 2\nnames: ['cat ', cat]\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
         r"data.yaml: 'cat' names two classes",
     ),
     "YOLO with names that are no list": (
-        {"data.yaml": "names: cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        {"data.yaml": "nc: 2\nnames: cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
         r"data.yaml: expected a list of the classes' names",
     ),
     "YOLO with broken YAML": (
-        {"data.yaml": "names: [cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
-        r"data.yaml: no YAML with names \(while parsing a flow sequence.*\); export it again$",
+        {"data.yaml": "nc: 2\nnames: [cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        r"data.yaml: no YAML \(while parsing a flow sequence.*\); export it again$",
     ),
     "YOLO with code": (
-        {"data.yaml": "names: !!python/object/apply:os.mkdir [x]", "labels/a.txt": "0 0 0 1 1"}, [],
-        r"data.yaml: no YAML with names \(could not determine a constructor.*; export it again$",
+        {"data.yaml": "nc: 1\nnames: !!python/object/apply:os.mkdir [x]",
+         "labels/a.txt": "0 0 0 1 1"}, [],
+        r"data.yaml: no YAML \(could not determine a constructor.*; export it again$",
+    ),
+    "YOLO with tags of nothing": (
+        {"data.yaml": 'nc: 1\nnames: [!!int ""]\n', "labels/a.txt": "0 0 0 1 1"}, [],
+        r"data.yaml: no YAML \(string index out of range\); export it again$",
     ),
     "YOLO with references to references": (
-        {"data.yaml": "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\n"
-                      "names: [*b, *b, *b, *b, *b, *b, *b, *b]\n", "labels/a.txt": "0 0 0 1 1"}, [],
+        {"data.yaml": "nc: 1\na: &a [x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a]\n"
+                      "names: [*b, *b, *b, *b, *b, *b]\n", "labels/a.txt": "0 0 0 1 1"}, [],
         r"data.yaml: class 0 has no name that is text",
     ),
     "YOLO of too many brackets": (
-        {"data.yaml": "names: " + "[" * 5000, "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
-        r"data.yaml: no YAML with names \(.*\); export it again$",
+        {"data.yaml": "nc: 1\nnames: " + "[" * 5000, "labels/a.txt": "0 0.5 0.5 1 1\n"}, [],
+        r"data.yaml: no YAML \(.*\); export it again$",
     ),
     "YOLO with flags about columns": (
         {"classes.txt": "cat\n", "labels/a.txt": "0 0.5 0.5 1 1\n"}, ["--zero=unknown"],
@@ -1444,6 +1526,7 @@ def test_readings(case, tmp_path):
         else:
             label_exports.write_photos(source, [name])
     words = [f"--source={source}", f"--output_dir={output}", *flags]
+    words = [word.format(source=source) if "{source}" in word else word for word in words]
     if isinstance(expected, str):
         told = done(words, 1).stderr
         assert re.search(expected, told, re.M) and told.count("\n") == 1, told

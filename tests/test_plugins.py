@@ -148,11 +148,16 @@ spml_tf.register%s
             "'voc' is registered already",
         ),
         (READER % "('x')(Reader(load))", "a data set of your own is Reader(load, SplitNames("),
+        (READER % "('x')(Reader(load, ('a', 'b', 'c')))", "a data set of your own is Reader(load"),
+        (
+            READER % "('x')(Reader(load, SplitNames('a', 'b', 'c'), 'ful'))",
+            "train_labels is one of single, partial, full, stored. Received: 'ful'",
+        ),
         (READER % "('x')(Reader('voc', SplitNames('a', 'b', 'c')))", "a data set of your own is"),
         (
             READER.replace("split", "split, size")
             % "('x')(Reader(load, SplitNames('a', 'b', 'c')))",
-            "load: the parameter 'size' needs a default",
+            "the parameter 'size' of <function load",
         ),
         ("import spml_tf\nspml_tf.register('x')(int)\n", "only losses, rules, terms, functions"),
     ],
@@ -283,7 +288,7 @@ def test_a_data_set_of_ones_own_is_checked_and_trained_on(named_photos, tmp_path
     [
         ("return 1 / 0", "plugin.py, line 4: ZeroDivisionError: division by zero"),
         ("return Examples((), np.zeros((1, 1)), (), ())", "plugin.py, line 4: ValueError: labels"),
-        ("return [1]", "load of the plugin returned list; it must return spml_tf.datasets"),
+        ("return [1]", "the plugin's reader returned list; it must return spml_tf.datasets"),
         ("raise spml_tf.UserError('x.csv:3: is odd')", "error: --dataset: x.csv:3: is odd"),
     ],
 )

@@ -123,7 +123,7 @@ def import_labels(plan: Plan, options: TableOptions) -> str:
     name, files = recognise(label_files(source, target), plan.format, f"--source={plan.source}")
     _check_options(name, options)
     by_split = _by_split(name, files, source)
-    photos = Photos(root, target, name == "labelstudio")
+    photos = Photos(root, target, name in ("labelstudio", "yolo"))
     if not photos.names and plan.drop_missing:
         raise UserError(
             f"--drop_missing: {root} holds no photo at all; give --photos_dir, or leave it out"

@@ -27,6 +27,8 @@ _OPTIONS = (
     "boxes_csv",
     "masks_dir",
 )
+# What --train_labels may be but a file.
+KINDS_OF_LABELS = ("single", "partial", "full", "stored")
 # As in `spml_tf.labels`, which comes with numpy: --help needs none.
 UNKNOWN_COUNTS_AS = ("nothing", "negative")
 _ONE_READER = "Flags of single data sets"
@@ -242,7 +244,7 @@ def resolved(given: DataSettings) -> dict[str, Any]:
     data_dir = os.path.abspath(given.data_dir) if given.data_dir else None
     names = reader.split_names(data_dir, given.reader_options)
     train_labels = given.train_labels or reader.train_labels
-    if train_labels not in ("single", "partial", "full", "stored"):
+    if train_labels not in KINDS_OF_LABELS:
         train_labels = os.path.abspath(train_labels)
     if train_labels == "single" and not (given.observed_positives or given.observed_negatives):
         raise UserError("--observed_positives=0: without --observed_negatives no label is observed")

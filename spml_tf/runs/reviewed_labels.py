@@ -38,7 +38,8 @@ def own_table(settings: Settings) -> bool:
     with the reviewed ones.
     """
     foreign = set(settings.given()) - set(_OF_ANY_FORM)
-    return bool(settings.train_csv) and settings.train_labels == "full" and not foreign
+    own = settings.dataset == "folder" and bool(settings.train_csv)
+    return own and settings.train_labels == "full" and not foreign
 
 
 def apply(
@@ -98,7 +99,8 @@ def _write_table(path: Path, settings: Settings, data: Splits, labels: NDArray[n
     whole = splits.load_examples(settings, settings.train_split, measured=False)
     trained = dict(zip(data.train.names, labels, strict=True))
     classes, header, rows = np.array(whole.class_names, object), ["image"], []
-    listed = bool(not_classes(whole.class_names, header))  # names that columns must not have
+    # Names that columns must not have, unless the table is trusted.
+    listed = bool(not_classes(whole.class_names, header)) and not settings.trust_table
     header += ["labels", "negatives"] if listed else whole.class_names
     for name, own in zip(whole.names, whole.labels, strict=True):
         marks = trained.get(name, own)

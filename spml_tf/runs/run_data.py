@@ -37,6 +37,7 @@ def settings_of_run(run: RunFolder, data_dir: str | None = None) -> Settings:
     Raises:
         UserError: as `RunFolder.settings`.
     """
+    run.check_plugins()
     settings = run.settings()
     if data_dir is None:
         return settings

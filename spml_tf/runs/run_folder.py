@@ -265,24 +265,33 @@ class RunFolder:
         """
         record = self.read_record()
         flags = record["flags"]
-        again = UserError(
-            f"{self.path}: was trained with --plugins={flags.get('plugins')}; give this flag again "
-            "if you trust that code"
-        )
         try:
-            settings = settings_class()(**flags)
+            return settings_class()(**flags)
         except TypeError as error:
             if flags.get("plugins"):
-                raise again from None
+                raise self._without_plugins(flags["plugins"]) from None
             version = record.get("versions", {}).get("spml_tf")
             raise UserError(
                 f"{self.record}: flags of another version of spml_tf, {version} ({error})"
             ) from None
+
+    def check_plugins(self) -> None:
+        """Refuses a run whose method or data set comes from plugins that are not loaded.
+
+        Raises:
+            UserError: as `settings`.
+        """
+        settings = self.settings()
         known = {*methods.METHODS, *methods.ADDITIONS, *READERS, "tfds"}
         named = {*settings.method.split("+"), settings.dataset.partition(":")[0]}
         if settings.plugins and not named <= known:
-            raise again
-        return settings
+            raise self._without_plugins(settings.plugins)
+
+    def _without_plugins(self, plugins: str) -> UserError:
+        return UserError(
+            f"{self.path}: was trained with --plugins={plugins}; give this flag again, or import "
+            "the code first, if you trust it"
+        )
 
     def start(
         self, settings: Settings, facts: dict[str, Any], given: Settings | None = None

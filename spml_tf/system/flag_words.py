@@ -38,10 +38,10 @@ def early_value(argv: Sequence[str], name: str) -> str | None:
 
 
 def split_names(flag: str, text: str | None) -> list[str]:
-    """The names in a flag that lists some, in quotation marks where they hold commas.
+    """The names in a flag that lists some, in quotation marks where they hold commas; "" for none.
 
     Raises:
-        UserError: a name is empty, or a quotation mark is not closed.
+        UserError: a quotation mark is not closed.
 
     Examples:
         >>> split_names("omit_columns", 'Sex, "Size[x,y]"')
@@ -56,8 +56,6 @@ def split_names(flag: str, text: str | None) -> list[str]:
             f"--{flag}={text}: not names separated by commas; put those with commas in quotation "
             "marks"
         ) from None
-    if not all(map(str.strip, names)):
-        raise UserError(f"--{flag}={text}: holds an empty name; remove a comma")
     return [name.strip() for name in names]
 
 

@@ -114,7 +114,7 @@ def recognise(files: Iterable[LabelFile], name: str, place: str) -> tuple[str, l
             if known.recognises(file):
                 found.setdefault(other, []).append(file)
                 break
-    for weak in ("folders", "csv"):  # what may lie beside the label files of a tool
+    for weak in ("folders", "csv", "yolo"):  # what may lie beside the label files of a tool
         if len(found) > 1:
             found.pop(weak, None)
     if not found:

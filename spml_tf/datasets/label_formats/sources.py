@@ -81,7 +81,12 @@ def other_files(source: Path) -> str:
     """What to do about files that hold labels and are not read, or nothing."""
     names = [source.name] if source.is_file() else list(walk(source, source))
     sheet = next((x for x in names if x.lower().endswith(_SHEETS)), None)
-    return "" if sheet is None else f"; of {quoted(sheet)} save a CSV file"
+    if sheet is not None:
+        return f"; of {quoted(sheet)} save a CSV file"
+    texts = [x for x in names if x.endswith(".txt") and "labels" in x.split("/")[:-1]]
+    if texts:
+        return f"; {quoted(texts[0])} seems to be YOLO's: put its data.yaml or classes.txt beside"
+    return ""
 
 
 class Photos:
@@ -133,7 +138,7 @@ class Photos:
         Raises:
             UserError: several photos may be meant.
         """
-        parts = [self._parts(name) for name in names]
+        parts = [self._below_root(self._parts(name), folder) for name in names]
         base = self._inside(folder)
         own = [_split_of_photo("/".join(one)) for one in parts]
         found: list[str | None] = [None] * len(names)
@@ -160,6 +165,13 @@ class Photos:
         except ValueError:
             return ""
         return "" if inner == "." else inner
+
+    def _below_root(self, parts: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+        """A path relative to a folder above the root as one relative to the root."""
+        if folder == self.root or not self.root.is_relative_to(folder):
+            return parts
+        above = self.root.relative_to(folder).parts
+        return parts[len(above) :] if parts[: len(above)] == above else parts
 
     @staticmethod
     def _parts(name: str) -> tuple[str, ...]:

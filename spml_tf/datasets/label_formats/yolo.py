@@ -12,30 +12,43 @@ import dataclasses
 import functools
 import re
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from spml_tf.datasets.label_formats import yolo_lists
 from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
+from spml_tf.datasets.readers.table_cells import PHOTO
 from spml_tf.datasets.readers.table_columns import quoted
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
-from spml_tf.system.text_files import read_text, read_words
+from spml_tf.system.text_files import read_words
 
 # The number of a class, and at least a box.
-_OBJECT = re.compile(r"\d+(\.0*)?([ \t]+[-+]?[\d.]+([eE][-+]?\d+)?){4,}[ \t]*$")
-_LIST, _YAML = "classes.txt", (".yaml", ".yml")
-# From a file's folder up to the list of names: set/labels/train/part.
-_FOLDERS = 4
+_OBJECT = re.compile(r"\d+(\.0*)?( [-+]?[\d.]+([eE][-+]?\d+)?){4,}$")
+_FOLDER = re.compile(r"labels|obj_\w+_data")
 
 
 def recognises(file: LabelFile) -> bool:
-    """Whether it holds objects by number, or nothing beside a list of names."""
-    if file.suffix != ".txt" or file.path.name == _LIST:
+    """Whether it lies in a folder of labels, or beside its photo, and below a list of names."""
+    if file.suffix != ".txt" or file.path.name == yolo_lists.CLASSES:
         return False
-    if not file.head.strip():
-        return _list_of_names(file.folder) is not None
-    return _OBJECT.match(file.head.lstrip().partition("\n")[0].rstrip()) is not None
+    lists = yolo_lists.lists_above(file.folder)
+    if not lists:
+        return False
+    folders = file.folder.relative_to(_base(lists[0])).parts
+    return any(map(_FOLDER.fullmatch, folders)) or file.path.stem in _photos(
+        file.folder, file.folder.stat().st_mtime_ns
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _photos(folder: Path, changed: int) -> frozenset[str]:
+    """The names of the photos in a folder, endings apart."""
+    return frozenset(PHOTO.sub("", x.name) for x in folder.iterdir() if PHOTO.search(x.name))
+
+
+def _base(names: Path) -> Path:
+    """The folder that photos are named from: that of the list, but not a folder of labels."""
+    inner = (place for place in (names.parent, names.parent.parent) if place.name == "labels")
+    return next((place.parent for place in inner), names.parent)
 
 
 def read(file: LabelFile, options: TableOptions) -> Labels:
@@ -44,92 +57,39 @@ def read(file: LabelFile, options: TableOptions) -> Labels:
     Raises:
         UserError: a line is no object, no class has its number, or there is no list of names.
     """
-    found = _list_of_names(file.folder)
-    if found is None:
+    lists = yolo_lists.lists_above(file.folder)
+    if not lists:
         raise UserError(
             f"{file.path}: no list of the classes' names is above this file; put YOLO's data.yaml, "
             "or classes.txt with a name a line, beside the folder of the labels"
         )
-    names = _names(found, found.stat().st_mtime_ns)
+    names, base = yolo_lists.class_names(lists), _base(lists[0])
     collector = Collector(file.path, options)
+    collector.notes.append(f"names of classes: {lists[0]}")
     collector.add_classes(names)
     # Photos lie in a folder called images where the labels' is called labels, or beside them.
-    folders = file.folder.relative_to(found.parent).parts
+    folders = file.folder.relative_to(base).parts
     parts = ["images" if folder == "labels" else folder for folder in folders]
-    photo = collector.add_photo(str(file.path), "/".join([*parts, file.path.stem]))
+    photo_parts = [*parts, file.path.stem]
+    split = yolo_lists.split_of(lists[0], photo_parts)
+    if split == "":
+        collector.notes.append(
+            f"{lists[0]}: its lists or folders of splits lack some photos, which are training "
+            "photos unless their folder tells"
+        )
+    photo = collector.add_photo(str(file.path), "/".join(photo_parts), split or "")
     for place, words in read_words(file.path):
-        if not _OBJECT.match(" ".join(words)):
+        line = " ".join(words)
+        if not _OBJECT.match(line):
             raise UserError(
-                f"{place}: expected a class's number and a box, found {quoted(' '.join(words))}; "
-                "mend or remove the line"
+                f"{place}: expected a class's number and a box, found {quoted(line)}; mend or "
+                "remove the line"
             )
         number = int(words[0].partition(".")[0])
         if number >= len(names):
             raise UserError(
-                f"{place}: class {number} is not among the {len(names)} of {found}, which counts "
-                "from 0; mend one of them"
+                f"{place}: class {number} is not among the {len(names)} of {lists[0]}, which "
+                "counts from 0; mend one of them"
             )
         collector.add(place, photo, names[number])
-    return dataclasses.replace(collector.labels(), folder=found.parent)
-
-
-def _list_of_names(folder: Path) -> Path | None:
-    """The nearest file that names the classes."""
-    places = [place for place in (folder, *folder.parents)[:_FOLDERS] if place.is_dir()]
-    return next(filter(None, (_list_in(x, x.stat().st_mtime_ns) for x in places)), None)
-
-
-@functools.lru_cache(maxsize=64)
-def _list_in(folder: Path, changed: int) -> Path | None:
-    """The file in a folder that names the classes, YAML first; looked for anew where it changed."""
-    for pattern in ("*.yaml", "*.yml", _LIST, "*.names"):
-        for path in sorted(folder.glob(pattern)):
-            if path.suffix not in _YAML or re.search(r"^names\s*:", LabelFile(path).head, re.M):
-                return path
-    return None
-
-
-@functools.lru_cache(maxsize=8)
-def _names(path: Path, changed: int) -> tuple[str, ...]:
-    """The classes' names by their numbers.
-
-    Raises:
-        UserError: there is none, they are no names, or their numbers do not run from 0.
-    """
-    found: Any
-    if path.suffix not in _YAML:
-        found = [line.strip() for line in read_text(path).rstrip().splitlines()]
-    else:
-        try:
-            found = yaml.safe_load(read_text(path))["names"]
-        except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
-            told = " ".join(str(error).split())
-            raise UserError(f"{path}: no YAML with names ({told}); export it again") from error
-    if isinstance(found, dict):
-        if set(found) != set(range(len(found))):
-            raise UserError(
-                f"{path}: the numbers of the {len(found)} names must run from 0 to "
-                f"{len(found) - 1}; mend them"
-            )
-        found = [found[number] for number in range(len(found))]
-    if not isinstance(found, list) or not found:
-        raise UserError(f"{path}: expected a list of the classes' names; export it again")
-    found = [_name(path, number, name) for number, name in enumerate(found)]
-    if len(set(found)) < len(found):
-        twice = next(name for name in found if found.count(name) > 1)
-        raise UserError(f"{path}: {quoted(twice)} names two classes; rename one of them")
-    return tuple(found)
-
-
-def _name(path: Path, number: int, name: Any) -> str:
-    """A class's name; without quotes YAML reads some as numbers or as true and false."""
-    try:
-        # Escapes as JSON has them, two for a character beyond 16 bits, are left apart by YAML.
-        text: str = name.encode("utf-16", "surrogatepass").decode("utf-16")
-    except (AttributeError, UnicodeDecodeError):
-        text = ""
-    if not text.strip():
-        raise UserError(
-            f"{path}: class {number} has no name that is text; write it in quotation marks"
-        )
-    return text
+    return dataclasses.replace(collector.labels(), folder=base)

@@ -103,8 +103,8 @@ def _of_user(
         raise UserError(f"--dataset: {plugins.told(error)}") from error
     if not isinstance(examples, Examples):
         raise UserError(
-            f"--dataset: {read.func.__name__} of the plugin returned {type(examples).__name__}; it "
-            "must return spml_tf.datasets.readers.Examples"
+            f"--dataset: the plugin's reader returned {type(examples).__name__}; it must return "
+            "spml_tf.datasets.readers.Examples"
         )
     return examples
 

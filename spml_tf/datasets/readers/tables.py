@@ -186,7 +186,7 @@ def split_rows(
     given_separator = options.column_separator or (said[1] if said else None)
     separator = column_separator(str(path), text, given_separator)
     rows = split_csv(path, text, separator, skip_blanks=True)
-    given = split_names("table_header", options.table_header)
+    given = [*filter(None, split_names("table_header", options.table_header))]
     place, header = (f"{path}:1", given) if given else next(rows, (f"{path}:1", []))
     if not header:
         raise UserError(f"{place}: the file is empty; {FORMS}")
