@@ -105,11 +105,8 @@ def _apply_reviewed(options: _Options, reviewed: str) -> None:
         f"{counts['unchanged']} were so before"
     )
     settings = run.settings()
-    if settings.train_csv and not reviewed_labels.own_table(settings):
-        flags = [f"--{name}" for name in settings.given()]
-        why = f"the next run reads its tables with {', '.join(flags)} too"
-        if settings.train_labels != "full":
-            why = f"the run has --train_labels={settings.train_labels}"
+    why = reviewed_labels.why_no_table(settings)
+    if settings.train_csv and why:
         print(f"note: no train.csv, for {why}; give train_labels.csv to --train_labels")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -228,23 +227,20 @@ def _as_logits(options: _Options, settings: Settings) -> bool:
 def _network(options: _Options) -> tuple[keras.Model, Settings, tuple[str, ...]]:
     """Network and settings, and the classes trained on."""
     from spml_tf import networks
-    from spml_tf.runs import run_folder
+    from spml_tf.runs import run_data, run_folder
 
     if options.network is not None:
         return _classifier(options.network, options)
     if options.run_dir is None:
         raise UserError("--run_dir is missing: name the folder of a run")
     run = run_folder.RunFolder(options.run_dir)
-    run.check_plugins()
-    settings = run.settings()
+    settings = run_data.settings_of_run(run, options.data_dir)
     _tell_of_unfinished(run)
     if options.dataset not in (None, settings.dataset):
         raise UserError(
             f"--dataset={options.dataset}: the run in {run.path} was trained on "
             f"{settings.dataset}; leave --dataset out"
         )
-    if options.data_dir is not None:
-        settings = dataclasses.replace(settings, data_dir=os.path.abspath(options.data_dir))
     return (
         networks.load_network(run.best_network()),
         settings,

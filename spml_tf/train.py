@@ -99,7 +99,7 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         model_building,
         run_data,
         start_line,
-    )  # fmt: skip
+    )
     from spml_tf.system import replicas
 
     first = replicas.this_shard().worker == 0

@@ -31,15 +31,23 @@ _OF_ANY_FORM = ("keep_copies", "trust_table")
 
 
 def own_table(settings: Settings) -> bool:
-    """Whether a table in this package's own form, in place of the run's, gives its labels.
+    """Whether a table in this package's own form, in place of the run's, gives its labels."""
+    return bool(settings.train_csv) and not why_no_table(settings)
+
+
+def why_no_table(settings: Settings) -> str:
+    """Why a run with a table does not get it back with reviewed labels; "" where it does.
 
     Flags such as --image_column are of the run's table and not of that one; the validation table
     needs them further. Where the run draws labels from its table, or has others, it would do so
-    with the reviewed ones.
+    with the reviewed ones. A data set of the user's own has tables of its own.
     """
-    foreign = set(settings.given()) - set(_OF_ANY_FORM)
-    own = settings.dataset == "folder" and bool(settings.train_csv)
-    return own and settings.train_labels == "full" and not foreign
+    foreign = [f"--{name}" for name in settings.given() if name not in _OF_ANY_FORM]
+    if settings.dataset != "folder":
+        return f"--dataset={settings.dataset} reads tables of its own"
+    if settings.train_labels != "full":
+        return f"the run has --train_labels={settings.train_labels}"
+    return f"the next run reads its tables with {', '.join(foreign)} too" if foreign else ""
 
 
 def apply(

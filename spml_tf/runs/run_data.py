@@ -37,8 +37,8 @@ def settings_of_run(run: RunFolder, data_dir: str | None = None) -> Settings:
     Raises:
         UserError: as `RunFolder.settings`.
     """
-    run.check_plugins()
     settings = run.settings()
+    run.check_plugins(settings)
     if data_dir is None:
         return settings
     return dataclasses.replace(settings, data_dir=os.path.abspath(data_dir))

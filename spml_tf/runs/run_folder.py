@@ -275,13 +275,12 @@ class RunFolder:
                 f"{self.record}: flags of another version of spml_tf, {version} ({error})"
             ) from None
 
-    def check_plugins(self) -> None:
+    def check_plugins(self, settings: Settings) -> None:
         """Refuses a run whose method or data set comes from plugins that are not loaded.
 
-        Raises:
-            UserError: as `settings`.
+        Args:
+            settings: the run's.
         """
-        settings = self.settings()
         known = {*methods.METHODS, *methods.ADDITIONS, *READERS, "tfds"}
         named = {*settings.method.split("+"), settings.dataset.partition(":")[0]}
         if settings.plugins and not named <= known:

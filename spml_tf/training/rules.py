@@ -142,9 +142,8 @@ class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
             by_class and (self.priors is None or budget == PROBABLE)
         )
         self.store = label_store(facts, selects=True)
-        if (
-            self.estimates_priors
-        ):  # of each class and of K: value, lower and upper end, share to expect
+        if self.estimates_priors:
+            # Of each class and of K: value, lower and upper end, share to expect.
             self._estimated = self.add_weight(
                 shape=(facts.num_classes + 1, 4), dtype="float32", name="estimated",
                 initializer="zeros", trainable=False, autocast=False,

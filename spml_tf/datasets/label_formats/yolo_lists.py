@@ -146,13 +146,24 @@ def _references(path: Path) -> Iterator[tuple[str, Path | tuple[str, ...]]]:
                 if isinstance(value, str):
                     yield from _reference(key, value, (path.parent / root, path.parent))
         return
-    for data in sorted(path.parent.glob("*.data")):
-        for line in read_text(data).splitlines():
-            key, _, value = (part.strip() for part in line.partition("="))
-            if key in _SPLITS and value:
-                yield from _reference(_SPLITS[key], value, (path.parent,))
+    for data in _data_files(path.parent, path.parent.stat().st_mtime_ns):
+        for split, value in _of_data_file(data, data.stat().st_mtime_ns):
+            yield from _reference(split, value, (path.parent,))
     for name, split in _SPLITS.items():
         yield from _reference(split, f"{name}.txt", (path.parent,))
+
+
+@functools.lru_cache(maxsize=64)
+def _data_files(folder: Path, changed: int) -> tuple[Path, ...]:
+    return tuple(sorted(folder.glob("*.data")))
+
+
+@functools.lru_cache(maxsize=8)
+def _of_data_file(path: Path, changed: int) -> tuple[tuple[str, str], ...]:
+    """The splits that Darknet's obj.data names, each with its list of photos."""
+    lines = [line.partition("=") for line in read_text(path).splitlines()]
+    pairs = ((key.strip(), value.strip()) for key, _, value in lines)
+    return tuple((_SPLITS[key], value) for key, value in pairs if key in _SPLITS and value)
 
 
 def _reference(

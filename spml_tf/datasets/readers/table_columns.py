@@ -89,6 +89,11 @@ def spoiled(name: str) -> str | None:
     return None
 
 
+def split_columns(flag: str, text: str | None) -> list[str]:
+    """The columns that a flag lists, those without a name apart."""
+    return [*filter(None, split_names(flag, text))]
+
+
 def check_header(place: str, header: Sequence[str]) -> None:
     """Refuses a header that is no list of names.
 
@@ -167,14 +172,14 @@ class _Assignment:
             raise UserError("--value_column: needs --label_column, the column of the class")
         omitted = {
             self._find("omit_columns", name)
-            for name in filter(None, split_names("omit_columns", given.omit_columns))
+            for name in split_columns("omit_columns", given.omit_columns)
         }
         taken = {image, negative, value, weight, label, *omitted}
         rest = [x for x in range(len(header)) if x not in taken and not self._unnamed(x)]
         if given.label_columns:
             if label is not None:
                 raise UserError("--label_columns: not together with --label_column; drop one")
-            chosen = [*filter(None, split_names("label_columns", given.label_columns))]
+            chosen = split_columns("label_columns", given.label_columns)
             classes = [self._require("label_columns", name) for name in chosen]
             self._leave_out([x for x in rest if x not in classes])
             return self._of_classes(image, weight, classes)

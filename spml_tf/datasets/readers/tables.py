@@ -42,12 +42,12 @@ from spml_tf.datasets.readers.table_columns import (
     has_column,
     no_classes,
     quoted,
+    split_columns,
     spoiled,
 )
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
-from spml_tf.system.flag_words import split_names
 from spml_tf.system.nearest import guess
 from spml_tf.system.text_files import read_text, split_csv
 
@@ -186,7 +186,7 @@ def split_rows(
     given_separator = options.column_separator or (said[1] if said else None)
     separator = column_separator(str(path), text, given_separator)
     rows = split_csv(path, text, separator, skip_blanks=True)
-    given = [*filter(None, split_names("table_header", options.table_header))]
+    given = split_columns("table_header", options.table_header)
     place, header = (f"{path}:1", given) if given else next(rows, (f"{path}:1", []))
     if not header:
         raise UserError(f"{place}: the file is empty; {FORMS}")
