@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spml_tf.datasets.label_formats import FORMATS
-from spml_tf.datasets.settings import DataSettings, check_range, resolved
+from spml_tf.datasets.settings import DataSettings, resolved
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
@@ -217,9 +217,9 @@ def _action(given: _Options) -> None:
     if given.command == "import":
         _import(given)
         return
-    check_range("threads", given.threads, 1, 1024)
-    check_range("short_side", given.short_side, 0, 1e5)
-    check_range("jpeg_quality", given.jpeg_quality, 1, 100)
+    cli.check_range("threads", given.threads, 1, 1024)
+    cli.check_range("short_side", given.short_side, 0, 1e5)
+    cli.check_range("jpeg_quality", given.jpeg_quality, 1, 100)
     threads = given.threads or os.cpu_count() or 1
     options = dataclasses.replace(given, **resolved(given), threads=threads)
     {"check": _check, "summary": _summary, "prepare": _prepare}[given.command](options)

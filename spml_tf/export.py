@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
-from spml_tf.datasets.settings import check_range
 from spml_tf.exports import RUNTIME
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
@@ -278,7 +277,7 @@ def _check_target(options: _Options, target: Path) -> None:
 
 
 def _action(options: _Options) -> None:
-    check_range("max_megapixels", options.max_megapixels, 1e-3, 1e5)
+    cli.check_range("max_megapixels", options.max_megapixels, 1e-3, 1e5)
     cli.check_least(options, check_images=1)
     print(f"exported to {_export(options)}")
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spml_tf.datasets.settings import check_range
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import (
@@ -187,7 +186,7 @@ def _action(options: _Options) -> None:
     pictures = {path: overlays / name for path, name in names.items()} if overlays else {}
     _check(options, paths, pictures)
     classifier = _classifier(options.model_dir)
-    check_range("max_megapixels", options.max_megapixels, 1e-3, classifier.max_megapixels)
+    cli.check_range("max_megapixels", options.max_megapixels, 1e-3, classifier.max_megapixels)
     with contextlib.ExitStack() as stack:
         for folder in (Path(options.output).parent, *([overlays] if overlays else [])):
             stack.enter_context(made_folder(folder))

@@ -276,7 +276,7 @@ def test_flags_that_do_not_fit_are_refused(voc, tmp_path, given, message):
 
 def test_too_little_room_is_told_before_anything_is_computed(voc, tmp_path, monkeypatch):
     from spml_tf.runs import frozen_features
-    from spml_tf.train import train
+    from spml_tf.runs.training_run import train
 
     class Full:
         free = 1000

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers import READERS, find
 from spml_tf.datasets.table_options import TableOptions
-from spml_tf.system.cli import flag_field
+from spml_tf.system.cli import check_range, flag_field
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_words import split_names
 
@@ -256,13 +256,3 @@ def resolved(given: DataSettings) -> dict[str, Any]:
         "train_labels": train_labels,
         "class_weights": os.path.abspath(given.class_weights) if given.class_weights else None,
     }
-
-
-def check_range(name: str, value: float | None, low: float, high: float) -> None:
-    """Refuses a flag's value outside [low, high]; None passes.
-
-    Raises:
-        UserError: naming flag and range.
-    """
-    if value is not None and not low <= value <= high:
-        raise UserError(f"--{name}={value}: must lie between {low} and {high:g}")

@@ -5,6 +5,7 @@ Smith, "Cyclical Learning Rates for Training Neural Networks" (WACV 2017), secti
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from spml_tf.datasets import pipeline
 from spml_tf.datasets.splits import Splits
 from spml_tf.drawing.figure_files import set_title
-from spml_tf.runs.settings import Settings
+from spml_tf.runs import model_building, run_data, training_run
+from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, replaced, write_table
 from spml_tf.system.folders import made_folder
@@ -128,6 +131,39 @@ def sweep(model: SPMLModel, settings: Settings, data: Splits, steps: int = STEPS
         raise UserError("--find_learning_rate: the loss is not finite from the first step on")
     averages, factors = running_averages(finite), rising.factors[: len(finite)]
     return Sweep(factors, np.array(finite), averages, float(factors[averages.argmin()]) / 10)
+
+
+def find(given: Settings, output_dir: Path) -> dict[str, float]:
+    """Sweeps over the rates of a run that is not trained, and writes what it saw.
+
+    While the backbone is frozen at first, that is the rate of the head alone.
+
+    Args:
+        given: settings of the run, resolved or not.
+        output_dir: where learning_rates.csv and learning_rates.png are written.
+
+    Returns:
+        The rates to take, by their flags.
+
+    Raises:
+        UserError: for settings, data or a folder that do not fit.
+    """
+    if given.workers > 1 or given.strategy != "none":
+        raise UserError("--find_learning_rate: does with one device; drop --strategy and --workers")
+    if given.tracker != "none":
+        raise UserError("--find_learning_rate: trains no run to track; drop --tracker")
+    if RunFolder(output_dir).record.exists():
+        raise UserError(f"--output_dir={output_dir}: holds a run; choose another folder")
+    constant = dataclasses.replace(given, learning_rate_schedule="constant")
+    settings = resolve(dataclasses.replace(constant, feature_crops=0, feature_dir=None))
+    training_run.prepare_tensorflow(settings)
+    data = run_data.load(settings)
+    rates = {"head_learning_rate": settings.head_learning_rate}
+    if not settings.option("warmup_epochs"):
+        rates = {"learning_rate": settings.learning_rate, **rates}
+    found = sweep(model_building.build(settings, data), settings, data)
+    write(found, rates, output_dir)
+    return {name: found.factor * rate for name, rate in rates.items()}
 
 
 def write(found: Sweep, rates: dict[str, float], folder: Path) -> None:

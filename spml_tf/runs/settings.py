@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spml_tf.datasets.settings import DataSettings, check_range, resolved
+from spml_tf.datasets.settings import DataSettings, resolved
 from spml_tf.system import plugins
 from spml_tf.system.cli import (
+    check_range,
     devices_field,
     flag_field,
     plugins_field,

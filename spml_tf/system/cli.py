@@ -327,6 +327,16 @@ def check_least(options: Any, **lows: int) -> None:
             raise UserError(f"--{name}={value}: must be at least {low}")
 
 
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
+    """Refuses a flag's value outside [low, high]; None passes.
+
+    Raises:
+        UserError: naming flag and range.
+    """
+    if value is not None and not low <= value <= high:
+        raise UserError(f"--{name}={value}: must lie between {low} and {high:g}")
+
+
 class _Passing(io.TextIOBase):
     """Standard error, for loggers that keep the one they find when they are made.
 
