@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spml_tf.datasets.label_formats import FORMATS
-from spml_tf.datasets.settings import DataSettings, resolved
+from spml_tf.datasets.settings import DataSettings, label_flags_without_effect, resolved
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
@@ -222,6 +222,9 @@ def _action(given: _Options) -> None:
     cli.check_range("jpeg_quality", given.jpeg_quality, 1, 100)
     threads = given.threads or os.cpu_count() or 1
     options = dataclasses.replace(given, **resolved(given), threads=threads)
+    if given.command != "check":  # which reads all labels that there are
+        for flag, other in label_flags_without_effect(options).items():
+            tell_note(f"{flag} has no effect with {other}")
     {"check": _check, "summary": _summary, "prepare": _prepare}[given.command](options)
 
 

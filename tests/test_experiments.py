@@ -333,11 +333,11 @@ def test_a_signal_during_a_start_waits_until_the_process_is_known(tmp_path, monk
     """The start sends it itself: still the queue ends the process, and Ctrl-C comes through."""
     started = []
 
-    def start(job, number):
+    def start(job, number, place, environment):
         os.kill(os.getpid(), signal.SIGINT)
         process = subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE)
         started.append(process)
-        return training_queue._Process(job, process, open(tmp_path / "log", "ab"), 0, 0.0)
+        return training_queue._Process(job, process, open(tmp_path / "log", "ab"), 0, 0.0, place)
 
     monkeypatch.setattr(training_queue, "_start", start)
     job = training_queue.Job("x", None, RunFolder(tmp_path / "x"), tmp_path / "log")
@@ -345,6 +345,42 @@ def test_a_signal_during_a_start_waits_until_the_process_is_known(tmp_path, monk
         training_queue.work([job], 1, lambda job: None, lambda job: None)
     assert [process.poll() for process in started] == [-signal.SIGTERM]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "processes", "expected"),
+    [
+        (0, None, 2, [{}, {}]),
+        (4, None, 1, [{}]),
+        (4, None, 2, [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]),
+        (3, "7,5,1", 2, [{"CUDA_VISIBLE_DEVICES": "7"}, {"CUDA_VISIBLE_DEVICES": "5"}]),
+        (1, "6", 2, [{"CUDA_VISIBLE_DEVICES": "6", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}] * 2),
+    ],
+)
+def test_gpus_are_dealt_out_to_runs_at_a_time(
+    gpus, visible, processes, expected, tmp_path, monkeypatch
+):
+    """Three runs, two places at most: the third run takes the place that is free again."""
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind] * gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    seen = []
+
+    def start(job, number, place, environment):
+        seen.append((place, environment))
+        seconds = "0" if job.name == "1" else "1"  # the second is the first to end
+        process = subprocess.Popen(["sleep", seconds], stdin=subprocess.PIPE)
+        return training_queue._Process(job, process, open(job.log, "ab"), 0, 0.0, place)
+
+    monkeypatch.setattr(training_queue, "_start", start)
+    jobs = [
+        training_queue.Job(name, None, RunFolder(tmp_path / name), tmp_path / f"{name}.log")
+        for name in "012"
+    ]
+    training_queue.work(jobs, processes, lambda job: None, lambda job: None)
+    places = [0, 1, 1] if processes == 2 else [0, 0, 0]
+    assert seen == [(place, expected[place]) for place in places]
 
 
 FAILING = """

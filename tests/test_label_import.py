@@ -1156,7 +1156,7 @@ class TestWeights:
         path.write_text("class,weight\ndog,0.25\n")
         assert label_files.read_class_weights(path, ["cat", "dog"]).tolist() == [1.0, 0.25]
         for text, message in (
-            ("class,w\n", r"w\.csv:1: the first line must be class,weight"),
+            ("class,w\n", r"w\.csv:1: the first line must have the columns class,weight"),
             ("class,weight\ncow,1\n", r"w\.csv:2: expected one of the classes cat, dog"),
             ("class,weight\ncat,1\ncat,1\n", r"w\.csv:3: expected one"),
             ("class,weight\ncat,-1\n", r"w\.csv:2: the weight must be a number from 0"),

@@ -420,11 +420,16 @@ class TestLikelyPositives:
             0.25,
             0.75,
         ]
+        path.write_text("class,annotated_share,prior,low\ndog,0.5,0.75,0\ncat,0.125,0.25,0\n")
+        found = label_files.read_class_priors(path, ["cat", "dog"], "likely_priors")
+        assert found.tolist() == [0.25, 0.75]  # class_priors.csv of a run
         for text, message in (
-            ("class,weight\n", "the first line must be class,prior"),
+            ("class,weight\n", "the first line must have the columns class,prior"),
             ("class,prior\ncat,0.1\n", "the class 'dog' has no row; give it one from 0 to 1"),
             ("class,prior\ncat,2\ndog,0\n", "the class 'cat' has the prior 2; give it"),
             ("class,prior\ncat,x\n", "the prior must be a number from 0, found 'x'"),
+            ("class,prior,prior\ncat,1,1\n", "the first line must have the columns class,prior"),
+            ("low,class,prior\n0,cat\n", "priors.csv:2: expected one of the classes cat, dog"),
         ):
             path.write_text(text)
             with pytest.raises(UserError, match=message):

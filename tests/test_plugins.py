@@ -343,9 +343,18 @@ def test_a_rule_may_call_its_weights_as_it_likes():
         ({"method": "recommended", "positives_per_image": 9}, {}),
         ({"method": "an", "selection_probability": 0.9},
          {"--selection_probability=0.9": "--method=an"}),
+        ({"train_labels": "full", "known_share": 0.1, "positive_choice": "frequent",
+          "observed_negatives": 2, "full_images": 5},
+         {"--known_share=0.1": "--train_labels=full", "--full_images=5": "--train_labels=full",
+          "--positive_choice=frequent": "--train_labels=full",
+          "--observed_negatives=2": "--train_labels=full"}),
+        ({"train_labels": "partial", "known_share": 0.1, "observed_positives": 2,
+          "full_images": 5}, {"--observed_positives=2": "--train_labels=partial"}),
+        ({"known_share": 0.1, "positive_choice": "frequent"},
+         {"--known_share=0.1": "--train_labels=single"}),
     ],
 )  # fmt: skip
-def test_what_the_budget_does_not_look_at_is_noted(given, noted):
+def test_what_budget_and_labels_do_not_look_at_is_noted(given, noted):
     assert flags_without_effect(resolve(Settings(dataset="digits", **given))) == noted
 
 

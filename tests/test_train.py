@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from importlib import metadata
 
 import h5py
@@ -33,7 +34,7 @@ import spml_tf
 from spml_tf import evaluate, train
 from spml_tf.datasets import splits
 from spml_tf.networks import precision
-from spml_tf.runs import model_building, recorder, run_folder
+from spml_tf.runs import model_building, recorder, run_data, run_folder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli, locks, private_api
 from spml_tf.system.errors import UserError
@@ -371,6 +372,28 @@ def test_a_broken_photo_is_named(voc, tmp_path):
     done = run(*flags(broken), f"--output_dir={tmp_path / 'run'}")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert str(photo) in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "expected"),
+    [
+        # Mean 4/3, deviation 0.577; 4.303 of Student's t with two degrees: 4/3 +- 1.434.
+        ("en", [[1, 0], [1, 1], [0, 1], [1, -1]],
+         "K = 1.33 is counted on 3 fully labelled validation images: the mean of all lies between "
+         "0.00 and 2.77 (95%); count 50 images, or --positives_per_image=auto"),
+        ("role", [[1, 1], [-1, 1]],
+         "K = 2 is that of the one validation image that is fully labelled; count 50 images"),
+        ("an", [[1, 1]], ""),
+        ("en", [[-1, 1]], ""),
+        ("en", [[1, 1]] * 50, ""),
+    ],
+)  # fmt: skip
+def test_a_k_that_few_images_give_is_noted(method, rows, expected):
+    val = types.SimpleNamespace(labels=np.array(rows, np.int8))
+    data = types.SimpleNamespace(val=val)
+    assert run_data.note_on_k(resolve(Settings(method=method)), data) == expected
+    given = resolve(Settings(method=method, positives_per_image=2))
+    assert run_data.note_on_k(given, data) == ""
 
 
 def test_unknown_validation_labels_are_announced_and_k_is_asked_for(monkeypatch, capsys):

@@ -172,7 +172,8 @@ def read_class_priors(
     """Reads the share of images that hold each class.
 
     Args:
-        path: CSV file with the header class,prior and a row for each class.
+        path: CSV file with the columns class and prior, and a row for each class; class_priors.csv
+            of a run is one. Other columns are not looked at.
         class_names: L unique class names.
         flag: what names the file, for messages.
 
@@ -199,14 +200,17 @@ def _read_of_classes(
 ) -> NDArray[np.float32]:
     """Reads a number from 0 of each class, [L] float32; `missing` for classes without a row."""
     table = read_csv(path, f"--{flag} names a CSV file with the header class,{quantity}")
-    place, header = next(table, (f"{path}:1", []))
-    if [name.strip() for name in header] != ["class", quantity]:
-        raise UserError(f"{place}: the first line must be class,{quantity}")
+    place, first = next(table, (f"{path}:1", []))
+    header = [name.strip() for name in first]
+    if any(header.count(name) != 1 for name in ("class", quantity)):
+        raise UserError(f"{place}: the first line must have the columns class,{quantity}")
+    of_class, of_quantity = header.index("class"), header.index(quantity)
     columns = {name: column for column, name in enumerate(class_names)}
     values, seen = np.full(len(class_names), missing, np.float32), set()
     for place, fields in table:
-        name, text = (*map(str.strip, fields), "", "")[:2]
-        if len(fields) != 2 or name not in columns or name in seen:
+        whole = len(fields) == len(header)
+        name, text = (fields[x].strip() if whole else "" for x in (of_class, of_quantity))
+        if name not in columns or name in seen:
             known = ", ".join(class_names)
             raise UserError(
                 f"{place}: expected one of the classes {known}, each once, and its {quantity}, "

@@ -27,6 +27,13 @@ _OPTIONS = (
     "boxes_csv",
     "masks_dir",
 )
+# Flags about the labels to train on, and the --train_labels that look at them.
+_LABEL_FLAGS = {
+    "observed_positives": "single",
+    "observed_negatives": "single",
+    "positive_choice": "single",
+    "known_share": "partial",
+}
 # What --train_labels may be but a file.
 KINDS_OF_LABELS = ("single", "partial", "full", "stored")
 # As in `spml_tf.labels`, which comes with numpy: --help needs none.
@@ -255,4 +262,23 @@ def resolved(given: DataSettings) -> dict[str, Any]:
         "test_split": given.test_split or names.test,
         "train_labels": train_labels,
         "class_weights": os.path.abspath(given.class_weights) if given.class_weights else None,
+    }
+
+
+def label_flags_without_effect(settings: DataSettings) -> dict[str, str]:
+    """What was given of the labels to train on and is not looked at, with what it has no effect.
+
+    Args:
+        settings: resolved. Defaults do not count, whether given or not.
+
+    Returns:
+        Texts such as {"--known_share=0.5": "--train_labels=full"}.
+    """
+    labels, fields = settings.train_labels, DataSettings.__dataclass_fields__
+    unused = [flag for flag, kind in _LABEL_FLAGS.items() if labels != kind]
+    unused += ["full_images"] if labels == "full" else []
+    return {
+        f"--{flag}={getattr(settings, flag)}": f"--train_labels={labels}"
+        for flag in unused
+        if getattr(settings, flag) != fields[flag].default
     }

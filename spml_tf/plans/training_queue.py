@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from spml_tf.runs.run_folder import RunFolder, flagfile, summary_of_maps
 from spml_tf.runs.settings import Settings
-from spml_tf.system import child_process
+from spml_tf.system import child_process, gpus
 from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.files import write_text
 
@@ -48,6 +49,7 @@ class _Process:
     log: IO[bytes]
     offset: int
     began: float
+    place: int
 
     def minutes(self) -> float:
         return (time.monotonic() - self.began) / 60
@@ -67,7 +69,8 @@ def work(
     """Trains what is not finished, in order; a job that fails leaves the others alone.
 
     A line on standard output tells of each start and end. Whatever ends this function early ends
-    the processes too, kill -9 of this process among it; a run is none the worse for it.
+    the processes too, kill -9 of this process among it; a run is none the worse for it. The GPUs
+    are dealt out to those that run at a time: see `gpus.dealt_out`.
 
     Args:
         jobs: each after the one it waits for.
@@ -83,6 +86,7 @@ def work(
         print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are finished", flush=True)
     failures: dict[str, str] = {}
     running: list[_Process] = []
+    environments = gpus.dealt_out(processes) if waiting else []
     try:
         while waiting or running:
             for job in list(waiting):
@@ -90,8 +94,10 @@ def work(
                 if len(running) < processes and (job.after is None or job.after.is_finished()):
                     waiting.remove(job)
                     starting(job)
+                    number = f"{len(jobs) - len(waiting)} of {len(jobs)}"
+                    place = min(set(range(processes)) - {one.place for one in running})
                     with _signals_later():  # else a process might be left that nobody knows of
-                        running.append(_start(job, f"{len(jobs) - len(waiting)} of {len(jobs)}"))
+                        running.append(_start(job, number, place, environments[place]))
             if not running:  # what is left waits for runs that failed
                 for job in waiting:
                     if job.after is not None:
@@ -128,7 +134,7 @@ def _signals_later() -> Iterator[None]:
             signal.raise_signal(received)
 
 
-def _start(job: Job, number: str) -> _Process:
+def _start(job: Job, number: str, place: int, environment: Mapping[str, str]) -> _Process:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     flags = job.log.with_suffix(".flags")
     write_text(flags, flagfile(job.settings))
@@ -140,8 +146,9 @@ def _start(job: Job, number: str) -> _Process:
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
     )
-    return _Process(job, process, log, log.tell(), time.monotonic())
+    return _Process(job, process, log, log.tell(), time.monotonic(), place)
 
 
 def _end(one: _Process) -> str | None:

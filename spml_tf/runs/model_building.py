@@ -73,7 +73,12 @@ def digests_of_priors(settings: Settings) -> dict[str, str]:
 def _check_labels(settings: Settings, data: Splits) -> None:
     """Raises UserError where K is missing that the method needs, or nothing is annotated."""
     selects = methods.selects(settings.method)
-    or_auto = ", or let it be estimated: --positives_per_image=auto" if selects else ""
+    or_auto = (
+        ", or let it be estimated: --positives_per_image=auto, or --method=recommended, which "
+        "needs none"
+        if selects
+        else ""
+    )
     count = "count the classes that truly appear in 50 training photos and give their mean"
     if methods.needs_k(settings.method):
         if data.positives_per_image is None:

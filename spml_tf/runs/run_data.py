@@ -5,11 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 
+from scipy import stats
+
 from spml_tf.datasets.splits import Splits, load_splits
+from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
+from spml_tf.training import methods
 from spml_tf.training.options import AUTO, ESTIMATED_BUDGETS
+
+# Validation images whose mean number of positives is taken as it is.
+_ENOUGH = 50
 
 
 def load(settings: Settings) -> Splits:
@@ -29,6 +36,32 @@ def positives_per_image(settings: Settings, data: Splits) -> float | str | None:
         return given
     counted = data.positives_per_image
     return AUTO if settings.budget in ESTIMATED_BUDGETS and not counted else counted
+
+
+def note_on_k(settings: Settings, data: Splits) -> str:
+    """How sure a K is that the validation images give; "" where they are enough, or do not.
+
+    Args:
+        settings: of the run, resolved.
+        data: of the run.
+    """
+    if not methods.needs_k(settings.method) or settings.option("positives_per_image") is not None:
+        return ""
+    complete = (data.val.labels != UNKNOWN).all(axis=1)
+    counts = (data.val.labels[complete] == POSITIVE).sum(axis=1)
+    if not 0 < len(counts) < _ENOUGH:
+        return ""
+    if len(counts) == 1:
+        found = f"K = {counts[0]:g} is that of the one validation image that is fully labelled"
+    else:
+        around = stats.t.ppf(0.975, len(counts) - 1) * counts.std(ddof=1) / len(counts) ** 0.5
+        low, high = max(counts.mean() - around, 0.0), counts.mean() + around
+        found = (
+            f"K = {counts.mean():.2f} is counted on {len(counts)} fully labelled validation "
+            f"images: the mean of all lies between {low:.2f} and {high:.2f} (95%)"
+        )
+    or_auto = ", or --positives_per_image=auto" if methods.selects(settings.method) else ""
+    return f"{found}; count {_ENOUGH} images{or_auto}"
 
 
 def settings_of_run(run: RunFolder, data_dir: str | None = None) -> Settings:

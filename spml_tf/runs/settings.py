@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spml_tf.datasets.settings import DataSettings, resolved
+from spml_tf.datasets.settings import DataSettings, label_flags_without_effect, resolved
 from spml_tf.system import plugins
 from spml_tf.system.cli import (
     check_range,
@@ -422,7 +422,8 @@ def flags_without_effect(settings: Settings) -> dict[str, str]:
         settings: resolved. Defaults do not count, whether given or not.
     """
     method = f"--method={settings.method}"
-    found = {f"--{flag}={value}": method for flag, value in _unused_flags(settings).items()}
+    found = label_flags_without_effect(settings)
+    found |= {f"--{flag}={value}": method for flag, value in _unused_flags(settings).items()}
     budget = settings.budget
     if budget is None:
         return found

@@ -88,7 +88,7 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
             raise UserError(f"--output_dir={run.path}: not a folder that all workers share")
         checkpoint = _checkpoint(run, first)
         if first:
-            _note(settings, replicas.this_shard().workers)
+            _note(settings, data, replicas.this_shard().workers)
             _note_machine(checkpoint)
         model.optimizer.build(model.trainable_variables)
         if checkpoint is not None:
@@ -160,8 +160,8 @@ def _check_workers(data: Splits) -> None:
         raise UserError("the workers read different data; give all of them the same files")
 
 
-def _note(settings: Settings, workers: int) -> None:
-    """Tells of flags that do nothing or should be others."""
+def _note(settings: Settings, data: Splits, workers: int) -> None:
+    """Tells of flags that do nothing or should be others, and of a K that few images give."""
     notes = [
         f"{given} has no effect with {other}"
         for given, other in flags_without_effect(settings).items()
@@ -171,6 +171,7 @@ def _note(settings: Settings, workers: int) -> None:
             f"a batch is split unevenly among the {workers} workers; --shuffle_groups={workers} "
             "makes it even, in a run that begins with it"
         )
+    notes += filter(None, [run_data.note_on_k(settings, data)])
     for text in notes:
         tell_note(text)
 

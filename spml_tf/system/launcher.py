@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO
 
-from spml_tf.system import child_process
+from spml_tf.system import child_process, gpus
 from spml_tf.system.errors import Terminated, UserError
 
 # Seconds between two looks at the workers, those left to the others when one has failed, and those
@@ -184,18 +184,10 @@ def local_clusters(workers: int) -> list[str]:
 
 
 def _gpus(workers: int) -> list[dict[str, str]]:
-    """Which GPUs each worker sees, as variables of its environment."""
+    """As `gpus.dealt_out`; workers of one training have as many each, and none is left over."""
     import tensorflow as tf
 
     count = len(tf.config.list_physical_devices("GPU"))
-    if not count:
-        return [{}] * workers
     if count % workers:
         raise UserError(f"--workers={workers}: {count} GPUs cannot be dealt out evenly")
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    cards: list[Any] = named.split(",")[:count] if named else list(range(count))
-    share = count // workers
-    return [
-        {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards[first : first + share]))}
-        for first in range(0, count, share)
-    ]
+    return gpus.dealt_out(workers)

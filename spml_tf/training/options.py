@@ -165,7 +165,7 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
     )
     priors: Budget | None = option(
         None,
-        "CSV file with the header class,prior, the share of images that hold a class: what "
+        "CSV file with the columns class,prior, the share of images that hold a class: what "
         "--selection_budget=estimated takes, and probable moves its estimate to. Default: where "
         "--positives_per_image is not given, the shares of the fully labelled validation images, "
         "as if 20 more held each class as often as K and its annotated share say.",
@@ -241,8 +241,8 @@ class LikelyPositivesOptions(Options):
     )
     priors: Budget | None = option(
         None,
-        "CSV file with the header class,prior: the share of images that hold a class. Default: the "
-        "mean of the running averages, those of --initial_banks where given.",
+        "CSV file with the columns class,prior: the share of images that hold a class. Default: "
+        "the mean of the running averages, those of --initial_banks where given.",
         check=check_priors,
     )
 
