@@ -23,7 +23,8 @@ expected positive, the heatmap's peak and box as parts of the image), audit.html
 them and to save what you decide (python -m spml_tf.review keeps it as you decide), and audit.json.
 
 The second lists the photos to label in full next, best first: suggest.csv has a row for each
-unknown label of theirs.
+unknown label of theirs, suggest.html shows them with all labels to decide, and suggest.json says
+how they were chosen.
 
 The third adds reviewed labels to those the run was trained on: train_labels.csv goes to
 --train_labels, and where labels came from a table train.csv to --train_csv (which is not written
@@ -50,7 +51,7 @@ class _Options:
     )
     limit: int = cli.flag_field(None, "How many labels of each kind to list. Default: 500.", int)
     shown: int = cli.flag_field(
-        None, "How many of each kind to show on the page. Default: 100.", int
+        None, "How many labels of each kind, or photos, to show on the page. Default: 100.", int
     )
     batch_size: int = cli.flag_field(32, "Images at a time.", int)
     plugins: str | None = cli.plugins_field()
@@ -75,20 +76,23 @@ def _list(options: _Options) -> None:
 
 def _suggest(options: _Options) -> None:
     """Writes the photos to label next."""
-    from spml_tf.pages.audit import suggest_run
+    from spml_tf.pages.audit import SHOWN
+    from spml_tf.pages.suggest import suggest_run
     from spml_tf.runs.run_folder import RunFolder
 
-    found = suggest_run(
+    facts = suggest_run(
         RunFolder(options.run_dir),
         options.output_dir,
         options.suggest,
         options.suggest_by or "gain",
         options.data_dir,
+        SHOWN if options.shown is None else options.shown,
         options.batch_size,
     )
-    if found < options.suggest:
-        tell_note(f"only {found} photos have an unknown label")
-    print(f"{found} photos to label in full, best first, in {options.output_dir}/suggest.csv")
+    if facts["images"] < options.suggest:
+        tell_note(f"only {facts['images']} photos have an unknown label")
+    print(f"{facts['images']} photos to label in full, best first: {facts['labels']} labels")
+    print(f"python -m spml_tf.review --audit_dir={options.output_dir} shows them to decide")
 
 
 def _apply_reviewed(options: _Options, reviewed: str) -> None:
@@ -116,9 +120,9 @@ def _action(options: _Options) -> None:
         raise UserError("--suggest, --reviewed: list photos, or apply labels; drop one")
     if options.suggest_by and not options.suggest:
         raise UserError("--suggest_by: says how --suggest chooses; give --suggest=100 too")
-    for name in ("limit", "shown"):
-        if getattr(options, name) is not None and (options.suggest or options.reviewed):
-            other = "suggest" if options.suggest else "reviewed"
+    for name, others in (("limit", ("suggest", "reviewed")), ("shown", ("reviewed",))):
+        other = next((x for x in others if getattr(options, x)), None)
+        if getattr(options, name) is not None and other:
             raise UserError(f"--{name}: is of the lists of labels, not of --{other}; leave it out")
     cli.import_tensorflow()
     if options.reviewed:

@@ -12,7 +12,8 @@ from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_words import split_names
 
-USAGE = """Shows an audit's page to a reviewer and writes each decision to the disk; merges reviews.
+USAGE = """Shows the page of an audit, or of suggested photos, to a reviewer and writes each
+decision to the disk; merges reviews.
 
 usage: python -m spml_tf.review --audit_dir=DIR --reviewer=ann
        python -m spml_tf.review --run_dir=RUN
@@ -33,7 +34,7 @@ _REVIEWER = re.compile(r"[\w-]{1,64}")
 @dataclasses.dataclass(frozen=True)
 class _Options:
     audit_dir: str | None = cli.flag_field(
-        None, "Folder of an audit; made with --run_dir where it has none."
+        None, "Folder of an audit, made with --run_dir where it has none, or of suggested photos."
     )
     run_dir: str | None = cli.flag_field(None, "Folder of the finished run to audit.")
     reviewer: str = cli.flag_field("me", "Name of the reviewer, a part of the file's name.")

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf import networks
 from spml_tf.datasets.readers import Examples
-from spml_tf.evaluation import missing_labels, suggestions
+from spml_tf.evaluation import missing_labels
 from spml_tf.evaluation.missing_labels import Candidate, Region
 from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
 from spml_tf.pages import audit_page, suspect_labels
@@ -185,64 +185,11 @@ def audit_run(
     return _audit(audited, Path(output_dir), run.path.name, about, most, shown)
 
 
-def suggest_run(
-    run: RunFolder,
-    output_dir: str | os.PathLike[str],
-    count: int,
-    rule: str = "gain",
-    data_dir: str | None = None,
-    batch_size: int = 32,
-) -> int:
-    """Writes suggest.csv: the training images of a run whose full labelling is likely to help most.
-
-    A row for each unknown label of these images, best image first, with an empty column label to be
-    filled with 1 or 0; `reviewed_labels.apply` reads the file.
-
-    Args:
-        run: a finished run.
-        output_dir: folder for the file.
-        count: how many images.
-        rule: as for `suggestions.suggest_images`.
-        data_dir: folder of the data set, None for the run's own.
-        batch_size: images at a time.
-
-    Returns:
-        How many images were found.
-
-    Raises:
-        UserError: as for `audit_run`.
-    """
-    run.check_finished()
-    data = run_data.load_of_run(run, data_dir)
-    saved = suspect_labels.read_checkpoint(run, data)
-    others = None
-    if rule == "disagreement":
-        network, size = networks.load_network(run.best_network()), run.settings().image_size
-        others = missing_labels.label_scores(
-            network, data.train, data.observed.shape, None, size, batch_size
-        )
-    images = suggestions.suggest_images(
-        saved.scores, data.observed, count, rule, others, run.settings().seed
-    )
-    if not len(images):
-        raise UserError(f"{run.path}: every label of its training images is known")
-    rows: list[tuple[object, ...]] = []
-    for rank, image in enumerate(images.tolist(), 1):
-        for label in np.flatnonzero(data.observed[image] == UNKNOWN):
-            score = saved.scores[image, label]
-            cells = data.train.names[image], data.train.class_names[label]
-            rows.append((rank, *cells, "", f"{score:.6f}"))
-    folder = Path(output_dir)
-    with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
-        header = "rank", "image", "class", "label", "score"
-        write_csv(folder / "suggest.csv", header, rows, into=replaced_unless_edited)
-    return len(images)
-
-
 def _audit(
     audited: _Audited, folder: Path, name: str, about: Mapping[str, Any], most: int, shown: int
 ) -> dict[str, Any]:
     check_unedited(folder / f"{kind}.csv" for kind in ("missing", "wrong"))
+    check_alone(folder, "audit.html", "suggest.html")
     observed, scores = audited.observed, audited.scores
     found = {
         "missing": missing_labels.rank_missing(scores, observed, audited.epochs_selected, most),
@@ -300,3 +247,12 @@ def _rows(
             )
         )
     return rows
+
+
+def check_alone(folder: Path, page: str, other: str) -> None:
+    """Refuses to write a page into a folder that holds one of the other kind."""
+    if (folder / other).exists():
+        raise UserError(
+            f"--output_dir={folder}: holds {other}, and one page is reviewed in a folder; choose "
+            f"another for {page}"
+        )

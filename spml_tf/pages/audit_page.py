@@ -11,9 +11,18 @@ from spml_tf.pages.report_photos import LabelPhoto, label_card, map_controls, sc
 from spml_tf.pages.report_sections import navigation, omitted, section, table
 
 _SCRIPTS = (
-    "maps.js", "heatmaps.js", "decisions.js", "reviewed_csv.js", "review_pace.js", "audit.js"
+    "maps.js", "heatmaps.js", "decisions.js", "reviewed_csv.js", "review_pace.js", "deciding.js",
+    "audit.js",
 )  # fmt: skip
-_OPACITY = 35  # percent at first: it is the photo that is to be judged
+OPACITY = 35  # percent at first: it is the photo that is to be judged
+# Parts of the controls of each page that decides labels.
+WHICH = """<label>Show <select id="which"><option value="all">all</option>
+<option value="open">undecided</option><option value="decided">decided</option></select></label>"""
+SAVING = """<button type="button" id="undo">Undo</button>
+<button type="button" id="save">Save reviewed.csv</button>
+<label>Read one back <input type="file" id="load" accept=".csv"></label>
+<span id="count" role="status"></span>"""
+SAVED = '<span id="saved" role="status"></span> <span id="loaded" role="status"></span>'
 _MISSING = """Labels nobody gave, the most probable first. The heatmap shows where the network sees
 the class. Decide which are present; what you leave undecided stays unknown."""
 _WRONG = """Labels that were given although the network sees little of the class, the least
@@ -83,19 +92,14 @@ def _controls(class_names: Sequence[str], photos: Sequence[Any]) -> str:
     options = "".join(f'<option value="{i}">{text(x)}</option>' for i, x in enumerate(class_names))
     return f"""<div class="controls" role="group" aria-label="Review">
 <label>Class <select id="class"><option value="-1">all</option>{options}</select></label>
-<label>Show <select id="which"><option value="all">all</option>
-<option value="open">undecided</option><option value="decided">decided</option></select></label>
+{WHICH}
 <label>Order <select id="order"><option value="score">by score</option>
 <option value="classes">classes in turn</option>
 <option value="gain">by expected gain</option></select></label>
-{map_controls(photos, _OPACITY)}
-<button type="button" id="undo">Undo</button>
-<button type="button" id="save">Save reviewed.csv</button>
-<label>Read one back <input type="file" id="load" accept=".csv"></label>
-<span id="count" role="status"></span>
+{map_controls(photos, OPACITY)}
+{SAVING}
 <p class="quiet">Keys on a photo: P present, A absent, U undecided, arrows for the next and the one
-before, Z larger, Ctrl+Z undo; while H is held there are no heatmaps. <span id="saved"
-role="status"></span> <span id="loaded" role="status"></span></p>
+before, Z larger, Ctrl+Z undo; while H is held there are no heatmaps. {SAVED}</p>
 <p id="estimate"></p></div>"""
 
 
@@ -109,12 +113,25 @@ def _cards(found: Sequence[LabelPhoto], class_names: Sequence[str], first: int, 
 
 
 def _buttons(found: LabelPhoto, class_names: Sequence[str]) -> str:
-    name, image = text(class_names[found.label]), text(found.photo.name)
+    return label_buttons(
+        found.photo.name, class_names[found.label], f'data-score="{found.score:.4f}"'
+    )
+
+
+def label_buttons(image: str, class_name: str, more: str, before: str = "") -> str:
+    """What a label is decided with.
+
+    Args:
+        image: the photo's name.
+        class_name: the label's.
+        more: attributes of the element.
+        before: HTML before the buttons.
+    """
     choices = "".join(
         f'<button type="button" data-decision="{value}" aria-pressed="false">{word}</button>'
         for value, word in (("1", "present"), ("0", "absent"))
     )
     return (
-        f'<div class="review" role="group" aria-label="{name} in {image}" '
-        f'data-image="{image}" data-class="{name}" data-score="{found.score:.4f}">{choices}</div>'
+        f'<div class="review" role="group" aria-label="{text(class_name)} in {text(image)}" '
+        f'data-image="{text(image)}" data-class="{text(class_name)}" {more}>{before}{choices}</div>'
     )

@@ -124,7 +124,8 @@ def _gradient() -> str:
     return f"linear-gradient(90deg,{','.join(f'rgb({r},{g},{b})' for r, g, b in colours)})"
 
 
-def _stage(photo: Photo, alt: str) -> str:
+def stage(photo: Photo, alt: str) -> str:
+    """A photo with room for a heatmap over it, and its name."""
     height, width = photo.size
     return (
         f'<div class="stage"><img alt="{text(alt)}" src="{photo.uri}" width="{width}" '
@@ -147,7 +148,7 @@ def _photo_card(photo: Photo, index: int, class_names: Sequence[str]) -> str:
     which = "All scores" if len(rows) == len(order) else f"The {len(rows)} highest scores"
     return (
         f'<figure class="card" data-photo="{index}" data-best="{best}" data-shown="{best}">'
-        f"{_stage(photo, f'Photo {photo.name}, labelled {labels}')}<figcaption>"
+        f"{stage(photo, f'Photo {photo.name}, labelled {labels}')}<figcaption>"
         f'<p class="shown" aria-live="polite"></p><div class="chips" role="group" '
         f'aria-label="Heatmap of {text(photo.name)}">{chips}</div>'
         f"<details><summary>{which}</summary>"
@@ -211,7 +212,7 @@ def label_card(
         parts.append(f"full labels: {'present' if found.truth else 'absent'}")
     return (
         f'<figure class="card" data-photo="{index}" data-shown="{found.label}">'
-        f"{_stage(found.photo, f'Training photo {found.photo.name}, annotated {labels}')}"
+        f"{stage(found.photo, f'Training photo {found.photo.name}, annotated {labels}')}"
         f'<figcaption><p class="facts-of"><strong>{text(name)}</strong> {found.score:.3f}</p>'
         f'<p class="facts-of quiet">{text("; ".join(parts))}</p>{controls}</figcaption></figure>'
     )

@@ -23,7 +23,8 @@ from spml_tf.system.json_text import parse_json
 from spml_tf.system.text_files import read_text
 
 PAGE = "audit.html"
-_LISTS = ("missing.csv", "wrong.csv")
+# The lists whose labels a page decides.
+_LISTS = {PAGE: ("missing.csv", "wrong.csv"), "suggest.html": ("suggest.csv",)}
 _ADDRESS = "127.0.0.1"
 # The element that the page's script looks for, and the longest decision in bytes.
 _SERVED, _LONGEST = "review-server", 1 << 16
@@ -55,7 +56,7 @@ class ReviewServer(ThreadingHTTPServer):
 
     def __init__(self, folder: Path, journal: Journal, port: int = 0) -> None:
         self.journal = journal
-        self._page = folder / PAGE
+        self._page = page_of(folder)
         self._labels = listed_labels(folder)
         if _SERVED not in self._read_page():
             raise UserError(
@@ -104,16 +105,22 @@ class ReviewServer(ThreadingHTTPServer):
         return read_text(self._page, "make an audit there first, with --run_dir")
 
 
+def page_of(folder: Path) -> Path:
+    """The page to review in a folder, an audit's or of suggestions; an audit's where none is."""
+    return next((folder / page for page in _LISTS if (folder / page).exists()), folder / PAGE)
+
+
 def listed_labels(folder: Path) -> frozenset[Key]:
-    """The labels that the lists of an audit name, each by its image's and its class's name.
+    """The labels that the lists beside a page name, each by its image's and its class's name.
 
     Args:
-        folder: of the audit.
+        folder: of the audit or the suggestions.
 
     Raises:
         UserError: a list is missing or cannot be read.
     """
-    return frozenset(row.key for name in _LISTS for row in reviewed_files.read_rows(folder / name))
+    lists = _LISTS[page_of(folder).name]
+    return frozenset(row.key for name in lists for row in reviewed_files.read_rows(folder / name))
 
 
 def _decision(body: bytes) -> tuple[Key, str]:

@@ -20,9 +20,9 @@ const notePace = () => {
   pace.last = now;
 };
 const estimate = () => {
-  const open = cards.filter((card) => !card.hidden && !decisions.has(nameOf(card))).slice(0, NEXT);
-  const done = cards.filter((card) => decisions.has(nameOf(card)));
-  const fixed = done.filter((card) => isFix(card, decisions.get(nameOf(card)))).length;
+  const open = cards.filter((card) => !card.hidden && !isDecided(reviewOf(card))).slice(0, NEXT);
+  const done = cards.filter((card) => isDecided(reviewOf(card)));
+  const fixed = done.filter((card) => isFix(card, decisionOf(reviewOf(card)))).length;
   const parts = done.length ? [`Of ${done.length} decided, ${fixed} changed a label.`] : [];
   if (!open.length) return parts.join(" ");
   const share = open.reduce((sum, card) => sum + chance(card), 0) / open.length;
