@@ -104,7 +104,7 @@ class _Options(DataSettings):
 
 
 def _check(options: _Options) -> None:
-    from spml_tf.datasets import splits
+    from spml_tf.datasets import split_notes, splits
 
     if options.skip_broken:
         raise UserError("--skip_broken: check names the broken photos; leave it out")
@@ -119,7 +119,7 @@ def _check(options: _Options) -> None:
         )
         if split != "none"
     }
-    for note in splits.rare_classes(parts["train"]) if "train" in parts else ():
+    for note in split_notes.rare_classes(parts["train"]) if "train" in parts else ():
         tell_note(printable(note))
     if all(part.paths is None for part in parts.values()):
         print(f"--dataset={options.dataset}: its images are in memory; nothing to decode")

@@ -18,10 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from spml_tf import evaluate, export
+from spml_tf.datasets.observed_labels import draw_observed
 from spml_tf.evaluation import calibration, decision_report, thresholds
 from spml_tf.evaluation.average_precision import average_precision
 from spml_tf.evaluation.report_table import report_table
-from spml_tf.labels import draw_observed
 from spml_tf.runs import decisions
 from spml_tf.runs.run_folder import RunFolder
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import spml_tf
 from spml_tf import labels, losses, networks
+from spml_tf.datasets import observed_labels, split_notes
 from spml_tf.evaluation import bootstrap, calibration, decision_report, measures, thresholds
 from spml_tf.training import methods, selection
 
@@ -50,6 +51,13 @@ FUNCTIONS = [getattr(losses, name) for name in losses.__all__] + [
     for module in (labels, measures, bootstrap, thresholds, calibration, decision_report, selection)
     for name, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__ == module.__name__ and not name.startswith("_")
+]
+FUNCTIONS += [
+    observed_labels.draw_observed,
+    observed_labels.draw_ranked,
+    observed_labels.draw_partial,
+    observed_labels.split_indices,
+    split_notes.perfect_mean_average_precision,
 ]
 
 

@@ -20,6 +20,7 @@ from sklearn.metrics import average_precision_score
 
 from spml_tf import labels as lab
 from spml_tf.datasets.settings import UNKNOWN_COUNTS_AS
+from spml_tf.datasets.split_notes import perfect_mean_average_precision
 from spml_tf.evaluation import average_precision, bootstrap, measures, thresholds
 
 BEST_F1 = thresholds.parse_rule("f1")
@@ -107,11 +108,11 @@ def test_what_a_perfect_network_would_show():
         truth = np.full((20, 1), -1)
         truth[list(known)] = 1
         found.append(average_precision.average_precision(truth, scores)[0])
-    expected = lab.perfect_mean_average_precision(truth, 3.0)
+    expected = perfect_mean_average_precision(truth, 3.0)
     assert statistics.mean(found) == pytest.approx(expected, abs=1e-12)
-    assert lab.perfect_mean_average_precision([[1], [0], [-1]], 3.0) == 1.0
-    assert 0.5 < lab.perfect_mean_average_precision([[1], [0], [-1]], 2.0, "negative") < 1.0
-    assert np.isnan(lab.perfect_mean_average_precision([[0]], 2.0))
+    assert perfect_mean_average_precision([[1], [0], [-1]], 3.0) == 1.0
+    assert 0.5 < perfect_mean_average_precision([[1], [0], [-1]], 2.0, "negative") < 1.0
+    assert np.isnan(perfect_mean_average_precision([[0]], 2.0))
     with pytest.raises(ValueError, match="unknown_counts_as must be 'nothing' or 'negative'"):
         lab.counted_labels([[1]], "positive")
     assert UNKNOWN_COUNTS_AS == lab.UNKNOWN_COUNTS_AS

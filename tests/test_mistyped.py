@@ -14,7 +14,7 @@ from PIL import Image
 import spml_tf.__main__ as listing
 from spml_tf import data, train
 from spml_tf.datasets.readers import Examples
-from spml_tf.datasets.splits import rare_classes
+from spml_tf.datasets.split_notes import rare_classes
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.notes import once, tell_note
 

@@ -19,7 +19,7 @@ from miniature import write_coco
 from PIL import Image
 
 from spml_tf import labels as lab
-from spml_tf.datasets import readers
+from spml_tf.datasets import observed_labels, readers
 from spml_tf.datasets.readers import coco
 from spml_tf.system.errors import UserError
 
@@ -398,9 +398,9 @@ def test_all_of_train2014(tmp_path):
     np.testing.assert_array_equal(examples.labels, expected)
     # Table A.1 of the paper: 80 classes, 2.94 labels an image, 65,665 and 16,416 images.
     assert round(lab.positives_per_image(examples.labels), 2) == 2.94
-    train, val = lab.split_indices(len(examples))
+    train, val = observed_labels.split_indices(len(examples))
     assert (len(train), len(val)) == (65_665, 16_416)
-    observed = lab.draw_observed(examples.labels)
+    observed = observed_labels.draw_observed(examples.labels)
     assert (observed == 1).sum() == 82_081 and (observed == 0).sum() == 0
     assert lab.digest(observed) == drawn_digest(expected)
 

@@ -11,8 +11,7 @@ import pytest
 import tensorflow as tf
 from conftest import run
 
-from spml_tf import labels
-from spml_tf.datasets import elements, readers
+from spml_tf.datasets import elements, observed_labels, readers
 from spml_tf.system.errors import UserError
 
 EXAMPLES = 7
@@ -174,7 +173,7 @@ def test_trains_from_the_command_line(prepared, tmp_path):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["images"] == {"train": 6, "val": 1, "test": 7}
     drawn = readers.load("tfds:voc/2012", str(prepared[0]), "train").labels
-    drawn = labels.draw_observed(drawn)[labels.split_indices(7)[0]]
+    drawn = observed_labels.draw_observed(drawn)[observed_labels.split_indices(7)[0]]
     ones = (tmp_path / "run" / "train_labels.csv").read_text().count(",1\n")
     assert ones == (drawn == 1).sum() == 6
 

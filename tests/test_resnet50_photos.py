@@ -15,7 +15,7 @@ from reference import moved_heatmap
 
 import spml_tf
 from spml_tf import labels, networks
-from spml_tf.datasets import pipeline, readers
+from spml_tf.datasets import observed_labels, pipeline, readers
 from spml_tf.exports import saved_model
 from spml_tf.exports.exported import exported
 
@@ -27,7 +27,7 @@ ANIMALS = ("dog", "cat", "person", "horse", "sheep", "cow", "sofa", "chair")
 def test_a_hundred_steps(tmp_path):
     data = readers.load("voc", f"{os.environ['SPML_TF_TEST_DATA']}/VOCdevkit", "train", 0)
     data = data.restrict(ANIMALS).subset(np.arange(400))
-    observed = labels.draw_observed(data.labels)
+    observed = observed_labels.draw_observed(data.labels)
     keras.utils.set_random_seed(0)
     network = networks.resnet50_cam(len(ANIMALS), weights=None, image_size=224)
     mean = labels.positives_per_image(data.labels)

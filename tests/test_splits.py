@@ -10,7 +10,7 @@ from conftest import CLASSES
 from PIL import Image
 
 from spml_tf import labels
-from spml_tf.datasets import label_files, splits
+from spml_tf.datasets import label_files, observed_labels, splits
 from spml_tf.datasets.settings import DataSettings, resolved
 from spml_tf.system.errors import UserError
 
@@ -219,7 +219,7 @@ def test_known_labels_follow_the_label_seed(load):
     words = {"train_labels": "partial", "known_share": 0.4, "label_seed": 2, "val_split": "val"}
     for seed in (0, 5):
         data = load(**words, data_seed=seed, test_split="none")
-        expected = labels.draw_partial(data.train.labels, 0.4, 2)
+        expected = observed_labels.draw_partial(data.train.labels, 0.4, 2)
         np.testing.assert_array_equal(data.observed, expected)
 
 

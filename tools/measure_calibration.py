@@ -21,9 +21,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from numpy.typing import NDArray
 
+from spml_tf.datasets.observed_labels import draw_observed
 from spml_tf.evaluation import calibration, decision_report, measures, thresholds
 from spml_tf.evaluation.calibration import Calibration
-from spml_tf.labels import draw_observed
 from spml_tf.runs.decisions import from_annotated
 from spml_tf.runs.run_folder import RunFolder
 

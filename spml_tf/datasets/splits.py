@@ -12,19 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf import labels
-from spml_tf.datasets import label_files, readers
+from spml_tf.datasets import label_files, observed_labels, readers, split_notes
 from spml_tf.datasets.readers import Examples, objects
 from spml_tf.datasets.readers.split_names import UnknownSplitError
-from spml_tf.datasets.readers.tables import few
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.notes import tell_note
 from spml_tf.system.parallel import ordered_map
 from spml_tf.system.progress import progress
-
-# Times as many positives as another class has, from which on it is noted.
-_UNEVEN = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,42 +110,10 @@ def load_splits(settings: DataSettings) -> Splits:
         UserError: for data that are missing or malformed, or labels that do not fit them.
     """
     whole = _read(settings, settings.train_split)
-    observed, held_out = _observed(settings, whole)
-    if settings.val_split == "none":
-        if held_out is None:
-            parts = labels.split_indices(len(whole), settings.val_fraction, settings.data_seed)
-        else:
-            parts = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        train, val = (whole.subset(part) for part in parts)
-        observed = observed[parts[0]]
-    elif held_out is not None and held_out.any():
-        raise UserError(
-            f"--train_labels={settings.train_labels}: holds images out for validation, but "
-            f"--val_split={settings.val_split}; give --val_split=none"
-        )
-    else:
-        train, val = whole, _read(settings, settings.val_split)
-    train, observed = _some_images(settings, train, observed)
-    if settings.train_images and held_out is not None:
-        flags = f"--train_images={settings.train_images} and --label_seed={settings.label_seed}"
-        label_files.check_chosen(settings.train_labels, train.names, flags)
+    train, observed, val = _train_and_val(settings, whole)
     test = None if settings.test_split == "none" else _read(settings, settings.test_split)
-    for part, name in ((train, "training"), (val, "validation"), (test, "test")):
-        if part is not None and len(part) == 0:
-            raise UserError(f"--dataset={settings.dataset}: the {name} split holds no image")
-    for other in (val, test):
-        if other is not None and other.class_names != train.class_names:
-            raise UserError(
-                f"--dataset={settings.dataset}: its splits have different classes; name those to "
-                "use with --classes"
-            )
-    objects.check_own_masks(train, val, test)
-    notes = (
-        *_size_notes(settings, whole, test),
-        *_notes(train, observed, val, test),
-        *_unknown_notes(settings, val, "validation"),
-        *(() if test is None else _unknown_notes(settings, test, "test")),
-    )
+    _check(settings, train, val, test)
+    notes = split_notes.of_splits(settings, whole, train, observed, val, test)
     _tell(notes)
     weights = None
     if settings.class_weights:
@@ -181,8 +145,63 @@ def load_examples(
         UserError: for data that are missing or malformed.
     """
     examples = _read(settings, split, flag)
-    _tell((*examples.notes, *(_unknown_notes(settings, examples, split) if measured else ())))
+    unknown = split_notes.of_unknown_labels(settings, examples, split) if measured else ()
+    _tell((*examples.notes, *unknown))
     return examples
+
+
+def _train_and_val(
+    settings: DataSettings, whole: Examples
+) -> tuple[Examples, NDArray[np.int8], Examples]:
+    """The training images, their observed labels [N, L], and the validation images.
+
+    Args:
+        settings: resolved settings.
+        whole: all images of the training split.
+    """
+    observed, held_out = observed_labels.of_settings(settings, whole)
+    if settings.val_split == "none":
+        rows, others = _rows(settings, len(whole), held_out)
+        train, observed, val = whole.subset(rows), observed[rows], whole.subset(others)
+    else:
+        _check_none_held_out(settings, held_out)
+        train, val = whole, _read(settings, settings.val_split)
+    train, observed = observed_labels.of_some_images(settings, train, observed)
+    if settings.train_images and held_out is not None:
+        flags = f"--train_images={settings.train_images} and --label_seed={settings.label_seed}"
+        label_files.check_chosen(settings.train_labels, train.names, flags)
+    return train, observed, val
+
+
+def _rows(
+    settings: DataSettings, n: int, held_out: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of n images to train on, and those that are held out: of a file, else drawn."""
+    if held_out is None:
+        return observed_labels.split_indices(n, settings.val_fraction, settings.data_seed)
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _check_none_held_out(settings: DataSettings, held_out: NDArray[np.bool_] | None) -> None:
+    if held_out is not None and held_out.any():
+        raise UserError(
+            f"--train_labels={settings.train_labels}: holds images out for validation, but "
+            f"--val_split={settings.val_split}; give --val_split=none"
+        )
+
+
+def _check(settings: DataSettings, train: Examples, val: Examples, test: Examples | None) -> None:
+    """Raises UserError for a split without an image, or of other classes or masks."""
+    for part, name in ((train, "training"), (val, "validation"), (test, "test")):
+        if part is not None and len(part) == 0:
+            raise UserError(f"--dataset={settings.dataset}: the {name} split holds no image")
+    for other in (val, test):
+        if other is not None and other.class_names != train.class_names:
+            raise UserError(
+                f"--dataset={settings.dataset}: its splits have different classes; name those to "
+                "use with --classes"
+            )
+    objects.check_own_masks(train, val, test)
 
 
 def _read(settings: DataSettings, split: str, flag: str | None = None) -> Examples:
@@ -242,166 +261,6 @@ def _tell(notes: tuple[str, ...]) -> None:
             return  # the first worker tells
     for note in notes:
         tell_note(printable(note))
-
-
-def _size_notes(settings: DataSettings, whole: Examples, test: Examples | None) -> tuple[str, ...]:
-    """Notes on splits that hold other numbers of images than the published protocol's."""
-    expected = {} if settings.class_list else readers.find(settings.dataset).sizes
-    return tuple(
-        f"{settings.data_dir}: {len(part):,} images in {split}, where the published protocol has "
-        f"{expected[split]:,}: results do not compare with published ones"
-        for split, part in ((settings.train_split, whole), (settings.test_split, test))
-        if part is not None and len(part) != expected.get(split, len(part))
-    )
-
-
-def _notes(
-    train: Examples, observed: NDArray[np.int8], val: Examples, test: Examples | None
-) -> tuple[str, ...]:
-    others = [part for part in (val, test) if part is not None]
-    notes = dict.fromkeys(note for part in (train, *others) for note in part.notes)
-    seen = (observed == labels.POSITIVE).any(axis=0)
-    if not seen.all():
-        absent = [name for name, known in zip(train.class_names, seen, strict=True) if not known]
-        notes[f"no training image is labelled with {few(absent)}: cannot be learned"] = None
-    if uneven := _distribution(observed, train.class_names):
-        notes[uneven] = None
-    bare = int((observed == labels.UNKNOWN).all(axis=1).sum())
-    if bare:
-        notes[f"{bare} of {len(train)} training images have no known label: kept"] = None
-    if not (val.labels == labels.POSITIVE).any():
-        notes["no validation image shows any class: mAP is undefined, no epoch is the best"] = None
-    shared = sorted(set(train.names) & {name for part in others for name in part.names})
-    if shared:
-        notes[f"images in training and in validation or test: {few(shared)}: kept"] = None
-    return tuple(notes)
-
-
-def rare_classes(train: Examples) -> tuple[str, ...]:
-    """Notes on the classes that no training image shows, or only one."""
-    shown = train.labels == labels.POSITIVE
-    counts = shown.sum(axis=0)
-    notes = []
-    if not counts.all():
-        absent = [x for x, count in zip(train.class_names, counts, strict=True) if not count]
-        notes.append(f"no training image shows {few(absent)}: cannot be learned")
-    single = np.flatnonzero(counts == 1).tolist()
-    if single:
-        places = [train.names[int(shown[:, column].argmax())] for column in single[:3]]
-        pairs = [
-            f"{train.class_names[x]!r} ({name!r})"
-            for x, name in zip(single[:3], places, strict=True)
-        ]
-        more = f" and {len(single) - 3} more" if len(single) > 3 else ""
-        notes.append(
-            f"only one training image shows {', '.join(pairs)}{more}: too few to learn from, and "
-            "none where it is held out for validation"
-        )
-    return tuple(notes)
-
-
-def _distribution(observed: NDArray[np.int8], class_names: tuple[str, ...]) -> str:
-    """A note about positives where some class has many times as many as another."""
-    counts = (observed == labels.POSITIVE).sum(axis=0)
-    seen = np.flatnonzero(counts)
-    if not len(seen) or counts.max() < _UNEVEN * counts[seen].min():
-        return ""
-    least, most = int(seen[counts[seen].argmin()]), int(counts.argmax())
-    return (
-        f"annotated positives a class: {counts[least]:,} ({class_names[least]!r}) to "
-        f"{counts[most]:,} ({class_names[most]!r}), median {np.median(counts[seen]):g}; "
-        "--class_weights=TABLE weighs classes"
-    )
-
-
-def _unknown_notes(settings: DataSettings, part: Examples, name: str) -> tuple[str, ...]:
-    """How far measures on a split with unknown labels can be trusted."""
-    rule, known = settings.unknown_counts_as, part.labels != labels.UNKNOWN
-    if known.all():
-        return ()
-    misleading = labels.unknown_as_negative(part.labels, rule)
-    start = f"{name} labels are incomplete ({100 * known.mean():.1f}% are known)"
-    if not misleading.any():
-        return (f"{start}: measures are over the known labels of each class",)
-    count = f"{int(misleading.sum())} of {len(part.class_names)} classes"
-    why = "" if rule == "negative" else ", of which no negative is known"
-    positives = (part.labels == labels.POSITIVE).sum()
-    # Of a run; the commands about data do not ask for it.
-    mean = getattr(settings, "positives_per_image", None)
-    mean = None if isinstance(mean, str) else mean  # it is estimated later
-    ratio = mean * len(part) / positives if mean else 2.0
-    best = 100 * labels.perfect_mean_average_precision(part.labels, max(ratio, 1.0), rule)
-    if best > 99.95:
-        return (f"{start}: unknown labels count as negatives in {count}{why}",)
-    case = (
-        f"with --positives_per_image={mean:g}" if mean else "if there are twice the known positives"
-    )
-    return (
-        f"{start}: unknown labels count as negatives in {count}{why}; {case} a network without a "
-        f"mistake would show an mAP of {best:.1f}%, not 100%",
-    )
-
-
-def _observed(
-    settings: DataSettings, whole: Examples
-) -> tuple[NDArray[np.int8], NDArray[np.bool_] | None]:
-    """The observed labels, and which images a file of labels holds out."""
-    if settings.train_labels == "full":
-        return whole.labels, None
-    if settings.train_labels == "stored":
-        if whole.observed is None:
-            raise UserError(
-                f"--train_labels=stored: --dataset={settings.dataset} comes without observed "
-                "labels; give single, full or a file"
-            )
-        return whole.observed, None
-    if settings.train_labels == "single":
-        seed = settings.label_seed
-        counts = settings.observed_positives, settings.observed_negatives
-        if settings.positive_choice == "uniform":
-            return labels.draw_observed(whole.labels, seed, *counts), None
-        ranks = _ranks(settings, whole)
-        return labels.draw_ranked(whole.labels, ranks, seed, *counts), None
-    if settings.train_labels == "partial":
-        return labels.draw_partial(whole.labels, settings.known_share, settings.label_seed), None
-    path, some = settings.train_labels, settings.train_images > 0
-    return label_files.read_observed(path, whole.names, whole.class_names, some)
-
-
-def _ranks(settings: DataSettings, whole: Examples) -> NDArray[np.float64]:
-    """What --positive_choice ranks positives by: [L], or [N, L] by the areas of objects."""
-    if settings.positive_choice == "frequent":
-        images: NDArray[np.float64] = (whole.labels == labels.POSITIVE).sum(axis=0).astype(float)
-        return images
-    if whole.boxes is None or whole.areas is None:
-        raise UserError(
-            f"--positive_choice=largest: --dataset={settings.dataset} comes without boxes here; "
-            "name them (--boxes_csv for folder), or choose uniform or frequent"
-        )
-    largest = np.zeros(whole.labels.shape)
-    for row, boxes, areas in zip(largest, whole.boxes, whole.areas, strict=True):
-        np.maximum.at(row, boxes[:, 0].astype(int), areas)
-    return largest
-
-
-def _some_images(
-    settings: DataSettings, train: Examples, observed: NDArray[np.int8]
-) -> tuple[Examples, NDArray[np.int8]]:
-    """What --train_images and --full_images leave of the training images and their labels."""
-    order = np.random.RandomState(settings.label_seed).permutation(len(train))
-    for flag in ("train_images", "full_images"):
-        if getattr(settings, flag) > len(train):
-            raise UserError(
-                f"--{flag}={getattr(settings, flag)}: there are {len(train)} training images"
-            )
-    if settings.full_images:
-        observed = observed.copy()
-        full = order[: settings.full_images]
-        observed[full] = train.labels[full]
-    if settings.train_images:
-        rows = np.sort(order[: settings.train_images])
-        train, observed = train.subset(rows), observed[rows]
-    return train, observed
 
 
 def _positives_per_image(val: Examples) -> float | None:
