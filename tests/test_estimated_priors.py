@@ -301,15 +301,22 @@ def test_known_shares_are_for_the_estimated_budgets():
         made(positives_per_image=1.2, selection_priors=[0.2], selection_budget="probable")
 
 
+def built(settings: Settings) -> spml_tf.SPMLModel:
+    """The model of a run, as training builds it."""
+    data = splits.load_splits(settings)
+    k = run_data.positives_per_image(settings, data)
+    return model_building.build(settings, data, k)
+
+
 def test_recommended_expects_the_shares_of_labelled_validation_images(voc, tmp_path):
     """Of 8 validation images and 20 more by eq. 3; a given K, and a file, take their place."""
     settings = resolve(cli.parse(flags(voc, method="recommended"), Settings, ""))
-    data = run_data.load(settings)
+    data = splits.load_splits(settings)
     counted = (data.val.labels == 1).sum(axis=0)
     annotated = (data.observed == 1).mean(axis=0)
     by_eq_3 = data.positives_per_image * annotated / annotated.sum()
     expected = (counted + 20 * by_eq_3) / (len(data.val) + 20)
-    (rule,) = model_building.build(settings, data).rules
+    (rule,) = built(settings).rules
     np.testing.assert_allclose(rule.priors, expected, rtol=1e-6)
     table = tmp_path / "priors.csv"
     names = data.train.class_names
@@ -317,7 +324,7 @@ def test_recommended_expects_the_shares_of_labelled_validation_images(voc, tmp_p
     for given, priors in (({"positives_per_image": 1.5}, None),
                           ({"selection_priors": str(table)}, [0.25] * len(names))):  # fmt: skip
         own = resolve(cli.parse(flags(voc, method="recommended", **given), Settings, ""))
-        (rule,) = model_building.build(own, run_data.load(own)).rules
+        (rule,) = built(own).rules
         assert rule.priors == priors
 
 
@@ -338,7 +345,7 @@ def test_recommended_takes_auto(voc):
     """Where the validation images would tell K."""
     given = flags(voc, method="recommended", positives_per_image="auto")
     settings = resolve(cli.parse(given, Settings, ""))
-    (rule,) = model_building.build(settings, run_data.load(settings)).rules
+    (rule,) = built(settings).rules
     assert rule.positives_per_image == "auto" and rule.priors is None and rule.estimates_priors
 
 

@@ -72,7 +72,7 @@ def test_the_start_line(tmp_path):
     images = np.zeros((3, 4, 4, 3), np.uint8)
     whole = Examples(("a", "b", "c"), labels, ("cat", "dog"), images=images)
     train, val = whole.subset([0, 1]), whole.subset([2])
+    data = Splits(train, train.labels, val, None, ("c",), 1.0, ())
     for k, says in ((2.0, "K = 2.00"), ("auto", "K estimated"), (None, "K unknown")):
-        data = Splits(train, train.labels, val, None, ("c",), k, ())
-        line = start_line(data, Path("runs") / "mine")
+        line = start_line(data, k, Path("runs") / "mine")
         assert line == f"2 training, 1 validation, 2 classes, {says}, CPU x1, -> runs/mine"

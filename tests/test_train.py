@@ -240,8 +240,11 @@ def test_train_labels_from_a_file_repeat_the_drawn_ones(voc, finished, tmp_path)
     full = splits.load_splits(Settings(**{**words, "train_labels": "full"}))
     np.testing.assert_array_equal(full.observed, drawn.train.labels)
     assert drawn.positives_per_image == pytest.approx((drawn.val.labels == 1).sum() / 5)
-    assert drawn.selection_budget("all") == "all"
-    assert drawn.selection_budget("validation") == (drawn.val.labels == 1).mean(axis=0).tolist()
+    assert model_building.selection_budget("all", drawn) == "all"
+    assert (
+        model_building.selection_budget("validation", drawn)
+        == (drawn.val.labels == 1).mean(axis=0).tolist()
+    )
 
 
 def test_data_and_labels_do_not_depend_on_the_seed(voc):
@@ -412,13 +415,13 @@ def test_unknown_validation_labels_are_announced_and_k_is_asked_for(monkeypatch,
     assert "measures are over the known labels of each class" in capsys.readouterr().err
     assert data.positives_per_image is None
     with pytest.raises(UserError, match="--selection_budget=validation: no image is fully"):
-        data.selection_budget("validation")
+        model_building.selection_budget("validation", data)
     with pytest.raises(UserError, match="--selection_budget=mime: no image is fully"):
-        data.selection_budget("mime")
+        model_building.selection_budget("mime", data)
     with pytest.raises(
         UserError, match="count the classes that truly appear in 50 training photos"
     ):
-        model_building.build(settings, data)
+        model_building.build(settings, data, run_data.positives_per_image(settings, data))
 
 
 def test_defaults_follow_from_one_another():
@@ -512,7 +515,8 @@ def test_the_rates_of_head_and_backbone(voc, schedule):
     words = {"epochs": 5, "warmup_epochs": 1, "learning_rate": 0.002, "head_learning_rate": 0.01}
     words |= {} if schedule is None else {"learning_rate_schedule": schedule}
     settings = resolve(cli.parse(flags(voc, **words), Settings, ""))
-    model = model_building.build(settings, splits.load_splits(settings))
+    data = splits.load_splits(settings)
+    model = model_building.build(settings, data, data.positives_per_image)
     model.optimizer.build(model.trainable_variables)
     backbone, head = (
         private_api.optimizer_for(model.optimizer, layer.kernel)._learning_rate

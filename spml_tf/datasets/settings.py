@@ -225,6 +225,11 @@ class DataSettings(TableOptions):
         return tuple(split_names("classes", self.classes))
 
     @property
+    def stated_positives_per_image(self) -> float | None:
+        """Mean number of true positives of an image where the user states it, as runs may."""
+        return None
+
+    @property
     def reader_options(self) -> dict[str, Any]:
         """The flags that only some readers take, None where not given."""
         values = {name: getattr(self, name) for name in _OPTIONS}

@@ -100,9 +100,7 @@ def of_unknown_labels(settings: DataSettings, part: Examples, name: str) -> tupl
     count = f"{int(misleading.sum())} of {len(part.class_names)} classes"
     why = "" if rule == "negative" else ", of which no negative is known"
     positives = (part.labels == POSITIVE).sum()
-    # Of a run; the commands about data do not ask for it.
-    mean = getattr(settings, "positives_per_image", None)
-    mean = None if isinstance(mean, str) else mean  # it is estimated later
+    mean = settings.stated_positives_per_image
     ratio = mean * len(part) / positives if mean else 2.0
     best = 100 * perfect_mean_average_precision(part.labels, max(ratio, 1.0), rule)
     if best > 99.95:

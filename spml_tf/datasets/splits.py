@@ -33,8 +33,7 @@ class Splits:
         val: validation images.
         test: test images, or None where the data set has none.
         held_out: names of the validation images that were held out of the training split.
-        positives_per_image: K, the mean over the fully labelled validation images, or None; "auto"
-            where training estimates it.
+        positives_per_image: K, the mean over the fully labelled validation images, or None.
         notes: what the readers left out or treated, and what to know about the labels.
         class_weights: float32 [L], how much each class counts in the loss, or None.
     """
@@ -44,7 +43,7 @@ class Splits:
     val: Examples
     test: Examples | None
     held_out: tuple[str, ...]
-    positives_per_image: float | str | None
+    positives_per_image: float | None
     notes: tuple[str, ...]
     class_weights: NDArray[np.float32] | None = None
 
@@ -53,28 +52,6 @@ class Splits:
         """The splits there are, by the names train, val and test."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
-
-    def selection_budget(self, rule: str) -> str | list[float]:
-        """What --selection_budget names: a rule, or each class's share of the images.
-
-        The shares are those of the validation images, by "training" the true ones of the training
-        images, or by "mime" the observed ones times 1 / mean(1 / number of positives) of the
-        validation images.
-
-        Raises:
-            UserError: no image that the rule looks at is fully labelled.
-        """
-        try:
-            if rule in ("validation", "training"):
-                part = self.val if rule == "validation" else self.train
-                return list(labels.class_shares(part.labels).tolist())
-            if rule == "mime":
-                factor = labels.harmonic_positives_per_image(self.val.labels)
-                shares = factor * (self.observed == labels.POSITIVE).mean(axis=0)
-                return list(np.minimum(shares, 1.0).tolist())
-        except ValueError as error:
-            raise UserError(f"--selection_budget={rule}: {error}") from None
-        return rule
 
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal of images, labels, classes, weights and `observed`.

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from spml_tf.datasets import pipeline
-from spml_tf.datasets.splits import Splits
+from spml_tf.datasets.splits import Splits, load_splits
 from spml_tf.drawing.figure_files import set_title
 from spml_tf.runs import model_building, run_data, training_run
 from spml_tf.runs.run_folder import RunFolder
@@ -157,11 +157,12 @@ def find(given: Settings, output_dir: Path) -> dict[str, float]:
     constant = dataclasses.replace(given, learning_rate_schedule="constant")
     settings = resolve(dataclasses.replace(constant, feature_crops=0, feature_dir=None))
     training_run.prepare_tensorflow(settings)
-    data = run_data.load(settings)
+    data = load_splits(settings)
+    k = run_data.positives_per_image(settings, data)
     rates = {"head_learning_rate": settings.head_learning_rate}
     if not settings.option("warmup_epochs"):
         rates = {"learning_rate": settings.learning_rate, **rates}
-    found = sweep(model_building.build(settings, data), settings, data)
+    found = sweep(model_building.build(settings, data, k), settings, data)
     write(found, rates, output_dir)
     return {name: found.factor * rate for name, rate in rates.items()}
 

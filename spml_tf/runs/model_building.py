@@ -33,18 +33,20 @@ _MORE = 20
 _PRIORS = ("likely_priors", "selection_priors")
 
 
-def build(settings: Settings, data: Splits) -> SPMLModel:
+def build(settings: Settings, data: Splits, positives_per_image: float | str | None) -> SPMLModel:
     """The compiled model, with labels, weights of labels and the banks of an earlier run.
 
     Args:
         settings: of the run, resolved.
-        data: of the run, its positives_per_image what the run is told.
+        data: of the run.
+        positives_per_image: K, or "auto", as `run_data.positives_per_image` says; None: unknown.
 
     Raises:
         UserError: K or labels are missing, or flags do not go together.
     """
-    _check_labels(settings, data)
-    model = _model(settings, data, _of_method(settings, data))
+    _check_labels(settings, data, positives_per_image)
+    of_method = _of_method(settings, data, positives_per_image)
+    model = _model(settings, data, positives_per_image, of_method)
     if settings.feature_crops and any(part.needs_images for part in model.parts):
         raise UserError(
             f"--feature_crops={settings.feature_crops}: --method={settings.method} looks at the "
@@ -70,7 +72,9 @@ def digests_of_priors(settings: Settings) -> dict[str, str]:
     return {flag: sha256(path) for flag, path in paths.items() if path and os.path.isfile(path)}
 
 
-def _check_labels(settings: Settings, data: Splits) -> None:
+def _check_labels(
+    settings: Settings, data: Splits, positives_per_image: float | str | None
+) -> None:
     """Raises UserError where K is missing that the method needs, or nothing is annotated."""
     selects = methods.selects(settings.method)
     or_auto = (
@@ -81,17 +85,17 @@ def _check_labels(settings: Settings, data: Splits) -> None:
     )
     count = "count the classes that truly appear in 50 training photos and give their mean"
     if methods.needs_k(settings.method):
-        if data.positives_per_image is None:
+        if positives_per_image is None:
             raise UserError(
                 "--positives_per_image is missing and no validation image is fully labelled: "
                 f"{count}{or_auto}"
             )
-        if data.positives_per_image == 0:
+        if positives_per_image == 0:
             raise UserError(
                 "--positives_per_image is missing and no fully labelled validation image shows "
                 f"any class: {count}{or_auto}"
             )
-        if data.positives_per_image == AUTO and not selects:
+        if positives_per_image == AUTO and not selects:
             raise UserError(
                 f"--positives_per_image=auto: --method={settings.method} keeps no score bank to "
                 "estimate it from before it is needed; give a number, or take en or ep"
@@ -103,20 +107,49 @@ def _check_labels(settings: Settings, data: Splits) -> None:
         )
 
 
-def _of_method(settings: Settings, data: Splits) -> dict[str, Any]:
+def _of_method(
+    settings: Settings, data: Splits, positives_per_image: float | str | None
+) -> dict[str, Any]:
     """The options of the method's parts, with what they name read."""
     found = settings.of_method()
     found.pop("positives_per_image", None)
     if "selection_budget" in found:
-        found["selection_budget"] = data.selection_budget(found["selection_budget"])
+        found["selection_budget"] = selection_budget(found["selection_budget"], data)
     for flag in _PRIORS:
         if found.get(flag):
             priors = label_files.read_class_priors(found[flag], data.train.class_names, flag)
             found[flag] = priors.tolist()
-    counted = settings.option("positives_per_image") is None and data.positives_per_image != AUTO
+    counted = settings.option("positives_per_image") is None and positives_per_image != AUTO
     if settings.budget in ESTIMATED_BUDGETS and counted and not found.get("selection_priors"):
         found["selection_priors"] = _expected_shares(data)
     return found
+
+
+def selection_budget(rule: str, data: Splits) -> str | list[float]:
+    """What --selection_budget names: a rule, or each class's share of the images.
+
+    The shares are those of the validation images, by "training" the true ones of the training
+    images, or by "mime" the observed ones times 1 / mean(1 / number of positives) of the validation
+    images.
+
+    Args:
+        rule: the flag's word.
+        data: of the run.
+
+    Raises:
+        UserError: no image that the rule looks at is fully labelled.
+    """
+    try:
+        if rule in ("validation", "training"):
+            part = data.val if rule == "validation" else data.train
+            return list(labels.class_shares(part.labels).tolist())
+        if rule == "mime":
+            factor = labels.harmonic_positives_per_image(data.val.labels)
+            shares = factor * (data.observed == POSITIVE).mean(axis=0)
+            return list(np.minimum(shares, 1.0).tolist())
+    except ValueError as error:
+        raise UserError(f"--selection_budget={rule}: {error}") from None
+    return rule
 
 
 def _expected_shares(data: Splits) -> list[float]:
@@ -132,7 +165,12 @@ def _expected_shares(data: Splits) -> list[float]:
     return list((shares / (images + _MORE)).tolist())
 
 
-def _model(settings: Settings, data: Splits, of_method: dict[str, Any]) -> SPMLModel:
+def _model(
+    settings: Settings,
+    data: Splits,
+    positives_per_image: float | str | None,
+    of_method: dict[str, Any],
+) -> SPMLModel:
     network = _network(settings, data.train.class_names)
     if settings.init_from and cam_boost(network) != settings.cam_boost:
         tell_note(
@@ -147,7 +185,7 @@ def _model(settings: Settings, data: Splits, of_method: dict[str, Any]) -> SPMLM
             network,
             len(data.train),
             settings.method,
-            data.positives_per_image,
+            positives_per_image,
             **settings.of_model(),
             **of_method,
             seed=settings.seed,

@@ -19,18 +19,16 @@ from spml_tf.training.options import AUTO, ESTIMATED_BUDGETS
 _ENOUGH = 50
 
 
-def load(settings: Settings) -> Splits:
-    """Reads the data of a run, with the K that training is told: see `positives_per_image`.
-
-    Raises:
-        UserError: they cannot be read.
-    """
-    data = load_splits(settings)
-    return dataclasses.replace(data, positives_per_image=positives_per_image(settings, data))
-
-
 def positives_per_image(settings: Settings, data: Splits) -> float | str | None:
-    """K: what is given, else that of the validation images, else "auto" where it is estimated."""
+    """The K that training is told.
+
+    Args:
+        settings: of the run, resolved.
+        data: of the run.
+
+    Returns:
+        What is given, else the mean of the validation images, else "auto" where it is estimated.
+    """
     given: float | str | None = settings.option("positives_per_image")
     if given is not None:
         return given

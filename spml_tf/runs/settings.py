@@ -258,6 +258,12 @@ class Settings(DataSettings):
         return getattr(self, flag)
 
     @property
+    def stated_positives_per_image(self) -> float | None:
+        """K where it is given as a number; None: counted or estimated."""
+        given = self.option("positives_per_image")
+        return None if isinstance(given, str) else given
+
+    @property
     def budget(self) -> str | None:
         """The budget that is in force, of the method or of its flag; None where none is chosen."""
         if not methods.selects(self.method):

@@ -13,18 +13,18 @@ from spml_tf.training.options import AUTO
 _NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
-def start_line(data: Splits, folder: str | os.PathLike[str]) -> str:
+def start_line(data: Splits, k: float | str | None, folder: str | os.PathLike[str]) -> str:
     """What is trained on, on what, and where it goes.
 
     Args:
         data: of the run.
+        k: mean number of positives per image that training is told, "auto": estimated, or None.
         folder: the run's.
 
     Returns:
         A line such as "68 training, 30 validation, 12 classes, K = 1.77, CPU x2, -> runs/mine"; the
         number after a CPU is that of its threads, after a GPU that of all workers' GPUs.
     """
-    k = data.positives_per_image
     workers = replicas.this_shard().workers
     parts = [f"{len(part):,} {_NAMES[name]}" for name, part in data.parts.items()]
     parts.append(f"{len(data.train.class_names):,} classes")

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from spml_tf import networks
 from spml_tf.datasets import label_files, pipeline
-from spml_tf.datasets.splits import Splits
+from spml_tf.datasets.splits import Splits, load_splits
 from spml_tf.evaluation import predictions
 from spml_tf.runs import (
     checkpoints,
@@ -70,15 +70,16 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
     first = replicas.this_shard().worker == 0
     finished = run.is_finished()
     with run.locked() if first and not finished else contextlib.nullcontext():
-        data = run_data.load(settings)
-        facts = _facts(settings, data)
+        data = load_splits(settings)
+        k = run_data.positives_per_image(settings, data)
+        facts = _facts(settings, data, k)
         _check_workers(data)
         if finished:
             run.compare(settings, facts)
             if first:
                 trackers.tell_finished(settings.tracker, run, settings, facts)
             return run.read_metrics()
-        model = model_building.build(settings, data)
+        model = model_building.build(settings, data, k)
         bank = model.ema_heatmaps is not None
         recorders = heatmap_recorder.recorders(run, settings, data, bank)
         if first:
@@ -98,7 +99,7 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         replicas.wait_for_workers()
         if first:
             _write_labels(settings, data, run)
-            print(start_line.start_line(data, run.path), flush=True)
+            print(start_line.start_line(data, k, run.path), flush=True)
         history = checkpoint.progress.history if checkpoint else ()
         name = settings.tracker if first else "none"
         with trackers.tracking(name, run, settings, facts, history) as tracker:
@@ -110,11 +111,11 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         return results
 
 
-def _facts(settings: Settings, data: Splits) -> dict[str, Any]:
+def _facts(settings: Settings, data: Splits, k: float | str | None) -> dict[str, Any]:
     """What the run's record holds beside its settings."""
     return {
         "data_fingerprint": data.fingerprint(),
-        "positives_per_image": data.positives_per_image,
+        "positives_per_image": k,
         "class_names": list(data.train.class_names),
         "images": {name: len(part) for name, part in data.parts.items()},
         "notes": list(data.notes),
