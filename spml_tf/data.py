@@ -175,18 +175,19 @@ def _summary(options: _Options) -> None:
 
 def _prepare(options: _Options) -> None:
     from spml_tf.datasets import preparation
+    from spml_tf.datasets.readers.prepared import ImageForm
 
     if options.output_dir is None:
         raise UserError("--output_dir is missing: name a folder to write to")
-    plan = preparation.Plan(
+    form = ImageForm(
         options.format or "labels", options.short_side or 0, options.jpeg_quality or 92
     )
-    preparation.prepare(options, plan, options.output_dir, options.threads, bool(options.overwrite))
+    preparation.prepare(options, form, options.output_dir, options.threads, bool(options.overwrite))
     print(f"prepared in {options.output_dir}")
 
 
 def _import(options: _Options) -> None:
-    from spml_tf.datasets.label_import import Plan, import_labels
+    from spml_tf.datasets.label_import import Import, import_labels
 
     for field in dataclasses.fields(DataSettings):
         own = field.name == "classes" or field.name in vars(TableOptions())
@@ -195,7 +196,7 @@ def _import(options: _Options) -> None:
     if not options.source or not options.output_dir:
         missing = "output_dir" if options.source else "source"
         raise UserError(f"--{missing} is missing; see --help")
-    plan = Plan(
+    wanted = Import(
         options.source,
         options.from_format or "auto",
         options.output_dir,
@@ -205,7 +206,7 @@ def _import(options: _Options) -> None:
         bool(options.drop_missing),
         bool(options.overwrite),
     )
-    print(import_labels(plan, options.of_table()), end="")
+    print(import_labels(wanted, options.of_table()), end="")
     print(f"written to {options.output_dir}")
 
 

@@ -17,7 +17,7 @@ from spml_tf.system.folders import check_output_folder, put_back, replaced_folde
 from spml_tf.system.notes import tell_note
 
 if TYPE_CHECKING:
-    from spml_tf.exports.checks import Photos
+    from spml_tf.exports.checks import ComparedPhotos
     from spml_tf.exports.exported import Exported
     from spml_tf.exports.formats import Wanted
     from spml_tf.exports.hugging_face import Repository
@@ -136,7 +136,7 @@ def export(
 
 def _export(options: _Options) -> Path:
     from spml_tf import networks
-    from spml_tf.exports.checks import MOST_PHOTOS, Photos
+    from spml_tf.exports.checks import MOST_PHOTOS, ComparedPhotos
     from spml_tf.exports.exported import exported
     from spml_tf.runs import run_folder
     from spml_tf.runs.decisions import calibration_errors, decisions
@@ -160,7 +160,7 @@ def _export(options: _Options) -> Path:
     model, photos = exported(network, classes), None
     if wanted.converts:
         count = MOST_PHOTOS if options.check_images is None else options.check_images
-        photos = Photos(run, network, classes, options.data_dir, count)
+        photos = ComparedPhotos(run, network, classes, options.data_dir, count)
     with naming_unwritable(f"--export_dir={options.export_dir}"):
         _write(target, run, wanted, model, classes, photos)
     _tell_of_shared(classes)
@@ -198,7 +198,7 @@ def _write(
     wanted: Wanted,
     model: Exported,
     classes: dict[str, Any],
-    photos: Photos | None,
+    photos: ComparedPhotos | None,
 ) -> None:
     from spml_tf.exports import formats
     from spml_tf.exports.model_card import model_card

@@ -54,13 +54,13 @@ def write(folder: Path, **changed: Any) -> Path:
     return folder
 
 
-def photo(row: int) -> report_photos.Photo:
+def photo(row: int) -> report_photos.ShownPhoto:
     """A grey photo of 40 x 60 pixels; the heatmap of class c is 1 in cell c of 2 x 2, 0 elsewhere.
 
     Its box of class 0 is the left half.
     """
     pixels = np.full((40, 60, 3), 128, np.uint8)
-    return report_photos.Photo(
+    return report_photos.ShownPhoto(
         name=PHOTOS[row],
         uri=html_page.photo_uri(pixels, 384),
         size=(40, 60),

@@ -270,9 +270,9 @@ def test_interrupt_leaves_at_once(tmp_path):
     words = ["--dataset=voc", f"--data_dir={tmp_path}", "--test_split=none", "--threads=1"]
     program = (
         "import sys, spml_tf.datasets.encoded_images as e; from spml_tf import data\n"
-        "first = e.Reader.contents\n"
+        "first = e.ImageReader.contents\n"
         "def tell(*x): print('began', flush=True); return first(*x)\n"
-        "e.Reader.contents = tell\n"
+        "e.ImageReader.contents = tell\n"
         f"sys.exit(data.main(['check', *{words!r}]))"
     )
     process = subprocess.Popen(

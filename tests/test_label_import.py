@@ -174,7 +174,7 @@ def test_each_format_is_recognised_and_read(writer, tmp_path):
     label_exports.write_photos(source / inner, [photo for photo, _ in rows])
     output = tmp_path / "out"
     found = label_import.import_labels(
-        label_import.Plan(str(source), "auto", str(output)), TableOptions()
+        label_import.Import(str(source), "auto", str(output)), TableOptions()
     )
     record = json.loads((output / "import.json").read_text())
     assert (
@@ -220,7 +220,7 @@ def test_any_labels_survive_every_format(writer, tmp_path_factory, drawn):
     output = tmp_path_factory.mktemp("out") / "tables"
     options = TableOptions(trust_table=True)
     label_import.import_labels(
-        label_import.Plan(str(source), OF_WRITER.get(writer, writer), str(output)), options
+        label_import.Import(str(source), OF_WRITER.get(writer, writer), str(output)), options
     )
     table = tables.read_table(
         output / "train.csv",
@@ -874,7 +874,7 @@ class TestLayouts:
         (source / "labels.csv").write_text(
             "image,cat\n" + "".join(f"data/{x}/view.jpg,1\n" for x in range(count))
         )
-        found = sources.Photos(source, tmp_path / "out")
+        found = sources.PhotoFolder(source, tmp_path / "out")
         begin = time.process_time()
         names = [f"data/{x}/view.jpg" for x in range(count)]
         paths = found.find(names, source)
@@ -883,14 +883,14 @@ class TestLayouts:
 
     def test_a_photo_of_a_split_is_not_found_in_the_folder_of_another(self, tmp_path):
         label_exports.write_photos(tmp_path, ["train/a.jpg", "train/b.jpg"])
-        found = sources.Photos(tmp_path, tmp_path / "out")
+        found = sources.PhotoFolder(tmp_path, tmp_path / "out")
         wanted = [("val/a.jpg", False), ("val/c.jpg", False)]
         assert found.find(["val/a.jpg", "val/c.jpg"], tmp_path) == wanted
         assert found.find(["old/a.jpg"], tmp_path) == [("train/a.jpg", True)]
 
     def test_addresses_are_decoded(self, tmp_path):
         label_exports.write_photos(tmp_path, ["my photos/a b.jpg"])
-        found = sources.Photos(tmp_path, tmp_path / "out")
+        found = sources.PhotoFolder(tmp_path, tmp_path / "out")
         names = ["https://host/my%20photos/a%20b.jpg?v=1"]
         assert found.find(names, tmp_path) == [("my photos/a b.jpg", True)]
 
@@ -910,7 +910,7 @@ class TestLayouts:
         for name in ("cat/a.heif", "dog/b.JPEG", "dog/c.tif"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
-        found = sources.Photos(tmp_path, tmp_path / "out").names
+        found = sources.PhotoFolder(tmp_path, tmp_path / "out").names
         assert sorted(found) == ["cat/a.heif", "dog/b.JPEG", "dog/c.tif"]
 
     def test_roboflows_group_of_categories(self, tmp_path):

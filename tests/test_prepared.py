@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spml_tf import data, labels
-from spml_tf.datasets import image_writers, pipeline, preparation, readers, splits
+from spml_tf.datasets import image_writers, pipeline, readers, splits
 from spml_tf.datasets.readers import Examples, prepared
 from spml_tf.datasets.settings import DataSettings, resolved
 from spml_tf.system import cli, files, locks
@@ -206,9 +206,9 @@ class TestOrientation:
         """As Pillow's own exif_transpose shows them, at each size, small ones included."""
         from PIL import ImageOps
 
-        plan = preparation.Plan("jpeg", side, 98)
+        form = prepared.ImageForm("jpeg", side, 98)
         found = examples_of(tmp_path, photos)
-        image_writers.write_images(tmp_path, found, plan, 2)
+        image_writers.write_images(tmp_path, found, form, 2)
         for number, content in enumerate(photos):
             with Image.open(io.BytesIO(content)) as image:
                 upright = ImageOps.exif_transpose(image)
@@ -220,9 +220,9 @@ class TestOrientation:
             assert np.abs(difference).mean() < 4
 
     def test_boxes_are_those_of_the_upright_photos(self, photos, tmp_path):
-        plan = preparation.Plan("tfrecord", 20, 98)
+        form = prepared.ImageForm("tfrecord", 20, 98)
         found = examples_of(tmp_path, photos, boxes=True)
-        image_writers.write_images(tmp_path, found, plan, 2)
+        image_writers.write_images(tmp_path, found, form, 2)
         back = prepared.load(tmp_path, "train")
         assert [rows.tolist() for rows in back.boxes] == [[[0, 0, 0, 0.5, 1]]] * 8
         assert [areas.tolist() for areas in back.areas] == [[0.5]] * 8
@@ -312,7 +312,7 @@ class TestRecords:
         """Sixteen of the digits, pixel by pixel, with their boxes."""
         digits = readers.load("digits", None, "val").subset(range(16))
         found = splits.Splits(digits, digits.labels, digits, None, (), 1.0, ())
-        image_writers.write_images(tmp_path, found, preparation.Plan("tfrecord"), 2)
+        image_writers.write_images(tmp_path, found, prepared.ImageForm("tfrecord"), 2)
         back = prepared.load(tmp_path, "train")
         for row, example in enumerate(records_of(tmp_path, "train")):
             content = example.features.feature["image"].bytes_list.value[0]

@@ -75,7 +75,7 @@ class Header:
     animated: bool = False
 
 
-class Reader:
+class ImageReader:
     """Reads the images of Examples one by one; safe to use from several threads.
 
     Args:

@@ -105,7 +105,7 @@ def check(parts: Mapping[str, Examples], threads: int) -> Report:
         The Report. A file that several splits or names share is decoded once for each split. Photos
         that are nearly the same in training and elsewhere are noted where `finds_similar()`.
     """
-    readers = {split: encoded_images.Reader(part) for split, part in parts.items()}
+    readers = {split: encoded_images.ImageReader(part) for split, part in parts.items()}
     rows = [
         (split, row)
         for split, part in parts.items()
@@ -129,7 +129,7 @@ def check(parts: Mapping[str, Examples], threads: int) -> Report:
     return Report(len(rows), tuple(sorted([*findings, *noted])))
 
 
-def _look(reader: encoded_images.Reader, examples: Examples, split: str, row: int) -> _Image:
+def _look(reader: encoded_images.ImageReader, examples: Examples, split: str, row: int) -> _Image:
     place, digest = reader.place(row), None
     try:
         contents = reader.contents(row)

@@ -8,7 +8,6 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -18,15 +17,13 @@ from PIL import Image
 from spml_tf.datasets import encoded_images, stored_pixels
 from spml_tf.datasets.readers import prepared
 from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.prepared import ImageForm
+from spml_tf.datasets.splits import Splits
 from spml_tf.labels import POSITIVE
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced
 from spml_tf.system.parallel import ordered_map
 from spml_tf.system.progress import progress
-
-if TYPE_CHECKING:
-    from spml_tf.datasets.preparation import Plan
-    from spml_tf.datasets.splits import Splits
 
 # A TFRecord file is ended when it has this many bytes.
 _SHARD_BYTES = 256 * 2**20
@@ -35,24 +32,24 @@ _NUMBERED = "_numbered"  # folder of images whose names cannot be files
 _LONGEST_PART = 200  # bytes of a file's or a folder's name; file systems end at 255
 
 
-def write_images(folder: Path, data: Splits, plan: Plan, threads: int) -> None:
+def write_images(folder: Path, data: Splits, form: ImageForm, threads: int) -> None:
     """Writes all splits and their indices; files that are there already are kept.
 
     Args:
-        folder: where to write; what is there was begun with the same data and plan.
+        folder: where to write; what is there was begun with the same data and form.
         data: the splits.
-        plan: how to write them, as "jpeg" or "tfrecord".
+        form: how to write them, as "jpeg" or "tfrecord".
         threads: how many images are encoded at a time.
 
     Raises:
         UserError: an image cannot be decoded, or a TFRecord file not be written.
     """
-    write = _write_jpegs if plan.format == "jpeg" else _write_records
+    write = _write_jpegs if form.format == "jpeg" else _write_records
     with encoded_images.quiet_pillow():
         for split, part in data.parts.items():
             observed = data.observed if split == "train" else None
             part = stored_pixels.with_upright_boxes(part)
-            encode = _encoder(part, plan)
+            encode = _encoder(part, form)
             files, numbers, offsets = write(folder, split, part, encode, threads)
             index = folder / f"{split}.npz"
             prepared.write_index(index, part, files, numbers, offsets, observed)
@@ -62,40 +59,40 @@ _Encode = Callable[[int], bytes]
 _Places = tuple[list[str], list[int], list[int] | None]
 
 
-def _encoder(examples: Examples, plan: Plan) -> _Encode:
+def _encoder(examples: Examples, form: ImageForm) -> _Encode:
     """A function from an image's row to the bytes to write."""
-    reader = encoded_images.Reader(examples)
+    reader = encoded_images.ImageReader(examples)
 
     def encode(row: int) -> bytes:
         if examples.images is not None:
-            return _encode_pixels(examples.images[row], plan)
+            return _encode_pixels(examples.images[row], form)
         try:
             contents = reader.contents(row)
             pixels = reader.decode(contents)
         except encoded_images.BrokenImageError as error:
             raise UserError(f"{reader.place(row)}: {error}; repair or remove it") from None
-        if not plan.short_side:
+        if not form.short_side:
             return contents
-        small = min(pixels.shape[:2]) <= plan.short_side
+        small = min(pixels.shape[:2]) <= form.short_side
         header = encoded_images.header(contents)
         if small and header.orientation == 1 and header.kind == "JPEG":
             return contents
-        return _encode_pixels(pixels, plan)
+        return _encode_pixels(pixels, form)
 
     return encode
 
 
-def _encode_pixels(pixels: NDArray[np.uint8], plan: Plan) -> bytes:
+def _encode_pixels(pixels: NDArray[np.uint8], form: ImageForm) -> bytes:
     """PNG in full size, or JPEG with the short side asked for."""
     picture, buffer = Image.fromarray(pixels), io.BytesIO()
-    if not plan.short_side:
+    if not form.short_side:
         picture.save(buffer, "PNG")
         return buffer.getvalue()
-    scale = plan.short_side / min(picture.size)
+    scale = form.short_side / min(picture.size)
     if scale < 1:
         size = [max(round(scale * side), 1) for side in picture.size]
         picture = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-    picture.save(buffer, "JPEG", quality=plan.jpeg_quality)
+    picture.save(buffer, "JPEG", quality=form.jpeg_quality)
     return buffer.getvalue()
 
 

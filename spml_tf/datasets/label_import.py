@@ -19,7 +19,7 @@ from spml_tf.datasets.label_formats.found import LabelFile, Labels
 from spml_tf.datasets.label_formats.sources import (
     REPORT,
     SPLITS,
-    Photos,
+    PhotoFolder,
     label_files,
     split_of_path,
 )
@@ -51,7 +51,7 @@ _CELLS = {POSITIVE: "1", NEGATIVE: "0", UNKNOWN: ""}
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Import:
     """What is imported.
 
     Attributes:
@@ -97,11 +97,11 @@ class _Split:
     left_out: int = 0
 
 
-def import_labels(plan: Plan, options: TableOptions) -> str:
+def import_labels(wanted: Import, options: TableOptions) -> str:
     """Reads label files and writes tables, all of them or nothing.
 
     Args:
-        plan: what and where.
+        wanted: what and where.
         options: how tables are read.
 
     Returns:
@@ -111,20 +111,20 @@ def import_labels(plan: Plan, options: TableOptions) -> str:
         UserError: nothing is recognised, a file is malformed, labels contradict each other, or the
             output holds something else.
     """
-    source, target = Path(plan.source).absolute(), Path(plan.output_dir).absolute()
-    place = f"--output_dir={plan.output_dir}"
-    _check_target(target, source, place, plan.overwrite)
-    root = Path(plan.photos_dir).absolute() if plan.photos_dir else source
+    source, target = Path(wanted.source).absolute(), Path(wanted.output_dir).absolute()
+    place = f"--output_dir={wanted.output_dir}"
+    _check_target(target, source, place, wanted.overwrite)
+    root = Path(wanted.photos_dir).absolute() if wanted.photos_dir else source
     root = root.parent if root.is_file() else root
-    if plan.photos_dir and not root.is_dir():
-        raise UserError(f"--photos_dir={plan.photos_dir}: is not a folder")
+    if wanted.photos_dir and not root.is_dir():
+        raise UserError(f"--photos_dir={wanted.photos_dir}: is not a folder")
     if root.resolve().is_relative_to(target.resolve()):
         raise UserError(f"{place}: holds the photos, which it would replace; choose another")
-    name, files = recognise(label_files(source, target), plan.format, f"--source={plan.source}")
+    name, files = recognise(label_files(source, target), wanted.format, f"--source={wanted.source}")
     _check_options(name, options)
     by_split = _by_split(name, files, source)
-    photos = Photos(root, target, name in ("labelstudio", "yolo"))
-    if not photos.names and plan.drop_missing:
+    photos = PhotoFolder(root, target, name in ("labelstudio", "yolo"))
+    if not photos.names and wanted.drop_missing:
         raise UserError(
             f"--drop_missing: {root} holds no photo at all; give --photos_dir, or leave it out"
         )
@@ -133,17 +133,17 @@ def import_labels(plan: Plan, options: TableOptions) -> str:
         for split, group in by_split.items()
         for file in group
     ]
-    class_names = _class_names(plan, parts, options)
-    splits = _splits(name, parts, class_names, photos, plan.drop_missing)
-    record = _record(plan, name, parts, class_names, splits, photos)
+    class_names = _class_names(wanted, parts, options)
+    splits = _splits(name, parts, class_names, photos, wanted.drop_missing)
+    record = _record(wanted, name, parts, class_names, splits, photos)
     with naming_unwritable(place), replaced_folder(target) as folder:
         weighted = any(part.weights is not None for part in splits.values())
         written = _written_names(class_names, weighted)
         for split, part in splits.items():
             _write(folder / f"{split}.csv", part, written)
-        if plan.copy_photos:
+        if wanted.copy_photos:
             _copy(photos.root, folder, splits)
-        record["command"] = _command(plan, root, target, splits, options)
+        record["command"] = _command(wanted, root, target, splits, options)
         record["renamed_classes"] |= {
             old: new for old, new in zip(class_names, written, strict=True) if old != new
         }
@@ -195,26 +195,26 @@ def _by_split(name: str, files: Sequence[LabelFile], source: Path) -> dict[str, 
 
 
 def _class_names(
-    plan: Plan, parts: Sequence[tuple[LabelFile, str, Labels]], options: TableOptions
+    wanted: Import, parts: Sequence[tuple[LabelFile, str, Labels]], options: TableOptions
 ) -> tuple[str, ...]:
     """The classes of all files, those of training first."""
     found = tuple(dict.fromkeys(name for *_, labels in parts for name in labels.class_names))
     if not found:
         raise UserError(
-            f"--source={plan.source}: holds no label; label the photos, and export again"
+            f"--source={wanted.source}: holds no label; label the photos, and export again"
         )
-    for name in plan.classes:
+    for name in wanted.classes:
         if name not in found:
             raise UserError(
                 f"--classes: unknown class {name!r}; the classes are {', '.join(found)}"
                 f"{guess(name, found)}"
             )
-        if plan.classes.count(name) > 1:
+        if wanted.classes.count(name) > 1:
             raise UserError(f"--classes: {name!r} comes twice; name it once")
-    chosen = plan.classes or found
+    chosen = wanted.classes or found
     odd = misread.suspicion(dict.fromkeys(chosen, 1), False)
     if odd and not options.trust_table:
-        raise UserError(f"--source={plan.source}: looks misread: {odd}")
+        raise UserError(f"--source={wanted.source}: looks misread: {odd}")
     return chosen
 
 
@@ -222,7 +222,7 @@ def _splits(
     name: str,
     parts: Sequence[tuple[LabelFile, str, Labels]],
     class_names: tuple[str, ...],
-    photos: Photos,
+    photos: PhotoFolder,
     drop_missing: bool,
 ) -> dict[str, _Split]:
     total = sum(len(labels.images) for *_, labels in parts)
@@ -350,12 +350,12 @@ def _copy(root: Path, folder: Path, splits: dict[str, _Split]) -> None:
 
 
 def _record(
-    plan: Plan,
+    wanted: Import,
     name: str,
     parts: Sequence[tuple[LabelFile, str, Labels]],
     class_names: Sequence[str],
     splits: dict[str, _Split],
-    photos: Photos,
+    photos: PhotoFolder,
 ) -> dict[str, Any]:
     """What import.json holds, but for the command and changes of names in the tables."""
     counts = collections.Counter(x for part in splits.values() for x in part.names)
@@ -364,7 +364,7 @@ def _record(
     return {
         "written_by": _WRITTEN_BY,
         "format": name,
-        "recognised": plan.format == "auto",
+        "recognised": wanted.format == "auto",
         "files": [str(file.path) for file, *_ in parts],
         "photos_dir": str(photos.root),
         "class_names": list(class_names),
@@ -418,10 +418,10 @@ def _counts(part: _Split, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def _command(
-    plan: Plan, root: Path, target: Path, splits: dict[str, _Split], options: TableOptions
+    wanted: Import, root: Path, target: Path, splits: dict[str, _Split], options: TableOptions
 ) -> str:
     """The flags that read the tables."""
-    data_dir = target if plan.copy_photos else root
+    data_dir = target if wanted.copy_photos else root
     inside = target.resolve().is_relative_to(data_dir.resolve())
     words = ["--dataset=folder", f"--data_dir={data_dir}"]
     for split in splits:

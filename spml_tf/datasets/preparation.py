@@ -20,6 +20,7 @@ import PIL
 
 import spml_tf
 from spml_tf.datasets import label_files, splits
+from spml_tf.datasets.readers.prepared import ImageForm
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import digest
 from spml_tf.system import cli
@@ -33,32 +34,17 @@ _WRITTEN_BY = "python -m spml_tf.data prepare"
 _PARAMETERS, _LABELS = "parameters.json", "labels.csv"
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How images are written.
-
-    Attributes:
-        format: "labels" (no images), "jpeg" (a file per image) or "tfrecord".
-        short_side: the shorter side after resizing in pixels; 0: the files' own bytes.
-        jpeg_quality: 1 to 100, of images that are encoded anew.
-    """
-
-    format: str = "labels"
-    short_side: int = 0
-    jpeg_quality: int = 92
-
-
 def prepare(
-    settings: DataSettings, plan: Plan, output_dir: str, threads: int, overwrite: bool = False
+    settings: DataSettings, form: ImageForm, output_dir: str, threads: int, overwrite: bool = False
 ) -> None:
-    """Writes labels.csv and data.json, and unless plan.format is "labels" images and indices.
+    """Writes labels.csv and data.json, and unless form.format is "labels" images and indices.
 
     The folder appears in one step. Until then the work lies beside it, in .unfinished-NAME; started
     again after a kill the command goes on with it.
 
     Args:
         settings: resolved settings.
-        plan: how images are written.
+        form: how images are written.
         output_dir: the folder to write.
         threads: how many images are read and encoded at a time.
         overwrite: replace an earlier result of this command.
@@ -67,31 +53,31 @@ def prepare(
         UserError: for data that are missing or malformed, an image that cannot be decoded, or a
             folder that holds something else or cannot be written.
     """
-    if plan.format == "jpeg" and not plan.short_side:
+    if form.format == "jpeg" and not form.short_side:
         raise UserError("--format=jpeg: give --short_side=PIXELS, the images' shorter side")
-    if plan.format == "labels" and plan.short_side:
+    if form.format == "labels" and form.short_side:
         raise UserError("--short_side: without images to write; give --format=jpeg or tfrecord")
     target = Path(output_dir).resolve()
     _check_target(target, settings.data_dir, overwrite)
     data = splits.load_splits(settings)
-    if plan.format == "jpeg" and any(part.paths is None for part in data.parts.values()):
+    if form.format == "jpeg" and any(part.paths is None for part in data.parts.values()):
         raise UserError(f"--format=jpeg: {settings.dataset} is in memory; give --format=tfrecord")
-    if plan.format != "labels":
+    if form.format != "labels":
         for part in data.parts.values():
             if part.masks is not None:
                 raise UserError(
-                    f"--format={plan.format}: prepared images have no masks of their own; leave "
+                    f"--format={form.format}: prepared images have no masks of their own; leave "
                     "--masks_dir out, or give --format=labels"
                 )
-    facts = describe(settings, data, plan)
+    facts = describe(settings, data, form)
     place, parameters = f"--output_dir={output_dir}", {**facts, "data_dir": settings.data_dir}
     try:
         with naming_unwritable(place), _work_folder(target, parameters) as work:
-            if plan.format != "labels":
+            if form.format != "labels":
                 cli.import_tensorflow()
                 from spml_tf.datasets import image_writers
 
-                image_writers.write_images(work, data, plan, threads)
+                image_writers.write_images(work, data, form, threads)
             label_files.write_observed(
                 work / _LABELS,
                 data.observed,
@@ -105,13 +91,13 @@ def prepare(
         raise KeyboardInterrupt("the same command goes on where it stopped") from None
 
 
-def describe(settings: DataSettings, data: splits.Splits, plan: Plan) -> dict[str, Any]:
+def describe(settings: DataSettings, data: splits.Splits, form: ImageForm) -> dict[str, Any]:
     """What data.json records; nothing of it depends on the machine's folders.
 
     Args:
         settings: resolved settings.
         data: the splits read with them.
-        plan: how images are written.
+        form: how images are written.
 
     Returns:
         {"written_by", "format", "short_side", "jpeg_quality", "flags", "class_names", "images" per
@@ -120,7 +106,7 @@ def describe(settings: DataSettings, data: splits.Splits, plan: Plan) -> dict[st
     folder = settings.data_dir
     return {
         "written_by": _WRITTEN_BY,
-        **dataclasses.asdict(plan),
+        **dataclasses.asdict(form),
         "flags": _portable_flags(settings),
         "class_names": list(data.train.class_names),
         "images": {name: len(part) for name, part in data.parts.items()},

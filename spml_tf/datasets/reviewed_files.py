@@ -32,7 +32,7 @@ Key = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ReviewedRow:
     """A row of a reviewed file.
 
     Attributes:
@@ -67,7 +67,7 @@ def check_label(place: str, label: str) -> None:
         raise UserError(f"{place}: the label must be 1 or 0, found {label!r}")
 
 
-def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+def read_rows(path: str | os.PathLike[str]) -> list[ReviewedRow]:
     """All rows of a reviewed file, those that decide nothing among them.
 
     Args:
@@ -93,7 +93,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     return list({row.key: row for row in rows}.values())
 
 
-def _rows(table: Iterator[tuple[str, list[str]]], header: Sequence[str]) -> Iterator[Row]:
+def _rows(table: Iterator[tuple[str, list[str]]], header: Sequence[str]) -> Iterator[ReviewedRow]:
     for place, fields in table:
         if len(fields) != len(header):
             raise UserError(
@@ -101,7 +101,7 @@ def _rows(table: Iterator[tuple[str, list[str]]], header: Sequence[str]) -> Iter
             )
         cells = dict(zip(header, fields, strict=True))
         # Names may begin and end with blanks.
-        row = Row(place, cells["image"], cells["class"], cells["label"].strip())
+        row = ReviewedRow(place, cells["image"], cells["class"], cells["label"].strip())
         if row.label:
             check_label(place, row.label)
         yield row

@@ -206,7 +206,7 @@ def _without_broken(examples: Examples) -> Examples:
     cli.import_tensorflow()
     from spml_tf.datasets import encoded_images
 
-    reader = encoded_images.Reader(examples)
+    reader = encoded_images.ImageReader(examples)
 
     def reason(row: int) -> str | None:
         try:

@@ -243,7 +243,7 @@ def _tiles(examples: Examples) -> list[Tile]:
     from spml_tf.datasets import encoded_images, stored_pixels
 
     examples = stored_pixels.with_upright_boxes(examples.subset(choose(examples.labels, _TILES)))
-    reader, tiles = encoded_images.Reader(examples), []
+    reader, tiles = encoded_images.ImageReader(examples), []
     for row in range(len(examples)):
         image, reason = None, ""
         try:

@@ -62,7 +62,7 @@ class Comparison:
         return self.map_of_network - self.map
 
 
-class Photos:
+class ComparedPhotos:
     """Photos of a run, and what its network says of them.
 
     Args:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spml_tf.exports import litert, onnx_model, saved_model, web_page
-from spml_tf.exports.checks import Comparison, Photos
+from spml_tf.exports.checks import ComparedPhotos, Comparison
 from spml_tf.exports.exported import Exported
 from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import write_json
@@ -55,7 +55,11 @@ class Wanted:
 
 
 def write(
-    wanted: Wanted, exported: Exported, folder: Path, classes: dict[str, Any], photos: Photos | None
+    wanted: Wanted,
+    exported: Exported,
+    folder: Path,
+    classes: dict[str, Any],
+    photos: ComparedPhotos | None,
 ) -> list[Comparison]:
     """Writes an export in every format wanted.
 
@@ -90,7 +94,7 @@ def write(
     return found
 
 
-def _write_litert(folder: Path, photos: Photos) -> list[Comparison]:
+def _write_litert(folder: Path, photos: ComparedPhotos) -> list[Comparison]:
     with _naming_format(LITERT):
         models = litert.convert(photos.exported, photos.calibration)
         runners = {kind: litert.Runner(content) for kind, content in models.items()}
@@ -124,7 +128,7 @@ def _with_runner(folder: Path, classes: dict[str, Any]) -> Path:
     return folder
 
 
-def table(found: Sequence[Comparison], photos: Photos) -> list[str]:
+def table(found: Sequence[Comparison], photos: ComparedPhotos) -> list[str]:
     """Comparisons as lines of Markdown."""
     lines = [
         "## Converted models",
@@ -141,7 +145,7 @@ def table(found: Sequence[Comparison], photos: Photos) -> list[str]:
     return [*lines, ""]
 
 
-def summary(one: Comparison, photos: Photos) -> str:
+def summary(one: Comparison, photos: ComparedPhotos) -> str:
     """A comparison as one line of text."""
     text = (
         f"{one.file}: {one.megabytes:.1f} MB, probabilities differ by up to {one.largest:.2g} on "

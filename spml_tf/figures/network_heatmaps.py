@@ -155,7 +155,7 @@ def _photos(images: Images) -> list[NDArray[np.uint8]]:
     if not isinstance(images, Examples):
         parts = [batch.image.numpy() for batch in batches(images, None, 1)]
         return [np.rint(np.clip(x, 0, 255)).astype(np.uint8) for part in parts for x in part]
-    reader, found = encoded_images.Reader(images), []
+    reader, found = encoded_images.ImageReader(images), []
     for row in range(len(images)):
         try:
             found.append(reader.pixels(row))

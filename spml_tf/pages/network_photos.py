@@ -15,7 +15,7 @@ from spml_tf.drawing.contact_sheet import reduced
 from spml_tf.evaluation import predictions
 from spml_tf.labels import POSITIVE
 from spml_tf.pages.html_page import photo_uri, quantised
-from spml_tf.pages.report_photos import Photo
+from spml_tf.pages.report_photos import ShownPhoto
 
 _SIDE = 384
 # The heatmaps of all classes are kept up to this number, beyond it those of the highest scores.
@@ -28,7 +28,7 @@ def photos(
     image_size: int | None = None,
     batch_size: int = 32,
     classes: Sequence[Sequence[int]] | None = None,
-) -> list[Photo]:
+) -> list[ShownPhoto]:
     """Prepares photos with their heatmaps.
 
     Args:
@@ -47,9 +47,9 @@ def photos(
     """
     if not len(examples):
         return []
-    found: list[Photo] = []
+    found: list[ShownPhoto] = []
     examples = stored_pixels.with_upright_boxes(examples)
-    reader = encoded_images.Reader(examples)
+    reader = encoded_images.ImageReader(examples)
     maps = predictions.predict_maps(model, examples, image_size, batch_size)
     for row, logits in enumerate(maps):
         scores = expit(logits.mean(axis=(0, 1)))
@@ -66,16 +66,16 @@ def _kept(labels: NDArray[np.int8], scores: NDArray[np.float32]) -> list[int]:
 
 
 def _photo(
-    reader: encoded_images.Reader,
+    reader: encoded_images.ImageReader,
     examples: Examples,
     row: int,
     scores: NDArray[np.float32],
     maps: NDArray[np.float32],
     kept: Sequence[int],
-) -> Photo:
+) -> ShownPhoto:
     image = reduced(reader.pixels(row), _SIDE)
     boxes = () if examples.boxes is None else examples.boxes[row].tolist()
-    return Photo(
+    return ShownPhoto(
         name=examples.names[row],
         uri=photo_uri(image, _SIDE),
         size=image.shape[:2],

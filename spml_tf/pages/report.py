@@ -15,7 +15,7 @@ from spml_tf.evaluation import missing_labels
 from spml_tf.labels import UNKNOWN
 from spml_tf.pages import network_photos, report_page, suspect_labels
 from spml_tf.pages.report_page import Pictures
-from spml_tf.pages.report_photos import LabelPhoto, Photo
+from spml_tf.pages.report_photos import LabelPhoto, ShownPhoto
 from spml_tf.runs import run_data, run_groups
 from spml_tf.runs.run_groups import RunScores
 from spml_tf.system.errors import UserError, printable
@@ -96,7 +96,7 @@ def _data(run: RunScores, data_dir: str | None) -> Splits | str:
 
 def _gallery(
     run: RunScores, data: Splits, network: keras.Model, images: int, batch_size: int
-) -> list[Photo]:
+) -> list[ShownPhoto]:
     examples = data.parts[run_groups.reported_split(run.settings)]
     chosen = examples.subset(summaries.choose(examples.labels, images))
     print(f"heatmaps of {len(chosen)} photos", file=sys.stderr)

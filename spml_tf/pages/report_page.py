@@ -9,7 +9,7 @@ from typing import Any
 from spml_tf.labels import known_counts
 from spml_tf.pages import html_page, line_charts, report_comparison, report_photos
 from spml_tf.pages import report_sections as sections
-from spml_tf.pages.report_photos import LabelPhoto, Photo
+from spml_tf.pages.report_photos import LabelPhoto, ShownPhoto
 from spml_tf.runs.run_groups import RunScores, reported_split
 
 
@@ -24,7 +24,7 @@ class Pictures:
         no_missing: why there are no missing labels, or "".
     """
 
-    photos: Sequence[Photo]
+    photos: Sequence[ShownPhoto]
     missing: Sequence[LabelPhoto]
     no_photos: str = ""
     no_missing: str = ""

@@ -18,7 +18,7 @@ _LISTED, _CHIPS = 100, 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Photo:
+class ShownPhoto:
     """A photo with heatmaps.
 
     Attributes:
@@ -68,14 +68,14 @@ class LabelPhoto:
         truth: 1 or 0 where the full labels tell, else -1.
     """
 
-    photo: Photo
+    photo: ShownPhoto
     label: int
     score: float
     epochs_selected: int | None
     truth: int
 
 
-def script_data(class_names: Sequence[str], photos: Sequence[Photo]) -> str:
+def script_data(class_names: Sequence[str], photos: Sequence[ShownPhoto]) -> str:
     """The element that the script of heatmaps reads."""
     data = {
         "classes": class_names,
@@ -85,7 +85,7 @@ def script_data(class_names: Sequence[str], photos: Sequence[Photo]) -> str:
     return html_page.data_element("gallery-data", data)
 
 
-def gallery(photos: Sequence[Photo], class_names: Sequence[str], split: str) -> str:
+def gallery(photos: Sequence[ShownPhoto], class_names: Sequence[str], split: str) -> str:
     """Photos with the controls of their heatmaps."""
     options = "".join(f'<option value="{i}">{text(x)}</option>' for i, x in enumerate(class_names))
     cards = "".join(_photo_card(photo, i, class_names) for i, photo in enumerate(photos))
@@ -102,7 +102,7 @@ below the photo; a check mark is a class that the photo is labelled with.</p>
 <div class="cards">{cards}</div>"""
 
 
-def map_controls(photos: Sequence[Photo], opacity: int = 60) -> str:
+def map_controls(photos: Sequence[ShownPhoto], opacity: int = 60) -> str:
     """Opacity of all heatmaps, boxes where a photo has one, and the colours' scale.
 
     Args:
@@ -124,7 +124,7 @@ def _gradient() -> str:
     return f"linear-gradient(90deg,{','.join(f'rgb({r},{g},{b})' for r, g, b in colours)})"
 
 
-def stage(photo: Photo, alt: str) -> str:
+def stage(photo: ShownPhoto, alt: str) -> str:
     """A photo with room for a heatmap over it, and its name."""
     height, width = photo.size
     return (
@@ -134,7 +134,7 @@ def stage(photo: Photo, alt: str) -> str:
     )
 
 
-def _photo_card(photo: Photo, index: int, class_names: Sequence[str]) -> str:
+def _photo_card(photo: ShownPhoto, index: int, class_names: Sequence[str]) -> str:
     order = sorted(range(len(photo.scores)), key=lambda x: -photo.scores[x])
     best = order[0]
     labels = ", ".join(class_names[x] for x in photo.labelled) or "no positive label"
@@ -156,7 +156,7 @@ def _photo_card(photo: Photo, index: int, class_names: Sequence[str]) -> str:
     )
 
 
-def _chip(label: int, photo: Photo, class_names: Sequence[str]) -> str:
+def _chip(label: int, photo: ShownPhoto, class_names: Sequence[str]) -> str:
     mark = (
         '<span aria-hidden="true">\u2713 </span><span class="unseen">labelled </span>'
         if label in photo.labelled

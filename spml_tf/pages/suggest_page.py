@@ -9,7 +9,7 @@ from typing import Any
 from spml_tf.pages import html_page
 from spml_tf.pages.audit_page import OPACITY, SAVED, SAVING, WHICH, label_buttons
 from spml_tf.pages.html_page import text
-from spml_tf.pages.report_photos import Photo, map_controls, script_data, stage
+from spml_tf.pages.report_photos import ShownPhoto, map_controls, script_data, stage
 from spml_tf.pages.report_sections import omitted, section
 
 _SCRIPTS = (
@@ -28,7 +28,7 @@ class SuggestedPhoto:
         scores: of these classes for the image, in [0, 1].
     """
 
-    photo: Photo
+    photo: ShownPhoto
     labels: Sequence[int]
     scores: Sequence[float]
 
@@ -70,7 +70,7 @@ def build(
     )
 
 
-def _controls(photos: Sequence[Photo]) -> str:
+def _controls(photos: Sequence[ShownPhoto]) -> str:
     return f"""<div class="controls" role="group" aria-label="Review">
 {WHICH}
 {map_controls(photos, OPACITY)}

@@ -28,7 +28,6 @@ from spml_tf.training.options import (
     ConfidentOptions,
     ConsistencyOptions,
     CutMixOptions,
-    ExpectedPositivesOptions,
     GeneralizedRobustOptions,
     InformationGapOptions,
     LargeLossOptions,
@@ -37,6 +36,7 @@ from spml_tf.training.options import (
     PseudoLabelsOptions,
     RecommendedSelectionOptions,
     RoleOptions,
+    SelectionOptions,
     SpatialConsistencyOptions,
     StrongViewOptions,
 )
@@ -109,7 +109,7 @@ def _term(
 # What a loss makes of labels that a rule marks.
 _LEFT_OUT, _POSITIVES = "left out", "positives"
 
-_SELECTION = _rule("ExpectedPositives", ExpectedPositivesOptions)
+_SELECTION = _rule("ExpectedPositives", SelectionOptions)
 _EN_LOSS = _loss("ExpectedNegative", ExpectedNegativeOptions, _LEFT_OUT)
 _P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 
@@ -249,7 +249,7 @@ def needs_k(name: str) -> bool:
 
 def selects(name: str) -> bool:
     """Whether a method chooses expected positives from the score bank."""
-    return any(issubclass(part.options, ExpectedPositivesOptions) for part in parts_of(name))
+    return any(issubclass(part.options, SelectionOptions) for part in parts_of(name))
 
 
 def fixed_budget(name: str) -> str | None:

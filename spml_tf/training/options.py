@@ -118,7 +118,7 @@ class ModelOptions(Options):
     )
 
 
-class ExpectedPositivesOptions(PositivesPerImageOptions):
+class SelectionOptions(PositivesPerImageOptions):
     """Options of the rule `ExpectedPositives`."""
 
     prefix: ClassVar[str] = "selection"
@@ -182,7 +182,7 @@ class ExpectedPositivesOptions(PositivesPerImageOptions):
     )
 
 
-class RecommendedSelectionOptions(ExpectedPositivesOptions):
+class RecommendedSelectionOptions(SelectionOptions):
     """Those of the rule `ExpectedPositives` in `recommended`."""
 
     start_epoch: int = option(

@@ -26,9 +26,9 @@ from spml_tf.training.options import (
     PROBABLE,
     Budget,
     ConfidentOptions,
-    ExpectedPositivesOptions,
     LargeLossOptions,
     LikelyPositivesOptions,
+    SelectionOptions,
     check_budget,
     check_priors,
 )
@@ -88,7 +88,7 @@ def _with_marks_of(labels: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable("spml_tf")
-class ExpectedPositives(StoringRule, ExpectedPositivesOptions):
+class ExpectedPositives(StoringRule, SelectionOptions):
     """Marks, once an epoch, the unknown labels that are expected to be positive (eqs. 3 and 5).
 
     For each class the p_i images of highest average score are expected positive, see

@@ -89,7 +89,7 @@ def other_files(source: Path) -> str:
     return ""
 
 
-class Photos:
+class PhotoFolder:
     """The photos of a folder, found by the names that labels give them.
 
     Args:

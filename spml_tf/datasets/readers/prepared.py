@@ -8,6 +8,7 @@ objects.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import zipfile
 import zlib
@@ -49,6 +50,21 @@ _OPTIONAL = {
 _DAMAGE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
            MemoryError)  # fmt: skip
 _RECORD_FRAME = 16  # bytes of a TFRecord around its data: the length and two checksums
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageForm:
+    """How the images of a data set are written.
+
+    Attributes:
+        format: "labels" (no images), "jpeg" (a file per image) or "tfrecord".
+        short_side: the shorter side after resizing in pixels; 0: the files' own bytes.
+        jpeg_quality: 1 to 100, of images that are encoded anew.
+    """
+
+    format: str = "labels"
+    short_side: int = 0
+    jpeg_quality: int = 92
 
 
 def write_index(
