@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.json_lists import JsonList, read_lists
 from spml_tf.datasets.readers.photos import require_photos
-from spml_tf.datasets.readers.split_names import UnknownSplitError
+from spml_tf.datasets.readers.split_names import check_split
 from spml_tf.labels import NEGATIVE, POSITIVE
 from spml_tf.system.errors import UserError
 
@@ -57,8 +57,7 @@ def load(
     """
     if year not in YEARS:
         raise ValueError(f"year: expected one of {YEARS}, found {year!r}")
-    if split not in SPLITS:
-        raise UnknownSplitError(f"MS-COCO has {', '.join(SPLITS)}, found {split!r}")
+    check_split(split, SPLITS, "MS-COCO has")
     source = _source(year)
     if data_dir is None:
         raise UserError(f"data_dir: MS-COCO needs its folder; {source}")

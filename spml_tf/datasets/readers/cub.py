@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
-from spml_tf.datasets.readers.split_names import UnknownSplitError
+from spml_tf.datasets.readers.split_names import check_split
 from spml_tf.labels import UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.text_files import read_text, read_words
@@ -62,8 +62,7 @@ def load(
         UserError: file or photo missing, a malformed line, or an answer that is missing or given
             twice.
     """
-    if split not in SPLITS:
-        raise UnknownSplitError(f"CUB-200-2011 has {', '.join(SPLITS)}, found {split!r}")
+    check_split(split, SPLITS, "CUB-200-2011 has")
     if min_certainty not in range(1, len(CERTAINTIES) + 1):
         raise UserError(f"--min_certainty={min_certainty}: must be 1, 2, 3 or 4")
     root = _root(data_dir)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
-from spml_tf.datasets.readers.split_names import UnknownSplitError
+from spml_tf.datasets.readers.split_names import check_split
 from spml_tf.labels import DEFAULT_SEED
 from spml_tf.system.errors import UserError
 
@@ -65,7 +65,7 @@ def load(data_dir: str | None = None, split: str = "train", seed: int = DEFAULT_
             f"data_dir: digits are made, not read, found {data_dir!r}; leave it out, or name the "
             "data set to read"
         )
-    _check_split(split)
+    check_split(split, SPLITS, "digits have")
     count = SPLITS[split]
     rng = np.random.RandomState((seed, list(SPLITS).index(split)))
     classes = _draw_classes(rng, count)
@@ -92,7 +92,7 @@ def source_indices(split: str, seed: int = DEFAULT_SEED) -> NDArray[np.int64]:
     Raises:
         UserError: the split is unknown.
     """
-    _check_split(split)
+    check_split(split, SPLITS, "digits have")
     targets = _source()[1]
     rng = np.random.RandomState(seed)
     chosen = []
@@ -103,11 +103,6 @@ def source_indices(split: str, seed: int = DEFAULT_SEED) -> NDArray[np.int64]:
         parts = dict(zip(SPLITS, np.split(order, (first, second)), strict=True))
         chosen.append(parts[split])
     return np.sort(np.concatenate(chosen)).astype(np.int64)
-
-
-def _check_split(split: str) -> None:
-    if split not in SPLITS:
-        raise UnknownSplitError(f"digits have {', '.join(SPLITS)}, found {split!r}")
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.imagenet_lists import numbered, read_classes
 from spml_tf.datasets.readers.photos import require_photos
-from spml_tf.datasets.readers.split_names import UnknownSplitError
+from spml_tf.datasets.readers.split_names import check_split
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.json_text import parse_json
@@ -79,8 +79,7 @@ def load(
     Raises:
         UserError: folder, list or photo missing, or a malformed line or list.
     """
-    if split not in SPLITS:
-        raise UnknownSplitError(f"ImageNet has {', '.join(SPLITS)}, found {split!r}")
+    check_split(split, SPLITS, "ImageNet has")
     root, base = _roots(data_dir)
     notes: list[str] = []
     known = []

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import find_photos
-from spml_tf.datasets.readers.split_names import UnknownSplitError
+from spml_tf.datasets.readers.split_names import check_split
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.text_files import read_text, read_words
@@ -69,8 +69,7 @@ def load(
     Raises:
         UserError: files missing or malformed, counts that differ, no photo found.
     """
-    if split not in SPLITS:
-        raise UnknownSplitError(f"NUS-WIDE has {', '.join(SPLITS)}, found {split!r}")
+    check_split(split, SPLITS, "NUS-WIDE has")
     if unlabelled not in UNLABELLED_RULES:
         raise UserError(f"--unlabelled={unlabelled}: expected {' or '.join(UNLABELLED_RULES)}")
     root = _root(data_dir)

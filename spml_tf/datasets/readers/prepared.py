@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
-from spml_tf.datasets.readers.split_names import SplitNames, UnknownSplitError
+from spml_tf.datasets.readers.split_names import SplitNames, check_split
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced
 
@@ -123,8 +123,7 @@ def load(
     Raises:
         UserError: the split is not there, its index is damaged or foreign, or images are missing.
     """
-    if split not in SPLITS:
-        raise UnknownSplitError(f"prepared data have {', '.join(SPLITS)}, found {split!r}")
+    check_split(split, SPLITS, "prepared data have")
     root = Path(data_dir).absolute()
     path = root / f"{split}.npz"
     arrays = _read(path)

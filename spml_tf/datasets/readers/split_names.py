@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from spml_tf.system.errors import UserError
@@ -34,3 +35,18 @@ class UnknownSplitError(UserError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"split: {reason}")
         self.reason = reason
+
+
+def check_split(split: str, known: Collection[str], has: str) -> None:
+    """Refuses a split that a data set has not.
+
+    Args:
+        split: the name that is asked for.
+        known: the names of its splits.
+        has: the message's words for the data set, such as "MS-COCO has".
+
+    Raises:
+        UnknownSplitError: `split` is not among `known`.
+    """
+    if split not in known:
+        raise UnknownSplitError(f"{has} {', '.join(known)}, found {split!r}")

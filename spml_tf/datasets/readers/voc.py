@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.datasets.readers.safe_xml import parse_xml
-from spml_tf.datasets.readers.split_names import UnknownSplitError
+from spml_tf.datasets.readers.split_names import check_split
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
 from spml_tf.system.text_files import read_words
@@ -89,9 +89,7 @@ def load(
     if difficult not in DIFFICULT_RULES:
         known = ", ".join(DIFFICULT_RULES)
         raise ValueError(f"difficult: expected one of {known}, found {difficult!r}")
-    if split not in SPLITS[year]:
-        known = ", ".join(SPLITS[year])
-        raise UnknownSplitError(f"Pascal VOC {year} has {known}, found {split!r}")
+    check_split(split, SPLITS[year], f"Pascal VOC {year} has")
     source = _source(year)
     root = _root(data_dir, year, source)
     stems = _read_list(root, split, source)
