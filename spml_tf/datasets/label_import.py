@@ -24,10 +24,10 @@ from spml_tf.datasets.label_formats.sources import (
     split_of_path,
 )
 from spml_tf.datasets.readers import copies, misread
-from spml_tf.datasets.readers.table_columns import not_classes, quoted
+from spml_tf.datasets.readers.table_columns import not_classes
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
-from spml_tf.system.errors import UserError, printable
+from spml_tf.system.errors import UserError, printable, quoted
 from spml_tf.system.files import (
     naming_unwritable,
     replaced_unless_edited,

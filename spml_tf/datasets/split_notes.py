@@ -7,9 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets import readers
 from spml_tf.datasets.readers import Examples
-from spml_tf.datasets.readers.tables import few
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import POSITIVE, UNKNOWN, unknown_as_negative
+from spml_tf.system.errors import few
 
 # Times as many positives as another class has, from which on it is noted.
 _UNEVEN = 20

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets import encoded_images
-from spml_tf.datasets.readers.table_cells import SUFFIXES
+from spml_tf.datasets.readers.photos import SUFFIXES
 from spml_tf.system.errors import UserError, reason_of
 
 Source: TypeAlias = str | NDArray[np.uint8]

@@ -1,8 +1,9 @@
-"""The exceptions that commands end with: a user's mistake, and being told to stop."""
+"""The exceptions that commands end with, a mistake or being told to stop, and words for them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Characters that steer a terminal, end a line or turn the direction of text, and halves of pairs.
 _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -16,6 +17,31 @@ def printable(text: str) -> str:
         a\x1b[2Jb\nc
     """
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def quoted(text: str) -> str:
+    """What a message shows of a name or cell: on one line, and not all of it where it is long."""
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are.
+
+    Examples:
+        >>> few(["a", "b", "c", "d"])
+        "'a', 'b', 'c' and 1 more"
+    """
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(quoted, names[:3])) + more
+
+
+def spoiled(name: str) -> str | None:
+    """Why something cannot be the name of a photo or a class, or None."""
+    if not name:
+        return "is empty"
+    if "\0" in name or name.splitlines() != [name]:
+        return "holds a line break or a null character"
+    return None
 
 
 def reason_of(error: BaseException, longest: int | None = None) -> str:

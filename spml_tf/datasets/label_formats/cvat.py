@@ -13,10 +13,9 @@ import xml.etree.ElementTree as ElementTree
 from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
 from spml_tf.datasets.readers.class_folders import split_of_name
 from spml_tf.datasets.readers.safe_xml import parse_xml
-from spml_tf.datasets.readers.table_columns import quoted
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, quoted
 
 # What the attributes present and absent may say.
 _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
-from spml_tf.datasets.readers.table_columns import quoted
 from spml_tf.datasets.table_options import TableOptions
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, quoted
 
 
 def recognises(file: LabelFile) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.table_cells import Null, Row
-from spml_tf.datasets.readers.table_columns import check_header, quoted, spoiled
+from spml_tf.datasets.readers.table_columns import check_header
 from spml_tf.datasets.readers.tables import (
     Table,
     named_by,
@@ -25,7 +25,7 @@ from spml_tf.datasets.readers.tables import (
 )
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, quoted, spoiled
 from spml_tf.system.json_text import parse_document, parse_json
 from spml_tf.system.text_files import read_text
 

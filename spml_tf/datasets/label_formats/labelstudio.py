@@ -20,11 +20,11 @@ from spml_tf.datasets.label_formats.found import (
     Labels,
     labels_of_table,
 )
-from spml_tf.datasets.readers.table_cells import PHOTO, Row
-from spml_tf.datasets.readers.table_columns import quoted
+from spml_tf.datasets.readers.photos import PHOTO
+from spml_tf.datasets.readers.table_cells import Row
 from spml_tf.datasets.readers.tables import table_of_rows
 from spml_tf.datasets.table_options import TableOptions
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, quoted
 
 _METADATA = (
     "annotation_id", "annotator", "created_at", "updated_at", "id", "lead_time", "agreement",

@@ -11,9 +11,8 @@ from urllib.parse import unquote
 
 from spml_tf.datasets.label_formats.found import LabelFile
 from spml_tf.datasets.readers.class_folders import split_of_name
-from spml_tf.datasets.readers.table_cells import PHOTO
-from spml_tf.datasets.readers.table_columns import quoted
-from spml_tf.system.errors import UserError
+from spml_tf.datasets.readers.photos import PHOTO
+from spml_tf.system.errors import UserError, quoted
 
 SPLITS = ("train", "val", "test")
 _LABELS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".txt")

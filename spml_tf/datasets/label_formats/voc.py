@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 
 from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
+from spml_tf.datasets.readers.photos import PHOTO
 from spml_tf.datasets.readers.safe_xml import parse_xml
-from spml_tf.datasets.readers.table_cells import PHOTO
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
 from spml_tf.system.text_files import read_words

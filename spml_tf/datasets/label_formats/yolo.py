@@ -15,10 +15,9 @@ from pathlib import Path
 
 from spml_tf.datasets.label_formats import yolo_lists
 from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
-from spml_tf.datasets.readers.table_cells import PHOTO
-from spml_tf.datasets.readers.table_columns import quoted
+from spml_tf.datasets.readers.photos import PHOTO
 from spml_tf.datasets.table_options import TableOptions
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, quoted
 from spml_tf.system.text_files import read_words
 
 # The number of a class, and at least a box.

@@ -11,9 +11,8 @@ from typing import Any
 
 import yaml
 
-from spml_tf.datasets.readers.table_cells import PHOTO
-from spml_tf.datasets.readers.table_columns import quoted
-from spml_tf.system.errors import UserError, reason_of
+from spml_tf.datasets.readers.photos import PHOTO
+from spml_tf.system.errors import UserError, quoted, reason_of
 from spml_tf.system.text_files import read_text
 
 CLASSES = "classes.txt"

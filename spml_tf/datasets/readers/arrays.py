@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
 from spml_tf.datasets.readers.split_names import UnknownSplitError
-from spml_tf.datasets.readers.tables import quoted, spoiled
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN, from_cole
-from spml_tf.system.errors import UserError, reason_of
+from spml_tf.system.errors import UserError, quoted, reason_of, spoiled
 from spml_tf.system.text_files import read_text
 
 ENCODINGS = ("cole", "spml_tf")

@@ -6,10 +6,8 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 
-from spml_tf.datasets.readers.photos import find_photos
-from spml_tf.datasets.readers.table_cells import SUFFIXES
-from spml_tf.datasets.readers.tables import quoted, spoiled
-from spml_tf.system.errors import UserError
+from spml_tf.datasets.readers.photos import SUFFIXES, find_photos
+from spml_tf.system.errors import UserError, quoted, spoiled
 from spml_tf.system.nearest import guess
 
 _SPLIT_WORDS = {

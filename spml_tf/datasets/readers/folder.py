@@ -24,13 +24,12 @@ from spml_tf.datasets.readers.class_folders import (
 )
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.misread import look_alikes
-from spml_tf.datasets.readers.photos import find_photos
+from spml_tf.datasets.readers.photos import SUFFIXES, find_photos
 from spml_tf.datasets.readers.split_names import SplitNames, UnknownSplitError
-from spml_tf.datasets.readers.table_cells import SUFFIXES
-from spml_tf.datasets.readers.tables import few, quoted, read_table
+from spml_tf.datasets.readers.tables import read_table
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import POSITIVE, UNKNOWN
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, few, quoted
 
 SPLITS = ("train", "val", "test")
 

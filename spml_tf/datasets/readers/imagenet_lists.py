@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spml_tf.datasets.readers.tables import quoted
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, quoted
 from spml_tf.system.text_files import read_csv, read_words
 
 # Kaggle's, that of TensorFlow's model garden, and that of the challenge's development kit.

@@ -6,7 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
-from spml_tf.datasets.readers.table_cells import PHOTO, separator_word
+from spml_tf.datasets.readers.photos import PHOTO
+from spml_tf.datasets.readers.table_cells import separator_word
 
 # In the order in which they are looked for; a class may be called "salt & pepper".
 _MARKS = "{[|\t；、，"

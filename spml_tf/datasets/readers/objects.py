@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import find_photos
 from spml_tf.datasets.readers.table_cells import number
-from spml_tf.datasets.readers.tables import named_by, quoted
+from spml_tf.datasets.readers.tables import named_by
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE
-from spml_tf.system.errors import UserError, reason_of
+from spml_tf.system.errors import UserError, quoted, reason_of
 from spml_tf.system.nearest import guess
 from spml_tf.system.text_files import read_csv
 

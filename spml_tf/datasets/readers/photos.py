@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from spml_tf.system.errors import UserError
+
+# The endings of photos' names, of any case: what training can decode. No class has such a name.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif",
+)  # fmt: skip
+PHOTO = re.compile(f"({'|'.join(map(re.escape, SUFFIXES))})$", re.I)
 
 _LONGEST_NAME = 4096  # which is where file systems end
 _REMEDY = "copy the photo into the data folder, or give --allow_outside if you trust this list"

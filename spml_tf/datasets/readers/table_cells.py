@@ -29,11 +29,6 @@ _FRACTION = re.compile(r"0?\.\d+(e-\d+)?|\d(\.\d+)?e-\d+", re.I)
 _SIDE_BY_SIDE = re.compile(r"(['\"])\s+(['\"])")
 # What float32 holds.
 _LARGEST = 3.4028234e38
-# The endings of photos' names, of any case: what training can decode. No class has such a name.
-SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif",
-)  # fmt: skip
-PHOTO = re.compile(f"({'|'.join(map(re.escape, SUFFIXES))})$", re.I)
 
 Row = tuple[str, list[str]]
 

@@ -6,9 +6,10 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from spml_tf.datasets.readers.table_cells import PHOTO, Row, Values
+from spml_tf.datasets.readers.photos import PHOTO
+from spml_tf.datasets.readers.table_cells import Row, Values
 from spml_tf.datasets.table_options import TableOptions
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, quoted, spoiled
 from spml_tf.system.flag_words import split_names
 
 FORMS = (
@@ -62,31 +63,6 @@ class Columns:
     weight: int | None = None
     classes: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def few(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are.
-
-    Examples:
-        >>> few(["a", "b", "c", "d"])
-        "'a', 'b', 'c' and 1 more"
-    """
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(quoted, names[:3])) + more
-
-
-def quoted(text: str) -> str:
-    """What a message shows of a name or cell: on one line, and not all of it where it is long."""
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")
-
-
-def spoiled(name: str) -> str | None:
-    """Why something cannot be the name of a photo or a class, or None."""
-    if not name:
-        return "is empty"
-    if "\0" in name or name.splitlines() != [name]:
-        return "holds a line break or a null character"
-    return None
 
 
 def split_columns(flag: str, text: str | None) -> list[str]:

@@ -38,20 +38,15 @@ from spml_tf.datasets.readers.table_columns import (
     Columns,
     assign,
     check_header,
-    few,
     has_column,
     no_classes,
-    quoted,
     split_columns,
-    spoiled,
 )
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, quoted, spoiled
 from spml_tf.system.nearest import guess
 from spml_tf.system.text_files import read_text, split_csv
-
-__all__ = ["Table", "few", "quoted", "read_table", "split_rows", "spoiled", "table_of_rows"]
 
 # In the cell of negatives: all classes that are not listed as positive.
 _ALL_OTHERS = "*"
