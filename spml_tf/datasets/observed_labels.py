@@ -15,7 +15,18 @@ from spml_tf.system.errors import UserError
 def of_settings(
     settings: DataSettings, whole: Examples
 ) -> tuple[NDArray[np.int8], NDArray[np.bool_] | None]:
-    """The observed labels, and which images a file of labels holds out."""
+    """The labels that --train_labels names.
+
+    Args:
+        settings: resolved settings.
+        whole: all N images of the training split.
+
+    Returns:
+        int8 [N, L] in {1, 0, -1}; and [N], which images a file of labels holds out, or None.
+
+    Raises:
+        UserError: the data set has no such labels, or a file does not fit it.
+    """
     if settings.train_labels == "full":
         return whole.labels, None
     if settings.train_labels == "stored":
@@ -41,7 +52,16 @@ def of_settings(
 def of_some_images(
     settings: DataSettings, train: Examples, observed: NDArray[np.int8]
 ) -> tuple[Examples, NDArray[np.int8]]:
-    """What --train_images and --full_images leave of the training images and their labels."""
+    """What --train_images and --full_images leave of the training images and their labels.
+
+    Args:
+        settings: resolved settings.
+        train: N images.
+        observed: int8 [N, L], their observed labels.
+
+    Raises:
+        UserError: there are fewer images.
+    """
     order = np.random.RandomState(settings.label_seed).permutation(len(train))
     for flag in ("train_images", "full_images"):
         if getattr(settings, flag) > len(train):

@@ -89,7 +89,16 @@ def _of_uneven_classes(observed: NDArray[np.int8], class_names: tuple[str, ...])
 
 
 def of_unknown_labels(settings: DataSettings, part: Examples, name: str) -> tuple[str, ...]:
-    """How far measures on a split with unknown labels can be trusted."""
+    """How far measures on a split with unknown labels can be trusted.
+
+    Args:
+        settings: resolved settings.
+        part: the images of the split.
+        name: what the note calls the split.
+
+    Returns:
+        A note, or none where all labels are known.
+    """
     rule, known = settings.unknown_counts_as, part.labels != UNKNOWN
     if known.all():
         return ()
@@ -142,15 +151,15 @@ def perfect_mean_average_precision(
 ) -> float:
     """What a network that ranks without a mistake is expected to reach on incomplete labels.
 
-    In the classes of `unknown_as_negative` it ranks T true positives first, of which P are known,
-    any of them as probably as another. A known one at rank r has the precision
+    In the classes of `labels.unknown_as_negative` it ranks T true positives first, of which P are
+    known, any of them as probably as another. A known one at rank r has the precision
     (1 + (r - 1) q) / r with q = (P - 1) / (T - 1), the mean of which over r = 1..T is
     q + (1 - q) H_T / T, H_T being the T-th harmonic number. Elsewhere it reaches 1.
 
     Args:
-        labels: as for `counted_labels`.
+        labels: as for `labels.counted_labels`.
         true_per_known: T / P of these classes, at least 1; T is rounded, to at most N.
-        unknown_counts_as: as for `counted_labels`.
+        unknown_counts_as: as for `labels.counted_labels`.
 
     Returns:
         The mean over classes with positives, in [0, 1]; NaN without any.
