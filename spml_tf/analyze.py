@@ -10,7 +10,10 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.files import naming_unwritable
+from spml_tf.system.flag_checks import check_least
+from spml_tf.system.flag_fields import flag_field, plugins_field
 from spml_tf.system.flag_words import split_names
+from spml_tf.system.tensorflow_import import import_tensorflow
 
 USAGE = """Draws figures that compare runs, with the numbers behind them.
 
@@ -24,23 +27,23 @@ data set, classes and images."""
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dirs: str = cli.flag_field(None, "Comma-separated folders of finished runs.", required=True)
-    output_dir: str = cli.flag_field(
+    run_dirs: str = flag_field(None, "Comma-separated folders of finished runs.", required=True)
+    output_dir: str = flag_field(
         None, "Folder for the figures; an earlier analysis there is replaced.", required=True
     )
-    names: str | None = cli.flag_field(
+    names: str | None = flag_field(
         None,
         "Comma-separated names, one a run: runs of one name are drawn as one. Default: the method, "
         "and the flags in which runs of it differ.",
     )
-    data_dir: str | None = cli.flag_field(
+    data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the runs' own."
     )
-    experiment_csv: str | None = cli.flag_field(
+    experiment_csv: str | None = flag_field(
         None, "CSV of an experiment that varies crop_area, for the figure of crop intervals."
     )
-    batch_size: int = cli.flag_field(32, "Images at a time.", int)
-    plugins: str | None = cli.plugins_field()
+    batch_size: int = flag_field(32, "Images at a time.", int)
+    plugins: str | None = plugins_field()
 
 
 def analyze(options: _Options) -> None:
@@ -79,8 +82,8 @@ def _command(options: _Options) -> str:
 
 
 def _action(options: _Options) -> None:
-    cli.check_least(options, batch_size=1)
-    cli.import_tensorflow()
+    check_least(options, batch_size=1)
+    import_tensorflow()
     analyze(options)
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_checks import check_least
+from spml_tf.system.flag_fields import flag_field, plugins_field
 from spml_tf.system.flag_words import split_names
 from spml_tf.system.notes import tell_note
+from spml_tf.system.tensorflow_import import import_tensorflow
 
 USAGE = """Lists the labels that a run's training images probably miss, and those that look wrong.
 
@@ -34,11 +37,11 @@ wrong.csv or suggest.csv with 1 (present) or 0 (absent) in the column label."""
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dir: str = cli.flag_field(None, "Folder of the finished run.", required=True)
-    output_dir: str = cli.flag_field(None, "Folder for the files.", required=True)
-    reviewed: str | None = cli.flag_field(None, "Comma-separated files of reviewed labels.")
-    suggest: int = cli.flag_field(0, "How many photos to suggest for full labelling.", int)
-    suggest_by: str | None = cli.flag_field(
+    run_dir: str = flag_field(None, "Folder of the finished run.", required=True)
+    output_dir: str = flag_field(None, "Folder for the files.", required=True)
+    reviewed: str | None = flag_field(None, "Comma-separated files of reviewed labels.")
+    suggest: int = flag_field(0, "How many photos to suggest for full labelling.", int)
+    suggest_by: str | None = flag_field(
         None,
         "Of --suggest. gain: many labels that are probably missing, of rare classes first; "
         "missing: of any classes; uncertainty: of the scores; disagreement: between running "
@@ -46,15 +49,15 @@ class _Options:
         str,
         ("gain", "missing", "uncertainty", "disagreement", "random"),
     )
-    data_dir: str | None = cli.flag_field(
+    data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    limit: int = cli.flag_field(None, "How many labels of each kind to list. Default: 500.", int)
-    shown: int = cli.flag_field(
+    limit: int = flag_field(None, "How many labels of each kind to list. Default: 500.", int)
+    shown: int = flag_field(
         None, "How many labels of each kind, or photos, to show on the page. Default: 100.", int
     )
-    batch_size: int = cli.flag_field(32, "Images at a time.", int)
-    plugins: str | None = cli.plugins_field()
+    batch_size: int = flag_field(32, "Images at a time.", int)
+    plugins: str | None = plugins_field()
 
 
 def _list(options: _Options) -> None:
@@ -115,7 +118,7 @@ def _apply_reviewed(options: _Options, reviewed: str) -> None:
 
 
 def _action(options: _Options) -> None:
-    cli.check_least(options, limit=1, shown=0, batch_size=1, suggest=0)
+    check_least(options, limit=1, shown=0, batch_size=1, suggest=0)
     if options.suggest and options.reviewed:
         raise UserError("--suggest, --reviewed: list photos, or apply labels; drop one")
     if options.suggest_by and not options.suggest:
@@ -124,7 +127,7 @@ def _action(options: _Options) -> None:
         other = next((x for x in others if getattr(options, x)), None)
         if getattr(options, name) is not None and other:
             raise UserError(f"--{name}: is of the lists of labels, not of --{other}; leave it out")
-    cli.import_tensorflow()
+    import_tensorflow()
     if options.reviewed:
         _apply_reviewed(options, options.reviewed)
     elif options.suggest:

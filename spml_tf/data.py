@@ -16,8 +16,11 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import check_unedited, naming_unwritable
+from spml_tf.system.flag_checks import check_range
+from spml_tf.system.flag_fields import flag_field, flag_name, plugins_field, word_field
 from spml_tf.system.folders import made_folder
 from spml_tf.system.notes import tell_note
+from spml_tf.system.tensorflow_import import import_tensorflow, quiet_libraries
 
 if TYPE_CHECKING:
     from spml_tf.datasets.image_checks import Report
@@ -54,37 +57,37 @@ _IMPORT = "Import"
 @dataclasses.dataclass(frozen=True)
 class _Options(DataSettings):
     # `_action` fills threads.
-    plugins: str | None = cli.plugins_field()
-    command: str = cli.word_field(("check", "summary", "prepare", "import"))
-    output_dir: str | None = cli.flag_field(
+    plugins: str | None = plugins_field()
+    command: str = word_field(("check", "summary", "prepare", "import"))
+    output_dir: str | None = flag_field(
         None,
         "Folder to write to. Default: summaries/DATASET for summary; prepare and import need it.",
     )
-    threads: int = cli.flag_field(
+    threads: int = flag_field(
         None, "check, prepare: images read at a time. Default: the number of CPUs.", int
     )
-    format: str | None = cli.flag_field(
+    format: str | None = flag_field(
         None,
         "prepare: labels (no images), jpeg (a file per image) or tfrecord. Default: labels.",
         str,
         ("labels", "jpeg", "tfrecord"),
     )
-    short_side: int | None = cli.flag_field(
+    short_side: int | None = flag_field(
         None,
         "prepare: the images' shorter side in pixels after resizing; smaller images stay as they "
         "are. jpeg needs it; tfrecord without it, or with 0, holds the files' own bytes.",
         int,
     )
-    jpeg_quality: int | None = cli.flag_field(
+    jpeg_quality: int | None = flag_field(
         None, "prepare: of resized images, 1 to 100. Default: 92.", int
     )
-    overwrite: bool | None = cli.flag_field(
+    overwrite: bool | None = flag_field(
         None, "prepare, import: replace an earlier result in --output_dir (no other folder).", bool
     )
-    source: str | None = cli.flag_field(
+    source: str | None = flag_field(
         None, "import: the label file, or a folder that holds label files.", group=_IMPORT
     )
-    from_format: str | None = cli.flag_field(
+    from_format: str | None = flag_field(
         None,
         "import: format of the label files; auto: recognised by what they hold. Default: auto.",
         str,
@@ -92,13 +95,13 @@ class _Options(DataSettings):
         _IMPORT,
         name="from",
     )
-    photos_dir: str | None = cli.flag_field(
+    photos_dir: str | None = flag_field(
         None, "import: folder of the photos. Default: that of --source.", group=_IMPORT
     )
-    copy_photos: bool | None = cli.flag_field(
+    copy_photos: bool | None = flag_field(
         None, "import: copy the photos to --output_dir.", bool, group=_IMPORT
     )
-    drop_missing: bool | None = cli.flag_field(
+    drop_missing: bool | None = flag_field(
         None, "import: leave out the rows of photos that are not there.", bool, group=_IMPORT
     )
 
@@ -124,14 +127,14 @@ def _check(options: _Options) -> None:
     if all(part.paths is None for part in parts.values()):
         print(f"--dataset={options.dataset}: its images are in memory; nothing to decode")
         return
-    cli.import_tensorflow()
+    import_tensorflow()
     from spml_tf.datasets import image_checks, stored_pixels
 
     for part in parts.values():
         for path, photo in zip(part.masks or (), part.paths or (), strict=False):
             if path is not None:
                 stored_pixels.mask_of_photo(path, photo, part.mask_classes)
-    with cli.quiet_libraries():  # libjpeg prints its own words about some broken files
+    with quiet_libraries():  # libjpeg prints its own words about some broken files
         report = image_checks.check(parts, options.threads)
     _print_findings(report, parts)
     if len(parts) > 1 and not image_checks.finds_similar():
@@ -213,14 +216,14 @@ def _import(options: _Options) -> None:
 def _action(given: _Options) -> None:
     for name, commands in _ONLY.items():
         if given.command not in commands and getattr(given, name) is not None:
-            flag = cli.flag_name(_Options, name)
+            flag = flag_name(_Options, name)
             raise UserError(f"--{flag}: {given.command} does not take it; leave it out")
     if given.command == "import":
         _import(given)
         return
-    cli.check_range("threads", given.threads, 1, 1024)
-    cli.check_range("short_side", given.short_side, 0, 1e5)
-    cli.check_range("jpeg_quality", given.jpeg_quality, 1, 100)
+    check_range("threads", given.threads, 1, 1024)
+    check_range("short_side", given.short_side, 0, 1e5)
+    check_range("jpeg_quality", given.jpeg_quality, 1, 100)
     threads = given.threads or os.cpu_count() or 1
     options = dataclasses.replace(given, **resolved(given), threads=threads)
     if given.command != "check":  # which reads all labels that there are

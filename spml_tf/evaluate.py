@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.datasets.settings import UNKNOWN_COUNTS_AS
 from spml_tf.system import cli, launcher, strategies
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_checks import check_least
+from spml_tf.system.flag_fields import (
+    calibration_field,
+    devices_field,
+    flag_field,
+    plugins_field,
+    strategy_field,
+    workers_field,
+)
 from spml_tf.system.notes import tell_note
 
 if TYPE_CHECKING:
@@ -51,67 +60,67 @@ _DIGITS = 4
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dir: str | None = cli.flag_field(None, "Folder of the run.")
-    split: str = cli.flag_field(
+    run_dir: str | None = flag_field(None, "Folder of the run.")
+    split: str = flag_field(
         "test",
         "test: the run's --test_split; val: its validation images, held out of the training split "
         "where the data set has none of its own; any other name: that split of its data set.",
     )
-    format: str = cli.flag_field(
+    format: str = flag_field(
         "json",
         "json: one object on one line; table: a row a class, with positives, AP, precision, "
         "recall, F1 and threshold (--thresholds=f1 where it is not given), and their means.",
         str,
         ("json", "table"),
     )
-    thresholds: str | None = cli.flag_field(
+    thresholds: str | None = flag_field(
         None,
         "Score decisions too: f1, precision:P, recall:R, count or a number, chosen on the "
         "validation images as by export.",
     )
-    calibration: str = cli.calibration_field("Thresholds")
-    absent_classes: str = cli.flag_field(
+    calibration: str = calibration_field("Thresholds")
+    absent_classes: str = flag_field(
         "skip",
         "Classes without positives: skip leaves them out of the mean, zero counts them as 0 (the "
         "rule of Cole et al. 2021).",
         str,
         ("skip", "zero"),
     )
-    unknown_counts_as: str | None = cli.flag_field(
+    unknown_counts_as: str | None = flag_field(
         None,
         "What unknown labels count as: nothing leaves them out where a class has known positives "
         "and known negatives; negative. Default: as in the run.",
         str,
         UNKNOWN_COUNTS_AS,
     )
-    batch_size: int = cli.flag_field(32, "Images at a time.", int)
-    dataset: str | None = cli.flag_field(
+    batch_size: int = flag_field(32, "Images at a time.", int)
+    dataset: str | None = flag_field(
         None, "The run's data set, checked if given; with --network: imagenet."
     )
-    data_dir: str | None = cli.flag_field(
+    data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    network: str | None = cli.flag_field(
+    network: str | None = flag_field(
         None,
         "Instead of a run: resnet50, efficientnet_lite0 or applications:NAME with its own head.",
     )
-    weights: str | None = cli.flag_field(
+    weights: str | None = flag_field(
         None, "With --network: imagenet, or a weights file. Default: imagenet."
     )
-    image_size: int | None = cli.flag_field(
+    image_size: int | None = flag_field(
         None, "With --network: input side in pixels. Default: 224.", int
     )
-    probabilities: str = cli.flag_field(
+    probabilities: str = flag_field(
         "sigmoid",
         "What a class's images are ranked by: sigmoid of its logit, or softmax over the classes of "
         "an image, for a classifier trained with one.",
         str,
         ("sigmoid", "softmax"),
     )
-    plugins: str | None = cli.plugins_field()
-    strategy: str = cli.strategy_field()
-    devices: int = cli.devices_field()
-    workers: int = cli.workers_field()
+    plugins: str | None = plugins_field()
+    strategy: str = strategy_field()
+    devices: int = devices_field()
+    workers: int = workers_field()
 
 
 def evaluate(
@@ -342,7 +351,7 @@ def _top1_on_val(
 
 
 def _check(options: _Options) -> None:
-    cli.check_least(options, batch_size=1, workers=0, devices=0)
+    check_least(options, batch_size=1, workers=0, devices=0)
     if options.calibration != "none" and options.thresholds is None and options.format == "json":
         raise UserError(
             f"--calibration={options.calibration}: calibrates decisions; give --thresholds or "

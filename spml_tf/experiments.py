@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from spml_tf.plans.settings import PlanSettings
 from spml_tf.system import cli, presets
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_fields import list_presets_field
+from spml_tf.system.tensorflow_import import import_tensorflow
 
 USAGE = """Trains the runs of a plan, one process each, and writes their table.
 
@@ -22,11 +24,11 @@ run that two of them name alike, with the same flags, is trained once."""
 
 @dataclasses.dataclass(frozen=True)
 class _Options(PlanSettings):
-    list_presets: bool = cli.list_presets_field(presets.plans)
+    list_presets: bool = list_presets_field(presets.plans)
 
 
 def _action(options: _Options) -> None:
-    cli.import_tensorflow()  # refuses another backend, of which every run would tell
+    import_tensorflow()  # refuses another backend, of which every run would tell
     from spml_tf.plans.experiment import Experiment
 
     experiment = Experiment(options)

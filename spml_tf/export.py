@@ -13,6 +13,8 @@ from spml_tf.exports import RUNTIME
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, replaced_unless_edited, write_json, write_text
+from spml_tf.system.flag_checks import check_least, check_range
+from spml_tf.system.flag_fields import calibration_field, flag_field, plugins_field
 from spml_tf.system.folders import check_output_folder, put_back, replaced_folder
 from spml_tf.system.notes import tell_note
 
@@ -41,58 +43,58 @@ _NEXT = "next"
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dir: str = cli.flag_field(None, "Folder of the run.", required=True)
-    export_dir: str = cli.flag_field(None, "Folder to write, new or empty.", required=True)
-    overwrite: bool = cli.flag_field(
+    run_dir: str = flag_field(None, "Folder of the run.", required=True)
+    export_dir: str = flag_field(None, "Folder to write, new or empty.", required=True)
+    overwrite: bool = flag_field(
         False, "Replace an earlier export in --export_dir (no other folder is replaced).", bool
     )
-    format: str = cli.flag_field(
+    format: str = flag_field(
         "saved_model", "Of saved_model, litert, onnx and web, separated by commas."
     )
-    serving_version: str | None = cli.flag_field(
+    serving_version: str | None = flag_field(
         None,
         "Write the folder of this number in --export_dir, as TensorFlow Serving wants it; next: "
         "one more than the highest there.",
     )
-    thresholds: str = cli.flag_field(
+    thresholds: str = flag_field(
         "f1",
         "How decisions are made, by the validation images. f1: the highest F1 of each class; "
         "precision:0.9 or recall:0.9: so much of it; count: as many decisions an image as there "
         "are positives (--positives_per_image of the run); a number: this threshold. A class with "
         "fewer than 10 validation positives takes the threshold of all classes together.",
     )
-    calibration: str = cli.calibration_field("Probabilities, heatmaps and thresholds")
-    max_megapixels: float | None = cli.flag_field(
+    calibration: str = calibration_field("Probabilities, heatmaps and thresholds")
+    max_megapixels: float | None = flag_field(
         None,
         "Endpoints for files refuse pictures whose header tells of more pixels, in millions. "
         "Default: as the run was trained, 100 unless it was told otherwise.",
         float,
     )
-    data_dir: str | None = cli.flag_field(
+    data_dir: str | None = flag_field(
         None,
         "Folder of the run's data, where it is not where it was: litert, onnx and web are checked "
         "on its photos.",
     )
-    check_images: int | None = cli.flag_field(
+    check_images: int | None = flag_field(
         None, "Photos they are checked on, at most. Default: 500.", int
     )
-    web_runtime: str | None = cli.flag_field(
+    web_runtime: str | None = flag_field(
         None,
         "For web: the file that `npm pack onnxruntime-web@1.30.0` writes, or the package's folder. "
         f"Default: {RUNTIME}.",
     )
-    push: str | None = cli.flag_field(
+    push: str | None = flag_field(
         None,
         "hf://OWNER/NAME: upload the export to this model repository of the Hugging Face Hub too, "
         "with the model card as README.md.",
     )
-    public: bool = cli.flag_field(
+    public: bool = flag_field(
         False, "With --push: a repository that is made now can be seen by all.", bool
     )
-    dry_run: bool = cli.flag_field(
+    dry_run: bool = flag_field(
         False, "With --push: list what would be uploaded, and upload nothing.", bool
     )
-    plugins: str | None = cli.plugins_field()
+    plugins: str | None = plugins_field()
 
 
 def export(
@@ -277,8 +279,8 @@ def _check_target(options: _Options, target: Path) -> None:
 
 
 def _action(options: _Options) -> None:
-    cli.check_range("max_megapixels", options.max_megapixels, 1e-3, 1e5)
-    cli.check_least(options, check_images=1)
+    check_range("max_megapixels", options.max_megapixels, 1e-3, 1e5)
+    check_least(options, check_images=1)
     print(f"exported to {_export(options)}")
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.files import naming_unwritable
+from spml_tf.system.flag_checks import check_least
+from spml_tf.system.flag_fields import flag_field, plugins_field
+from spml_tf.system.tensorflow_import import import_tensorflow
 
 USAGE = """Draws the heatmaps of training images, as a PNG, an SVG and a CSV each.
 
@@ -25,23 +28,23 @@ such as one without and one with SCL."""
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dir: str = cli.flag_field(None, "Folder of the run.", required=True)
-    output_dir: str = cli.flag_field(
+    run_dir: str = flag_field(None, "Folder of the run.", required=True)
+    output_dir: str = flag_field(
         None, "Folder for the figures; those of the same names there are replaced.", required=True
     )
-    other_run_dir: str | None = cli.flag_field(
+    other_run_dir: str | None = flag_field(
         None, "Folder of a run on the same data, to draw beside the first."
     )
-    images: str | None = cli.flag_field(
+    images: str | None = flag_field(
         None,
         "Comma-separated names of training images. Default: the first 6 in heatmaps.npz, else the "
         "first of each class.",
     )
-    top: int = cli.flag_field(4, "Classes drawn of each image.", int)
-    data_dir: str | None = cli.flag_field(
+    top: int = flag_field(4, "Classes drawn of each image.", int)
+    data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    plugins: str | None = cli.plugins_field()
+    plugins: str | None = plugins_field()
 
 
 def draw(options: _Options) -> list[str]:
@@ -68,8 +71,8 @@ def draw(options: _Options) -> list[str]:
 
 
 def _action(options: _Options) -> None:
-    cli.check_least(options, top=1)
-    cli.import_tensorflow()
+    check_least(options, top=1)
+    import_tensorflow()
     print(f"{', '.join(draw(options))} in {options.output_dir}")
 
 

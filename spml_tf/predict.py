@@ -20,6 +20,8 @@ from spml_tf.system.files import (
     rows_kept,
     write_csv,
 )
+from spml_tf.system.flag_checks import check_least, check_range
+from spml_tf.system.flag_fields import flag_field
 from spml_tf.system.folders import made_folder
 from spml_tf.system.progress import beside_bar, progress
 
@@ -46,25 +48,23 @@ the last line names."""
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    model_dir: str = cli.flag_field(None, "Folder written by spml_tf.export.", required=True)
-    images: str = cli.flag_field(
+    model_dir: str = flag_field(None, "Folder written by spml_tf.export.", required=True)
+    images: str = flag_field(
         None,
         "Image file, folder with the folders in it, or quoted pattern, such as 'photos/*.jpg'.",
         required=True,
     )
-    output: str = cli.flag_field("predictions.csv", "The CSV to write.")
-    overlays: str | None = cli.flag_field(
-        None, "Folder for pictures of the heatmaps over each photo."
-    )
-    overlay_classes: int = cli.flag_field(3, "Classes drawn per photo, at most.", int)
-    max_megapixels: float | None = cli.flag_field(
+    output: str = flag_field("predictions.csv", "The CSV to write.")
+    overlays: str | None = flag_field(None, "Folder for pictures of the heatmaps over each photo.")
+    overlay_classes: int = flag_field(3, "Classes drawn per photo, at most.", int)
+    max_megapixels: float | None = flag_field(
         None,
         "Pictures whose header tells of more pixels, in millions, are left out. Default, and the "
         "most: what the model was exported with.",
         float,
     )
-    batch_size: int = cli.flag_field(16, "Images at a time.", int)
-    skip_broken: bool = cli.flag_field(
+    batch_size: int = flag_field(16, "Images at a time.", int)
+    skip_broken: bool = flag_field(
         False, "Files that are no images are named and left out, and do not make the code 1.", bool
     )
 
@@ -179,14 +179,14 @@ def _write(
 
 
 def _action(options: _Options) -> None:
-    cli.check_least(options, batch_size=1, overlay_classes=1)
+    check_least(options, batch_size=1, overlay_classes=1)
     paths = _find(options.images)
     overlays = None if options.overlays is None else Path(options.overlays)
     names = _picture_names(paths) if overlays else {}
     pictures = {path: overlays / name for path, name in names.items()} if overlays else {}
     _check(options, paths, pictures)
     classifier = _classifier(options.model_dir)
-    cli.check_range("max_megapixels", options.max_megapixels, 1e-3, classifier.max_megapixels)
+    check_range("max_megapixels", options.max_megapixels, 1e-3, classifier.max_megapixels)
     with contextlib.ExitStack() as stack:
         for folder in (Path(options.output).parent, *([overlays] if overlays else [])):
             stack.enter_context(made_folder(folder))

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, write_text
+from spml_tf.system.flag_checks import check_least
+from spml_tf.system.flag_fields import flag_field, plugins_field
 from spml_tf.system.flag_words import split_names
+from spml_tf.system.tensorflow_import import import_tensorflow
 
 USAGE = """Writes DIR/report.html, one file that any browser shows without a network.
 
@@ -24,17 +27,17 @@ _LARGEST_PAGE = 20_000_000  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    run_dir: str = cli.flag_field(None, "Folder of the finished run.", required=True)
-    compare: str | None = cli.flag_field(
+    run_dir: str = flag_field(None, "Folder of the finished run.", required=True)
+    compare: str | None = flag_field(
         None, "Comma-separated folders of other finished runs on the same data."
     )
-    data_dir: str | None = cli.flag_field(
+    data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    images: int = cli.flag_field(24, "How many photos to show with heatmaps.", int)
-    candidates: int = cli.flag_field(24, "How many labels to show as probably missing.", int)
-    batch_size: int = cli.flag_field(32, "Images at a time.", int)
-    plugins: str | None = cli.plugins_field()
+    images: int = flag_field(24, "How many photos to show with heatmaps.", int)
+    candidates: int = flag_field(24, "How many labels to show as probably missing.", int)
+    batch_size: int = flag_field(32, "Images at a time.", int)
+    plugins: str | None = plugins_field()
 
 
 def report(options: _Options) -> str:
@@ -74,8 +77,8 @@ def report(options: _Options) -> str:
 
 
 def _action(options: _Options) -> None:
-    cli.check_least(options, images=0, candidates=0, batch_size=1)
-    cli.import_tensorflow()
+    check_least(options, images=0, candidates=0, batch_size=1)
+    import_tensorflow()
     print(report(options))
 
 

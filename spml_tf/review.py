@@ -10,7 +10,10 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_checks import check_least
+from spml_tf.system.flag_fields import flag_field, plugins_field
 from spml_tf.system.flag_words import split_names
+from spml_tf.system.tensorflow_import import import_tensorflow
 
 USAGE = """Shows the page of an audit, or of suggested photos, to a reviewer and writes each
 decision to the disk; merges reviews.
@@ -33,22 +36,20 @@ _REVIEWER = re.compile(r"[\w-]{1,64}")
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    audit_dir: str | None = cli.flag_field(
+    audit_dir: str | None = flag_field(
         None, "Folder of an audit, made with --run_dir where it has none, or of suggested photos."
     )
-    run_dir: str | None = cli.flag_field(None, "Folder of the finished run to audit.")
-    reviewer: str = cli.flag_field("me", "Name of the reviewer, a part of the file's name.")
-    port: int = cli.flag_field(0, "Port of 127.0.0.1 to listen on, 0 for any that is free.", int)
-    merge: str | None = cli.flag_field(None, "Comma-separated files of reviewed labels.")
-    output_dir: str | None = cli.flag_field(None, "Folder for the merged labels.")
-    data_dir: str | None = cli.flag_field(
+    run_dir: str | None = flag_field(None, "Folder of the finished run to audit.")
+    reviewer: str = flag_field("me", "Name of the reviewer, a part of the file's name.")
+    port: int = flag_field(0, "Port of 127.0.0.1 to listen on, 0 for any that is free.", int)
+    merge: str | None = flag_field(None, "Comma-separated files of reviewed labels.")
+    output_dir: str | None = flag_field(None, "Folder for the merged labels.")
+    data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    shown: int = cli.flag_field(
-        100, "How many of each kind to show on the page of a new audit.", int
-    )
-    batch_size: int = cli.flag_field(32, "Images at a time, for a new audit.", int)
-    plugins: str | None = cli.plugins_field()
+    shown: int = flag_field(100, "How many of each kind to show on the page of a new audit.", int)
+    batch_size: int = flag_field(32, "Images at a time, for a new audit.", int)
+    plugins: str | None = plugins_field()
 
 
 def _merge(options: _Options, merge: str) -> None:
@@ -76,7 +77,7 @@ def _audit_folder(options: _Options) -> Path:
     if (folder / PAGE).exists():
         _check_run(folder, options.run_dir)
         return folder
-    cli.import_tensorflow()
+    import_tensorflow()
     from spml_tf.pages.audit import MOST, audit_run
     from spml_tf.runs.run_folder import RunFolder
 
@@ -123,7 +124,7 @@ def _serve(folder: Path, reviewer: str, port: int) -> None:
 
 
 def _action(options: _Options) -> None:
-    cli.check_least(options, port=0, shown=1, batch_size=1)
+    check_least(options, port=0, shown=1, batch_size=1)
     if options.merge:
         _merge(options, options.merge)
         return

@@ -11,6 +11,7 @@ from spml_tf.runs import rounds, run_folder
 from spml_tf.runs.settings import Settings, resolve, settings_class
 from spml_tf.system import cli, launcher, presets, strategies
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_fields import flag_field, list_presets_field, preset_field
 
 USAGE = """Trains a multi-label classifier from single positive or any partial labels.
 
@@ -21,19 +22,19 @@ Started again on the same folder it resumes; a finished run prints its results."
 
 @dataclasses.dataclass(frozen=True)
 class _Options(Settings):
-    output_dir: str | None = cli.flag_field(
+    output_dir: str | None = flag_field(
         None, "Folder of the run. Default: runs/DATASET_METHOD_SEED."
     )
-    preset: str | None = cli.preset_field()
-    list_presets: bool = cli.list_presets_field(presets.flagfiles)
-    rounds: int = cli.flag_field(
+    preset: str | None = preset_field()
+    list_presets: bool = list_presets_field(presets.flagfiles)
+    rounds: int = flag_field(
         1,
         "Train so many runs one after the other, in the folders round_1, round_2, ... of "
         "--output_dir; each starts from fresh weights and the banks of the one before, which "
         "choose its expected positives. For methods that select (en, ep).",
         int,
     )
-    find_learning_rate: bool = cli.flag_field(
+    find_learning_rate: bool = flag_field(
         False,
         "Do not train the run: raise the learning rates over 200 steps, draw the loss over them "
         "into --output_dir, and print rates to take.",

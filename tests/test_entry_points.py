@@ -145,7 +145,8 @@ def test_warnings_for_users_are_a_line(tmp_path):
 def test_what_a_library_logs_later_is_a_line():
     """TensorFlow's logger is made while a command holds standard error back."""
     code = (
-        "from spml_tf.system import cli; cli.import_tensorflow(); import tensorflow; "
+        "from spml_tf.system.tensorflow_import import import_tensorflow; import_tensorflow(); "
+        "import tensorflow; "
         "tensorflow.get_logger().warning('told')"
     )
     done = python("-c", code)

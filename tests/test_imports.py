@@ -45,9 +45,15 @@ def test_training_needs_no_reader_no_run_and_no_command(module):
     assert not {"tensorflow_datasets", "filelock"} & modules  # Keras itself loads matplotlib
 
 
+@pytest.mark.parametrize("module", ["spml_tf.runs.settings", "spml_tf.datasets.splits"])
+def test_settings_and_data_need_no_command(module):
+    modules = loaded(f"import {module}")
+    assert module in modules and not {"spml_tf.system.cli", "tensorflow", "keras"} & modules
+
+
 def test_commands_load_no_extras_of_keras():
     """Which can be imported afterwards."""
-    start = "from spml_tf.system import cli\ncli.import_tensorflow()\n"
+    start = "from spml_tf.system.tensorflow_import import import_tensorflow\nimport_tensorflow()\n"
     modules = loaded(start)
     assert "keras" in modules and not {"sklearn", "matplotlib"} & modules
     after = "import sklearn.base, matplotlib.pyplot, keras\nkeras.layers.Dense(1)(keras.Input([2]))"

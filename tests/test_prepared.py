@@ -26,6 +26,7 @@ from spml_tf.datasets.readers import Examples, prepared
 from spml_tf.datasets.settings import DataSettings, resolved
 from spml_tf.system import cli, files, locks
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_fields import flag_field
 
 SIDE = 20  # the photos of the miniature VOC have 40 x 48 pixels
 
@@ -43,7 +44,7 @@ def load(*words: str) -> splits.Splits:
     import dataclasses
 
     options = dataclasses.make_dataclass(
-        "Options", [("positives_per_image", float, cli.flag_field(None, "", float))],
+        "Options", [("positives_per_image", float, flag_field(None, "", float))],
         bases=(DataSettings,), frozen=True,
     )  # fmt: skip
     given = cli.parse(words, options, "")
@@ -328,7 +329,7 @@ class TestWriting:
         monkeypatch.setattr(image_writers, "_SHARD_BYTES", 4000)
         words = voc_words(voc, tmp_path / "out", "--format=tfrecord", "--threads=1")
         program = (
-            "import os, signal, spml_tf.system.cli as c; c.import_tensorflow()\n"
+            "import os, signal, spml_tf.system.tensorflow_import as c; c.import_tensorflow()\n"
             "from spml_tf import data; from spml_tf.datasets import image_writers as w\n"
             "w._SHARD_BYTES = 4000; first = w._write_shard\n"
             "def shard(path, records):\n"

@@ -140,9 +140,9 @@ def _forking() -> tuple[socket.socket, subprocess.Popen[bytes]]:
 
 def _import() -> None:
     import spml_tf
-    from spml_tf.system import cli
+    from spml_tf.system.tensorflow_import import import_tensorflow
 
-    cli.import_tensorflow()
+    import_tensorflow()
     for found in pkgutil.walk_packages(spml_tf.__path__, "spml_tf."):
         if found.ispkg or found.name.count(".") > 1:  # not the commands, which become __main__
             importlib.import_module(found.name)

@@ -23,12 +23,12 @@ from spml_tf.datasets import label_files, splits
 from spml_tf.datasets.readers.prepared import ImageForm
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import digest
-from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, replaced_unless_edited, write_json
 from spml_tf.system.folders import check_output_folder, publish_folder, put_back
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.locks import locked
+from spml_tf.system.tensorflow_import import import_tensorflow
 
 _WRITTEN_BY = "python -m spml_tf.data prepare"
 _PARAMETERS, _LABELS = "parameters.json", "labels.csv"
@@ -74,7 +74,7 @@ def prepare(
     try:
         with naming_unwritable(place), _work_folder(target, parameters) as work:
             if form.format != "labels":
-                cli.import_tensorflow()
+                import_tensorflow()
                 from spml_tf.datasets import image_writers
 
                 image_writers.write_images(work, data, form, threads)

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers import READERS, find
 from spml_tf.datasets.table_options import TableOptions
-from spml_tf.system.cli import check_range, flag_field
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_checks import check_range
+from spml_tf.system.flag_fields import flag_field
 from spml_tf.system.flag_words import split_names
 
 # Flags that only some readers take; None means not given.

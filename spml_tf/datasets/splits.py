@@ -16,11 +16,11 @@ from spml_tf.datasets import label_files, observed_labels, readers, split_notes
 from spml_tf.datasets.readers import Examples, objects
 from spml_tf.datasets.readers.split_names import UnknownSplitError
 from spml_tf.datasets.settings import DataSettings
-from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.notes import tell_note
 from spml_tf.system.parallel import ordered_map
 from spml_tf.system.progress import progress
+from spml_tf.system.tensorflow_import import import_tensorflow, quiet_libraries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _read(settings: DataSettings, split: str, flag: str | None = None) -> Exampl
 
 def _without_broken(examples: Examples) -> Examples:
     """The images that can be decoded, with a note that counts the others."""
-    cli.import_tensorflow()
+    import_tensorflow()
     from spml_tf.datasets import encoded_images
 
     reader = encoded_images.ImageReader(examples)
@@ -216,7 +216,7 @@ def _without_broken(examples: Examples) -> Examples:
         return None
 
     rows = range(len(examples))
-    with cli.quiet_libraries(), encoded_images.quiet_pillow():
+    with quiet_libraries(), encoded_images.quiet_pillow():
         decoded = ordered_map(reason, rows, os.cpu_count() or 1)
         reasons = list(progress(decoded, len(examples), "decoded", lines=False))
     broken = [row for row in rows if reasons[row] is not None]

@@ -14,7 +14,6 @@ from spml_tf.datasets import splits, summary_text
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import NEGATIVE, POSITIVE, digest
-from spml_tf.system import cli
 from spml_tf.system.files import (
     check_unedited,
     naming_unwritable,
@@ -24,6 +23,7 @@ from spml_tf.system.files import (
     write_json,
 )
 from spml_tf.system.folders import made_folder
+from spml_tf.system.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from spml_tf.drawing.contact_sheet import Tile
@@ -239,7 +239,7 @@ def _tiles(examples: Examples) -> list[Tile]:
     """What the contact sheet shows."""
     from spml_tf.drawing.contact_sheet import Tile, reduced
 
-    cli.import_tensorflow()
+    import_tensorflow()
     from spml_tf.datasets import encoded_images, stored_pixels
 
     examples = stored_pixels.with_upright_boxes(examples.subset(choose(examples.labels, _TILES)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from spml_tf.system.cli import flag_field
+from spml_tf.system.flag_fields import flag_field
 
 # What a value means that is no 1.
 MEANINGS = ("positive", "negative", "unknown")

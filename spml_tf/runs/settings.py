@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 
 from spml_tf.datasets.settings import DataSettings, label_flags_without_effect, resolved
 from spml_tf.system import plugins
-from spml_tf.system.cli import (
-    check_range,
+from spml_tf.system.errors import UserError
+from spml_tf.system.flag_checks import check_range
+from spml_tf.system.flag_fields import (
     devices_field,
     flag_field,
     plugins_field,
     strategy_field,
     workers_field,
 )
-from spml_tf.system.errors import UserError
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.options import Option, Options
 from spml_tf.training import methods

@@ -1,14 +1,17 @@
-"""The flags of a command, made of the fields of its options; see `cli.flag_field`."""
+"""The flags of a command: fields of a dataclass that declare them, and absl's made of those."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from spml_tf.system import presets
 from spml_tf.system.nearest import guess
+from spml_tf.system.strategies import STRATEGIES
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
@@ -16,6 +19,147 @@ _DEFINE: dict[type, Callable[..., Any]] = {
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
 }
+_DEVICES = "Several devices"
+
+
+def flag_field(
+    default: Any,
+    text: str,
+    kind: type = str,
+    choices: tuple[str, ...] | None = None,
+    group: str | None = None,
+    required: bool = False,
+    name: str | None = None,
+    words: tuple[str, ...] = (),
+    before: Callable[[str], Path] | None = None,
+    listing: Callable[[], str] | None = None,
+) -> Any:
+    """A dataclass field that `cli.run` turns into a flag.
+
+    Args:
+        default: the flag's default; None means not given.
+        text: what --help says.
+        kind: str, int, float or bool.
+        choices: the values allowed, None for any.
+        group: heading of the flag in --help; None means the attribute `group` of the class that
+            declares the field, and where it has none the flag stands first, without a heading.
+        required: refuse a command line without it, or with an empty text.
+        name: the flag's, where it is a word that Python keeps for itself; else the field's.
+        words: texts that may stand in place of a float.
+        before: the flagfile that a value names, which is read before what is given.
+        listing: what is printed in place of the command where the flag is given.
+    """
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "help": text,
+            "kind": kind,
+            "choices": choices,
+            "group": group,
+            "required": required,
+            "name": name,
+            "words": words,
+            "before": before,
+            "listing": listing,
+        },
+    )
+
+
+def flag_name(options: type, field: str) -> str:
+    """The flag of a field.
+
+    Args:
+        options: dataclass of `flag_field`s.
+        field: the field's name.
+    """
+    return name_of(next(x for x in dataclasses.fields(options) if x.name == field))
+
+
+def plugins_field() -> Any:
+    """The dataclass field --plugins: `cli.run` loads them before it reads the other flags."""
+    return flag_field(
+        None,
+        "FILE.py or MODULE,...: code of your own that registers losses, rules, terms, networks or "
+        "data sets. It is RUN: name only files that you trust.",
+    )
+
+
+def calibration_field(what: str) -> Any:
+    """The dataclass field --calibration; `what` it changes begins its help."""
+    return flag_field(
+        "none",
+        f"{what} are of calibrated scores, fitted to the validation labels. temperature: a factor "
+        "of each class's logits; platt: factor and offset; where validation labels tell of no "
+        "negatives, as estimated from which positives were annotated. Classes with fewer than 10 "
+        "validation positives are calibrated together.",
+        str,
+        ("none", "temperature", "platt"),
+    )
+
+
+def preset_field() -> Any:
+    """The dataclass field --preset, whose flagfile `cli.parse` reads before the given flags."""
+    return flag_field(
+        None,
+        "Flagfile that comes with spml_tf, such as digits/en_scl. Flags beside it win.",
+        before=presets.flagfile,
+    )
+
+
+def list_presets_field(found: Callable[[], Mapping[str, Path]]) -> Any:
+    """The dataclass field --list_presets: `cli.parse` prints the list, and the command ends.
+
+    Args:
+        found: returns the files by name.
+    """
+    return flag_field(
+        False,
+        "List what comes with spml_tf, by name.",
+        bool,
+        listing=lambda: presets.listing(found()),
+    )
+
+
+def strategy_field() -> Any:
+    """The dataclass field --strategy."""
+    return flag_field(
+        "none",
+        "none: one device; mirrored: all GPUs of this machine; multi_worker: those of all "
+        "processes that TF_CONFIG or Slurm tells of.",
+        str,
+        STRATEGIES,
+        _DEVICES,
+    )
+
+
+def devices_field() -> Any:
+    """The dataclass field --devices."""
+    return flag_field(
+        0,
+        "Devices of each process, with a strategy; 0: all GPUs. Without a GPU, logical CPUs.",
+        int,
+        group=_DEVICES,
+    )
+
+
+def workers_field() -> Any:
+    """The dataclass field --workers."""
+    return flag_field(
+        0,
+        "Start so many processes on this machine, with --strategy=multi_worker, and join what they "
+        "print. Its GPUs are dealt out to them.",
+        int,
+        group=_DEVICES,
+    )
+
+
+def word_field(choices: tuple[str, ...]) -> Any:
+    """A dataclass field for the one word, without dashes, that says what a command does.
+
+    Args:
+        choices: the words allowed; the usage text explains them.
+    """
+    return dataclasses.field(default="", metadata={"word": choices})
 
 
 class _NumberOrWord(flags.ArgumentParser[Any]):
@@ -54,7 +198,7 @@ class _Choice(flags.ArgumentParser[str]):
 
 
 def flag_fields(options: type) -> list[dataclasses.Field[Any]]:
-    """The fields of a dataclass that are flags; see `cli.word_field` for the one that is none."""
+    """The fields of a dataclass that are flags; see `word_field` for the one that is none."""
     return [field for field in dataclasses.fields(options) if "word" not in field.metadata]
 
 

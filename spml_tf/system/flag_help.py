@@ -14,7 +14,7 @@ def help_text(options: type, usage: str, others: Sequence[tuple[str, str]]) -> s
     """The usage of a command and its flags by headings.
 
     Args:
-        options: dataclass of `cli.flag_field`s.
+        options: dataclass of `flag_field`s.
         usage: the first lines.
         others: flags that all commands have, and what they do.
     """

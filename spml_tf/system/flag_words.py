@@ -64,7 +64,7 @@ def check_words(words: Sequence[str], options: type) -> None:
 
     Args:
         words: the command line, flagfiles read.
-        options: dataclass of `cli.flag_field`s.
+        options: dataclass of `flag_field`s.
 
     Raises:
         UserError: a name that is so long that absl, which compares it with all others letter by
@@ -90,7 +90,7 @@ def unknown_flag(error: flags.UnrecognizedFlagError, options: type) -> str:
 
     Args:
         error: absl's, which names a flag that is nearly the same.
-        options: dataclass of `cli.flag_field`s.
+        options: dataclass of `flag_field`s.
     """
     text = reason_of(error)
     if "Did you mean" in text:
@@ -108,7 +108,7 @@ def read_words(stray: Sequence[str], options: type) -> dict[str, str]:
 
     Args:
         stray: what is left of the command line.
-        options: dataclass with at most one `cli.word_field`.
+        options: dataclass with at most one `word_field`.
 
     Raises:
         UserError: for any other word, or none.
