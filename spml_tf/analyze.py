@@ -10,7 +10,6 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.files import naming_unwritable
-from spml_tf.system.flag_checks import check_least
 from spml_tf.system.flag_fields import flag_field, plugins_field
 from spml_tf.system.flag_words import split_names
 from spml_tf.system.tensorflow_import import import_tensorflow
@@ -42,7 +41,7 @@ class _Options:
     experiment_csv: str | None = flag_field(
         None, "CSV of an experiment that varies crop_area, for the figure of crop intervals."
     )
-    batch_size: int = flag_field(32, "Images at a time.", int)
+    batch_size: int = flag_field(32, "Images at a time.", int, low=1)
     plugins: str | None = plugins_field()
 
 
@@ -82,7 +81,6 @@ def _command(options: _Options) -> str:
 
 
 def _action(options: _Options) -> None:
-    check_least(options, batch_size=1)
     import_tensorflow()
     analyze(options)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.flag_checks import check_least
 from spml_tf.system.flag_fields import flag_field, plugins_field
 from spml_tf.system.flag_words import split_names
 from spml_tf.system.notes import tell_note
@@ -40,7 +39,7 @@ class _Options:
     run_dir: str = flag_field(None, "Folder of the finished run.", required=True)
     output_dir: str = flag_field(None, "Folder for the files.", required=True)
     reviewed: str | None = flag_field(None, "Comma-separated files of reviewed labels.")
-    suggest: int = flag_field(0, "How many photos to suggest for full labelling.", int)
+    suggest: int = flag_field(0, "How many photos to suggest for full labelling.", int, low=0)
     suggest_by: str | None = flag_field(
         None,
         "Of --suggest. gain: many labels that are probably missing, of rare classes first; "
@@ -52,11 +51,14 @@ class _Options:
     data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    limit: int = flag_field(None, "How many labels of each kind to list. Default: 500.", int)
+    limit: int = flag_field(None, "How many labels of each kind to list. Default: 500.", int, low=1)
     shown: int = flag_field(
-        None, "How many labels of each kind, or photos, to show on the page. Default: 100.", int
+        None,
+        "How many labels of each kind, or photos, to show on the page. Default: 100.",
+        int,
+        low=0,
     )
-    batch_size: int = flag_field(32, "Images at a time.", int)
+    batch_size: int = flag_field(32, "Images at a time.", int, low=1)
     plugins: str | None = plugins_field()
 
 
@@ -118,7 +120,6 @@ def _apply_reviewed(options: _Options, reviewed: str) -> None:
 
 
 def _action(options: _Options) -> None:
-    check_least(options, limit=1, shown=0, batch_size=1, suggest=0)
     if options.suggest and options.reviewed:
         raise UserError("--suggest, --reviewed: list photos, or apply labels; drop one")
     if options.suggest_by and not options.suggest:

@@ -16,7 +16,6 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import check_unedited, naming_unwritable
-from spml_tf.system.flag_checks import check_range
 from spml_tf.system.flag_fields import flag_field, flag_name, plugins_field, word_field
 from spml_tf.system.folders import made_folder
 from spml_tf.system.notes import tell_note
@@ -64,7 +63,11 @@ class _Options(DataSettings):
         "Folder to write to. Default: summaries/DATASET for summary; prepare and import need it.",
     )
     threads: int = flag_field(
-        None, "check, prepare: images read at a time. Default: the number of CPUs.", int
+        None,
+        "check, prepare: images read at a time. Default: the number of CPUs.",
+        int,
+        low=1,
+        high=1024,
     )
     format: str | None = flag_field(
         None,
@@ -77,9 +80,11 @@ class _Options(DataSettings):
         "prepare: the images' shorter side in pixels after resizing; smaller images stay as they "
         "are. jpeg needs it; tfrecord without it, or with 0, holds the files' own bytes.",
         int,
+        low=0,
+        high=1e5,
     )
     jpeg_quality: int | None = flag_field(
-        None, "prepare: of resized images, 1 to 100. Default: 92.", int
+        None, "prepare: of resized images, 1 to 100. Default: 92.", int, low=1, high=100
     )
     overwrite: bool | None = flag_field(
         None, "prepare, import: replace an earlier result in --output_dir (no other folder).", bool
@@ -221,9 +226,6 @@ def _action(given: _Options) -> None:
     if given.command == "import":
         _import(given)
         return
-    check_range("threads", given.threads, 1, 1024)
-    check_range("short_side", given.short_side, 0, 1e5)
-    check_range("jpeg_quality", given.jpeg_quality, 1, 100)
     threads = given.threads or os.cpu_count() or 1
     options = dataclasses.replace(given, **resolved(given), threads=threads)
     if given.command != "check":  # which reads all labels that there are

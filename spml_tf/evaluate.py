@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.datasets.settings import UNKNOWN_COUNTS_AS
 from spml_tf.system import cli, launcher, strategies
 from spml_tf.system.errors import UserError
-from spml_tf.system.flag_checks import check_least
+from spml_tf.system.flag_checks import check_bounds
 from spml_tf.system.flag_fields import (
     calibration_field,
     devices_field,
@@ -93,7 +93,7 @@ class _Options:
         str,
         UNKNOWN_COUNTS_AS,
     )
-    batch_size: int = flag_field(32, "Images at a time.", int)
+    batch_size: int = flag_field(32, "Images at a time.", int, low=1)
     dataset: str | None = flag_field(
         None, "The run's data set, checked if given; with --network: imagenet."
     )
@@ -351,7 +351,7 @@ def _top1_on_val(
 
 
 def _check(options: _Options) -> None:
-    check_least(options, batch_size=1, workers=0, devices=0)
+    check_bounds(options)  # of those who call `evaluate`
     if options.calibration != "none" and options.thresholds is None and options.format == "json":
         raise UserError(
             f"--calibration={options.calibration}: calibrates decisions; give --thresholds or "

@@ -13,7 +13,6 @@ from spml_tf.exports import RUNTIME
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, replaced_unless_edited, write_json, write_text
-from spml_tf.system.flag_checks import check_least, check_range
 from spml_tf.system.flag_fields import calibration_field, flag_field, plugins_field
 from spml_tf.system.folders import check_output_folder, put_back, replaced_folder
 from spml_tf.system.notes import tell_note
@@ -69,6 +68,8 @@ class _Options:
         "Endpoints for files refuse pictures whose header tells of more pixels, in millions. "
         "Default: as the run was trained, 100 unless it was told otherwise.",
         float,
+        low=1e-3,
+        high=1e5,
     )
     data_dir: str | None = flag_field(
         None,
@@ -76,7 +77,7 @@ class _Options:
         "on its photos.",
     )
     check_images: int | None = flag_field(
-        None, "Photos they are checked on, at most. Default: 500.", int
+        None, "Photos they are checked on, at most. Default: 500.", int, low=1
     )
     web_runtime: str | None = flag_field(
         None,
@@ -279,8 +280,6 @@ def _check_target(options: _Options, target: Path) -> None:
 
 
 def _action(options: _Options) -> None:
-    check_range("max_megapixels", options.max_megapixels, 1e-3, 1e5)
-    check_least(options, check_images=1)
     print(f"exported to {_export(options)}")
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.files import naming_unwritable
-from spml_tf.system.flag_checks import check_least
 from spml_tf.system.flag_fields import flag_field, plugins_field
 from spml_tf.system.tensorflow_import import import_tensorflow
 
@@ -40,7 +39,7 @@ class _Options:
         "Comma-separated names of training images. Default: the first 6 in heatmaps.npz, else the "
         "first of each class.",
     )
-    top: int = flag_field(4, "Classes drawn of each image.", int)
+    top: int = flag_field(4, "Classes drawn of each image.", int, low=1)
     data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
@@ -71,7 +70,6 @@ def draw(options: _Options) -> list[str]:
 
 
 def _action(options: _Options) -> None:
-    check_least(options, top=1)
     import_tensorflow()
     print(f"{', '.join(draw(options))} in {options.output_dir}")
 

@@ -20,7 +20,7 @@ from spml_tf.system.files import (
     rows_kept,
     write_csv,
 )
-from spml_tf.system.flag_checks import check_least, check_range
+from spml_tf.system.flag_checks import check_range
 from spml_tf.system.flag_fields import flag_field
 from spml_tf.system.folders import made_folder
 from spml_tf.system.progress import beside_bar, progress
@@ -56,14 +56,14 @@ class _Options:
     )
     output: str = flag_field("predictions.csv", "The CSV to write.")
     overlays: str | None = flag_field(None, "Folder for pictures of the heatmaps over each photo.")
-    overlay_classes: int = flag_field(3, "Classes drawn per photo, at most.", int)
+    overlay_classes: int = flag_field(3, "Classes drawn per photo, at most.", int, low=1)
     max_megapixels: float | None = flag_field(
         None,
         "Pictures whose header tells of more pixels, in millions, are left out. Default, and the "
         "most: what the model was exported with.",
         float,
     )
-    batch_size: int = flag_field(16, "Images at a time.", int)
+    batch_size: int = flag_field(16, "Images at a time.", int, low=1)
     skip_broken: bool = flag_field(
         False, "Files that are no images are named and left out, and do not make the code 1.", bool
     )
@@ -179,7 +179,6 @@ def _write(
 
 
 def _action(options: _Options) -> None:
-    check_least(options, batch_size=1, overlay_classes=1)
     paths = _find(options.images)
     overlays = None if options.overlays is None else Path(options.overlays)
     names = _picture_names(paths) if overlays else {}

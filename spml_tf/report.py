@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, write_text
-from spml_tf.system.flag_checks import check_least
 from spml_tf.system.flag_fields import flag_field, plugins_field
 from spml_tf.system.flag_words import split_names
 from spml_tf.system.tensorflow_import import import_tensorflow
@@ -34,9 +33,9 @@ class _Options:
     data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    images: int = flag_field(24, "How many photos to show with heatmaps.", int)
-    candidates: int = flag_field(24, "How many labels to show as probably missing.", int)
-    batch_size: int = flag_field(32, "Images at a time.", int)
+    images: int = flag_field(24, "How many photos to show with heatmaps.", int, low=0)
+    candidates: int = flag_field(24, "How many labels to show as probably missing.", int, low=0)
+    batch_size: int = flag_field(32, "Images at a time.", int, low=1)
     plugins: str | None = plugins_field()
 
 
@@ -77,7 +76,6 @@ def report(options: _Options) -> str:
 
 
 def _action(options: _Options) -> None:
-    check_least(options, images=0, candidates=0, batch_size=1)
     import_tensorflow()
     print(report(options))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.flag_checks import check_least
 from spml_tf.system.flag_fields import flag_field, plugins_field
 from spml_tf.system.flag_words import split_names
 from spml_tf.system.tensorflow_import import import_tensorflow
@@ -41,14 +40,18 @@ class _Options:
     )
     run_dir: str | None = flag_field(None, "Folder of the finished run to audit.")
     reviewer: str = flag_field("me", "Name of the reviewer, a part of the file's name.")
-    port: int = flag_field(0, "Port of 127.0.0.1 to listen on, 0 for any that is free.", int)
+    port: int = flag_field(
+        0, "Port of 127.0.0.1 to listen on, 0 for any that is free.", int, low=0, high=65535
+    )
     merge: str | None = flag_field(None, "Comma-separated files of reviewed labels.")
     output_dir: str | None = flag_field(None, "Folder for the merged labels.")
     data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    shown: int = flag_field(100, "How many of each kind to show on the page of a new audit.", int)
-    batch_size: int = flag_field(32, "Images at a time, for a new audit.", int)
+    shown: int = flag_field(
+        100, "How many of each kind to show on the page of a new audit.", int, low=1
+    )
+    batch_size: int = flag_field(32, "Images at a time, for a new audit.", int, low=1)
     plugins: str | None = plugins_field()
 
 
@@ -124,7 +127,6 @@ def _serve(folder: Path, reviewer: str, port: int) -> None:
 
 
 def _action(options: _Options) -> None:
-    check_least(options, port=0, shown=1, batch_size=1)
     if options.merge:
         _merge(options, options.merge)
         return
@@ -132,8 +134,6 @@ def _action(options: _Options) -> None:
         raise UserError("--audit_dir is missing; see --help")
     if options.output_dir:
         raise UserError("--output_dir: is for --merge; --audit_dir names an audit's folder")
-    if options.port > 65535:
-        raise UserError(f"--port={options.port}: must be at most 65535")
     if not _REVIEWER.fullmatch(options.reviewer):
         raise UserError(
             f"--reviewer={options.reviewer}: must be letters, digits, - and _, at most 64"

@@ -57,7 +57,7 @@ def test_evaluate_agrees_with_scikit_learn_and_knows_other_splits(finished, caps
     for word, says in (
         ("--image_size=64", "--image_size: goes with --network; a run has its own; leave it out"),
         ("--weights=imagenet", "--weights: goes with --network; a run has its own; leave it out"),
-        ("--devices=-1", "--devices=-1: must be at least 0"),
+        ("--devices=-1", "--devices=-1: must lie between 0 and 1024"),
     ):
         assert evaluate.main([f"--run_dir={finished}", word]) == 1
         assert says in capsys.readouterr().err

@@ -351,7 +351,7 @@ def test_two_processes_do_not_share_a_file(audit_dir, process):
         ([], "--audit_dir is missing"),
         (["--audit_dir=EMPTY"], "missing.csv: cannot be read"),
         (["--audit_dir=AUDIT", "--reviewer=../x"], "--reviewer=../x: must be letters"),
-        (["--audit_dir=AUDIT", "--port=70000"], "--port=70000: must be at most 65535"),
+        (["--audit_dir=AUDIT", "--port=70000"], "--port=70000: must lie between 0 and 65535"),
         (["--audit_dir=AUDIT", "--output_dir=EMPTY"], "--output_dir: is for --merge"),
         (["--audit_dir=AUDIT", "--run_dir=EMPTY"], "audit.json: cannot be read"),
         (["--audit_dir=AUDIT", "--reviewer=table"], "reviewed_table.csv:1: the first line must be"),

@@ -10,24 +10,10 @@ from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers import READERS, find
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
-from spml_tf.system.flag_checks import check_range
-from spml_tf.system.flag_fields import flag_field
+from spml_tf.system.flag_checks import check_bounds
+from spml_tf.system.flag_fields import flag_field, flag_fields
 from spml_tf.system.flag_words import split_names
 
-# Flags that only some readers take; None means not given.
-_OPTIONS = (
-    "train_csv",
-    "val_csv",
-    "test_csv",
-    "allow_outside",
-    "difficult",
-    "unlabelled",
-    "min_certainty",
-    "label_encoding",
-    "images_dir",
-    "boxes_csv",
-    "masks_dir",
-)
 # Flags about the labels to train on, and the --train_labels that look at them.
 _LABEL_FLAGS = {
     "observed_positives": "single",
@@ -39,6 +25,7 @@ _LABEL_FLAGS = {
 KINDS_OF_LABELS = ("single", "partial", "full", "stored")
 # As in `spml_tf.labels`, which comes with numpy: --help needs none.
 UNKNOWN_COUNTS_AS = ("nothing", "negative")
+# Heading of the flags that only some readers take.
 _ONE_READER = "Flags of single data sets"
 
 
@@ -69,7 +56,11 @@ class DataSettings(TableOptions):
         None, "Split to report on; none: there is none. Default: the data set's own."
     )
     val_fraction: float = flag_field(
-        0.2, "Part of the training split held out with --val_split=none.", float
+        0.2,
+        "Part of the training split held out with --val_split=none.",
+        float,
+        low=0.001,
+        high=0.999,
     )
     train_labels: str = flag_field(
         None,
@@ -81,10 +72,10 @@ class DataSettings(TableOptions):
         "prepared, single otherwise.",
     )
     observed_positives: int = flag_field(
-        1, "Positives drawn per image with --train_labels=single.", int
+        1, "Positives drawn per image with --train_labels=single.", int, low=0, high=1e6
     )
     observed_negatives: int = flag_field(
-        0, "Negatives drawn per image with --train_labels=single.", int
+        0, "Negatives drawn per image with --train_labels=single.", int, low=0, high=1e6
     )
     positive_choice: str = flag_field(
         "uniform",
@@ -95,13 +86,25 @@ class DataSettings(TableOptions):
         ("uniform", "largest", "frequent"),
     )
     known_share: float = flag_field(
-        0.5, "With --train_labels=partial: probability that a label is known.", float
+        0.5,
+        "With --train_labels=partial: probability that a label is known.",
+        float,
+        low=0.001,
+        high=1,
     )
     train_images: int = flag_field(
-        0, "Train on so many of the training images, drawn by --label_seed; 0: on all.", int
+        0,
+        "Train on so many of the training images, drawn by --label_seed; 0: on all.",
+        int,
+        low=0,
+        high=1e12,
     )
     full_images: int = flag_field(
-        0, "Know all labels of so many of the training images, drawn by --label_seed.", int
+        0,
+        "Know all labels of so many of the training images, drawn by --label_seed.",
+        int,
+        low=0,
+        high=1e12,
     )
     class_weights: str | None = flag_field(
         None,
@@ -115,8 +118,10 @@ class DataSettings(TableOptions):
         str,
         UNKNOWN_COUNTS_AS,
     )
-    data_seed: int = flag_field(1200, "Seed of generated data and of the validation split.", int)
-    label_seed: int = flag_field(1200, "Seed of the drawn labels.", int)
+    data_seed: int = flag_field(
+        1200, "Seed of generated data and of the validation split.", int, low=0, high=2**32 - 1
+    )
+    label_seed: int = flag_field(1200, "Seed of the drawn labels.", int, low=0, high=2**32 - 1)
     fingerprint: str = flag_field(
         "size",
         "By what a run, before it goes on, knows its photos again: size of the files, or content, "
@@ -129,6 +134,8 @@ class DataSettings(TableOptions):
         "Pictures whose header tells of more pixels, in millions, are not decoded: one takes 3 "
         "bytes a pixel, and more while it is decoded.",
         float,
+        low=1e-3,
+        high=1e5,
     )
     skip_broken: bool = flag_field(
         False,
@@ -212,13 +219,7 @@ class DataSettings(TableOptions):
             UserError: naming the first such flag.
         """
         find(self.dataset)
-        for name, low, high in (
-            ("val_fraction", 0.001, 0.999), ("observed_positives", 0, 1e6),
-            ("observed_negatives", 0, 1e6), ("known_share", 0.001, 1), ("train_images", 0, 1e12),
-            ("full_images", 0, 1e12), ("data_seed", 0, 2**32 - 1), ("label_seed", 0, 2**32 - 1),
-            ("max_megapixels", 1e-3, 1e5),
-        ):  # fmt: skip
-            check_range(name, getattr(self, name), low, high)
+        check_bounds(self)
 
     @property
     def class_list(self) -> tuple[str, ...]:
@@ -233,7 +234,8 @@ class DataSettings(TableOptions):
     @property
     def reader_options(self) -> dict[str, Any]:
         """The flags that only some readers take, None where not given."""
-        values = {name: getattr(self, name) for name in _OPTIONS}
+        fields = (x for x in flag_fields(DataSettings) if x.metadata["group"] == _ONE_READER)
+        values = {field.name: getattr(self, field.name) for field in fields}
         found = {name: None if x == "" or x is False else x for name, x in values.items()}
         return {**found, "table_options": self.of_table() if self.given() else None}
 

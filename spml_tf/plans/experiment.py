@@ -25,6 +25,7 @@ from spml_tf.system.files import (
     write_table,
     write_text,
 )
+from spml_tf.system.flag_checks import check_bounds
 from spml_tf.system.locks import locked
 
 
@@ -35,7 +36,8 @@ class Experiment:
         settings: how it is run.
 
     Raises:
-        UserError: a plan that cannot be read, or a run of it that cannot be; nothing is run then.
+        UserError: a number out of bounds, a plan that cannot be read, or a run of it that cannot
+            be; nothing is run then.
 
     Examples:
         >>> from spml_tf.plans.settings import PlanSettings
@@ -45,6 +47,7 @@ class Experiment:
     """
 
     def __init__(self, settings: PlanSettings) -> None:
+        check_bounds(settings)
         self.settings = settings
         self.plan: Plan = read_plan(presets.plan(settings.plan))
         self.folder = Path(settings.output_dir).absolute()

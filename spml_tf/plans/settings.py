@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from spml_tf.system.flag_checks import check_range
 from spml_tf.system.flag_fields import (
     devices_field,
     flag_field,
@@ -26,8 +25,8 @@ class PlanSettings:
     )
     output_dir: str = flag_field(None, "Folder for runs and results.", required=True)
     data_dir: str | None = flag_field(None, "--data_dir of every run.")
-    processes: int = flag_field(1, "Runs trained at a time.", int)
-    threads: int = flag_field(1, "CPU threads of each run; 0: all.", int)
+    processes: int = flag_field(1, "Runs trained at a time.", int, low=1, high=1024)
+    threads: int = flag_field(1, "CPU threads of each run; 0: all.", int, low=0, high=1024)
     only: str | None = flag_field(
         None, "Comma-separated rows or methods: run these, and the rows they follow, only."
     )
@@ -35,7 +34,3 @@ class PlanSettings:
     strategy: str = strategy_field()
     devices: int = devices_field()
     workers: int = workers_field()
-
-    def __post_init__(self) -> None:
-        check_range("processes", self.processes, 1, 1024)
-        check_range("threads", self.threads, 0, 1024)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,6 +59,8 @@ def _flag(declared: Option, options: type[Options], name: str) -> Any:
         declared.choices,
         options.group or None,
         words=declared.words,
+        low=declared.low,
+        high=declared.high,
     )
 
 
@@ -109,9 +110,15 @@ class Settings(DataSettings):
         "training, evaluation and exports; 1: none, 5 in its paper. Goes with every method. "
         "Default: that of the run of --init_from; 5 for --method=recommended from scratch, else 1.",
         float,
+        low=0.001,
+        high=1000,
     )
     image_size: int = flag_field(
-        None, "Input side in pixels. Default: 64 small_residual, 448 resnet50, 224 others.", int
+        None,
+        "Input side in pixels. Default: 64 small_residual, 448 resnet50, 224 others.",
+        int,
+        low=8,
+        high=1e5,
     )
     method: str = flag_field(
         "en+scl",
@@ -121,7 +128,11 @@ class Settings(DataSettings):
     )
     plugins: str | None = plugins_field()
     epochs: int = flag_field(
-        None, "All epochs, warm-up included. Default: 50 from scratch, 15 otherwise.", int
+        None,
+        "All epochs, warm-up included. Default: 50 from scratch, 15 otherwise.",
+        int,
+        low=1,
+        high=1e6,
     )
     record_heatmaps: str | None = flag_field(
         None,
@@ -138,6 +149,8 @@ class Settings(DataSettings):
         "validation images) and train the head on what comes out, kept in files; 0: in each step. "
         "Default: 4 with --linear_probe, else 0.",
         int,
+        low=0,
+        high=1e6,
     )
     feature_dir: str | None = flag_field(
         None,
@@ -155,22 +168,36 @@ class Settings(DataSettings):
         "contrast, saturation, sharpness, posterize, solarize, autocontrast, equalize); 0: never, "
         "2 in its paper.",
         int,
+        low=0,
+        high=100,
     )
     colour_strength: float | None = flag_field(
-        None, "Strength of --colour_changes, in [0, 1]. Default: 0.3.", float
+        None, "Strength of --colour_changes, in [0, 1]. Default: 0.3.", float, low=0, high=1
     )
-    batch_size: int = flag_field(None, "Default: 32 from scratch, 16 otherwise.", int)
+    batch_size: int = flag_field(
+        None, "Default: 32 from scratch, 16 otherwise.", int, low=1, high=1e6
+    )
     learning_rate: float = flag_field(
-        None, "Adam's, of the backbone. Default: 2e-3 from scratch, 5e-5 otherwise.", float
+        None,
+        "Adam's, of the backbone. Default: 2e-3 from scratch, 5e-5 otherwise.",
+        float,
+        low=0,
+        high=1e3,
     )
     head_learning_rate: float = flag_field(
-        None, "Adam's, of the head. Default: --learning_rate from scratch, 1e-3 otherwise.", float
+        None,
+        "Adam's, of the head. Default: --learning_rate from scratch, 1e-3 otherwise.",
+        float,
+        low=0,
+        high=1e3,
     )
     estimates_learning_rate: float = flag_field(
         None,
         "Adam's, of ROLE's label estimates and what else a method's parts train. Default: 10 times "
         "--learning_rate.",
         float,
+        low=0,
+        high=1e4,
     )
     learning_rate_schedule: str = flag_field(
         "cosine", "cosine: down to 0 over the run; constant.", str, ("cosine", "constant")
@@ -190,16 +217,22 @@ class Settings(DataSettings):
     init_from: str | None = flag_field(
         None, "Run folder whose network this run starts from; other classes are allowed."
     )
-    seed: int = flag_field(0, "Seed of weights, order and crops.", int)
-    threads: int = flag_field(0, "CPU threads of TensorFlow; 0: all.", int)
+    seed: int = flag_field(0, "Seed of weights, order and crops.", int, low=0, high=2**31 - 1)
+    threads: int = flag_field(0, "CPU threads of TensorFlow; 0: all.", int, low=0, high=1e4)
     checkpoint_minutes: float = flag_field(
         0.0,
         "Write a checkpoint within an epoch too, after so many minutes; 0: only after each epoch, "
         "and where the run is asked to stop.",
         float,
+        low=0,
+        high=1e6,
     )
     max_loss: float = flag_field(
-        1e4, "Stop where the mean loss of an epoch is above, which is diverging; 0: never.", float
+        1e4,
+        "Stop where the mean loss of an epoch is above, which is diverging; 0: never.",
+        float,
+        low=0,
+        high=1e30,
     )
     tracker: str = flag_field(
         "none",
@@ -237,21 +270,6 @@ class Settings(DataSettings):
         except ValueError as error:
             raise UserError(f"--method={self.method}: {error}") from None
         _check_crop_area(self.crop_area)
-        for name, low, high in (
-            ("image_size", 8, 1e5), ("cam_boost", 0.001, 1000), ("epochs", 1, 1e6),
-            ("batch_size", 1, 1e6), ("learning_rate", 0, 1e3), ("head_learning_rate", 0, 1e3),
-            ("estimates_learning_rate", 0, 1e4), ("threads", 0, 1e4), ("seed", 0, 2**31 - 1),
-            ("feature_crops", 0, 1e6), ("colour_changes", 0, 100), ("colour_strength", 0, 1),
-            ("checkpoint_minutes", 0, 1e6), ("max_loss", 0, 1e30),
-            ("devices", 0, 1024), ("workers", 0, 1024),
-        ):  # fmt: skip
-            check_range(name, getattr(self, name), low, high)
-        for flag, (declared, *_) in _declared().items():
-            value = self.option(flag)
-            if (declared.low, declared.high) != (None, None) and value not in declared.words:
-                lowest = -math.inf if declared.low is None else declared.low
-                highest = math.inf if declared.high is None else declared.high
-                check_range(flag, value, lowest, highest)
 
     def option(self, flag: str) -> Any:
         """An option of the model or of a part by the name of its flag."""

@@ -14,6 +14,7 @@ from absl import flags
 import spml_tf
 from spml_tf.system import endings, notes, plugins, progress, stop_requests
 from spml_tf.system.errors import Terminated, UserError, reason_of
+from spml_tf.system.flag_checks import check_bounds
 from spml_tf.system.flag_fields import define, flag_fields, name_of
 from spml_tf.system.flag_help import help_text
 from spml_tf.system.flag_words import check_words, early_value, read_words, unknown_flag
@@ -199,6 +200,7 @@ def run(
             stop_requests.raising(), notes.once(), progress.of_command(), notes.of_warnings(),
         ):  # fmt: skip
             given = parse(words, options, usage, extend)
+            check_bounds(given)
             if tensorflow:
                 import_tensorflow()
             action(given)

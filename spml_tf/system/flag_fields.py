@@ -31,6 +31,8 @@ def flag_field(
     required: bool = False,
     name: str | None = None,
     words: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
     before: Callable[[str], Path] | None = None,
     listing: Callable[[], str] | None = None,
 ) -> Any:
@@ -46,6 +48,8 @@ def flag_field(
         required: refuse a command line without it, or with an empty text.
         name: the flag's, where it is a word that Python keeps for itself; else the field's.
         words: texts that may stand in place of a float.
+        low: the smallest number allowed, None for any; see `flag_checks.check_bounds`.
+        high: the largest.
         before: the flagfile that a value names, which is read before what is given.
         listing: what is printed in place of the command where the flag is given.
     """
@@ -59,6 +63,8 @@ def flag_field(
             "required": required,
             "name": name,
             "words": words,
+            "low": low,
+            "high": high,
             "before": before,
             "listing": listing,
         },
@@ -139,6 +145,8 @@ def devices_field() -> Any:
         "Devices of each process, with a strategy; 0: all GPUs. Without a GPU, logical CPUs.",
         int,
         group=_DEVICES,
+        low=0,
+        high=1024,
     )
 
 
@@ -150,6 +158,8 @@ def workers_field() -> Any:
         "print. Its GPUs are dealt out to them.",
         int,
         group=_DEVICES,
+        low=0,
+        high=1024,
     )
 
 
