@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spml_tf.runs import rounds, run_folder
+from spml_tf.runs import rounds
+from spml_tf.runs.result_lines import summary
 from spml_tf.runs.settings import Settings, resolve, settings_class
 from spml_tf.system import cli, launcher, presets, strategies
 from spml_tf.system.errors import UserError
@@ -61,7 +62,7 @@ def _action(options: _Options) -> None:
     results = training_run.train(settings, output_dir)
     if settings.strategy == "multi_worker" and not strategies.is_first_worker():
         return
-    print(run_folder.summary(results))
+    print(summary(results))
     print(f"results in {Path(output_dir) / 'metrics.json'}")
 
 

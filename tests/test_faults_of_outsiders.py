@@ -38,7 +38,7 @@ from spml_tf.datasets import encoded_images, image_headers, images
 from spml_tf.datasets.readers import tables
 from spml_tf.networks.torch_file import read_torch_tensors
 from spml_tf.networks.weights import load_backbone_weights
-from spml_tf.runs import run_folder
+from spml_tf.runs import run_flags, run_folder
 from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system import cli, files, hdf5_checks, text_files
 from spml_tf.system.errors import UserError
@@ -596,13 +596,13 @@ def test_a_line_break_in_a_path(tmp_path):
     assert "--data_dir='" in only_error(done) and "line break" in done.stderr
     for odd in ("x\r--epochs=9", "x\u2028y", "x "):
         with pytest.raises(UserError, match="--data_dir="):
-            run_folder.flagfile(Settings(data_dir=odd))
+            run_flags.flagfile(Settings(data_dir=odd))
 
 
 def test_a_flagfile_reads_back(finished, tmp_path):
     settings = run_folder.RunFolder(finished).settings()
     odd = dataclasses.replace(settings, data_dir="/a b/#c '\"=d", horizontal_flip=False)
-    (tmp_path / "flags.txt").write_text(run_folder.flagfile(odd))
+    (tmp_path / "flags.txt").write_text(run_flags.flagfile(odd))
     options = settings_class(Settings)
     assert cli.parse([f"--flagfile={tmp_path / 'flags.txt'}"], options, "") == odd
 

@@ -34,7 +34,7 @@ import spml_tf
 from spml_tf import evaluate, train
 from spml_tf.datasets import splits
 from spml_tf.networks import precision
-from spml_tf.runs import model_building, recorder, run_data, run_folder
+from spml_tf.runs import model_building, recorder, run_data, run_flags, run_folder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli, locks, private_api
 from spml_tf.system.errors import UserError
@@ -437,7 +437,7 @@ def test_defaults_follow_from_one_another():
 
 def test_a_flagfile_repeats_the_settings(tmp_path):
     settings = resolve(Settings(method="an+cl", seed=3, crop_area="0.5,1"))
-    (tmp_path / "f.txt").write_text(run_folder.flagfile(settings))
+    (tmp_path / "f.txt").write_text(run_flags.flagfile(settings))
     assert resolve(cli.parse([f"--flagfile={tmp_path / 'f.txt'}"], Settings, "")) == settings
 
 
@@ -450,10 +450,10 @@ def test_derived_values_are_comments_of_the_flagfile_of_a_run(finished, tmp_path
     words = [f"--flagfile={finished / 'flags.txt'}"]
     assert dataclasses.asdict(resolve(cli.parse(words, Settings, ""))) == record
     given = Settings(linear_probe=True, epochs=6, init_from="x")
-    (tmp_path / "f.txt").write_text(run_folder.flagfile(resolve(given), given))
+    (tmp_path / "f.txt").write_text(run_flags.flagfile(resolve(given), given))
     changed = cli.parse([f"--flagfile={tmp_path / 'f.txt'}", "--epochs=9"], Settings, "")
     assert resolve(changed).warmup_epochs == 9  # as many as epochs, of which it was a comment
-    (tmp_path / "f.txt").write_text(run_folder.flagfile(resolve(given)))
+    (tmp_path / "f.txt").write_text(run_flags.flagfile(resolve(given)))
     changed = cli.parse([f"--flagfile={tmp_path / 'f.txt'}", "--epochs=9"], Settings, "")
     with pytest.raises(UserError, match="--warmup_epochs=6: with --linear_probe"):
         resolve(changed)
@@ -493,7 +493,7 @@ def test_automatic_precision(monkeypatch, network, flags_there, gpus, expected, 
 
 def test_automatic_precision_is_recorded(voc):
     settings = resolve(cli.parse(flags(voc, mixed_precision="auto"), Settings, ""))
-    assert "--mixed_precision=none\n" in run_folder.flagfile(settings)
+    assert "--mixed_precision=none\n" in run_flags.flagfile(settings)
 
 
 def test_precision_and_recall_of_the_selection():

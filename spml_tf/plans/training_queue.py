@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from spml_tf.runs.run_folder import RunFolder, flagfile, summary_of_maps
+from spml_tf.runs.result_lines import summary_of_maps
+from spml_tf.runs.run_flags import flagfile
+from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system import child_process, gpus
 from spml_tf.system.errors import Terminated, UserError

@@ -62,7 +62,7 @@ class Checkpoint:
         weights: the file of weights, optimizer and tables, as `keras.Model.save_weights` writes it.
         metrics: what metrics have seen of an unfinished epoch, a file for each worker.
         progress: how far it goes.
-        machine: what it was written on, see `run_folder.machine`.
+        machine: what it was written on, see `machine.machine`.
     """
 
     weights: Path

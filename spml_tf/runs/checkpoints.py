@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from spml_tf.banks.image_tables import rows_left_out, with_tables, write_rows
 from spml_tf.evaluation.average_precision import MeanAveragePrecision
-from spml_tf.runs import run_folder
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, checksum
+from spml_tf.runs.machine import machine
 from spml_tf.system import replicas
 from spml_tf.system.files import replaced
 from spml_tf.system.hdf5_checks import ROWS, check_hdf5
@@ -53,8 +53,7 @@ def save(model: SPMLModel, folder: CheckpointFolder, progress: Progress) -> None
     checksums = _checksums_of_workers(model, own)
     if shard.worker == 0:
         _write_weights(model, path)
-        machine = run_folder.machine()
-        folder.add(progress, {path.name: checksum(path), **checksums}, machine)
+        folder.add(progress, {path.name: checksum(path), **checksums}, machine())
     _wait(model)
 
 

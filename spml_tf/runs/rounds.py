@@ -11,7 +11,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from spml_tf.runs.run_folder import RunFolder, flagfile, summary
+from spml_tf.runs.result_lines import summary
+from spml_tf.runs.run_flags import flagfile
+from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import launcher, strategies
 from spml_tf.system.errors import UserError
@@ -47,7 +49,7 @@ def train(settings: Settings, rounds: int, output_dir: str | os.PathLike[str]) -
     leads = first.strategy != "multi_worker" or strategies.is_first_worker()
     for number, of_round, run in _rounds(first, rounds, folder):
         if run.record.exists():
-            run.compare_flags(of_round)
+            run.check_same_flags(of_round)
         print(f"round {number} of {rounds}: {run.path}", flush=True)
         # Several workers share the folder: each reads a file of its own, and the first one's stays.
         flags = folder / (f"round_{number}.flags" if leads else f".{uuid.uuid4().hex}.flags")

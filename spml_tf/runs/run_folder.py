@@ -10,19 +10,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import functools
 import itertools
 import os
-import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spml_tf.datasets.readers import READERS
+from spml_tf.runs import run_flags
 from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
-from spml_tf.runs.settings import Settings, options_of_others, resolve, settings_class
-from spml_tf.system import processor
+from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import replaced, sha256, write_json, write_table, write_text
 from spml_tf.system.json_text import parse_json
@@ -33,12 +31,6 @@ from spml_tf.training import methods
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# These may change between start and resumption: they do not change the results. What lies in the
-# data's folder does, but that is compared by itself.
-FREE = (
-    "data_dir", "threads", "strategy", "devices", "workers", "bank_device", "bank_dir",
-    "checkpoint_minutes", "max_loss", "max_megapixels", "feature_dir", "tracker",
-)  # fmt: skip
 _NOTHING_FITS = {"": ""}
 _AGAIN = "start its training again, which writes it anew"
 _LOST = "put a copy of the file there, or train into another folder"
@@ -82,6 +74,7 @@ class RunFolder:
         self.heatmaps = self.path / "heatmaps.npz"
         self.tracker = self.path / "tracker.json"
         self.features = self.path / "features"
+        self._known_sums: dict[str, str] | None = None
 
     def predictions(self, split: str) -> Path:
         """predictions_{val,test}.npz: scores [N, L], labels [N, L], names [N], class_names [L]."""
@@ -176,7 +169,7 @@ class RunFolder:
 
     def is_finished(self) -> bool:
         """Whether training has come to its end, and what it wrote is as it was."""
-        self.__dict__.pop("_sums", None)  # another process may have written all anew
+        self._known_sums = None  # another process may have written all anew
         return self.metrics.exists() and self.checksums.exists() and not self.damaged_results()
 
     def damaged_results(self) -> list[str]:
@@ -199,7 +192,9 @@ class RunFolder:
         return found
 
     def _every_prediction(self) -> list[Path]:
-        return [path for path in map(self.predictions, ("val", "test")) if path.name in self._sums]
+        return [
+            path for path in map(self.predictions, ("val", "test")) if path.name in self._sums()
+        ]
 
     def finish(self) -> None:
         """Notes what belongs to the finished run."""
@@ -207,11 +202,15 @@ class RunFolder:
         paths += [self.predictions(split) for split in ("val", "test")]
         sums = [f"{sha256(path)}  {path.name}\n" for path in paths if path.exists()]
         write_text(self.checksums, "".join(sums))
-        self.__dict__.pop("_sums", None)
+        self._known_sums = None
 
-    @functools.cached_property
     def _sums(self) -> dict[str, str]:
-        """SHA-256 by name, of a finished run."""
+        """SHA-256 by name, of a finished run; SHA256SUMS is read once."""
+        if self._known_sums is None:
+            self._known_sums = self._read_sums()
+        return self._known_sums
+
+    def _read_sums(self) -> dict[str, str]:
         try:
             lines = self.checksums.read_text("utf-8").splitlines()
             found = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
@@ -223,11 +222,11 @@ class RunFolder:
 
     def _check(self, path: Path, advice: str = _AGAIN) -> None:
         """Raises UserError where a finished run's file is not what the run wrote."""
-        if not self._sums:
+        if not self._sums():
             return
         if not path.exists():
             raise UserError(f"{path}: is missing; {advice}")
-        if self._sums.get(path.name) != sha256(path):
+        if self._sums().get(path.name) != sha256(path):
             raise UserError(f"{path}: differs from what the run wrote (see SHA256SUMS); {advice}")
 
     def best_network(self) -> Path:
@@ -299,15 +298,15 @@ class RunFolder:
 
         Args:
             settings: resolved settings.
-            given: what they were resolved from, see `flagfile`.
+            given: what they were resolved from, see `run_flags.flagfile`.
             facts: what else run.json records; "data_fingerprint" is compared on resumption.
 
         Raises:
             UserError: where the folder holds a run with other flags or data, or other files.
         """
-        flags = flagfile(settings, given)  # it may refuse: before anything is written
+        flags = run_flags.flagfile(settings, given)  # it may refuse: before anything is written
         if self.record.exists():
-            self.compare(settings, facts)
+            self.check_same(settings, facts)
             self._note_plugins(facts)
         elif self._rounds():
             raise UserError(
@@ -341,9 +340,9 @@ class RunFolder:
             tell_note(f"{names}: has changed since this run began, which goes on with it as it is")
             write_json(self.plugins, [*later, now])
 
-    def compare(self, settings: Settings, facts: dict[str, Any]) -> None:
+    def check_same(self, settings: Settings, facts: dict[str, Any]) -> None:
         """Raises UserError where the folder's run has other flags or data, or files of priors."""
-        self.compare_flags(settings)
+        self.check_same_flags(settings)
         for flag, digest in self._record().get("priors", {}).items():
             if digest != facts["priors"].get(flag):
                 raise UserError(
@@ -357,34 +356,10 @@ class RunFolder:
             )
 
     def changed_flags(self, settings: Settings) -> list[str]:
-        """How flags differ from those of the folder's run, a sentence each.
+        """How flags differ from those of the folder's run, a sentence each."""
+        return run_flags.changes(settings, self._record(), self.path)
 
-        Options of parts that the method does not have change nothing, and do not count.
-        """
-        free = {*FREE, *options_of_others(settings.method)}
-        now, recorded = dataclasses.asdict(settings), self._record()["flags"]
-        # An older version did not know all flags: these have the values that follow from the rest.
-        known = {name: value for name, value in recorded.items() if name in now}
-        before = dataclasses.asdict(resolve(type(settings)(**known))) | known
-        return [
-            f"--{name} was {before[name]} and is {value}"
-            for name, value in now.items()
-            if before[name] != value and name not in free and not self._was_moved(name, before, now)
-        ]
-
-    def _was_moved(self, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-        """Whether a file, or the run that this one follows, has only gone to another place."""
-        if not (before[name] and now[name]):
-            return False
-        if name in self._record().get("priors", {}):  # whose content is compared
-            return True
-        if name not in ("initial_banks", "init_from"):
-            return False
-        old, new = Path(before[name]), Path(now[name])
-        beside = new.parent == self.path.absolute().parent
-        return beside and new.name == old.name and not old.exists()
-
-    def compare_flags(self, settings: Settings) -> None:
+    def check_same_flags(self, settings: Settings) -> None:
         """Raises UserError where the folder's run has other flags."""
         changed = self.changed_flags(settings)
         if changed:
@@ -429,90 +404,3 @@ class RunFolder:
         if numbers != list(range(1, len(rows) + 1)):
             raise UserError(f"{self.history}: its epochs are not 1, 2, 3, ...; {_LOST}")
         return rows
-
-
-def flagfile(settings: Settings, given: Settings | None = None) -> str:
-    """The text of a flagfile that gives these settings.
-
-    Args:
-        settings: resolved or not.
-        given: what they were resolved from. Values that follow from it are then comments, so that
-            those of them that follow from a flag change with it. None: all are flags.
-
-    Raises:
-        UserError: a value that a line of a flagfile cannot hold, such as a path with a line break.
-    """
-    lines = ["# python -m spml_tf.train --flagfile=THIS_FILE --output_dir=DIR"]
-    for name, value in dataclasses.asdict(settings).items():
-        if value is not None:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            line = f"--{name}={text}"
-            if given is not None and getattr(given, name) is None:
-                line = f"# {line} (derived)"
-            if line.strip() != line or len(line.splitlines()) > 1:
-                raise UserError(
-                    f"--{name}={text!r}: holds a line break, or ends with a blank, which a "
-                    "flagfile cannot hold; rename it"
-                )
-            lines.append(line)
-    return "\n".join(lines) + "\n"
-
-
-def summary(metrics: Mapping[str, Any]) -> str:
-    """A line about the results that metrics.json holds."""
-    return f"best epoch {metrics['best_epoch']}: {summary_of_maps(metrics)}"
-
-
-def summary_of_maps(metrics: Mapping[str, Any]) -> str:
-    """As "mAP val 34.39, test 35.81", of what metrics.json holds."""
-
-    def text(value: float | None) -> str:
-        return "undefined (no positives)" if value is None else f"{value:.2f}"
-
-    scores = [f"{x} {text(metrics[x]['map'])}" for x in ("val", "test") if x in metrics]
-    return f"mAP {', '.join(scores)}"
-
-
-def other_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What the last digits of results depend on and has changed, as "cores 2, now 4".
-
-    Args:
-        before: what `machine` returned there.
-        now: what it returns here.
-    """
-    parts = (
-        ("versions", ("tensorflow", "keras", "numpy")),
-        ("machine", ("processor", "gpus", "threads")),
-    )
-    old_new = [
-        (name, before.get(part, {}).get(name), now[part][name])
-        for part, names in parts
-        for name in names
-    ]
-    return [f"{name} {old}, now {new}" for name, old, new in old_new if old != new]
-
-
-def machine() -> dict[str, Any]:
-    """What the results may depend on: processor, cores, system and versions."""
-    import keras
-    import numpy
-    import tensorflow as tf
-
-    import spml_tf
-
-    return {
-        "versions": {
-            "spml_tf": spml_tf.__version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": numpy.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": {
-            "system": platform.platform(),
-            "processor": processor.name(),
-            "cores": os.cpu_count(),
-            "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
-            "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
-        },
-    }

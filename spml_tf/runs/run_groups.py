@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.runs.run_folder import FREE, RunFolder
+from spml_tf.runs.run_flags import FREE
+from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import UserError
 

@@ -20,11 +20,11 @@ from spml_tf.runs import (
     heatmap_recorder,
     model_building,
     run_data,
-    run_folder,
     start_line,
     trackers,
 )
 from spml_tf.runs.checkpoint_folder import Checkpoint, Progress
+from spml_tf.runs.machine import machine, note_other_machine
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings, flags_without_effect, resolve
 from spml_tf.system import files, plugins, replicas, strategies
@@ -75,7 +75,7 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         facts = _facts(settings, data, k)
         _check_workers(data)
         if finished:
-            run.compare(settings, facts)
+            run.check_same(settings, facts)
             if first:
                 trackers.tell_finished(settings.tracker, run, settings, facts)
             return run.read_metrics()
@@ -90,7 +90,8 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
         checkpoint = _checkpoint(run, first)
         if first:
             _note(settings, data, replicas.this_shard().workers)
-            _note_machine(checkpoint)
+            if checkpoint is not None and checkpoint.machine:
+                note_other_machine(checkpoint.machine)
         model.optimizer.build(model.trainable_variables)
         if checkpoint is not None:
             checkpoints.load(model, checkpoint.weights)
@@ -121,7 +122,7 @@ def _facts(settings: Settings, data: Splits, k: float | str | None) -> dict[str,
         "notes": list(data.notes),
         "plugins": plugins.digests(settings.plugins or ""),
         "priors": model_building.digests_of_priors(settings),
-        **run_folder.machine(),
+        **machine(),
     }
 
 
@@ -141,17 +142,6 @@ def _checkpoint(run: RunFolder, first: bool) -> Checkpoint | None:
         for reason in damaged if first else ():
             tell_note(f"{reason.partition(';')[0]}: it is written anew")
     return checkpoint
-
-
-def _note_machine(checkpoint: Checkpoint | None) -> None:
-    """Tells where a resumed run may differ from one that was not interrupted."""
-    before = {} if checkpoint is None else checkpoint.machine
-    changed = run_folder.other_machine(before, run_folder.machine()) if before else []
-    if changed:
-        tell_note(
-            f"the run went on so far with {'; '.join(changed)}: numbers may differ in their "
-            "last digits from those of a run that was not interrupted",
-        )
 
 
 def _check_workers(data: Splits) -> None:
