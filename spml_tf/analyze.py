@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.files import naming_unwritable
-from spml_tf.system.flag_fields import flag_field, plugins_field
+from spml_tf.system.flag_fields import flag_field, plugins_field, words_of
 from spml_tf.system.flag_words import split_names
 from spml_tf.system.tensorflow_import import import_tensorflow
 
@@ -65,19 +65,10 @@ def analyze(options: _Options) -> None:
         options.experiment_csv,
         options.batch_size,
     )
+    command = shlex.join(["python", "-m", "spml_tf.analyze", *words_of(options)])
     with naming_unwritable(f"--output_dir={options.output_dir}"):
-        count = analysis.write(found, target, _command(options))
+        count = analysis.write(found, target, command)
     print(f"{count} figures in {options.output_dir}")
-
-
-def _command(options: _Options) -> str:
-    default = _Options()
-    flags = [
-        f"--{name}={value}"
-        for name, value in dataclasses.asdict(options).items()
-        if value != getattr(default, name)
-    ]
-    return shlex.join(["python", "-m", "spml_tf.analyze", *flags])
 
 
 def _action(options: _Options) -> None:

@@ -13,7 +13,7 @@ from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_checks import check_bounds
-from spml_tf.system.flag_fields import flag_field, flag_fields
+from spml_tf.system.flag_fields import flag_field, flag_fields, text_of, words_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,3 +76,26 @@ def test_options_of_parts_have_the_bounds_that_the_parts_declare():
         for check in (check_bounds, resolve):
             with pytest.raises(UserError, match=f"^--{name}={given[name]}: must"):
                 check(Settings(**given))
+
+
+def test_options_as_words():
+    """Those at their defaults are left out; the words give the options back."""
+    given = _Options(share="auto", count=3, below=-2)
+    assert words_of(given) == ["--share=auto", "--count=3", "--under=-2"]
+    assert words_of(given, ("count", "any")) == ["--count=3"] and words_of(_Options()) == []
+    assert cli.parse(words_of(given), _Options, "") == given
+    told = Settings(skip_broken=True, scaled_decoding=False, learning_rate=1e-5)
+    assert words_of(told) == [
+        "--skip_broken=true",
+        "--scaled_decoding=false",
+        "--learning_rate=1e-05",
+    ]
+    assert cli.parse(words_of(told), Settings, "") == told
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (False, "false"), (1, "1"), (0.25, "0.25"), ("True", "True")],
+)
+def test_text_of_a_value(value, text):
+    assert text_of(value) == text

@@ -11,6 +11,7 @@ from spml_tf.pages import line_charts
 from spml_tf.pages.html_page import text
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_fields import text_of
 
 _NONE = "\u2013"
 
@@ -122,9 +123,7 @@ def settings(
 
 def shown_flag(value: object) -> str:
     """A flag's value as the page writes it."""
-    if value is None:
-        return "not given"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "not given" if value is None else text_of(value)
 
 
 def _pairs(record: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from spml_tf.plans.plan import Plan, Row, Search, runs, search_runs
 from spml_tf.runs.settings import settings_class
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_fields import text_of
 from spml_tf.system.nearest import guess
 from spml_tf.system.text_files import read_text
 from spml_tf.training import methods
@@ -290,8 +291,7 @@ def _flags(place: str, table: dict[str, Any]) -> dict[str, str]:
             except UserError as error:
                 raise UserError(f"{place}.{name}: {error}") from None
         raise
-    read = {name: getattr(given, name) for name in table}
-    return {name: str(x).lower() if isinstance(x, bool) else str(x) for name, x in read.items()}
+    return {name: text_of(getattr(given, name)) for name in table}
 
 
 def _check_keys(place: str, table: dict[str, Any], known: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from spml_tf.plans import result_tables
 from spml_tf.plans.settings import PlanSettings
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.system.flag_fields import words_of
 
 
 def facts(
@@ -60,14 +61,11 @@ def _command(settings: PlanSettings) -> str:
     words = [f"--plan={_shown(settings.plan)}", "--output_dir=DIR"]
     words += ["--data_dir=DATA_DIR"] if settings.data_dir else []
     words += [f"--processes={settings.processes}", f"--threads={settings.threads}"]
-    given = dataclasses.asdict(settings)
     if settings.plugins:
         named = settings.plugins.split(",")
-        given["plugins"] = ",".join(_shown(x) if "/" in x else x for x in named)
-    for field in dataclasses.fields(settings):
-        if field.name in ("plugins", "strategy", "devices", "workers"):
-            value = given[field.name]
-            words += [f"--{field.name}={value}"] if value != field.default else []
+        shown = ",".join(_shown(x) if "/" in x else x for x in named)
+        settings = dataclasses.replace(settings, plugins=shown)
+    words += words_of(settings, ("plugins", "strategy", "devices", "workers"))
     return " ".join(["python -m spml_tf.experiments", *words])
 
 

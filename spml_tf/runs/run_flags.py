@@ -9,6 +9,7 @@ from typing import Any
 
 from spml_tf.runs.settings import Settings, options_of_others, resolve
 from spml_tf.system.errors import UserError
+from spml_tf.system.flag_fields import text_of
 
 # These may change between start and resumption: they do not change the results. What lies in the
 # data's folder does, but that is compared by itself.
@@ -32,7 +33,7 @@ def flagfile(settings: Settings, given: Settings | None = None) -> str:
     lines = ["# python -m spml_tf.train --flagfile=THIS_FILE --output_dir=DIR"]
     for name, value in dataclasses.asdict(settings).items():
         if value is not None:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
+            text = text_of(value)
             line = f"--{name}={text}"
             if given is not None and getattr(given, name) is None:
                 line = f"# {line} (derived)"

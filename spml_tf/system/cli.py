@@ -15,7 +15,7 @@ import spml_tf
 from spml_tf.system import endings, notes, plugins, progress, stop_requests
 from spml_tf.system.errors import Terminated, UserError, reason_of
 from spml_tf.system.flag_checks import check_bounds
-from spml_tf.system.flag_fields import define, flag_fields, name_of
+from spml_tf.system.flag_fields import define, flag_fields, name_of, words_of
 from spml_tf.system.flag_help import help_text
 from spml_tf.system.flag_words import check_words, early_value, read_words, unknown_flag
 from spml_tf.system.tensorflow_import import import_tensorflow
@@ -42,14 +42,15 @@ def flags_of_workers(options: Any) -> list[str]:
     Args:
         options: of the command, a dataclass of `flag_field`s.
     """
-    found = ["--strategy=multi_worker", *[DEBUG] * _debugging.get()]
-    for field in flag_fields(type(options)):
-        value = getattr(options, field.name)
-        told = field.metadata["before"] or field.metadata["listing"]  # the values hold what it says
-        if value != field.default and field.name not in ("workers", "strategy") and not told:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            found.append(f"--{name_of(field)}={text}")
-    return found
+    passed = [
+        field.name
+        for field in flag_fields(type(options))
+        if field.name not in ("workers", "strategy")
+        # The values hold what these say.
+        and not (field.metadata["before"] or field.metadata["listing"])
+    ]
+    debug = [DEBUG] * _debugging.get()
+    return ["--strategy=multi_worker", *debug, *words_of(options, passed)]
 
 
 def version() -> str:

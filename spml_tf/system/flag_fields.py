@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +216,31 @@ def name_of(field: dataclasses.Field[Any]) -> str:
     """The flag of a field."""
     name: str = field.metadata["name"] or field.name
     return name
+
+
+def text_of(value: object) -> str:
+    """A flag's value as a command line has it.
+
+    Examples:
+        >>> text_of(True), text_of(0.5), text_of("en+scl")
+        ('true', '0.5', 'en+scl')
+    """
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def words_of(options: Any, names: Collection[str] | None = None) -> list[str]:
+    """The words of a command line that give these options; those at their defaults are left out.
+
+    Args:
+        options: a dataclass of `flag_field`s.
+        names: of the fields that count; None: all.
+    """
+    return [
+        f"--{name_of(field)}={text_of(value)}"
+        for field in flag_fields(type(options))
+        if (value := getattr(options, field.name)) != field.default
+        and (names is None or field.name in names)
+    ]
 
 
 def define(values: flags.FlagValues, options: type) -> None:
