@@ -8,6 +8,8 @@ import pytest
 
 from spml_tf.system import files, folders
 from spml_tf.system.errors import UserError
+from spml_tf.system.json_text import read_json_or_none
+from spml_tf.system.text_files import end_of_whole_rows
 
 
 def test_a_csv_to_the_byte(tmp_path):
@@ -101,3 +103,37 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
         files.naming_unwritable("--output=o"),
     ):
         open(tmp_path, "w")
+
+
+@pytest.mark.parametrize(
+    ("whole", "cut_off"),
+    [
+        (b"", b""),
+        (b"", b"a,b"),
+        (b"a,b\n1,2\n", b""),
+        (b"a,b\n1,2\n", b"3"),
+        (b'a,b\r\n"1\n2",3\r\n', b'4,"5'),
+        (b"a,b\n", b'"1\n2\n3'),
+        (b'a,b\n"say ""x""",1\n', b'"say ""\n'),
+        (b"", b'"a\n'),
+    ],
+)
+def test_the_end_of_the_last_whole_row(whole, cut_off):
+    assert end_of_whole_rows(whole + cut_off) == len(whole)
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        (None, None),
+        (b'{"a": [1]}', {"a": [1]}),
+        (b"[", None),
+        (b"\xff", None),
+        (b"[" * 10**5, None),
+    ],
+)
+def test_json_or_nothing(content, value, tmp_path):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert read_json_or_none(path) == value

@@ -31,7 +31,7 @@ from spml_tf.system.files import (
     write_text,
 )
 from spml_tf.system.folders import check_output_folder, put_back, replaced_folder
-from spml_tf.system.json_text import parse_json
+from spml_tf.system.json_text import read_json_or_none
 from spml_tf.system.nearest import guess
 
 _TEXT = "import.txt"
@@ -124,10 +124,7 @@ def _check_target(target: Path, source: Path, place: str, overwrite: bool) -> No
     kept = "" if overwrite else "holds an earlier import; choose another folder or give --overwrite"
     if target.resolve() in (source.resolve(), *source.resolve().parents):
         kept = "holds the labels that are read; choose another"
-    try:
-        record = parse_json((target / REPORT).read_text("utf-8"))
-    except (OSError, ValueError):
-        record = None
+    record = read_json_or_none(target / REPORT)
     ours = isinstance(record, dict) and record.get("written_by") == import_report.WRITTEN_BY
     refusal = "not empty, and no earlier import; choose another folder"
     check_output_folder(target, place, ours, refusal, kept, [f"{x}.csv" for x in SPLITS])

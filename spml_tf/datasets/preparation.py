@@ -26,7 +26,7 @@ from spml_tf.labels import digest
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, replaced_unless_edited, write_json
 from spml_tf.system.folders import check_output_folder, publish_folder, put_back
-from spml_tf.system.json_text import parse_json
+from spml_tf.system.json_text import read_json_or_none
 from spml_tf.system.locks import locked
 from spml_tf.system.tensorflow_import import import_tensorflow
 
@@ -149,16 +149,8 @@ def _check_target(target: Path, data_dir: str | None, overwrite: bool) -> None:
 
 
 def _is_result(folder: Path) -> bool:
-    record = _read_json(folder / "data.json")
+    record = read_json_or_none(folder / "data.json")
     return isinstance(record, dict) and record.get("written_by") == _WRITTEN_BY
-
-
-def _read_json(path: Path) -> Any:
-    """A file's content, None where there is none."""
-    try:
-        return parse_json(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 @contextlib.contextmanager
@@ -172,7 +164,7 @@ def _work_folder(target: Path, parameters: dict[str, Any]) -> Iterator[Path]:
     with locked(lock, f"--output_dir={target}: another process writes it"):
         record = work / _PARAMETERS
         try:
-            if _read_json(record) != parameters:
+            if read_json_or_none(record) != parameters:
                 if work.exists():
                     shutil.rmtree(work)
                 work.mkdir()

@@ -21,7 +21,7 @@ from pathlib import Path
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import write_csv
 from spml_tf.system.locks import locked
-from spml_tf.system.text_files import guarded, read_csv, split_csv
+from spml_tf.system.text_files import end_of_whole_rows, guarded, read_csv, split_csv
 
 COLUMNS = ("image", "class", "label")
 JOURNAL_COLUMNS = (*COLUMNS, "decided_at")
@@ -211,9 +211,7 @@ def _check_is_journal(path: Path) -> None:
 def _mend_end(path: Path) -> None:
     """Ends the last line of a journal that was cut off in writing, or drops it if it is no row."""
     content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    while content.count(b'"', 0, end) % 2:  # this line end is inside of quotation marks
-        end = content.rfind(b"\n", 0, end - 1) + 1
+    end = end_of_whole_rows(content)
     if end == len(content):
         return
     with contextlib.suppress(UserError, UnicodeDecodeError):

@@ -23,7 +23,7 @@ from spml_tf.runs.checkpoint_folder import CheckpointFolder, Progress, damage
 from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.files import replaced, sha256, write_json, write_table, write_text
-from spml_tf.system.json_text import parse_json
+from spml_tf.system.json_text import parse_json, read_json_or_none
 from spml_tf.system.locks import locked
 from spml_tf.system.notes import tell_note
 from spml_tf.training import methods
@@ -329,10 +329,7 @@ class RunFolder:
         run.json stays as it was, for the checkpoints know it; plugins.json holds the digests of all
         that came after it.
         """
-        try:
-            later = parse_json(self.plugins.read_text("utf-8"))
-        except (OSError, ValueError):
-            later = []
+        later = read_json_or_none(self.plugins) or []
         before = later[-1] if later else self._record().get("plugins") or {}
         now = facts.get("plugins") or {}
         if before != now:

@@ -18,7 +18,7 @@ from spml_tf.system.flag_fields import (
     strategy_field,
     workers_field,
 )
-from spml_tf.system.json_text import parse_json
+from spml_tf.system.json_text import read_json_or_none
 from spml_tf.system.options import Option, Options
 from spml_tf.training import methods
 from spml_tf.training.options import ESTIMATED, PROBABLE, ModelOptions
@@ -483,10 +483,9 @@ def _flags_of(run_dir: str | None) -> dict[str, Any]:
     """The flags of an earlier run; {} where there is none that can be read, which is told later."""
     if not run_dir:
         return {}
-    try:
-        return dict(parse_json(Path(run_dir, "run.json").read_text("utf-8"))["flags"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    record = read_json_or_none(Path(run_dir, "run.json"))
+    flags = record.get("flags") if isinstance(record, dict) else None
+    return flags if isinstance(flags, dict) else {}
 
 
 def _with_absolute_folder(network: str) -> str:

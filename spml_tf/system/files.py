@@ -15,8 +15,8 @@ from typing import Any
 
 from spml_tf.system import machine_faults
 from spml_tf.system.errors import UserError
-from spml_tf.system.json_text import parse_json
-from spml_tf.system.text_files import guarded
+from spml_tf.system.json_text import read_json_or_none
+from spml_tf.system.text_files import end_of_whole_rows, guarded
 
 _LONGEST_NAME = 255  # bytes of a file's name, in nearly all file systems
 # Digests of the files of a folder that people may edit, as they were written there.
@@ -91,9 +91,7 @@ def _removed(temporary: Path) -> str:
 def _cut_to_rows(temporary: Path) -> str:
     """Cuts a CSV file after its last whole row; says what it holds, or removes an empty one."""
     content = temporary.read_bytes()
-    end = content.rfind(b"\n") + 1
-    while content.count(b'"', 0, end) % 2:  # this line end is inside of quotation marks
-        end = content.rfind(b"\n", 0, end - 1) + 1
+    end = end_of_whole_rows(content)
     text = content[:end].decode("utf-8", "surrogateescape")
     rows = sum(1 for _ in csv.reader(io.StringIO(text, newline=""))) - 1
     if rows < 1:
@@ -177,10 +175,7 @@ def check_unedited(paths: Iterable[Path]) -> None:
 
 def _written(record: Path) -> dict[str, list[str]]:
     """The last digests of the files of a folder, as they were written there."""
-    try:
-        found = parse_json(record.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
+    found = read_json_or_none(record)
     return found if isinstance(found, dict) else {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from spml_tf.system.errors import UserError
@@ -33,6 +34,14 @@ def parse_json(text: str, object_hook: Callable[..., Any] | None = None) -> Any:
         return json.loads(text, object_hook=object_hook)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def read_json_or_none(path: Path) -> Any:
+    """What a JSON file holds; None where there is none that can be read."""
+    try:
+        return parse_json(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def parse_document(

@@ -99,6 +99,26 @@ def split_csv(
         raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error})") from error
 
 
+def end_of_whole_rows(content: bytes) -> int:
+    """Where the last whole row of a CSV file ends that was cut off in writing.
+
+    Args:
+        content: of the file, whose fields stand in double quotation marks where they hold line
+            ends, and whose rows end with a line feed.
+
+    Returns:
+        The number of bytes up to there, 0 where no row is whole.
+
+    Examples:
+        >>> end_of_whole_rows(b'a,b\\n1,"x\\ny')
+        4
+    """
+    end = content.rfind(b"\n") + 1
+    while content.count(b'"', 0, end) % 2:  # this line end is inside of quotation marks
+        end = content.rfind(b"\n", 0, end - 1) + 1
+    return end
+
+
 # What a spreadsheet takes for a formula, or skips and then takes for one; and what is a number.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r"[-+]?((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|inf|nan)")
