@@ -88,7 +88,7 @@ def test_schedule_of_gr_by_hand():
 def test_gr_term_uses_its_epoch_in_training_and_evaluation():
     term = scheduled_terms.GeneralizedRobustTerm(epochs=4)
     term.prepare(parts.Facts(2, 3, 1, {"directory": None}))
-    term.on_epoch(None, 3)
+    term.on_epoch(3, None)
     labels = tf.constant([[1, -1, 2], [0, -1, -1]], tf.int8)
     logits = tf.constant([[0.3, -1.0, 2.0], [1.0, 0.5, -2.0]])
     constants = {"slope": 1.0, "offset": -2.0, "mean": 0.725, "deviation": 0.875}
@@ -325,10 +325,9 @@ class TestPseudoLabels:
     def test_epochs_of_pseudo_labels(self):
         """T = 4 and a warm-up of 2: epochs 3 and 4."""
         term = self.made(epochs=4, warmup_epochs=2)
-        model = types.SimpleNamespace(ema_scores=self.bank(self.SCORES))
-        counts = []
+        scores, counts = self.bank(self.SCORES), []
         for epoch in range(1, 7):
-            term.on_epoch(model, epoch)
+            term.on_epoch(epoch, scores)
             counts.append(int((term.targets.numpy() >= 0).sum()))
         assert counts == [0, 0, 3, 6, 6, 6]
 
@@ -372,12 +371,11 @@ class TestLikelyPositives:
 
     def test_priors_that_leave_every_unknown_label_out_are_noted(self):
         """As those of a run that saw positives alone, whose scores all go to 1."""
-        model = types.SimpleNamespace(ema_scores=None)
         with pytest.warns(UserWarning, match="csl: the priors of all classes are above"):
-            self.made(priors=[0.9, 0.6]).on_epoch(model, 1)
+            self.made(priors=[0.9, 0.6]).on_epoch(1, None)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            self.made(priors=[0.9, 0.5]).on_epoch(model, 1)
+            self.made(priors=[0.9, 0.5]).on_epoch(1, None)
 
     def made(self, **options):
         rule = rules.LikelyPositives(**options)
@@ -386,28 +384,26 @@ class TestLikelyPositives:
 
     def test_priors_of_its_own_bank_from_the_second_epoch_on(self):
         rule, bank = self.made(), ema_bank.score_bank(6, 2, momentum=0.0)
-        model = types.SimpleNamespace(ema_scores=bank)
-        rule.on_epoch(model, 1)
+        rule.on_epoch(1, bank)
         np.testing.assert_array_equal(rule.prior.numpy(), [0, 0])
         for epoch, scores in ((2, [[0.2, 0.6], [0.6, 1.0]]), (3, [[0.1, 0.3], [0.3, 0.5]])):
             bank.write(tf.constant([1, 4], tf.int64), tf.constant(scores))  # others unseen
-            rule.on_epoch(model, epoch)
+            rule.on_epoch(epoch, bank)
             np.testing.assert_allclose(rule.prior.numpy(), np.mean(scores, axis=0), rtol=1e-6)
 
     def test_priors_of_an_earlier_run_stay(self):
         rule, bank = self.made(), ema_bank.score_bank(6, 2, momentum=0.0)
         index = tf.range(6, dtype=tf.int64)
         bank.write(index, tf.fill([6, 2], 0.25))
-        model = types.SimpleNamespace(ema_scores=bank)
-        rule.on_epoch(model, 1)
+        rule.on_epoch(1, bank)
         bank.write(index, tf.fill([6, 2], 0.75))
-        rule.on_epoch(model, 2)
+        rule.on_epoch(2, bank)
         np.testing.assert_allclose(rule.prior.numpy(), [0.25, 0.25])
 
     def test_given_priors(self):
         rule = self.made(priors=[0.1, 0.7])
         assert not rule.needs_scores and self.made().needs_scores
-        rule.on_epoch(None, 1)
+        rule.on_epoch(1, None)
         np.testing.assert_allclose(rule.prior.numpy(), [0.1, 0.7], rtol=1e-6)
         for wrong in ([0.1], [0.1, 1.5], "file.csv"):
             with pytest.raises(ValueError, match="likely_priors must be 2 numbers|must be numbers"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spml_tf import SPMLModel, networks, training
+from spml_tf import SPMLModel, losses, networks, training
 from spml_tf.datasets import readers
 from spml_tf.training import methods, terms
 
@@ -60,8 +60,8 @@ def test_it_trains(example):
         model.compile("adam")
         batches = ({"image": images, "index": np.arange(6)}, labels)
         data = tf.data.Dataset.from_tensor_slices(batches).batch(3)
-        losses = model.fit(data, epochs=4, verbose=0).history["classification_loss"]
-        assert losses[-1] < losses[0]
+        values = model.fit(data, epochs=4, verbose=0).history["classification_loss"]
+        assert values[-1] < values[0]
 
 
 def test_state_with_a_row_an_image_is_a_table():
@@ -90,3 +90,24 @@ def test_state_with_a_row_an_image_is_a_table():
     other.load_own_variables(stored)
     for one, two in zip(rule.weights, other.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_part_is_told_epoch_and_score_bank(reads):
+    """Where none of the parts reads the bank there is none."""
+    told = []
+
+    class Listening(training.Rule):
+        needs_scores = reads
+
+        def on_epoch(self, epoch, scores):
+            told.append((epoch, scores))
+
+    network = networks.small_residual_cam(3, image_size=32, width=16)
+    recipe = training.Recipe(terms=(losses.ExpectedNegative(),), rules=(Listening(),))
+    model = SPMLModel(network, 2, method=recipe)
+    model.compile("sgd")
+    for epoch in (1, 2):
+        model.begin_epoch(epoch)
+    assert (model.ema_scores is None) is not reads
+    assert told == [(1, model.ema_scores), (2, model.ema_scores)]

@@ -500,7 +500,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             self._set_backbone_trainable(epoch > self.warmup_epochs)
             if epoch != self._resumed_epoch:
                 for part in self.parts:
-                    part.on_epoch(self, epoch)
+                    part.on_epoch(epoch, self.ema_scores)
             self._resumed_epoch = 0
 
     def resume_epoch(self, epoch: int) -> None:

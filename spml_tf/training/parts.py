@@ -23,8 +23,8 @@ from spml_tf.training import methods
 from spml_tf.training.options import AUTO, ModelOptions, TermOptions
 
 if TYPE_CHECKING:
+    from spml_tf.banks.ema_bank import EMABank
     from spml_tf.training.class_priors import ClassPriors
-    from spml_tf.training.model import SPMLModel
 
 
 class Step(NamedTuple):
@@ -95,7 +95,7 @@ class Part(KeepsTables, Options):
         kwargs: options by name; and name, trainable and dtype as Keras has them.
 
     Attributes:
-        needs_scores: whether it reads `Step.average` or the model's score bank.
+        needs_scores: whether it reads `Step.average` or the score bank.
         needs_images: whether it reads `Step.image`, for which features cannot stand.
         in_use: whether a model has taken it; what it remembers is of that model's images.
         facts: what `prepare` is told; None before.
@@ -118,8 +118,13 @@ class Part(KeepsTables, Options):
     def start(self, labels: NDArray[np.int8]) -> None:
         """Takes note of all training labels, [N, L] int8 in {1, 0, -1}, before the first epoch."""
 
-    def on_epoch(self, model: SPMLModel, epoch: int) -> None:
-        """Prepares an epoch, counted from 1; runs eagerly, before its first step."""
+    def on_epoch(self, epoch: int, scores: EMABank | None) -> None:
+        """Prepares an epoch; runs eagerly, before its first step.
+
+        Args:
+            epoch: counted from 1.
+            scores: the score bank; None where the model keeps none.
+        """
 
     def state(
         self,

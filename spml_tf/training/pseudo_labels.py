@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -17,9 +17,6 @@ from spml_tf.system import replicas
 from spml_tf.training import selection
 from spml_tf.training.options import PseudoLabelsOptions
 from spml_tf.training.parts import Facts, Step, Term
-
-if TYPE_CHECKING:
-    from spml_tf.training.model import SPMLModel
 
 # In place of a target: of a known label, or one that was not seen; of an unknown label.
 _KNOWN, _NONE = -2.0, -1.0
@@ -58,10 +55,10 @@ class PseudoLabels(PseudoLabelsOptions, Term):
     def start(self, labels: NDArray[np.int8]) -> None:
         self.targets.assign(np.where(labels == UNKNOWN, _NONE, _KNOWN).astype(np.float32))
 
-    def on_epoch(self, model: SPMLModel, epoch: int) -> None:
+    def on_epoch(self, epoch: int, scores: EMABank | None) -> None:
         if self.warmup_epochs < epoch <= self.epochs:
-            assert model.ema_scores is not None  # since `needs_scores`
-            self.add_labels(model.ema_scores)
+            assert scores is not None  # since `needs_scores`
+            self.add_labels(scores)
 
     def add_labels(self, scores: EMABank) -> None:
         """Gives the pseudo-labels of an epoch.

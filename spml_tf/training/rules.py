@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import keras
@@ -33,9 +33,6 @@ from spml_tf.training.options import (
     check_priors,
 )
 from spml_tf.training.parts import Facts, Rule, Step
-
-if TYPE_CHECKING:
-    from spml_tf.training.model import SPMLModel
 
 
 def label_store(facts: Facts, selects: bool = False) -> LabelStore:
@@ -149,8 +146,7 @@ class ExpectedPositives(StoringRule, SelectionOptions):
                 initializer="zeros", trainable=False, autocast=False,
             )  # fmt: skip
 
-    def on_epoch(self, model: SPMLModel, epoch: int) -> None:
-        scores = model.ema_scores
+    def on_epoch(self, epoch: int, scores: EMABank | None) -> None:
         assert scores is not None  # since `needs_scores`
         visited = replicas.sum_of_workers(np.array([scores.visited.numpy().sum()], np.int64))[0]
         if visited and (epoch == 1 or epoch >= self.start_epoch):
@@ -361,12 +357,12 @@ class LikelyPositives(Rule, LikelyPositivesOptions):
         self.prior = self.state("prior", (facts.num_classes,), "float32")
         self.kept = self.state("kept", (), "int32")
 
-    def on_epoch(self, model: SPMLModel, epoch: int) -> None:
+    def on_epoch(self, epoch: int, scores: EMABank | None) -> None:
         if self.priors is not None:
             self.prior.assign(np.asarray(plain(self.priors), np.float32))
         elif not self.kept.numpy():
-            assert model.ema_scores is not None  # since `needs_scores`
-            seen = self._mean_scores(model.ema_scores)
+            assert scores is not None  # since `needs_scores`
+            seen = self._mean_scores(scores)
             self.kept.assign(int(epoch == 1 and seen))
         if (self.prior.numpy() > self.max_prior).all():
             warnings.warn(

@@ -12,7 +12,7 @@ from spml_tf.training.options import GeneralizedRobustOptions
 from spml_tf.training.parts import Facts, Step, Term
 
 if TYPE_CHECKING:
-    from spml_tf.training.model import SPMLModel
+    from spml_tf.banks.ema_bank import EMABank
 
 
 @keras.saving.register_keras_serializable("spml_tf")
@@ -47,7 +47,7 @@ class GeneralizedRobustTerm(GeneralizedRobustOptions, Term):
     def prepare(self, facts: Facts) -> None:
         self.epoch = self.state("epoch", (), "int64", 1)
 
-    def on_epoch(self, model: SPMLModel, epoch: int) -> None:
+    def on_epoch(self, epoch: int, scores: EMABank | None) -> None:
         self.epoch.assign(epoch)
 
     def constants(self, epoch: tf.Tensor) -> dict[str, tf.Tensor]:
