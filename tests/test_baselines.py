@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_network import tiny_cam
 
 from spml_tf import SPMLModel, losses
-from spml_tf.training import methods, optimizers, parts, rules
+from spml_tf.training import methods, optimizers, recipes, rules
 
 K, ALPHA = 1.7, 0.2
 # Methods that are a term, and no Keras loss, alone.
@@ -250,7 +250,7 @@ def test_confident_labels_are_marked_from_the_second_epoch():
 @pytest.mark.parametrize("name", [name for name in methods.METHODS if name not in OF_TERMS])
 def test_classes_serialise_and_stay_finite(name):
     values = {"positives_per_image": 1.5, "entropy_weight": 0.3}
-    loss = parts.recipe_of(name, {x: values[x] for x in methods.flags_of(name) if x in values})
+    loss = recipes.recipe_of(name, {x: values[x] for x in methods.flags_of(name) if x in values})
     loss = loss.terms[0].loss
     assert loss.from_logits
     copy = keras.losses.deserialize(keras.losses.serialize(loss))

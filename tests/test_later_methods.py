@@ -23,6 +23,7 @@ from spml_tf.training import (
     methods,
     parts,
     pseudo_labels,
+    recipes,
     rules,
     scheduled_terms,
     strong_views,
@@ -112,7 +113,9 @@ class TestPairs:
     )
     def test_parts(self, name, rules, term):
         known = {"positives_per_image": 2.0}
-        recipe = parts.recipe_of(name, {x: known[x] for x in methods.flags_of(name) if x in known})
+        recipe = recipes.recipe_of(
+            name, {x: known[x] for x in methods.flags_of(name) if x in known}
+        )
         assert [type(x).__name__ for x in recipe.rules] == rules
         first = recipe.terms[0]
         assert type(getattr(first, "loss", first)).__name__ == term
@@ -150,7 +153,7 @@ class TestPairs:
 
     def test_the_strong_view_of_lagc_follows_any_method(self):
         """Labels that a rule marks are unknown ones to it."""
-        recipe = parts.recipe_of("en+strong", {"positives_per_image": 2.0, "lagc_threshold": 0.7})
+        recipe = recipes.recipe_of("en+strong", {"positives_per_image": 2.0, "lagc_threshold": 0.7})
         assert [type(x).__name__ for x in recipe.terms] == ["LabelTerm", "StrongView"]
         labels, logits = (
             tf.constant([[1, 2, -1, 2]], tf.int8),
@@ -170,12 +173,12 @@ class TestPairs:
     def test_recommended_is_en_scl_without_k(self):
         """Told neither K nor a budget: its rule is the one that these flags of en+scl make."""
         told = {"selection_budget": "estimated", "selection_multiple": "auto"}
-        theirs = parts.recipe_of("en+scl", {**told, "selection_start_epoch": 4}, "auto")
-        ours = parts.recipe_of("recommended", {"selection_start_epoch": 4})
+        theirs = recipes.recipe_of("en+scl", {**told, "selection_start_epoch": 4}, "auto")
+        ours = recipes.recipe_of("recommended", {"selection_start_epoch": 4})
         assert [type(x) for x in theirs.parts] == [type(x) for x in ours.parts]
         for first, second in ((theirs.rules[0], ours.rules[0]), (theirs.terms[1], ours.terms[1])):
             assert first.get_config() | {"name": ""} == second.get_config() | {"name": ""}
-        counted = parts.recipe_of("recommended", {}, 1.5)
+        counted = recipes.recipe_of("recommended", {}, 1.5)
         assert counted.rules[0].positives_per_image == 1.5
 
     @pytest.mark.parametrize(
@@ -240,7 +243,7 @@ class TestPairs:
         for name, made in methods.METHODS.items():
             said = next((x.marks for x in made if x.marks), "")
             values = {x: known[x] for x in methods.flags_of(name) if x in known}
-            term = parts.recipe_of(name, values).terms[0]
+            term = recipes.recipe_of(name, values).terms[0]
             if isinstance(term, scheduled_terms.GeneralizedRobustTerm):
                 term.prepare(parts.Facts(2, 3, 1, {"directory": None}))
             loss = getattr(term, "loss", term)
@@ -650,7 +653,7 @@ def test_the_weight_of_expected_positives_goes_from_en_to_an():
     alone = (np.log(4 / 3) + np.log(2)) / 3
     np.testing.assert_allclose(found, [alone + x * np.log(4) / 3 for x in (0, 0.5, 1)], rtol=1e-6)
     assert found[2] == float(losses.AssumeNegative()(labels, scores))
-    recipe = parts.recipe_of("en+scl", {"expected_weight": 0.5, "positives_per_image": 2.0})
+    recipe = recipes.recipe_of("en+scl", {"expected_weight": 0.5, "positives_per_image": 2.0})
     assert recipe.terms[0].loss.expected_weight == 0.5
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_tf import losses
-from spml_tf.training import methods, parts
+from spml_tf.training import methods, recipes
 
 LN2 = np.log(2.0)
 LN4 = np.log(4.0)
@@ -36,7 +36,7 @@ def loss_of(name: str) -> keras.losses.Loss:
     """The loss of a method, as it is trained with: on logits."""
     known = {"positives_per_image": 2.0}
     values = {flag: known[flag] for flag in methods.flags_of(name) if flag in known}
-    return parts.recipe_of(name, values).terms[0].loss
+    return recipes.recipe_of(name, values).terms[0].loss
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -167,4 +167,4 @@ def test_method_names():
         with pytest.raises(ValueError, match="must be one of bce, an, an_ls, .*, asl, .*alone or"):
             methods.parts_of(wrong)
     with pytest.raises(ValueError, match="two terms of a recipe report their value"):
-        parts.recipe_of("an+scl+cl", {})
+        recipes.recipe_of("an+scl+cl", {})

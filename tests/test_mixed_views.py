@@ -15,7 +15,7 @@ import spml_tf
 from spml_tf import losses
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
-from spml_tf.training import methods, mixed_views, parts
+from spml_tf.training import methods, mixed_views, parts, recipes
 from spml_tf.training.terms import LabelTerm
 
 
@@ -185,7 +185,7 @@ def test_in_a_recipe_it_needs_a_loss_of_labels():
     from spml_tf.training import Role
 
     with pytest.raises(ValueError, match="Mixup trains by a loss of labels, and the recipe has"):
-        parts.Recipe((Role(positives_per_image=1.0), mixed_views.Mixup()))
+        recipes.Recipe((Role(positives_per_image=1.0), mixed_views.Mixup()))
 
 
 @pytest.mark.parametrize("method", ("role+mixup", "gr+cutmix", "em_apl+mixup"))

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from spml_tf.training.optimizers import head_and_backbone as head_and_backbone
     from spml_tf.training.parts import Facts as Facts
     from spml_tf.training.parts import Part as Part
-    from spml_tf.training.parts import Recipe as Recipe
     from spml_tf.training.parts import Rule as Rule
     from spml_tf.training.parts import Step as Step
     from spml_tf.training.parts import Term as Term
     from spml_tf.training.pseudo_labels import PseudoLabels as PseudoLabels
+    from spml_tf.training.recipes import Recipe as Recipe
     from spml_tf.training.rules import Confident as Confident
     from spml_tf.training.rules import ExpectedPositives as ExpectedPositives
     from spml_tf.training.rules import LargeLoss as LargeLoss
@@ -42,8 +42,9 @@ _FILES = {
     "mixed_views": ["CutMix", "Mixup"],
     "model": ["SPMLModel"],
     "optimizers": ["GroupedOptimizer", "head_and_backbone"],
-    "parts": ["Facts", "Part", "Recipe", "Rule", "Step", "Term"],
+    "parts": ["Facts", "Part", "Rule", "Step", "Term"],
     "pseudo_labels": ["PseudoLabels"],
+    "recipes": ["Recipe"],
     "rules": ["Confident", "ExpectedPositives", "LargeLoss", "LikelyPositives", "StoringRule"],
     "scheduled_terms": ["GeneralizedRobustTerm"],
     "strong_views": ["StrongView"],

@@ -31,7 +31,8 @@ from spml_tf.training.label_store import LabelEstimates, LabelStore, merged_mark
 from spml_tf.training.label_weights import LabelWeights, label_weights
 from spml_tf.training.options import ModelOptions
 from spml_tf.training.own_callbacks import with_own
-from spml_tf.training.parts import Facts, Part, Step, Term, recipe_of
+from spml_tf.training.parts import Facts, Part, Step, Term
+from spml_tf.training.recipes import recipe_of
 from spml_tf.training.terms import LabelTerm
 
 
@@ -58,7 +59,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             the layer "cam_logits" (see `spml_tf.networks`).
         num_images: N, number of training images.
         method: a name such as "en+scl" (see `methods.METHODS`), a loss of `spml_tf.losses`, or a
-            `parts.Recipe`.
+            `recipes.Recipe`.
         positives_per_image: K of eq. 3; needed by methods that select, by EPR and by ROLE. Other
             methods do not look at it. "auto", for methods that select: estimated, see
             `rules.ExpectedPositives`.

@@ -6,8 +6,7 @@ sees a training step as one value, `Step`, and knows neither the model nor the o
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import keras
@@ -16,11 +15,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.banks.image_tables import ImageTable, KeepsTables
-from spml_tf.system.nearest import guess
 from spml_tf.system.options import Options
 from spml_tf.system.replicas import once_a_process
-from spml_tf.training import methods
-from spml_tf.training.options import AUTO, ModelOptions, TermOptions
+from spml_tf.training.options import TermOptions
 
 if TYPE_CHECKING:
     from spml_tf.banks.ema_bank import EMABank
@@ -262,153 +259,3 @@ class Term(Part, TermOptions):
             step: the batch, as `compute` saw it.
             average: [B, L] float32, s^t with this step's scores; None where the model keeps none.
         """
-
-
-@keras.saving.register_keras_serializable("spml_tf")
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """A method as an object: its rules in their order, and its terms.
-
-    Attributes:
-        terms: of the loss, at least one of which trains the scores from the labels; a Keras loss
-            stands for `terms.LabelTerm` of it.
-        rules: applied one after the other to the labels of each batch.
-    """
-
-    terms: tuple[Any, ...]
-    rules: tuple[Rule, ...] = ()
-
-    def __post_init__(self) -> None:
-        from spml_tf.training.terms import LabelTerm
-
-        for name in ("terms", "rules"):
-            if not isinstance(getattr(self, name), Sequence):
-                raise ValueError(
-                    f"a recipe's {name} must be several, such as ({name[:-1]},). "
-                    f"Received: {getattr(self, name)!r}"
-                )
-        terms = tuple(
-            LabelTerm(loss=x) if isinstance(x, keras.losses.Loss) else x for x in self.terms
-        )
-        object.__setattr__(self, "terms", terms)
-        object.__setattr__(self, "rules", tuple(self.rules))
-        for part, kind in [*((x, Term) for x in terms), *((x, Rule) for x in self.rules)]:
-            if not isinstance(part, kind):
-                raise ValueError(
-                    f"a recipe's {kind.__name__.lower()}s must be losses or {kind.__name__}s. "
-                    f"Received: {part!r}"
-                )
-        if not any(term.trains_labels for term in terms):
-            raise ValueError(
-                "a recipe needs a term that trains on labels, such as a loss of spml_tf.losses. "
-                f"Received: {[type(x).__name__ for x in terms]}"
-            )
-        of_labels = [term for term in terms if isinstance(term, LabelTerm)]
-        if not of_labels:
-            for term in (x for x in terms if x.needs_label_loss):
-                raise ValueError(
-                    f"{type(term).__name__} trains by a loss of labels, and the recipe has none; "
-                    "add a loss of spml_tf.losses"
-                )
-        if self.rules:
-            for term in of_labels:
-                term.check_marks()
-            trained = [term for term in terms if term.trains_labels]
-            if not of_labels and not any(term.marks for term in trained):
-                raise ValueError(
-                    f"{type(trained[0]).__name__} does not look at what the rules mark; leave the "
-                    'rules out, or say in the class what it makes of marks, as marks = "left out"'
-                )
-        reduction = of_labels[0].loss.reduction if of_labels else ""
-        if reduction == "mean_with_sample_weight":
-            for term in (x for x in terms if x.needs_label_loss):
-                raise ValueError(
-                    f"{type(term).__name__} weighs images by shares, which a loss with "
-                    f"reduction={reduction!r} divides away; leave reduction out"
-                )
-        reported = [term.reported_as for term in terms if term.reported_as]
-        if len(set(reported)) < len(reported):
-            raise ValueError(
-                f"two terms of a recipe report their value under one name: {reported}; give one of "
-                "them another reported_as"
-            )
-
-    @property
-    def parts(self) -> Iterator[Part]:
-        """Rules, then terms."""
-        yield from self.rules
-        yield from self.terms
-
-    def get_config(self) -> dict[str, Any]:
-        """Terms and rules, serialized."""
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "terms": [serialize(x) for x in self.terms],
-            "rules": [serialize(x) for x in self.rules],
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Recipe:
-        """The recipe that `get_config` describes."""
-        deserialize = keras.saving.deserialize_keras_object
-        return cls(*(tuple(deserialize(x) for x in config[name]) for name in ("terms", "rules")))
-
-
-def recipe_of(
-    method: Any, values: Mapping[str, Any], positives_per_image: float | str | None = None
-) -> Recipe:
-    """The recipe that a method's name or object stands for.
-
-    Args:
-        method: a name such as "en+scl", a Keras loss, or a recipe.
-        values: options of the parts by the names of their flags; only for a name.
-        positives_per_image: K, for the parts that must know it; None: "auto" for a method that
-            estimates it.
-
-    Raises:
-        ValueError: for a name that is no method, an option that none of its parts has or that may
-            not stand, or an object of another kind.
-    """
-    if isinstance(method, str):
-        if positives_per_image is None and methods.estimates_k(method):
-            positives_per_image = AUTO
-        if methods.needs_k(method) and positives_per_image is not None:
-            values = {**values, "positives_per_image": positives_per_image}
-        _check_options(method, values)
-        made = [part.make(values) for part in methods.parts_of(method)]
-        rules = tuple(x for x in made if isinstance(x, Rule))
-        return Recipe(tuple(x for x in made if not isinstance(x, Rule)), rules)
-    if values or positives_per_image is not None:
-        first = next(iter(values), "positives_per_image")
-        raise ValueError(
-            f"{first} goes with the name of a method; tell it to the part itself: "
-            f"method is {type(method).__name__}"
-        )
-    if isinstance(method, Recipe):
-        return method
-    if isinstance(method, keras.losses.Loss):
-        return Recipe((method,))
-    raise ValueError(
-        "method must be a name, a loss of spml_tf.losses or a spml_tf.training.Recipe. "
-        f"Received: {method!r}"
-    )
-
-
-def _check_options(method: str, values: Mapping[str, Any]) -> None:
-    known = methods.flags_of(method)
-    for flag, declared in known.items():
-        if declared.required and values.get(flag) is None:
-            if flag == "positives_per_image":
-                raise ValueError(
-                    f"method {method!r} needs positives_per_image, the mean number of true "
-                    "positives per training image (count 50 images to estimate it, or give "
-                    "'auto' to a method that selects)"
-                )
-            raise ValueError(f"method {method!r} needs {flag}: {declared.help}")
-    for flag in values:
-        if flag not in known:
-            own = ", ".join(sorted(known)) or "none"
-            raise ValueError(
-                f"method {method!r} has no option {flag}; it has {own}"
-                f"{guess(flag, {*known, *ModelOptions.declared()})}"
-            )
