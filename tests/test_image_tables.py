@@ -69,7 +69,7 @@ class Everything(keras.Model):
             scores = tf.constant(rng.random((3, 5)), tf.float32)
             codes = tf.constant(rng.choice([1, 0, -1], (3, 5)), tf.int8)
             box, flip = tf.tile([[0.1, 0.0, 0.8, 0.6]], [3, 1]), tf.fill([3], False)
-            self.label_store.remember(index, codes)
+            self.label_store.write(index, self.label_store.with_marks(index, codes))
             self.ema_scores.write(index, scores)
             self.ema_heatmaps.update(maps, index, box, flip, scores, codes)
         self.label_store.select(self.ema_scores, 3.0, "all")

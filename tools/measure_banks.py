@@ -114,7 +114,8 @@ def child(name: str, action: str, file: str, batches: int, directory: str | None
             return tf.random.stateless_uniform((BATCH, *shape), seed)
 
         labels = tf.one_hot(index % classes, classes, 1, -1, dtype=tf.int8)
-        codes = model.label_store.remember(index, labels)
+        codes = model.label_store.with_marks(index, labels)
+        model.label_store.write(index, codes)
         scores, box = random(classes), tf.tile([[0.1, 0.0, 0.9, 1.0]], [BATCH, 1])
         model.ema_scores.write(index, scores)
         maps, flip = random(grid, grid, classes), tf.fill([BATCH], False)

@@ -157,21 +157,19 @@ class LabelStore(KeepsTables):
         self.epochs_selected = Counts(shape) if selects else None
         self.built = True
 
-    def remember(self, index: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Stores a batch's labels, keeping the marks of unknown ones.
+    def with_marks(self, index: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """A batch's labels with the stored marks of those that are unknown; stores nothing.
 
         Args:
             index: int64 [B], the images' rows.
             labels: [B, L] in {1, 0, -1}.
 
         Returns:
-            int8 [B, L], the labels with their marks.
+            int8 [B, L], in {1, 0, -1, 2}.
         """
         labels = tf.cast(labels, tf.int8)
         marked = (self.codes.gather(index) == EXPECTED) & (labels == UNKNOWN)
-        codes = tf.where(marked, tf.constant(EXPECTED, tf.int8), labels)
-        self.write(index, codes)
-        return codes
+        return tf.where(marked, tf.constant(EXPECTED, tf.int8), labels)
 
     def write(self, index: tf.Tensor, codes: tf.Tensor) -> None:
         """Stores int8 codes [B, L] in the rows index [B]."""

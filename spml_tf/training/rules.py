@@ -67,7 +67,10 @@ class StoringRule(Rule):
             self.store.codes.assign(labels.astype(np.int8))
 
     def mark(self, step: Step) -> tf.Tensor:
-        return _with_marks_of(step.labels, self.own_labels(step))
+        own = self.own_labels(step)
+        if self.store is not None:
+            self.store.write(step.index, own)
+        return _with_marks_of(step.labels, own)
 
     def own_labels(self, step: Step) -> tf.Tensor:
         """The batch's labels with this rule's stored marks alone, [B, L] int8.
@@ -76,7 +79,7 @@ class StoringRule(Rule):
         anew for each batch, and must not stay.
         """
         unmarked = tf.where(step.labels == EXPECTED, tf.constant(UNKNOWN, tf.int8), step.labels)
-        return unmarked if self.store is None else self.store.remember(step.index, unmarked)
+        return unmarked if self.store is None else self.store.with_marks(step.index, unmarked)
 
 
 def _with_marks_of(labels: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
