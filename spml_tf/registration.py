@@ -115,11 +115,10 @@ def _add(name: str, item: Any) -> None:
     options = item if issubclass(item, Options) else Options
     part = methods.PartOf(
         item,
+        "rule" if issubclass(item, Rule) else "term" if issubclass(item, Term) else "loss",
         options,
-        is_rule=issubclass(item, Rule),
         marks=getattr(item, "marks", ""),
-        is_loss=issubclass(item, keras.losses.Loss),
-        needs_loss=getattr(item, "needs_label_loss", False),
+        needs_label_loss=getattr(item, "needs_label_loss", False),
     )
     if issubclass(item, Term) and "reported_as" not in vars(item):
         item.reported_as = name

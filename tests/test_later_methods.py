@@ -235,6 +235,13 @@ class TestPairs:
         with pytest.raises(ValueError, match=message):
             methods.parts_of(name)
 
+    def test_the_table_says_what_the_classes_are(self):
+        for part in methods.all_parts():
+            found = part.load()
+            kinds = {"loss": losses.LabelLoss, "rule": parts.Rule, "term": parts.Term}
+            assert [kind for kind, base in kinds.items() if issubclass(found, base)] == [part.kind]
+            assert part.needs_label_loss is getattr(found, "needs_label_loss", False)
+
     def test_marks_mean_what_the_table_says(self):
         """At logits 1, a marked label adds nothing where left out, the positive term elsewhere."""
         known = {"positives_per_image": 2.0}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from spml_tf.losses.options import (
     EntropyMaximizationOptions,
@@ -48,22 +48,21 @@ class PartOf:
 
     Attributes:
         part: the class, or where it is, as "module:Class".
+        kind: a loss of labels and scores, by which other views can be trained too; a rule, which
+            marks labels; or a term.
         options: declares what it can be told.
         fixed: options that the method sets.
-        is_rule: whether it marks labels; else it is a loss or a term.
         marks: what a loss or a term makes of labels that a rule marks, as "left out"; empty where
             it treats them as other unknown labels.
-        is_loss: whether it is a loss of labels and scores, which other views can be trained by.
-        needs_loss: whether it trains by such a loss of the method.
+        needs_label_loss: whether it trains by the method's loss of labels and scores.
     """
 
     part: str | type
+    kind: Literal["loss", "rule", "term"]
     options: type[Options] = Options
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    is_rule: bool = False
     marks: str = ""
-    is_loss: bool = False
-    needs_loss: bool = False
+    needs_label_loss: bool = False
 
     def load(self) -> type:
         """The class."""
@@ -89,11 +88,11 @@ class PartOf:
 
 
 def _loss(name: str, options: type[Options] = Options, marks: str = "") -> PartOf:
-    return PartOf(f"spml_tf.losses:{name}", options, marks=marks, is_loss=True)
+    return PartOf(f"spml_tf.losses:{name}", "loss", options, marks=marks)
 
 
 def _rule(name: str, options: type[Options], file: str = "rules", **fixed: Any) -> PartOf:
-    return PartOf(f"spml_tf.training.{file}:{name}", options, fixed, is_rule=True)
+    return PartOf(f"spml_tf.training.{file}:{name}", "rule", options, fixed)
 
 
 def _term(
@@ -101,9 +100,10 @@ def _term(
     options: type[Options],
     file: str = "terms",
     marks: str = "",
-    needs_loss: bool = False,
+    needs_label_loss: bool = False,
 ) -> PartOf:
-    return PartOf(f"spml_tf.training.{file}:{name}", options, marks=marks, needs_loss=needs_loss)
+    place = f"spml_tf.training.{file}:{name}"
+    return PartOf(place, "term", options, marks=marks, needs_label_loss=needs_label_loss)
 
 
 # What a loss makes of labels that a rule marks.
@@ -165,8 +165,8 @@ ADDITIONS: dict[str, PartOf] = {
     "cl": _term("ScoreConsistency", ConsistencyOptions),
     "scl": _SCL,
     "strong": _STRONG,
-    "mixup": _term("Mixup", MixupOptions, "mixed_views", needs_loss=True),
-    "cutmix": _term("CutMix", CutMixOptions, "mixed_views", needs_loss=True),
+    "mixup": _term("Mixup", MixupOptions, "mixed_views", needs_label_loss=True),
+    "cutmix": _term("CutMix", CutMixOptions, "mixed_views", needs_label_loss=True),
 }
 
 
@@ -196,7 +196,7 @@ def parts_of(name: str) -> tuple[PartOf, ...]:
     for other, part in zip(others, added, strict=True):
         if part in own:
             raise ValueError(f"method {name}: {first} has {other} already; leave it out")
-        if part.needs_loss and not any(x.is_loss for x in own):
+        if part.needs_label_loss and not any(x.kind == "loss" for x in own):
             raise ValueError(
                 f"method {name}: {other} trains a second view by the method's loss of labels, and "
                 f"{first} has none of its own kind; leave it out"
@@ -214,9 +214,11 @@ def _guess(names: Sequence[str]) -> str:
 
 def _with_loss_of(first: str, second: str) -> tuple[PartOf, ...]:
     """The rules of a method with loss and rules of another."""
-    rules = tuple(part for part in METHODS[first] if part.is_rule)
+    rules = tuple(part for part in METHODS[first] if part.kind == "rule")
     if not rules:
-        marking = ", ".join(x for x, parts in METHODS.items() if any(y.is_rule for y in parts))
+        marking = ", ".join(
+            x for x, parts in METHODS.items() if any(y.kind == "rule" for y in parts)
+        )
         raise ValueError(
             f"method {first}+{second}: {first} marks no labels; before another method stands one "
             f"of {marking}"
