@@ -21,7 +21,7 @@ from spml_tf.training.terms import LabelTerm
 
 def made(kind, seed=0, **options):
     term = kind(**options)
-    term.prepare(parts.Facts(8, 3, 2, {"seed": seed, "shard": (0, 1)}))
+    term.prepare(parts.Facts(8, 3, 2, seed))
     return term
 
 

@@ -24,7 +24,7 @@ class DrawnView(Term):
     numbers: ClassVar[int]
 
     def prepare(self, facts: Facts) -> None:
-        self.seed, self.shard = facts.bank["seed"], facts.bank["shard"]
+        self.seed, self.shard = facts.seed, facts.shard
 
     def draws(self, images: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         """What the views of some images in an epoch are made from, [B, numbers] float32 in [0, 1).

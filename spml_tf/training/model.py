@@ -111,14 +111,16 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         self.positives_per_image, self.part_options = positives_per_image, options
         self._backbone = BackboneSwitch(network, self.freeze_batch_norm)
         bank = {
-            "momentum": self.ema_momentum, "storage": self.bank_dtype, "seed": self.seed,
-            "device": self.bank_device, "directory": self.bank_dir, "shard": self.shard,
+            "momentum": self.ema_momentum, "storage": self.bank_dtype, "device": self.bank_device,
         }  # fmt: skip
+        facts = Facts(
+            rows, self.num_classes, network.output_shape[1], self.seed, self.shard, self.bank_dir,
+            bank,
+        )  # fmt: skip
         self.recipe = recipe_of(method, options, positives_per_image)
         self.ema_scores = None
         if self.keep_scores or any(part.needs_scores for part in self.recipe.parts):
-            self.ema_scores = ema_bank.score_bank(rows, self.num_classes, **bank)
-        facts = Facts(rows, self.num_classes, network.output_shape[1], bank)
+            self.ema_scores = ema_bank.score_bank(rows, self.num_classes, **facts.of_banks)
         for part in self.recipe.parts:
             if part.in_use:
                 raise ValueError(

@@ -6,6 +6,7 @@ sees a training step as one value, `Step`, and knows neither the model nor the o
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from spml_tf.banks.image_tables import ImageTable, KeepsTables
 from spml_tf.system.options import Options
-from spml_tf.system.replicas import once_a_process
+from spml_tf.system.replicas import WHOLE, Shard, once_a_process
 from spml_tf.training.options import TermOptions
 
 if TYPE_CHECKING:
@@ -76,13 +77,26 @@ class Facts(NamedTuple):
         num_images: N, of several workers the images whose rows this one keeps.
         num_classes: L.
         grid: G, cells per side of the network's maps.
-        bank: momentum, storage, seed and more, as `banks.ema_bank.EMABank` takes them.
+        seed: int, of what is drawn at random.
+        shard: which images of the data set these are: row r is image r * workers + worker.
+        directory: a folder where large tables of images live in unnamed files, see
+            `banks.image_tables.ImageTable`; None for ordinary memory.
+        bank: momentum, storage and device, as `banks.ema_bank.EMABank` takes them.
     """
 
     num_images: int
     num_classes: int
     grid: int
-    bank: Mapping[str, Any]
+    seed: int = 0
+    shard: Shard = WHOLE
+    directory: str | None = None
+    bank: Mapping[str, Any] = types.MappingProxyType({})
+
+    @property
+    def of_banks(self) -> dict[str, Any]:
+        """What `banks.ema_bank.EMABank` is told beside the shape."""
+        shared = {"seed": self.seed, "shard": self.shard, "directory": self.directory}
+        return {**self.bank, **shared}
 
 
 class Part(KeepsTables, Options):
@@ -154,8 +168,9 @@ class Part(KeepsTables, Options):
                     f"{self.name}: {name} has a row per image: make it in prepare, with the shape "
                     f"(facts.num_images, ...). Received: {tuple(shape)}"
                 )
-            directory = self.facts.bank.get("directory")
-            table = ImageTable(self, tuple(shape), dtype, name, value, directory=directory)
+            table = ImageTable(
+                self, tuple(shape), dtype, name, value, directory=self.facts.directory
+            )
             return self.keep(table).weight
         return self.add_weight(
             shape=tuple(shape), dtype=dtype, name=name, trainable=False, autocast=False,

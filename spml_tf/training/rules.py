@@ -42,8 +42,9 @@ def label_store(facts: Facts, selects: bool = False) -> LabelStore:
         facts: what `prepare` is told.
         selects: whether expected positives will be selected.
     """
-    directory = facts.bank["directory"]
-    return LabelStore(facts.num_images, facts.num_classes, selects, directory, name="label_store")
+    return LabelStore(
+        facts.num_images, facts.num_classes, selects, facts.directory, name="label_store"
+    )
 
 
 class StoringRule(Rule):

@@ -127,9 +127,8 @@ class Role(RoleOptions, Term):
 
     def prepare(self, facts: Facts) -> None:
         self.estimates = LabelEstimates(
-            facts.num_images, facts.num_classes, facts.bank["seed"], facts.bank["shard"],
-            name="label_estimates",
-        )  # fmt: skip
+            facts.num_images, facts.num_classes, facts.seed, facts.shard, name="label_estimates"
+        )
 
     def start(self, labels: NDArray[np.int8]) -> None:
         self.estimates.start(labels)
@@ -204,7 +203,7 @@ class SpatialConsistency(SpatialConsistencyOptions, Term):
             facts.num_classes,
             self.heatmap_size or facts.grid,
             self.heatmap_classes,
-            **facts.bank,
+            **facts.of_banks,
         )
 
     def compute(self, step: Step) -> tf.Tensor:
