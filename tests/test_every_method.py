@@ -134,7 +134,7 @@ def test_expects_classes_as_often_as_validation_photos_hold_them(voc, tmp_path, 
 
 
 def test_expects_classes_by_the_harmonic_number_of_positives(voc, tmp_path, monkeypatch):
-    """mime: observed / mean(1 / positives of a validation photo), less the observed, times 2."""
+    """mime: observed / mean(1 / positives of a validation photo) of the unknown, times 2."""
     monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
     words = flags(voc, method="en", network="tiny", selection_budget="mime", selection_multiple=2)
     assert train.main([*words, f"--output_dir={tmp_path}"]) == 0
@@ -142,7 +142,7 @@ def test_expects_classes_by_the_harmonic_number_of_positives(voc, tmp_path, monk
     positives = [sum(z == 1 for z in row) for row in data.val.labels.tolist()]
     mean = sum(1 / x for x in positives if x) / sum(x > 0 for x in positives)
     observed = np.sum(data.observed == 1, axis=0)
-    missing = 2 * (np.minimum(observed / mean, len(data.train)) - observed)
+    missing = 2 * observed / mean
     codes = arrays(tmp_path)["checkpoint/label_store/vars/0"]
     unknown = np.sum(data.observed == -1, axis=0)
     found = np.sum(codes == EXPECTED, axis=0)

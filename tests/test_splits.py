@@ -42,6 +42,19 @@ def test_a_split_of_its_own_for_validation_and_none_for_test(load):
     assert data.fingerprint() != load().fingerprint()
 
 
+def test_the_budget_of_mime_by_hand(load):
+    """1, 2, 2, 2 and no positives: 1 / mean(1, 1/2, 1/2, 1/2) = 1.6. Of 19 images 5, 9, 0 and 0 are
+    annotated: a selection takes share * 19 less these, 1.6 * 5, and of the second class all 10 that
+    are left, for 1.6 * 9 is more."""
+    data = load()
+    val, observed = np.zeros((5, len(CLASSES)), np.int8), np.full((19, len(CLASSES)), -1, np.int8)
+    val[:4, 0] = val[1:4, 1] = observed[:5, 0] = observed[5:14, 1] = 1
+    val = dataclasses.replace(data.val, labels=val)
+    shares = dataclasses.replace(data, val=val, observed=observed).selection_budget("mime")
+    taken = 19 * np.array(shares) - (observed == 1).sum(axis=0)
+    np.testing.assert_allclose(taken, [8, 10] + [0] * (len(CLASSES) - 2), atol=1e-9)
+
+
 def test_shared_labels_and_split(load, tmp_path):
     """A file written from one run's data gives another person the same labels and split."""
     data = load(label_seed=3, data_seed=4, observed_negatives=1)

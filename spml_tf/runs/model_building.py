@@ -128,9 +128,10 @@ def _of_method(
 def selection_budget(rule: str, data: Splits) -> str | list[float]:
     """What --selection_budget names: a rule, or each class's share of the images.
 
-    The shares are those of the validation images, by "training" the true ones of the training
-    images, or by "mime" the observed ones times 1 / mean(1 / number of positives) of the validation
-    images.
+    The shares are those of the validation images, or by "training" the true ones of the training
+    images. By "mime" they are the observed ones times 1 + h, where h is
+    1 / mean(1 / number of positives) of the validation images: a selection takes the shares less
+    the observed ones.
 
     Args:
         rule: the flag's word.
@@ -145,7 +146,7 @@ def selection_budget(rule: str, data: Splits) -> str | list[float]:
             return list(labels.class_shares(part.labels).tolist())
         if rule == "mime":
             factor = labels.harmonic_positives_per_image(data.val.labels)
-            shares = factor * (data.observed == POSITIVE).mean(axis=0)
+            shares = (1 + factor) * (data.observed == POSITIVE).mean(axis=0)
             return list(np.minimum(shares, 1.0).tolist())
     except ValueError as error:
         raise UserError(f"--selection_budget={rule}: {error}") from None

@@ -147,8 +147,9 @@ class SelectionOptions(PositivesPerImageOptions):
         "all",
         "all: rank annotated positives too (the paper's); unannotated: rank unknown labels only; "
         "global: rank the unknown labels of all classes together; validation: as unannotated, but "
-        "expect each class in the share of images that it has in the validation split; mime: as "
-        "unannotated, but with 1 / mean(1 / number of positives) of the validation images for K; "
+        "expect each class in the share of images that it has in the validation split; mime: of a "
+        "class' unknown labels its annotated positives times 1 / mean(1 / number of positives) of "
+        "the validation images; "
         "estimated: in the share of --selection_priors, else that estimated from the score bank, "
         "scaled to a K that is not auto; "
         "probable: so many labels as are estimated to be positive with --selection_probability, "
