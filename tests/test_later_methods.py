@@ -613,12 +613,26 @@ class TestStrongView:
 
         def expected(logits):
             terms = [weight[y, x] * nl(logits[y, x])[0 if t else 1] for y, x, t in targets]
-            return sum(terms) / labels.size
+            return sum(terms) / len(targets)
 
         assert float(value) == pytest.approx(expected(strong), rel=1e-5)
         of_plain, of_strong = tape.gradient(value, [step.logits, shift])
         assert of_plain is None
         np.testing.assert_allclose(of_strong, slope(expected, strong.astype(float)), atol=1e-5)
+
+    def test_without_a_sure_score_the_term_is_zero(self):
+        """Both scores are 1/2: no label is used, and nothing is divided by their number, 0."""
+        strong = tf.Variable([[3.0, -3.0]])
+        step = types.SimpleNamespace(
+            labels=tf.constant([[-1, -1]], tf.int8), logits=tf.zeros([1, 2]), weight=None,
+            image=tf.zeros([1, 4, 4, 3]), index=tf.constant([0], tf.int64),
+            epoch=tf.constant(1, tf.int64),
+            network=lambda views, training: strong[:, None, None, :] + tf.zeros([1, 2, 2, 1]),
+        )  # fmt: skip
+        with tf.GradientTape() as tape:
+            value = self.made(threshold=0.6).compute(step)
+        assert float(value) == 0
+        np.testing.assert_array_equal(tape.gradient(value, strong), np.zeros((1, 2)))
 
     def test_known_labels_are_used_at_any_threshold(self):
         labels, logits = tf.constant([[1, 0, -1]], tf.int8), tf.constant([[-1.0, 1.0, -9.0]])

@@ -10,6 +10,7 @@ import tensorflow as tf
 from spml_tf.labels import NEGATIVE, POSITIVE
 from spml_tf.losses.cross_entropy import soft_cross_entropy
 from spml_tf.losses.label_loss import mean_over_classes
+from spml_tf.system import replicas
 from spml_tf.training.drawn_views import DrawnView, covered, view_logits
 from spml_tf.training.options import StrongViewOptions
 from spml_tf.training.parts import Step
@@ -25,8 +26,8 @@ class StrongView(StrongViewOptions, DrawnView):
     The first stage of LAGC (Xie et al., "Label-Aware Global Consistency for Multi-Label Learning
     with Single Positive Labels", NeurIPS 2022), without the plain view's AN, which is a term of
     its own: q is the score of the plain view, 1 for positives and 0 for known negatives; the target
-    is 1 where q >= t, 0 where q < 1 - t, and other labels are left out. The mean is over all
-    labels. No gradient flows through q.
+    is 1 where q >= t, 0 where q < 1 - t, and other labels are left out. The mean is over the labels
+    of the batch of all replicas that have a target, 0 where none has. No gradient flows through q.
 
     Ours: the second view is made of the batch's crops, by brightness, contrast, saturation and
     a grey square (cutout), drawn from seed, epoch and image. Batch normalisation sees both views.
@@ -45,8 +46,10 @@ class StrongView(StrongViewOptions, DrawnView):
     def compute(self, step: Step) -> tf.Tensor:
         logits = view_logits(step, self.views(step.image, self.draws_of_step(step)))
         targets, used = self.targets(step.labels, step.logits)
-        terms = used * soft_cross_entropy(targets, logits)
-        return tf.reduce_mean(mean_over_classes(terms, step.weight))
+        of_images = mean_over_classes(used * soft_cross_entropy(targets, logits), step.weight)
+        images = tf.cast(tf.shape(used)[0], tf.float32)
+        share = replicas.mean_of_batch(tf.reduce_mean(mean_over_classes(used)), images)
+        return tf.math.divide_no_nan(tf.reduce_mean(of_images), share)
 
     def targets(self, labels: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The targets of the second view and which labels have one.
