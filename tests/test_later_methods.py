@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from test_baselines import nl, random_case, sigmoid, slope
+from tiny_network import tiny_cam
 
+import spml_tf
 from spml_tf import losses
 from spml_tf.banks import ema_bank
 from spml_tf.datasets import label_files
@@ -483,14 +485,14 @@ class TestInformationGap:
         rule.prepare(parts.Facts(3, 2, 2))
         return rule
 
-    def by_hand(self):
+    def by_hand(self, removed=0.0):
         """Logits, gaps to the masked images, and the masked images, in NumPy."""
         images = self.images()
         maps, masked = numpy_network(images), images.copy()
         for number in (0, 1):
             red = maps[number, ..., 0]
             region = numpy_bilinear((red - red.min()) / (red.max() - red.min())) > 0.8
-            masked[number] *= region[..., None]
+            masked[number] = np.where(region[..., None], images[number], removed)
         logits = maps.mean(axis=(1, 2))
         return logits, np.abs(logits - numpy_network(masked).mean(axis=(1, 2))), masked
 
@@ -502,6 +504,14 @@ class TestInformationGap:
         assert found[0, 0, 0, 0] == 8 and not found[0, 2:].any()  # blue is gone
         two = rule.masked(tf.constant(images), maps, tf.constant([[1, 1]] * 3, tf.int8)).numpy()
         np.testing.assert_array_equal(two, images)
+
+    def test_what_is_removed_has_the_colour_of_the_networks_zero(self):
+        """The tiny network scales by 1 / 128 and takes 1 off: 128 goes to 0."""
+        model = spml_tf.SPMLModel(tiny_cam(2, image_size=16), num_images=3, method="ignore")
+        images, rule = self.images(), model.rules[0]
+        maps = tf.constant(numpy_network(images), tf.float32)
+        found = rule.masked(tf.constant(images), maps, tf.constant(self.LABELS)).numpy()
+        np.testing.assert_array_equal(found, self.by_hand(removed=128.0)[2])
 
     def test_marks_need_a_gap_and_a_high_logit(self):
         """A gap above the mean one and a logit below the average, and the other way round."""

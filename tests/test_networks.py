@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from spml_tf import networks
 from spml_tf.networks import CAM_LAYER, FusedBatchNormalization, ImagePreprocessing
+from spml_tf.networks.preprocessing import PREPROCESSING_MODES, zero_colour
 from spml_tf.networks.resnet50 import APPLICATIONS
 from spml_tf.system.errors import UserError
 from spml_tf.system.private_api import flatten_layers
@@ -192,6 +193,44 @@ def test_preprocessing_computes_in_float32_under_a_mixed_policy():
     y = layer(np.full((1, 1, 1, 3), 123.9, "float32"))
     assert y.dtype == "bfloat16"
     np.testing.assert_allclose(np.asarray(y, "float32")[..., 2], 123.9 - 123.68, rtol=0.01)
+
+
+COLOURS = {
+    "caffe": [123.68, 116.779, 103.939],  # its mean is of blue, green and red
+    "tf": [127.5] * 3, "torch": [123.675, 116.28, 103.53], "lite": [127.0] * 3, "none": [0.0] * 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", PREPROCESSING_MODES)
+def test_the_colour_that_is_scaled_to_zero(mode):
+    backbone = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3, strides=4)])
+    colour = zero_colour(networks.cam_from_backbone(backbone, 2, preprocessing=mode))
+    np.testing.assert_allclose(colour, COLOURS[mode], rtol=1e-6)
+    scaled = ImagePreprocessing(mode)(colour.reshape(1, 1, 1, 3))
+    np.testing.assert_allclose(scaled, np.zeros((1, 1, 1, 3)), atol=1e-5)
+
+
+def test_the_colour_that_scaling_layers_of_keras_map_to_zero():
+    """Rescaling by 1/255, then (x - mean) / deviation, then once more: as in EfficientNet."""
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.04, 0.01, 0.25])(x)
+    x = keras.layers.Rescaling(2.0, offset=1.0)(x)  # 0 where x is -1/2
+    x = keras.layers.Conv2D(4, 3, strides=4)(x)
+    network = networks.cam_from_backbone(keras.Model(image, x), 2)
+    wanted = 255 * np.array([0.4 - 0.2 / 2, 0.5 - 0.1 / 2, 0.6 - 0.5 / 2])
+    np.testing.assert_allclose(zero_colour(network), wanted, rtol=1e-5)
+
+
+def test_a_network_of_unknown_scaling_has_black():
+    """The tiny backbone divides by an operation, the other subtracts by place."""
+    network = networks.cam_from_backbone(tiny_backbone(), 2)
+    assert zero_colour(network).tolist() == [0, 0, 0]
+    by_place = keras.layers.Normalization(
+        axis=(1, 2), mean=np.ones((8, 8)), variance=np.ones((8, 8))
+    )
+    image = keras.Input((8, 8, 3))
+    assert zero_colour(keras.Model(image, by_place(image))).tolist() == [0, 0, 0]
 
 
 # ---------------------------------------------------------------------- CAM networks

@@ -17,16 +17,17 @@ class InformationGap(Rule, InformationGapOptions):
     """Marks unknown labels whose logit changes once only the given label's region is seen.
 
     Song et al., "IGNORE: Information Gap-Based False Negative Loss Rejection for Single Positive
-    Multi-Label Learning" (ECCV 2024). Of an image with one positive all is set to 0 (black) but
-    where that label's class activation map, scaled to [0, 1], is above `threshold`. An unknown
-    label is marked where its logit differs from that of the masked image by more than the average
-    gap of positives, and is above the average logit of its class. Both averages follow the batches
-    of all replicas from the first epoch on.
+    Multi-Label Learning" (ECCV 2024). Of an image with one positive all is set to the colour that
+    the network's scaling maps to 0, as theirs is after normalisation (see
+    `networks.preprocessing.zero_colour`), but where that label's class activation map, scaled to
+    [0, 1], is above `threshold`. An unknown label is marked where its logit differs from that of
+    the masked image by more than the average gap of positives, and is above the average logit of
+    its class. Both averages follow the batches of all replicas from the first epoch on.
 
     Ours: both passes are in inference mode, so that the statistics of batch normalisation see whole
     images only; the first batch sets the averages; images with several positives stay whole and do
-    not count in the average gap. The paper's strongly augmented view and further terms are not
-    here.
+    not count in the average gap; the loss is divided by all labels, theirs by those that are kept.
+    The paper's strongly augmented view and further terms are not here.
 
     Args:
         threshold: of the scaled map, in [0, 1).
@@ -43,6 +44,7 @@ class InformationGap(Rule, InformationGapOptions):
     needs_images = True
 
     def prepare(self, facts: Facts) -> None:
+        self.zero_colour = facts.zero_colour
         with outside_strategy(), tf.device("CPU:0"):
             self.gap = self.state("gap", (), "float32", -1)
             self.average = self.state("average", (facts.num_classes,), "float32")
@@ -78,7 +80,7 @@ class InformationGap(Rule, InformationGapOptions):
         scaled = tf.math.divide_no_nan(given - low, high - low)
         region = tf.image.resize(scaled, tf.shape(images)[1:3]) > self.threshold
         kept = region | ~_single(positive)[:, :, None, None]
-        return tf.where(kept, images, tf.zeros_like(images))
+        return tf.where(kept, images, tf.constant(self.zero_colour(), images.dtype))
 
     def _follow(
         self, labels: tf.Tensor, gaps: tf.Tensor, logits: tf.Tensor

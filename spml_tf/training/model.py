@@ -21,6 +21,7 @@ from spml_tf.banks.image_tables import ImageTable, name_apart
 from spml_tf.labels import POSITIVE
 from spml_tf.networks.cam import CAM_LAYER
 from spml_tf.networks.freezing import BackboneSwitch
+from spml_tf.networks.preprocessing import zero_colour
 from spml_tf.networks.scores import scores_network
 from spml_tf.system import replicas
 from spml_tf.system.options import plain
@@ -115,7 +116,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         }  # fmt: skip
         facts = Facts(
             rows, self.num_classes, network.output_shape[1], self.seed, self.shard, self.bank_dir,
-            bank,
+            bank, functools.partial(zero_colour, network),
         )  # fmt: skip
         self.recipe = recipe_of(method, options, positives_per_image)
         self.ema_scores = None

@@ -70,6 +70,10 @@ class Step(NamedTuple):
         return tf.sigmoid(self.logits)
 
 
+def _black() -> NDArray[np.float32]:
+    return np.zeros(3, np.float32)
+
+
 class Facts(NamedTuple):
     """What a part may build its weights from.
 
@@ -82,6 +86,8 @@ class Facts(NamedTuple):
         directory: a folder where large tables of images live in unnamed files, see
             `banks.image_tables.ImageTable`; None for ordinary memory.
         bank: momentum, storage and device, as `banks.ema_bank.EMABank` takes them.
+        zero_colour: `zero_colour()` gives the colour that the network's scaling maps to 0, [3]
+            RGB in 0..255; to be called in a step, when the network has its weights.
     """
 
     num_images: int
@@ -91,6 +97,7 @@ class Facts(NamedTuple):
     shard: Shard = WHOLE
     directory: str | None = None
     bank: Mapping[str, Any] = types.MappingProxyType({})
+    zero_colour: Callable[[], NDArray[np.float32]] = _black
 
     @property
     def of_banks(self) -> dict[str, Any]:
