@@ -17,7 +17,7 @@ _EXPORTS = {
     "SPMLModel": "training.model", "load_network": "networks", "UserError": "system.errors",
     "MeanAveragePrecision": "evaluation.average_precision", "register": "registration",
     "option": "system.options", "from_paths": "datasets.tensors", "with_index": "datasets.tensors",
-    "load": "serving", "load_run": "serving",
+    "load": "serving", "load_run": "serving", "options_of_run": "training.run_options",
 }  # fmt: skip
 _MODULES = (
     "banks", "datasets", "evaluation", "figures", "labels", "losses", "networks", "pages", "plans",

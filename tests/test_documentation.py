@@ -115,7 +115,7 @@ def test_own_code_runs(tmp_path, monkeypatch):
         ("epochs=10", "epochs=1, verbose=0"),
         ('weights="imagenet", input_shape=(224, 224, 3)', "weights=None, input_shape=(64, 64, 3)"),
     ):
-        assert code.count(large) == 1, large
+        assert code.count(large) == (2 if "num_images" in large else 1), large
         code = code.replace(large, small)
     images = np.random.default_rng(0).uniform(0, 255, (8, 64, 64, 3)).astype(np.float32)
     labels = np.where(np.arange(20) == np.arange(8)[:, None], 1, -1).astype(np.int8)

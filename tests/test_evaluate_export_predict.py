@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score
 from spml_tf import evaluate, export, predict
 from spml_tf.drawing import overlays
 from spml_tf.evaluation import thresholds
-from spml_tf.exports import model_card
+from spml_tf.exports import export_run
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(finished, exported, tmp_pat
     before = contents(folder)
     words = [f"--run_dir={finished}", f"--export_dir={folder}", "--overwrite"]
     with monkeypatch.context() as patch:
-        patch.setattr(model_card, "model_card", lambda *_: 1 / 0)
+        patch.setattr(export_run, "model_card", lambda *_: 1 / 0)
         assert export.main(words) == 2
     assert contents(folder) == before
     assert export.main(words) == 0

@@ -26,7 +26,9 @@ from saved_runs import (
 )
 from tiny_network import tiny_cam
 
-from spml_tf import export, networks, train
+from spml_tf import networks, train
+from spml_tf.exports.export_run import export
+from spml_tf.exports.export_settings import ExportSettings
 from spml_tf.labels import EXPECTED
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
@@ -109,7 +111,7 @@ def test_priors_of_csl_come_from_a_file(voc, tmp_path, monkeypatch, capsys):
 
 def check_export(folder: Path, target: Path) -> None:
     """The SavedModel's scores are those of the run's network."""
-    export.export(str(folder), str(target))
+    export(ExportSettings(str(folder), str(target)))
     size = RunFolder(folder).settings().image_size
     images = np.random.default_rng(0).uniform(0, 255, (3, size, size, 3)).astype(np.float32)
     network = networks.load_network(folder / "network.keras")

@@ -287,13 +287,14 @@ def test_a_mistake_is_one_line(module, words, says, tmp_path, capsys):
 
 
 def test_evaluate_in_code_checks_as_the_command_does():
-    from spml_tf.evaluate import evaluate
+    from spml_tf.runs.evaluate_run import evaluate
+    from spml_tf.runs.evaluation_settings import EvaluationSettings
     from spml_tf.system.errors import UserError
 
     with pytest.raises(UserError, match="--run_dir is missing"):
-        evaluate()
+        evaluate(EvaluationSettings())
     with pytest.raises(UserError, match="--batch_size=0"):
-        evaluate("run", batch_size=0)
+        evaluate(EvaluationSettings("run", batch_size=0))
 
 
 def test_an_unfinished_run_is_not_exported(finished, tmp_path, capsys):

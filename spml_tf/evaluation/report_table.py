@@ -16,7 +16,7 @@ def report_table(report: Mapping[str, Any]) -> str:
     """A row a class, then the macro and micro means; percent but for counts and thresholds.
 
     Args:
-        report: of `spml_tf.evaluate.evaluate`; without decisions their columns are left out.
+        report: of `runs.evaluate_run.evaluate`; without decisions their columns are left out.
 
     Returns:
         Lines: titles, classes, means, divided by rules.

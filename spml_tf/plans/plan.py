@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from spml_tf.runs.settings import Settings, declared_options, settings_class
+from spml_tf.runs.settings import Settings, settings_class
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.training import methods
@@ -211,7 +211,7 @@ def _shortened(flags: Mapping[str, str], epochs: int) -> dict[str, str]:
     ratio = epochs / int(flags["epochs"])
     found = {**flags, "epochs": str(epochs)}
     own = methods.flags_of(flags["method"])
-    for name, option in declared_options().items():
+    for name, option in methods.declared_options().items():
         by_default = name in own and option.in_runs is None and option.default is not None
         if option.scales in ("epoch", "epochs") and (name in flags or by_default):
             value = int(flags.get(name, option.default))

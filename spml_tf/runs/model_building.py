@@ -12,7 +12,7 @@ from spml_tf import labels, networks
 from spml_tf.datasets import label_files, pipeline
 from spml_tf.datasets.splits import Splits
 from spml_tf.evaluation.average_precision import MeanAveragePrecision
-from spml_tf.labels import POSITIVE, UNKNOWN
+from spml_tf.labels import POSITIVE
 from spml_tf.networks.batch_norm import synchronize_batch_norm
 from spml_tf.networks.boost import cam_boost, with_cam_boost
 from spml_tf.runs import run_folder
@@ -22,14 +22,12 @@ from spml_tf.system.files import sha256
 from spml_tf.system.notes import tell_note
 from spml_tf.system.private_api import flatten_layers, outside_strategy
 from spml_tf.training import methods, optimizers
-from spml_tf.training.budgets import class_budgets
+from spml_tf.training.budgets import expected_shares
 from spml_tf.training.model import SPMLModel
 from spml_tf.training.options import AUTO, ESTIMATED_BUDGETS, PROBABLE
 
 # Labels (images times classes) up to which mAP on training batches is kept, 5 bytes each.
 _TRAIN_METRICS_UP_TO = 100_000_000
-# Images with the shares of eq. 3 that are added to the validation images.
-_MORE = 20
 _PRIORS = ("likely_priors", "selection_priors")
 
 
@@ -121,7 +119,7 @@ def _of_method(
             found[flag] = priors.tolist()
     counted = settings.option("positives_per_image") is None and positives_per_image != AUTO
     if settings.budget in ESTIMATED_BUDGETS and counted and not found.get("selection_priors"):
-        found["selection_priors"] = _expected_shares(data)
+        found["selection_priors"] = expected_shares(data.observed, data.val.labels)
     return found
 
 
@@ -151,19 +149,6 @@ def selection_budget(rule: str, data: Splits) -> str | list[float]:
     except ValueError as error:
         raise UserError(f"--selection_budget={rule}: {error}") from None
     return rule
-
-
-def _expected_shares(data: Splits) -> list[float]:
-    """Shares of the training images that hold each class, by the validation images (ours).
-
-    They are counted on the fully labelled validation images and 20 more that hold each class as
-    often as eq. 3 expects, so that few images do not say that a class is nowhere.
-    """
-    by_eq_3 = class_budgets(data.observed, labels.positives_per_image(data.val.labels))
-    images = int((data.val.labels != UNKNOWN).all(axis=1).sum())
-    counted = images * labels.class_shares(data.val.labels)
-    shares = counted + _MORE * np.minimum(by_eq_3 / len(data.observed), 1)
-    return list((shares / (images + _MORE)).tolist())
 
 
 def _model(

@@ -32,24 +32,6 @@ _IMAGE_SIZES = {
 _OF_PARTS: set[str] = set()
 
 
-def _declared() -> dict[str, tuple[Option, type[Options], str]]:
-    """What model and parts can be told, by flag: the option, its class and its name there."""
-    found: dict[str, tuple[Option, type[Options], str]] = {}
-    classes: list[type[Options]] = [ModelOptions, *(x.options for x in methods.all_parts())]
-    for options in classes:
-        for flag, name in options.flags().items():
-            declared = options.declared()[name]
-            known = found.setdefault(flag, (declared, options, name))
-            if declared.words and not known[0].words:  # of two parts the one that takes more
-                found[flag] = (declared, *known[1:])
-    return found
-
-
-def declared_options() -> dict[str, Option]:
-    """What model and parts can be told, by the names of the flags."""
-    return {flag: option for flag, (option, *_) in _declared().items()}
-
-
 def _flag(declared: Option, options: type[Options], name: str) -> Any:
     derived = declared.required or declared.in_runs is not None
     return flag_field(
@@ -66,7 +48,7 @@ def _flag(declared: Option, options: type[Options], name: str) -> Any:
 
 def with_options_of_parts(settings: type) -> type:
     """Adds the flags of model and parts to a class, before it becomes a dataclass."""
-    for flag, found in _declared().items():
+    for flag, found in methods.declared().items():
         if flag not in settings.__annotations__:
             _OF_PARTS.add(flag)
             settings.__annotations__[flag] = "Any"
@@ -324,7 +306,7 @@ def settings_class(base: type[Settings] = Settings) -> type[Settings]:
     """
     known = {field.name for field in dataclasses.fields(base)}
     _check_flags_of_plugins(known - _OF_PARTS)
-    new = [(f, Any, _flag(*found)) for f, found in _declared().items() if f not in known]
+    new = [(f, Any, _flag(*found)) for f, found in methods.declared().items() if f not in known]
     if not new:
         return base
     extended: type[Settings]
@@ -421,7 +403,9 @@ def _precision(given: str, network: str) -> str:
 
 def options_of_others(method: str) -> set[str]:
     """The options that neither a method's parts nor the model have, by flag."""
-    return declared_options().keys() - methods.flags_of(method) - ModelOptions.flags().keys()
+    return (
+        methods.declared_options().keys() - methods.flags_of(method) - ModelOptions.flags().keys()
+    )
 
 
 def _unused_flags(settings: Settings) -> dict[str, Any]:
@@ -430,7 +414,7 @@ def _unused_flags(settings: Settings) -> dict[str, Any]:
     scratch = settings.weights == "none" and not settings.init_from
     values = {**dataclasses.asdict(settings), "from_scratch": scratch}
     found = {}
-    for flag, declared in declared_options().items():
+    for flag, declared in methods.declared_options().items():
         default = None if declared.required else declared.default
         if declared.in_runs is not None:
             default = declared.in_runs(values)
@@ -453,7 +437,10 @@ def flags_without_effect(settings: Settings) -> dict[str, str]:
         return found
     chosen_by = method if methods.fixed_budget(settings.method) else f"--selection_budget={budget}"
     probability, mean = map(settings.option, ("selection_probability", "positives_per_image"))
-    if budget != PROBABLE and probability != declared_options()["selection_probability"].default:
+    if (
+        budget != PROBABLE
+        and probability != methods.declared_options()["selection_probability"].default
+    ):
         found[f"--selection_probability={probability}"] = chosen_by
     if mean is not None and budget in ("validation", "mime", "training"):
         found[f"--positives_per_image={mean}"] = chosen_by
@@ -464,11 +451,9 @@ def flags_without_effect(settings: Settings) -> dict[str, str]:
 
 def _derived(settings: Settings, scratch: bool) -> dict[str, Any]:
     """The options of model and parts that follow from the run's other flags."""
-    values = {**dataclasses.asdict(settings), "from_scratch": scratch}
-    for flag, declared in {**declared_options(), **methods.flags_of(settings.method)}.items():
-        if values[flag] is None and declared.in_runs is not None:
-            values[flag] = declared.in_runs(values)
-    return {flag: values[flag] for flag in declared_options()}
+    given = {**dataclasses.asdict(settings), "from_scratch": scratch}
+    values = methods.derived(settings.method, given)
+    return {flag: values[flag] for flag in methods.declared_options()}
 
 
 def _default(value: Any, otherwise: Any) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from spml_tf.labels import POSITIVE
+from spml_tf.labels import POSITIVE, UNKNOWN, class_shares, positives_per_image
 from spml_tf.training.options import Budget
 
 # What was measured to help: three times as many on street photos with 3.3 labels.
 _MOST_MULTIPLE = 3.0
+# Images with the shares of eq. 3 that are added to the validation images.
+_MORE = 20
 
 
 def class_budgets(labels: NDArray[np.int8], positives_per_image: float) -> NDArray[np.float64]:
@@ -31,6 +33,34 @@ def class_budgets(labels: NDArray[np.int8], positives_per_image: float) -> NDArr
         [4.0, 2.0]
     """
     return _budgets((labels == POSITIVE).sum(axis=0), len(labels), positives_per_image)
+
+
+def expected_shares(observed: NDArray[np.int8], val_labels: NDArray[np.int8]) -> list[float]:
+    """Shares of the training images that hold each class, by the validation images (ours).
+
+    They are counted on the fully labelled validation images and 20 more that hold each class as
+    often as eq. 3 expects, so that few images do not say that a class is nowhere.
+
+    Args:
+        observed: [N, L] int8 in {1, 0, -1}, the labels trained on.
+        val_labels: [M, L] int8 in {1, 0, -1}; rows with an unknown label are left out.
+
+    Returns:
+        L numbers in [0, 1].
+
+    Raises:
+        ValueError: no validation row is fully labelled.
+
+    Examples:
+        >>> observed = np.array([[1, -1], [-1, 1]], np.int8)
+        >>> expected_shares(observed, np.array([[1, 0]], np.int8))  # 11 and 10 of 1 + 20 images
+        [0.5238095238095238, 0.47619047619047616]
+    """
+    by_eq_3 = class_budgets(observed, positives_per_image(val_labels))
+    images = int((val_labels != UNKNOWN).all(axis=1).sum())
+    counted = images * class_shares(val_labels)
+    shares = counted + _MORE * np.minimum(by_eq_3 / len(observed), 1)
+    return list((shares / (images + _MORE)).tolist())
 
 
 def _budgets(

@@ -33,6 +33,7 @@ from spml_tf.training.options import (
     LargeLossOptions,
     LikelyPositivesOptions,
     MixupOptions,
+    ModelOptions,
     PseudoLabelsOptions,
     RecommendedSelectionOptions,
     RoleOptions,
@@ -274,3 +275,35 @@ def all_parts() -> Iterator[PartOf]:
     for parts in METHODS.values():
         yield from parts
     yield from ADDITIONS.values()
+
+
+def declared() -> dict[str, tuple[Option, type[Options], str]]:
+    """What model and parts can be told, by flag: the option, its class and its name there."""
+    found: dict[str, tuple[Option, type[Options], str]] = {}
+    classes: list[type[Options]] = [ModelOptions, *(x.options for x in all_parts())]
+    for options in classes:
+        for flag, name in options.flags().items():
+            option = options.declared()[name]
+            known = found.setdefault(flag, (option, options, name))
+            if option.words and not known[0].words:  # of two parts the one that takes more
+                found[flag] = (option, *known[1:])
+    return found
+
+
+def declared_options() -> dict[str, Option]:
+    """What model and parts can be told, by the names of the flags."""
+    return {flag: option for flag, (option, *_) in declared().items()}
+
+
+def derived(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, with the options that follow from it.
+
+    Args:
+        method: whose parts' own defaults come before those of others.
+        given: by flag: epochs, from_scratch and linear_probe at least; None is not given.
+    """
+    values = dict(given)
+    for name, option in {**declared_options(), **flags_of(method)}.items():
+        if values.get(name) is None and option.in_runs is not None:
+            values[name] = option.in_runs(values)
+    return values
