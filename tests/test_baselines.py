@@ -347,3 +347,19 @@ def test_config_round_trip():
         model, _, _ = small_model(name, **{option: 0.7})
         config = SPMLModel.from_config(model.get_config()).get_config()
         assert (config[option], config["method"]) == (0.7, name)
+
+
+def test_a_wrong_pick_of_splc_is_held_harder_than_by_the_authors_code():
+    """What docs/method.md says of an unknown label at f = 0.62, marked, and at f = 0.59."""
+    logits = np.log([[0.62 / 0.38, 0.59 / 0.41]])
+    inputs = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = 2 * losses.hill(tf.constant([[2, -1]]), inputs)[0]
+    np.testing.assert_allclose(tape.gradient(value, inputs), [[-0.53, 0.18]], atol=0.005)
+
+    def theirs(x):  # focal terms, and no margin where the label was not given
+        f = sigmoid(x)
+        return -((1 - f[0, 0]) ** 2) * np.log(f[0, 0]) - f[0, 1] ** 2 * np.log(1 - f[0, 1])
+
+    np.testing.assert_allclose(slope(theirs, logits), [[-0.14, 0.46]], atol=0.005)

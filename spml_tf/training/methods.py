@@ -140,6 +140,7 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
     "ep": (_loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES), _SELECTION),
     "em": (_loss("EntropyMaximization", EntropyMaximizationOptions, _LEFT_OUT),),
     "hill": (_loss("Hill", marks=_POSITIVES),),
+    # Not the loss of the authors' public code, see docs/method.md.
     "splc": (_loss("Hill", marks=_POSITIVES), _rule("Confident", ConfidentOptions)),
     "asl": (_loss("Asymmetric", marks=_LEFT_OUT),),
     "gr": (_term("GeneralizedRobustTerm", GeneralizedRobustOptions, "scheduled_terms", _LEFT_OUT),),

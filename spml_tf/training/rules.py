@@ -297,7 +297,8 @@ class Confident(Rule, ConfidentOptions):
     """Marks unknown labels whose score is above a threshold (SPLC).
 
     Zhang et al., "Simple and Robust Loss Design for Multi-Label Learning with Missing Labels"
-    (2021).
+    (2021). `splc` takes Hill's loss with it, whose negatives are (1.5 - f) f^2 and whose margin
+    marked labels have too; the authors' public code has -f^2 log(1 - f) and no margin there.
 
     Args:
         threshold: score in (0, 1) above which a label is marked.
