@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -122,6 +123,30 @@ def test_a_sample_with_a_tiny_network(name, tmp_path, monkeypatch):
     monkeypatch.setitem(networks.NETWORKS, "resnet50", tiny_cam)
     monkeypatch.setitem(networks.CLASSIFIERS, "resnet50", functools.partial(tiny_cam, 1000))
     check_small(name, tmp_path, tmp_path / "imagenet.weights.h5")
+
+
+PUBLISHED_SETS = ("voc2012", "coco2014", "nuswide", "cub")
+
+
+@pytest.mark.parametrize("folder", PUBLISHED_SETS)
+def test_later_methods_train_on_whole_photos_as_published(folder, tmp_path):
+    names = [f"{folder}/{method}" for method in ("em_apl", "ll_r_boost", "gr")]
+    given = [cli.parse([f"--flagfile={FILES[x]}"], Settings, "") for x in names if x in FILES]
+    assert len(given) == 2 + (folder == "voc2012")
+    for settings in (resolve(dataclasses.replace(x, data_dir=str(tmp_path))) for x in given):
+        assert settings.crop_interval == (1.0, 1.0) and settings.horizontal_flip
+
+
+@pytest.mark.parametrize("folder", PUBLISHED_SETS)
+@pytest.mark.parametrize("method", ["ll_r", "ll_ct"])
+def test_the_header_tells_the_last_share_of_large_losses(folder, method):
+    """delta percent more each epoch after the first, of 15 here and of 10 published."""
+    path = FILES[f"{folder}/{method}"]
+    given = cli.parse([f"--flagfile={path}"], Settings, "")
+    rate = given.option("large_loss_rate")
+    wanted = [f"{(epochs - 1) * rate:.1f} %" for epochs in (given.epochs, 10)]
+    told = re.search(r"In the last epoch (\S+ %).*, there (\S+ %)", path.read_text())
+    assert told is not None and list(told.groups()) == wanted
 
 
 @pytest.mark.slow
