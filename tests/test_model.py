@@ -12,12 +12,13 @@ from reference import moved_heatmap, numpy_warp
 from tiny_network import tiny_cam
 
 import spml_tf
-from spml_tf import networks
+from spml_tf import losses, networks
 from spml_tf.banks import warping
 from spml_tf.evaluation import average_precision
 from spml_tf.networks import freezing
 from spml_tf.system.private_api import flatten_layers
 from spml_tf.training import methods, optimizers, selection
+from spml_tf.training.terms import LabelTerm
 
 N, L, SIZE = 12, 3, 32
 
@@ -390,3 +391,24 @@ def test_mistakes_are_named():
     model = compiled("an")
     with pytest.raises(ValueError, match="index is each image's number"):
         model.fit(dataset().map(lambda x, y: (x["image"], y)), verbose=0)
+
+
+def test_a_term_computes_with_another_loss_until_it_is_restored():
+    """At logit 0 a positive and an unknown label cost ln 2 / 2 each with AN; BCE leaves one out."""
+    term = LabelTerm(loss=losses.AssumeNegative())
+    labels, logits = tf.constant([[1, -1]], tf.int8), tf.zeros([1, 2])
+
+    def halves() -> float:
+        return float(term.evaluate(labels, logits, None)) / (np.log(2) / 2)
+
+    for other in (losses.Hill(), losses.KnownBinaryCrossentropy()):  # the first stays its own
+        term.replace(other)
+    assert halves() == pytest.approx(1)
+    with term.with_own_loss():
+        assert halves() == pytest.approx(2)
+    assert halves() == pytest.approx(1) and term.loss.from_logits
+    with pytest.raises(ValueError, match="loss must be a Keras loss"):
+        term.replace("hill")
+    for _ in range(2):
+        term.restore()
+        assert halves() == pytest.approx(2)

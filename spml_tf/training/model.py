@@ -143,7 +143,6 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         self._label_weights = LabelWeights(num_images, self.num_classes)
         self._resumed_epoch = 0
         self.latest_results: dict[str, Any] = {}
-        self._method_loss: keras.losses.Loss | None = None
         self._evaluating = False
         self.built = True
 
@@ -240,8 +239,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         """Replaces the method's loss; None puts it back."""
         own = self._label_term()
         if loss is None:
-            if own is not None and self._method_loss is not None:
-                own.loss, self._method_loss = self._method_loss, None
+            if own is not None:
+                own.restore()
             return
         if own is None:
             raise ValueError(
@@ -251,21 +250,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         keras_checks.check_loss(loss)
         if self.rules:
             own.check_marks(loss)
-        self._method_loss = self._method_loss or own.loss
-        own.loss = LabelTerm(loss=loss).loss
-
-    @contextlib.contextmanager
-    def _with_method_loss(self) -> Iterator[None]:
-        """Within it the method has its own loss, whatever `compile` was given."""
-        own, method_loss = self._label_term(), self._method_loss
-        if own is None or method_loss is None:
-            yield
-            return
-        given, own.loss = own.loss, method_loss
-        try:
-            yield
-        finally:
-            own.loss = given
+        own.replace(loss)
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """Scores f of images, [B, L] float32 in [0, 1]."""
@@ -617,7 +602,9 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         of_process = ("bank_device", "bank_dir")
-        with self._backbone.thawed(), self._with_method_loss():
+        term = self._label_term()
+        of_method = contextlib.nullcontext() if term is None else term.with_own_loss()
+        with self._backbone.thawed(), of_method:
             network = serialize(self.network)
             method = self.method if isinstance(self.method, str) else serialize(self.method)
         return {

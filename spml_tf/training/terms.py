@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import keras
@@ -44,25 +46,30 @@ class LabelTerm(Term):
 
     def __init__(self, loss: keras.losses.Loss, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(loss, keras.losses.Loss):
-            raise ValueError(f"loss must be a Keras loss. Received: {loss!r}")
-        if type(loss).__module__.partition(".")[0] == "keras":
-            raise ValueError(
-                f"loss: Keras' own {type(loss).__name__} would compute with -1 (unknown); take a "
-                "loss of spml_tf.losses or write one"
-            )
-        config = loss.get_config()
-        if loss.reduction in (None, "none"):
-            raise ValueError(
-                f"loss: {type(loss).__name__} with reduction={loss.reduction!r} gives no single "
-                "number to minimise; leave reduction out"
-            )
-        if config.get("from_logits") is False:
-            loss = type(loss).from_config({**config, "from_logits": True})
-        elif getattr(loss, "from_logits", None) is False:  # a loss that has no get_config
-            given, loss = loss, object.__new__(type(loss))  # Keras' copies go through a file
-            vars(loss).update(vars(given), from_logits=True)
-        self.loss = loss
+        self.loss = _usable(loss)
+        self._replaced: keras.losses.Loss | None = None
+
+    def replace(self, loss: keras.losses.Loss) -> None:
+        """Computes with another loss until `restore`; the first one stays its own."""
+        given = _usable(loss)
+        if self._replaced is None:
+            self._replaced = self.loss
+        self.loss = given
+
+    def restore(self) -> None:
+        """Computes with its own loss again."""
+        if self._replaced is not None:
+            self.loss, self._replaced = self._replaced, None
+
+    @contextlib.contextmanager
+    def with_own_loss(self) -> Iterator[None]:
+        """Within it `loss` is its own, whatever stands in for it."""
+        given = self.loss
+        self.loss = given if self._replaced is None else self._replaced
+        try:
+            yield
+        finally:
+            self.loss = given
 
     def check_marks(self, loss: Any = None) -> None:
         """Raises ValueError where its loss, or another in its place, does not look at marks."""
@@ -108,6 +115,29 @@ class LabelTerm(Term):
     def from_config(cls, config: dict[str, Any]) -> LabelTerm:
         loss = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**{**config, "loss": loss})
+
+
+def _usable(loss: Any) -> keras.losses.Loss:
+    """A loss as a term takes it, of logits; ValueError where it cannot be one of labels."""
+    if not isinstance(loss, keras.losses.Loss):
+        raise ValueError(f"loss must be a Keras loss. Received: {loss!r}")
+    if type(loss).__module__.partition(".")[0] == "keras":
+        raise ValueError(
+            f"loss: Keras' own {type(loss).__name__} would compute with -1 (unknown); take a "
+            "loss of spml_tf.losses or write one"
+        )
+    config = loss.get_config()
+    if loss.reduction in (None, "none"):
+        raise ValueError(
+            f"loss: {type(loss).__name__} with reduction={loss.reduction!r} gives no single "
+            "number to minimise; leave reduction out"
+        )
+    if config.get("from_logits") is False:
+        loss = type(loss).from_config({**config, "from_logits": True})
+    elif getattr(loss, "from_logits", None) is False:  # a loss that has no get_config
+        given, loss = loss, object.__new__(type(loss))  # Keras' copies go through a file
+        vars(loss).update(vars(given), from_logits=True)
+    return loss
 
 
 @keras.saving.register_keras_serializable("spml_tf")
