@@ -14,8 +14,7 @@ from spml_tf.system.flag_fields import flag_field, plugins_field
 from spml_tf.system.flag_words import split_names
 from spml_tf.system.tensorflow_import import import_tensorflow
 
-USAGE = """Shows the page of an audit, or of suggested photos, to a reviewer and writes each
-decision to the disk; merges reviews.
+USAGE = """Serves the page of an audit or of suggested photos, keeps each decision; merges reviews.
 
 usage: python -m spml_tf.review --audit_dir=DIR --reviewer=ann
        python -m spml_tf.review --run_dir=RUN
