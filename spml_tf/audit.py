@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,19 +86,23 @@ def _suggest(options: _Options) -> None:
     from spml_tf.pages.suggest import suggest_run
     from spml_tf.runs.run_folder import RunFolder
 
+    most = SHOWN if options.shown is None else options.shown
     facts = suggest_run(
         RunFolder(options.run_dir),
         options.output_dir,
         options.suggest,
         options.suggest_by or "gain",
         options.data_dir,
-        SHOWN if options.shown is None else options.shown,
+        most,
         options.batch_size,
     )
     if facts["images"] < options.suggest:
         tell_note(f"only {facts['images']} photos have an unknown label")
     print(f"{facts['images']} photos to label in full, best first: {facts['labels']} labels")
-    print(f"python -m spml_tf.review --audit_dir={options.output_dir} shows them to decide")
+    if most:
+        shown = "them" if facts["images"] <= most else f"the first {most}"
+        folder = shlex.quote(f"--audit_dir={options.output_dir}")
+        print(f"python -m spml_tf.review {folder} shows {shown} to decide")
 
 
 def _apply_reviewed(options: _Options, reviewed: str) -> None:
@@ -124,10 +129,11 @@ def _action(options: _Options) -> None:
         raise UserError("--suggest, --reviewed: list photos, or apply labels; drop one")
     if options.suggest_by and not options.suggest:
         raise UserError("--suggest_by: says how --suggest chooses; give --suggest=100 too")
-    for name, others in (("limit", ("suggest", "reviewed")), ("shown", ("reviewed",))):
-        other = next((x for x in others if getattr(options, x)), None)
-        if getattr(options, name) is not None and other:
-            raise UserError(f"--{name}: is of the lists of labels, not of --{other}; leave it out")
+    other = "suggest" if options.suggest else "reviewed" if options.reviewed else None
+    if options.limit is not None and other:
+        raise UserError(f"--limit: is of the lists of labels, not of --{other}; leave it out")
+    if options.shown is not None and options.reviewed:
+        raise UserError("--shown: is of the pages, not of --reviewed; leave it out")
     import_tensorflow()
     if options.reviewed:
         _apply_reviewed(options, options.reviewed)

@@ -71,13 +71,14 @@ def _merge(options: _Options, merge: str) -> None:
 
 def _audit_folder(options: _Options) -> Path:
     """The folder of the audit, which is made where it is missing."""
-    from spml_tf.pages.review_server import PAGE
+    from spml_tf.pages.review_server import page_of
 
     if options.run_dir is None:
         return Path(options.audit_dir or "")
     folder = Path(options.audit_dir or Path(options.run_dir) / "audit")
-    if (folder / PAGE).exists():
-        _check_run(folder, options.run_dir)
+    page = page_of(folder)
+    if page.exists():
+        _check_run(page, options.run_dir)
         return folder
     import_tensorflow()
     from spml_tf.pages.audit import MOST, audit_run
@@ -89,12 +90,12 @@ def _audit_folder(options: _Options) -> Path:
     return folder
 
 
-def _check_run(folder: Path, run_dir: str) -> None:
-    """Refuses an audit of another run."""
+def _check_run(page: Path, run_dir: str) -> None:
+    """Refuses the audit or the suggestions of another run."""
     from spml_tf.system.json_text import parse_document
     from spml_tf.system.text_files import read_text
 
-    path = folder / "audit.json"
+    path, folder = page.with_suffix(".json"), page.parent
     facts = parse_document(path, read_text(path), "choose another --audit_dir")
     audited = facts.get("run_dir") if isinstance(facts, dict) else None
     # In its place it is the run's, wherever that was moved to.
@@ -103,7 +104,7 @@ def _check_run(folder: Path, run_dir: str) -> None:
         not isinstance(audited, str) or Path(audited).resolve() != Path(run_dir).resolve()
     ):
         raise UserError(
-            f"--audit_dir={folder}: is not known as an audit of {run_dir}; choose another folder, "
+            f"--audit_dir={folder}: is not known as of {run_dir}; choose another folder, "
             "or drop --run_dir to review what it holds"
         )
 

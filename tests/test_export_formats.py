@@ -22,6 +22,8 @@ from spml_tf.datasets.images import decode_image, resize
 from spml_tf.datasets.readers import Examples
 from spml_tf.evaluation import predictions
 from spml_tf.exports import checks, litert, onnx_model
+from spml_tf.exports.export_run import export
+from spml_tf.exports.export_settings import ExportSettings
 from spml_tf.exports.exported import exported
 from spml_tf.networks.float32 import in_float32
 from spml_tf.system.errors import UserError
@@ -226,7 +228,7 @@ def test_a_missing_package_is_named(finished, tmp_path, monkeypatch, kind, modul
         lambda name, *more: None if name == module else find(name, *more) or find("json"),
     )  # fmt: skip
     with pytest.raises(UserError) as caught:
-        exporting.export(str(finished), str(tmp_path / "out"), format=kind)
+        export(ExportSettings(str(finished), str(tmp_path / "out"), format=kind))
     assert f"--format={kind}: needs {module}, which is not installed" in str(caught.value)
     assert f"pip install 'spml_tf[{extra}]'" in str(caught.value)
 
@@ -234,10 +236,10 @@ def test_a_missing_package_is_named(finished, tmp_path, monkeypatch, kind, modul
 def test_versions_have_folders_of_their_own(finished, tmp_path):
     base = tmp_path / "served"
     folders = [
-        exporting.export(str(finished), str(base), serving_version=version, thresholds="0.5")
+        export(ExportSettings(str(finished), str(base), serving_version=version, thresholds="0.5"))
         for version in ("next", "7", "next")
     ]
     assert [folder.name for folder in folders] == ["1", "7", "8"]
     assert all((base / name / "saved_model.pb").exists() for name in ("1", "7", "8"))
     with pytest.raises(UserError, match="holds an export; choose another"):
-        exporting.export(str(finished), str(base), serving_version="7")
+        export(ExportSettings(str(finished), str(base), serving_version="7"))

@@ -42,6 +42,10 @@ def test_shares_are_counted_where_labels_are_given():
     assert "selection_priors" in spml_tf.options_of_run(
         "en", 8, selection_budget="estimated", **given
     )
+    told = spml_tf.options_of_run("recommended", 8, positives_per_image=3.5, **given)
+    assert told["positives_per_image"] == 3.5 and "selection_priors" not in told
+    empty = spml_tf.options_of_run("recommended", 8, train_labels=train, val_labels=[[0, 0]])
+    assert "selection_priors" not in empty
     kept = spml_tf.options_of_run("recommended", 8, selection_priors=[0.5, 0.5], **given)
     assert kept["selection_priors"] == [0.5, 0.5]
     assert labels.positives_per_image(val) == 1.5

@@ -12,6 +12,7 @@ from PIL import Image
 from spml_tf import labels
 from spml_tf.datasets import label_files, observed_labels, splits
 from spml_tf.datasets.settings import DataSettings, resolved
+from spml_tf.runs import model_building
 from spml_tf.system.errors import UserError
 
 
@@ -50,7 +51,9 @@ def test_the_budget_of_mime_by_hand(load):
     val, observed = np.zeros((5, len(CLASSES)), np.int8), np.full((19, len(CLASSES)), -1, np.int8)
     val[:4, 0] = val[1:4, 1] = observed[:5, 0] = observed[5:14, 1] = 1
     val = dataclasses.replace(data.val, labels=val)
-    shares = dataclasses.replace(data, val=val, observed=observed).selection_budget("mime")
+    shares = model_building.selection_budget(
+        "mime", dataclasses.replace(data, val=val, observed=observed)
+    )
     taken = 19 * np.array(shares) - (observed == 1).sum(axis=0)
     np.testing.assert_allclose(taken, [8, 10] + [0] * (len(CLASSES) - 2), atol=1e-9)
 

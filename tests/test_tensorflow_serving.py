@@ -12,13 +12,14 @@ import tensorflow as tf
 from conftest import CLASSES
 from tensorflow.core.protobuf import saved_model_pb2
 
-from spml_tf import export as exporting
+from spml_tf.exports.export_run import export
+from spml_tf.exports.export_settings import ExportSettings
 
 
 @pytest.fixture(scope="module")
 def served(finished, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("serving")
-    return exporting.export(str(finished), str(folder), serving_version="1", thresholds="0.4")
+    return export(ExportSettings(str(finished), str(folder), serving_version="1", thresholds="0.4"))
 
 
 @pytest.fixture(scope="module")

@@ -386,8 +386,11 @@ def test_a_broken_photo_is_named(voc, tmp_path):
          "0.00 and 2.77 (95%); count 50 images, or --positives_per_image=auto"),
         ("role", [[1, 1], [-1, 1]],
          "K = 2 is that of the one validation image that is fully labelled; count 50 images"),
+        ("recommended", [[1, 1], [-1, 1]],
+         "K = 2 is that of the one validation image that is fully labelled; count 50 images"),
         ("an", [[1, 1]], ""),
         ("en", [[-1, 1]], ""),
+        ("en", [[0, 0], [0, 0]], ""),
         ("en", [[1, 1]] * 50, ""),
     ],
 )  # fmt: skip
@@ -397,6 +400,10 @@ def test_a_k_that_few_images_give_is_noted(method, rows, expected):
     assert run_data.note_on_k(resolve(Settings(method=method)), data) == expected
     given = resolve(Settings(method=method, positives_per_image=2))
     assert run_data.note_on_k(given, data) == ""
+    for other in ({"selection_budget": "validation"}, {"selection_budget": "mime"}):
+        assert run_data.note_on_k(resolve(Settings(method="en", **other)), data) == ""
+    named = resolve(Settings(method="recommended", selection_priors="x.csv"))
+    assert run_data.note_on_k(named, data) == ""
 
 
 def test_unknown_validation_labels_are_announced_and_k_is_asked_for(monkeypatch, capsys):

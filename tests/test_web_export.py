@@ -27,6 +27,8 @@ from spml_tf import networks
 from spml_tf.datasets.images import decode_image, resize
 from spml_tf.evaluation.predictions import predict_maps, predict_scores
 from spml_tf.exports import web_page
+from spml_tf.exports.export_run import export
+from spml_tf.exports.export_settings import ExportSettings
 from spml_tf.exports.exported import exported
 from spml_tf.system.errors import UserError
 
@@ -223,9 +225,10 @@ def test_fits_the_window(browser, photos, width):
 
 
 def test_the_command_writes_a_page(finished, tmp_path):
-    folder = exporting.export(
+    settings = ExportSettings(
         str(finished), str(tmp_path / "out"), format="web", web_runtime=runtime()
     )
+    folder = export(settings)
     names = sorted(x.relative_to(folder).as_posix() for x in folder.rglob("[!.]*") if x.is_file())
     assert names == ["MODEL_CARD.md", "classes.json", "web/index.html"]
 

@@ -153,7 +153,7 @@ def read_class_weights(
     """Reads how much each class counts in the loss.
 
     Args:
-        path: CSV file with the header class,weight.
+        path: CSV file with the columns class and weight; others are not looked at.
         class_names: L unique class names.
 
     Returns:
@@ -199,7 +199,7 @@ def _read_of_classes(
     missing: float,
 ) -> NDArray[np.float32]:
     """Reads a number from 0 of each class, [L] float32; `missing` for classes without a row."""
-    table = read_csv(path, f"--{flag} names a CSV file with the header class,{quantity}")
+    table = read_csv(path, f"--{flag} names a CSV file with the columns class,{quantity}")
     place, first = next(table, (f"{path}:1", []))
     header = [name.strip() for name in first]
     if any(header.count(name) != 1 for name in ("class", quantity)):

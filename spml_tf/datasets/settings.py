@@ -108,7 +108,8 @@ class DataSettings(TableOptions):
     )
     class_weights: str | None = flag_field(
         None,
-        "Table class,weight of how much each class counts in the loss; those it lacks count 1.",
+        "Table with the columns class,weight: how much each class counts in the loss; those it "
+        "lacks count 1.",
     )
     unknown_counts_as: str = flag_field(
         "nothing",

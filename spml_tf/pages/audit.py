@@ -165,6 +165,7 @@ def audit_run(
         UserError: for a run or data that cannot be read, a data set without unknown labels, a
             folder that cannot be written, or a list in it that was filled in.
     """
+    check_alone(Path(output_dir), "audit.html", "suggest.html")
     run.check_finished()
     data = run_data.load_of_run(run, data_dir)
     if not (data.observed == UNKNOWN).any():

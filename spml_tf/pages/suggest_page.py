@@ -1,4 +1,4 @@
-"""The page of suggested photos: all labels of each that nobody has given, to be decided."""
+"""The page of suggested photos: the labels of each that nobody has given, to be decided."""
 
 from __future__ import annotations
 
@@ -51,7 +51,12 @@ def build(
     """
     photos = [found.photo for found in suggested]
     shown = sum(len(found.labels) for found in suggested)
-    rest = f" suggest.csv lists {listed:,} labels, this page {shown:,}." if shown < listed else ""
+    rest = (
+        f" suggest.csv lists {listed:,} labels, this page the {shown:,} most probable ones of "
+        f"{len(photos):,} photos."
+        if shown < listed
+        else ""
+    )
     cards = "".join(_card(found, i, class_names) for i, found in enumerate(suggested))
     content = f'<div class="cards">{cards}</div>' if cards else omitted("--shown=0")
     body = (

@@ -15,7 +15,7 @@ from spml_tf.plans.settings import PlanSettings
 from spml_tf.plans.training_queue import Job, check_folders, work
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import resolve
-from spml_tf.system import presets
+from spml_tf.system import gpus, presets
 from spml_tf.system.errors import Terminated, UserError
 from spml_tf.system.files import (
     check_unedited,
@@ -72,6 +72,7 @@ class Experiment:
             UserError: the folder is another process', or holds other runs or edited tables.
             KeyboardInterrupt: interrupted or terminated; the same call goes on.
         """
+        self._check_gpus()
         with self._locked():
             self._check()
             try:
@@ -97,6 +98,17 @@ class Experiment:
                 refusal = f"{place}: another process works here"
                 held.enter_context(locked(self.folder / ".lock", refusal))
             yield
+
+    def _check_gpus(self) -> None:
+        """Refuses more workers or devices than each of several runs at a time sees GPUs."""
+        each = gpus.share(self.settings.processes)
+        for name in ("workers", "devices"):
+            wanted = getattr(self.settings, name)
+            if each is not None and self.settings.processes > 1 and wanted > max(each, 1):
+                raise UserError(
+                    f"--{name}={wanted}: with --processes={self.settings.processes} a run sees "
+                    f"{max(each, 1)} GPUs; lower one of them"
+                )
 
     def _check(self) -> None:
         """Refuses a folder of other runs than the plan's, and one whose tables were edited."""

@@ -81,7 +81,7 @@ def _duration(seconds: float) -> str:
 
 def _machine(record: Mapping[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
-    gpus = f", {len(machine['gpus'])} GPUs" if machine["gpus"] else ""
+    gpus = f", {len(machine['gpus'])} GPUs a run" if machine["gpus"] else ""
     return (
         f"{machine['cores']} cores of {machine['processor']}{gpus}, TensorFlow "
         f"{versions['tensorflow']}, Keras {versions['keras']}"

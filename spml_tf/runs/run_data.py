@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from spml_tf.datasets.splits import Splits, load_splits
 from spml_tf.labels import POSITIVE, UNKNOWN
@@ -43,22 +43,29 @@ def note_on_k(settings: Settings, data: Splits) -> str:
         settings: of the run, resolved.
         data: of the run.
     """
-    if not methods.needs_k(settings.method) or settings.option("positives_per_image") is not None:
+    estimates = settings.budget in ESTIMATED_BUDGETS
+    if (
+        not methods.needs_k(settings.method)
+        or settings.option("positives_per_image") is not None
+        or settings.budget in ("validation", "mime", "training")
+        or (estimates and settings.option("selection_priors"))
+    ):
         return ""
     complete = (data.val.labels != UNKNOWN).all(axis=1)
     counts = (data.val.labels[complete] == POSITIVE).sum(axis=1)
-    if not 0 < len(counts) < _ENOUGH:
+    if not 0 < len(counts) < _ENOUGH or not counts.any():
         return ""
     if len(counts) == 1:
         found = f"K = {counts[0]:g} is that of the one validation image that is fully labelled"
     else:
-        around = stats.t.ppf(0.975, len(counts) - 1) * counts.std(ddof=1) / len(counts) ** 0.5
+        around = stdtrit(len(counts) - 1, 0.975) * counts.std(ddof=1) / len(counts) ** 0.5
         low, high = max(counts.mean() - around, 0.0), counts.mean() + around
         found = (
             f"K = {counts.mean():.2f} is counted on {len(counts)} fully labelled validation "
             f"images: the mean of all lies between {low:.2f} and {high:.2f} (95%)"
         )
-    or_auto = ", or --positives_per_image=auto" if methods.selects(settings.method) else ""
+    can_estimate = methods.selects(settings.method) and not estimates
+    or_auto = ", or --positives_per_image=auto" if can_estimate else ""
     return f"{found}; count {_ENOUGH} images{or_auto}"
 
 

@@ -452,7 +452,8 @@ def flags_without_effect(settings: Settings) -> dict[str, str]:
 def _derived(settings: Settings, scratch: bool) -> dict[str, Any]:
     """The options of model and parts that follow from the run's other flags."""
     given = {**dataclasses.asdict(settings), "from_scratch": scratch}
-    values = methods.derived(settings.method, given)
+    options = {**methods.declared_options(), **methods.flags_of(settings.method)}
+    values = methods.derived(options, given)
     return {flag: values[flag] for flag in methods.declared_options()}
 
 

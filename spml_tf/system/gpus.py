@@ -5,6 +5,14 @@ from __future__ import annotations
 import os
 
 
+def share(processes: int) -> int | None:
+    """How many GPUs each of some processes sees alone, 0 where they share; None without GPUs."""
+    import tensorflow as tf
+
+    count = len(tf.config.list_physical_devices("GPU"))
+    return count // processes if count else None
+
+
 def dealt_out(processes: int) -> list[dict[str, str]]:
     """Which GPUs each of some processes sees, as variables of its environment.
 
@@ -24,9 +32,9 @@ def dealt_out(processes: int) -> list[dict[str, str]]:
         return [{} for _ in range(processes)]
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     cards = named.split(",")[:count] if named else [str(number) for number in range(count)]
-    share = count // processes
-    if share:
-        parts = [cards[share * place : share * (place + 1)] for place in range(processes)]
+    each = count // processes
+    if each:
+        parts = [cards[each * place : each * (place + 1)] for place in range(processes)]
         return [{"CUDA_VISIBLE_DEVICES": ",".join(part)} for part in parts]
     return [
         {"CUDA_VISIBLE_DEVICES": cards[place % count], "TF_FORCE_GPU_ALLOW_GROWTH": "true"}

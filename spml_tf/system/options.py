@@ -101,7 +101,8 @@ def option(
         flag: the flag's name; None: the class' `prefix`, an underscore and the option's name. An
             empty text: no flag.
         in_runs: computes the default of a training run from its other flags (a mapping of names
-            to values), where it differs from `default`.
+            to values), where it differs from `default`. `spml_tf.options_of_run` has epochs,
+            from_scratch, linear_probe, warmup_epochs and selection_start_epoch alone.
         scales: how a short trial of a long run changes the value: "epochs" for an epoch's number,
             "rate" for an amount an epoch, None for neither.
         check: raises ValueError for a value that may not stand, called with the name and the value,

@@ -296,15 +296,15 @@ def declared_options() -> dict[str, Option]:
     return {flag: option for flag, (option, *_) in declared().items()}
 
 
-def derived(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def derived(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
     """What is given, with the options that follow from it.
 
     Args:
-        method: whose parts' own defaults come before those of others.
+        options: by flag, in an order in which each may follow from those before it.
         given: by flag: epochs, from_scratch and linear_probe at least; None is not given.
     """
     values = dict(given)
-    for name, option in {**declared_options(), **flags_of(method)}.items():
+    for name, option in options.items():
         if values.get(name) is None and option.in_runs is not None:
             values[name] = option.in_runs(values)
     return values

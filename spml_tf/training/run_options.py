@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from spml_tf.labels import validate_labels
+from spml_tf.labels import positives_per_image, validate_labels
 from spml_tf.training import methods
 from spml_tf.training.budgets import expected_shares
-from spml_tf.training.options import ESTIMATED_BUDGETS, ModelOptions
+from spml_tf.training.options import ESTIMATED_BUDGETS, ModelOptions, SelectionOptions
 
 
 def options_of_run(
@@ -60,20 +62,25 @@ def options_of_run(
     if (train_labels is None) != (val_labels is None):
         raise ValueError("give train_labels and val_labels together")
     fixed = {"epochs": epochs, "from_scratch": from_scratch, "linear_probe": head_only}
-    values = methods.derived(method, {**fixed, **given})
-    own = ModelOptions.declared().keys() | methods.flags_of(method).keys()
+    own = {**ModelOptions.declared(), **methods.flags_of(method)}
+    # Consistency starts with the selection, of methods that have none too.
+    selection = {
+        flag: SelectionOptions.declared()[x] for flag, x in SelectionOptions.flags().items()
+    }
+    values = methods.derived({**ModelOptions.declared(), **selection, **own}, {**fixed, **given})
     found = {name: value for name, value in values.items() if name in own} | given
-    estimates = methods.fixed_budget(method) in ESTIMATED_BUDGETS or (
-        given.get("selection_budget") in ESTIMATED_BUDGETS
-    )
-    if (
-        train_labels is not None
-        and val_labels is not None
-        and estimates
-        and "selection_priors" not in given
-    ):
-        found["selection_priors"] = expected_shares(
-            validate_labels(train_labels, "train_labels"),
-            validate_labels(val_labels, "val_labels"),
-        )
+    told = {"positives_per_image", "selection_priors"} & given.keys()
+    if _estimates(method, given) and not told and val_labels is not None:
+        observed = validate_labels(np.asarray(train_labels), "train_labels")
+        labels = validate_labels(val_labels, "val_labels")
+        if positives_per_image(labels):
+            found["selection_priors"] = expected_shares(observed, labels)
     return found
+
+
+def _estimates(method: str, given: Mapping[str, Any]) -> bool:
+    """Whether shares of the classes would be estimated."""
+    if not methods.selects(method):
+        return False
+    budget = methods.fixed_budget(method) or given.get("selection_budget")
+    return budget in ESTIMATED_BUDGETS

@@ -4,43 +4,55 @@ const byId = (id) => document.getElementById(id);
 const labels = [...document.querySelectorAll(".review")];
 const labelsOf = (card) => [...card.querySelectorAll(".review")];
 const cardOf = (label) => label.closest(".card");
-const nameOf = (label) => JSON.stringify([label.dataset.image, label.dataset.class]);
+const names = new Map(
+  labels.map((label) => [label, JSON.stringify([label.dataset.image, label.dataset.class])]),
+);
+const nameOf = (label) => names.get(label);
+const labelsNamed = new Map();
+for (const label of labels) {
+  labelsNamed.set(nameOf(label), [...(labelsNamed.get(nameOf(label)) ?? []), label]);
+}
 const decisionOf = (label) => decisions.get(nameOf(label));
 const isDecided = (label) => decisions.has(nameOf(label));
 
 // A card is decided when all of its labels are.
-const mark = (label) => {
-  const decision = decisionOf(label);
-  for (const button of label.querySelectorAll("[data-decision]")) {
-    button.setAttribute("aria-pressed", String(button.dataset.decision === decision));
-  }
-  const card = cardOf(label);
+const markCard = (card) => {
   const found = labelsOf(card);
   if (!found.every(isDecided)) delete card.dataset.decided;
-  else card.dataset.decided = found.length === 1 ? decision : "all";
-  card.toggleAttribute("data-unsaved", found.some((other) => isUnsaved(nameOf(other))));
+  else card.dataset.decided = found.length === 1 ? decisionOf(found[0]) : "all";
+  card.toggleAttribute("data-unsaved", found.some((label) => isUnsaved(nameOf(label))));
+};
+const mark = (found) => {
+  for (const label of found) {
+    for (const button of label.querySelectorAll("[data-decision]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.decision === decisionOf(label)));
+    }
+  }
+  new Set(found.map(cardOf)).forEach(markCard);
 };
 // What was before each step, the last one at the end: labels and their decisions.
 const changes = [];
-const set = (label, decision) => {
-  const name = nameOf(label);
-  if (decision === undefined) decisions.delete(name);
-  else decisions.set(name, decision);
-  keep(name);
-  mark(label);
+const set = (step) => {
+  for (const [label, decision] of step) {
+    if (decision === undefined) decisions.delete(nameOf(label));
+    else decisions.set(nameOf(label), decision);
+  }
+  const changed = step.map(([label]) => label);
+  keep(changed.map(nameOf));
+  mark(changed);
 };
 // One step, which is undone at once: whether it changes anything.
 const decide = (found, decision) => {
   const changed = found.filter((label) => decisionOf(label) !== decision);
   if (!changed.length) return false;
   changes.push(changed.map((label) => [label, decisionOf(label)]));
-  changed.forEach((label) => set(label, decision));
+  set(changed.map((label) => [label, decision]));
   return true;
 };
 const undo = () => {
   if (!changes.length) return;
   const before = changes.pop();
-  for (const [label, decision] of before) set(label, decision);
+  set(before);
   cardOf(before[0][0]).hidden = false;
   focusOn(before[0][0]);
   count();
@@ -85,14 +97,13 @@ byId("save").addEventListener("click", () => {
 });
 // Takes over what a file decides and this page does not; says what became of the rest.
 const load = (found) => {
-  const onPage = new Map(labels.map((label) => [nameOf(label), label]));
   const said = { taken: 0, "as here": 0, "decided otherwise here, kept": 0, "not on this page": 0 };
   for (const [name, decision] of found) {
     const here = decisions.get(name);
-    if (!onPage.has(name)) said["not on this page"] += 1;
+    if (!labelsNamed.has(name)) said["not on this page"] += 1;
     else if (here === undefined) {
       said.taken += 1;
-      decide([onPage.get(name)], decision);
+      decide([labelsNamed.get(name)[0]], decision);
     } else said[here === decision ? "as here" : "decided otherwise here, kept"] += 1;
   }
   filter();
@@ -108,5 +119,5 @@ byId("load").addEventListener("change", async ({ target }) => {
   }
   target.value = "";
 });
-whenSaved = (name) => labels.filter((label) => nameOf(label) === name).forEach(mark);
-labels.forEach(mark);
+whenSaved = (name) => mark(labelsNamed.get(name) ?? []);
+mark(labels);

@@ -72,25 +72,29 @@ const send = async () => {
 };
 
 // The page may be open twice: what the other one keeps stays.
-const keepInBrowser = (name) => {
+const keepInBrowser = (names) => {
   try {
     const kept = inBrowser();
-    if (decisions.has(name)) kept[name] = decisions.get(name);
-    else delete kept[name];
+    for (const name of names) {
+      if (decisions.has(name)) kept[name] = decisions.get(name);
+      else delete kept[name];
+    }
     localStorage.setItem(KEY, JSON.stringify(kept));
     tell("This browser remembers what you decide.");
   } catch {
     tell("This browser remembers nothing: save before you close the page.", true);
   }
 };
-// Call it after each change of `decisions`, with the key that changed.
-const keep = (name) => {
+// Call it after each change of `decisions`, with the keys that changed.
+const keep = (names) => {
   if (!served) {
-    keepInBrowser(name);
+    keepInBrowser(names);
     return;
   }
-  refused.delete(name);
-  pending.set(name, decisions.get(name) ?? "");
+  for (const name of names) {
+    refused.delete(name);
+    pending.set(name, decisions.get(name) ?? "");
+  }
   tellSaved();
   send();
 };
@@ -100,4 +104,4 @@ if (served) {
   window.addEventListener("beforeunload", (event) => {
     if (pending.size + refused.size) event.preventDefault();
   });
-} else keepInBrowser();
+} else keepInBrowser([]);

@@ -1,11 +1,11 @@
 
-// Photos to label in full: the cards of photos, each with all the labels that nobody has given.
+// Photos to label in full: their cards, each with the labels that nobody has given.
 const isDone = (card) => "decided" in card.dataset;
 const count = () => {
   const done = cards.filter(isDone).length;
   const found = labels.filter(isDecided).length;
   byId("count").textContent =
-    `${done} of ${cards.length} photos in full, ${found} of ${labels.length} labels decided`;
+    `${done} of ${cards.length} photos done, ${found} of ${labels.length} labels decided`;
   byId("undo").disabled = !changes.length;
 };
 const filter = () => {
@@ -33,7 +33,9 @@ const choose = (found, decision) => {
 const moveLabel = (label, step) => {
   const shown = labels.filter((other) => !cardOf(other).hidden);
   const next = shown[shown.indexOf(label) + step];
-  if (next) focusOn(next);
+  if (!next) return;
+  if (isZoomed(cardOf(label)) && cardOf(next) !== cardOf(label)) zoom(cardOf(next));
+  focusOn(next);
 };
 const movePhoto = (card, step) => {
   const shown = cards.filter((other) => !other.hidden);
@@ -62,9 +64,9 @@ for (const card of cards) {
   card.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.toLowerCase();
-    const label = event.target.closest(".review") ?? labelsOf(card).at(-1);
+    const label = event.target.closest(".review"); // none where the button below has the focus
     const isStep = key in LABEL_STEPS || key in PHOTO_STEPS;
-    if (!(isStep || key in KEYS || key === "r" || key === "z")) return;
+    if (!(isStep || (label && key in KEYS) || key === "r" || key === "z")) return;
     event.preventDefault();
     if (event.repeat && !isStep) return; // a key held down decides one label
     if (key === "z") zoom(isZoomed(card) ? null : card);
@@ -74,7 +76,7 @@ for (const card of cards) {
       movePhoto(card, 1);
     } else {
       if (key in KEYS) choose([label], KEYS[key]);
-      moveLabel(label, LABEL_STEPS[key] ?? 1);
+      moveLabel(label ?? labelsOf(card).at(-1), LABEL_STEPS[key] ?? 1);
     }
   });
 }
