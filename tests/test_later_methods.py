@@ -201,7 +201,7 @@ class TestPairs:
         """But for W, which all rows with SCL of a data set share."""
         own = {*methods.flags_of("recommended"), "cam_boost"} - {"heatmap_size"}
         files = sorted(EXPERIMENTS.glob("*/recommended.flags"))
-        assert len(files) == 3
+        assert len(files) == 7
         for file in files:
             given = {x.split("=")[0][2:] for x in file.read_text().splitlines() if x[:2] == "--"}
             assert not given & own, file
