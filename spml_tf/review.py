@@ -104,7 +104,7 @@ def _check_run(page: Path, run_dir: str) -> None:
         not isinstance(audited, str) or Path(audited).resolve() != Path(run_dir).resolve()
     ):
         raise UserError(
-            f"--audit_dir={folder}: is not known as of {run_dir}; choose another folder, "
+            f"--audit_dir={folder}: is not known to be of {run_dir}; choose another folder, "
             "or drop --run_dir to review what it holds"
         )
 

@@ -212,7 +212,7 @@ def test_a_run_is_audited_first(finished, tmp_path, capsys):
         path.write_text(f"{HEADER}{row.image},{row.class_name},1,t\n")
     assert len(stamps) == 1
     assert review.main([f"--run_dir={tmp_path}", words[1]]) == 1
-    assert "is not known as an audit of" in capsys.readouterr().err
+    assert "is not known to be of" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from saved_runs import newest_weights
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from spml_tf import audit
+from spml_tf import audit, review
 from spml_tf.datasets.reviewed_files import Journal
 from spml_tf.evaluation.suggestions import RULES, suggest_images
 from spml_tf.pages import suggest_page
@@ -245,6 +245,12 @@ def test_photos_are_labelled_in_full_by_keys(chromium, downloads, suggested):
             server.shutdown()
     assert chromium.execute_script("return window.ran") is None
     assert [x for x in chromium.get_log("browser") if x["level"] == "SEVERE"] == []
+
+
+def test_suggestions_of_another_run_are_refused(suggested, tmp_path, capsys):
+    (suggested / "suggest.json").write_text(json.dumps({"run_dir": "/elsewhere"}))
+    assert review.main([f"--run_dir={tmp_path}", f"--audit_dir={suggested}"]) == 1
+    assert f"{suggested}: is not known to be of {tmp_path}" in capsys.readouterr().err
 
 
 def test_the_flag_takes_the_rules():
