@@ -176,7 +176,7 @@ def test_annotated_positives_of_low_scores_leave_the_order():
 def calibrated(finished, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exports") / "model"
     words = (f"--run_dir={finished}", f"--export_dir={folder}", "--calibration=platt")
-    done = run(*words, module="export", new_python=True)
+    done = run(*words, module="export")
     assert done.returncode == 0, done.stderr
     assert "3 of 3 classes have fewer than 10 validation positives: they are calib" in done.stderr
     return folder
@@ -326,7 +326,7 @@ def test_unknown_labels_are_no_decisions():
 
 def test_evaluate_prints_a_table(finished, capsys):
     words = [f"--run_dir={finished}", "--thresholds=0.5"]
-    done = run(*words, "--format=table", module="evaluate", new_python=True)
+    done = run(*words, "--format=table", module="evaluate")
     assert done.returncode == 0, done.stderr
     assert evaluate.main(words) == 0
     report = json.loads(capsys.readouterr().out)

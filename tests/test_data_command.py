@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_process
 from conftest import run
 from PIL import Image
+from saved_runs import wait_until
 
 from spml_tf import data
 from spml_tf.datasets import encoded_images, image_checks, summaries
@@ -271,14 +273,13 @@ def test_interrupt_leaves_at_once(tmp_path):
     program = (
         "import sys, spml_tf.datasets.encoded_images as e; from spml_tf import data\n"
         "first = e.ImageReader.contents\n"
-        "def tell(*x): print('began', flush=True); return first(*x)\n"
+        "def tell(*x): print('began', flush=True); open('began', 'w').close(); return first(*x)\n"
         "e.ImageReader.contents = tell\n"
-        f"sys.exit(data.main(['check', *{words!r}]))"
+        "sys.exit(data.main(['check', *sys.argv[1:]]))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "began\n"
+    (tmp_path / "script.py").write_text(program)
+    process = warm_process.Process("script", words, tmp_path)
+    wait_until(process, (tmp_path / "began").exists)
     process.send_signal(signal.SIGINT)
     sent = time.monotonic()
     out, error = process.communicate(timeout=30)

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,17 +19,16 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm_process
 from conftest import command, flags, run
 from faults import fault
 from saved_runs import copy_after_epoch, has_checkpoint, newest_weights, wait_until
 
-import spml_tf
 from spml_tf import train
 from spml_tf.system import launcher, replicas, strategies
 from spml_tf.system.errors import UserError
 from spml_tf.system.replicas import Shard
 
-ROOT = Path(spml_tf.__file__).parent.parent
 # Workers of each kind.
 KINDS = {"one": 1, "2r": 1, "2w": 2, "2w2r": 2}
 METHODS = ("en+scl", "ll_cp", "role", "en+cl*")
@@ -42,12 +40,10 @@ def trained(kind: str, workers: int, folder: Path, methods: tuple[str, ...]) -> 
     folder.mkdir()
     running = []
     for worker, config in enumerate(launcher.local_clusters(workers)):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
-        if workers > 1:
-            environment["TF_CONFIG"] = config
-        script = Path(__file__).with_name("distributed_training.py")
-        words = [sys.executable, str(script), kind, str(worker), str(folder), ",".join(methods)]
-        running.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
+        environment = {**os.environ, "TF_CONFIG": config} if workers > 1 else None
+        words = [kind, str(worker), str(folder), ",".join(methods)]
+        here = Path(__file__).parent
+        running.append(warm_process.Process("distributed_training", words, here, environment))
     for process in running:
         _, errors = process.communicate(timeout=400)
         assert process.returncode == 0, errors[-3000:]
@@ -157,7 +153,7 @@ def test_two_workers_from_the_command_line(voc, single, tmp_path):
     """The launcher; what it writes is what one process writes, and every command reads it."""
     folder = tmp_path / "run"
     words = [*flags(voc, **SAME), f"--output_dir={folder}"]
-    done = run(*words, "--workers=2", new_python=True)
+    done = run(*words, "--workers=2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best epoch") == 1 and "shuffle_groups=2" in done.stderr
     assert_same(folder, single)
@@ -194,9 +190,7 @@ def test_a_lost_worker_stops_the_others_and_any_number_goes_on(voc, single, tmp_
     """kill -9 of a worker after its first epoch; one process finishes, with the tables of both."""
     folder = tmp_path / "run"
     words = [*flags(voc, **SAME), f"--output_dir={folder}"]
-    process = subprocess.Popen(
-        command(*words, "--workers=2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = warm_process.Process("spml_tf.train", [*words, "--workers=2"])
     wait_until(process, lambda: has_checkpoint(folder), 200)
     os.kill(_children(process.pid)[1], signal.SIGKILL)
     killed = time.monotonic()

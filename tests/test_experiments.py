@@ -14,10 +14,13 @@ import signal
 import subprocess
 import threading
 import time
+import types
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import IO
 
 import pytest
+import warm_process
 from conftest import command, flags
 from conftest import run as run_command
 from PIL import Image
@@ -71,6 +74,32 @@ def main(*given: str) -> int:
         signal.signal(signal.SIGTERM, handler)
 
 
+class Forked(warm_process.Process):
+    """What the queue starts, as a fork; what it has written is added to its log when it ends."""
+
+    stdin = None
+
+    def __init__(self, given: list[str], stdout: IO[bytes], env: dict[str, str], **_: int) -> None:
+        module, *others = given[given.index("spml_tf.system.child_process") + 1 :]
+        super().__init__(module, others, env=env)
+        self.log = stdout
+
+    def wait(self, timeout: float | None = None) -> int:
+        before, code = self.returncode, super().wait(timeout)
+        if before is None:
+            self.log.write("".join(self.communicate()).encode())
+        return code
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+def forking(patch: pytest.MonkeyPatch) -> None:
+    """The queue's runs need not import TensorFlow."""
+    others = {name: getattr(subprocess, name) for name in ("PIPE", "STDOUT", "TimeoutExpired")}
+    patch.setattr(training_queue, "subprocess", types.SimpleNamespace(Popen=Forked, **others))
+
+
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of each file but the lock and the digests of the others."""
     left_out = (".lock", files.RECORD)
@@ -96,7 +125,8 @@ def whole(voc, tmp_path_factory) -> Path:
     """A finished experiment: four trials, three runs."""
     folder = tmp_path_factory.mktemp("experiments")
     plan = tiny(voc, folder / "tiny.toml", SEARCHED)
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        forking(patch)
         assert main(*words(plan, folder / "out", voc, "--processes=2")) == 0
     lines = said.getvalue().splitlines()
     assert len([x for x in lines if x.startswith("start ")]) == 7
@@ -402,13 +432,14 @@ flags = { epochs = 1 }
 """
 
 
-def test_a_run_that_fails_leaves_the_others(copied, voc, capsys):
+def test_a_run_that_fails_leaves_the_others(copied, voc, monkeypatch, capsys):
     """Another plan in the same folder: its row `an` is the run that is there."""
     rate = json.loads((copied / "out" / "tiny_search.json").read_text())["an"]["chosen"]
     own = f'name = "an"\nmethod = "an"\nflags = {{ learning_rate = {rate["learning_rate"]} }}'
     text = FAILING.replace('name = "an"\nmethod = "an"', own)
     plan, out = tiny(voc, copied / "failing.toml", text), copied / "out"
     before = contents(out)
+    forking(monkeypatch)
     assert main(*words(plan, out, voc, "--processes=2")) == 1
     said = capsys.readouterr()
     assert said.out.startswith("1 of 4 runs are finished\n") and "start  an_0" not in said.out

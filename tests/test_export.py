@@ -332,7 +332,7 @@ def test_predict_writes_probabilities_decisions_and_pictures(voc, finished, expo
     drawn = list((tmp_path / "pictures").glob("*.png"))
     assert len(drawn) == 2
     folder = [f"--model_dir={exported}", f"--images={tmp_path / 'a'}"]  # in place of a pattern
-    done = run(*folder, f"--output={tmp_path / 'a.csv'}", module="predict", new_python=True)
+    done = run(*folder, f"--output={tmp_path / 'a.csv'}", module="predict")
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "a.csv", newline="") as file:
         assert list(csv.DictReader(file)) == rows[:1]

@@ -38,7 +38,7 @@ def models(finished, tmp_path_factory) -> Path:
     pytest.importorskip("tf2onnx", reason="needs the extra [onnx]")
     folder = tmp_path_factory.mktemp("formats") / "models"
     words = [f"--run_dir={finished}", f"--export_dir={folder}", "--format=litert,onnx"]
-    done = run(*words, module="export", new_python=True)
+    done = run(*words, module="export")
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(done.stdout)
     return folder

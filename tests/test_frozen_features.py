@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import command, flags, run
+import warm_process
+from conftest import flags, run
 from saved_runs import assert_equal_runs, history, kill_at
 
 import spml_tf
@@ -160,10 +161,8 @@ def test_killed_among_frozen_epochs_it_ends_with_the_same_numbers(voc, whole, tm
     folder = tmp_path / "killed"
     words = [*flags(voc, **FROZEN), f"--output_dir={folder}"]
 
-    def started() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+    def started() -> warm_process.Process:
+        return warm_process.Process("spml_tf.train", words)
 
     kill_at(started(), lambda: any(folder.glob("features/*/crop1.json")))
     kill_at(
@@ -202,10 +201,10 @@ def test_runs_that_begin_together_compute_features_once(voc, tmp_path):
     """Whoever comes second waits, and both train on what the first wrote."""
     kept = tmp_path / "kept"
     running = [
-        subprocess.Popen(
-            command(*flags(voc, **{**FROZEN, "feature_dir": kept, "method": method}),
-                    f"--output_dir={tmp_path / method}"),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        warm_process.Process(
+            "spml_tf.train",
+            [*flags(voc, **{**FROZEN, "feature_dir": kept, "method": method}),
+             f"--output_dir={tmp_path / method}"],
         )
         for method in ("an", "wan")
     ]  # fmt: skip
@@ -243,7 +242,7 @@ def test_two_replicas_train_on_features_as_one_does(voc, tmp_path, way):
     for name, more in (("one", []), ("two", way)):
         folder = tmp_path / name
         words = [*flags(voc, **{**FROZEN, "epochs": 3, "warmup_epochs": 3}), *more]
-        done = run(*words, f"--output_dir={folder}", new_python=bool(more))
+        done = run(*words, f"--output_dir={folder}")
         assert done.returncode == 0, done.stderr
         of_each.append(history(folder))
     for name in ("loss", "val_loss", "val_map"):

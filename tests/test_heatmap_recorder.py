@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm_process
 from conftest import flags
 from hypothesis import given
 from hypothesis import strategies as st
@@ -278,6 +277,6 @@ for method in ("an+scl", "an"):
 
 
 def test_under_a_distribution_strategy(tmp_path):
-    words = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = warm_process.run("script", [str(tmp_path)], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm_process
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -227,9 +226,9 @@ def test_another_process_loads_bit_for_bit(directory, tmp_path):
     model = Everything("uint8", 2, images=3000, grid=12)
     model.train(6, 3000, 12)
     model.save_weights(file)
-    words = [sys.executable, "-c", LOAD, file, str(Path(__file__).parent)]
-    words.append(str(tmp_path) if directory else "")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    (tmp_path / "script.py").write_text(LOAD)
+    words = [file, str(Path(__file__).parent), str(tmp_path) if directory else ""]
+    done = warm_process.run("script", words, tmp_path)
     assert done.returncode == 0, done.stderr
     with np.load(file + ".npz") as found:
         assert_same(model.arrays(), [found[name] for name in found.files])
@@ -376,8 +375,8 @@ print(peak() - before)
 @pytest.mark.parametrize("storage, size", [("uint8", 1), ("float32", 4)])
 def test_a_bank_is_never_there_twice(storage, size, tmp_path):
     """307 MB as bytes, made, written, saved and loaded in a process of its own."""
-    words = [sys.executable, "-c", PEAK, str(tmp_path / "b.weights.h5"), storage]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    (tmp_path / "script.py").write_text(PEAK)
+    done = warm_process.run("script", [str(tmp_path / "b.weights.h5"), storage], tmp_path)
     assert done.returncode == 0, done.stderr
     bank = 3000 * 100 * 32 * 32 * size
     assert int(done.stdout.splitlines()[-1]) < bank + 0.13 * 2**30
@@ -487,8 +486,7 @@ assert found[0][0].any()
 """
 
 
-def test_two_replicas_fill_the_same_bank():
-    done = subprocess.run(
-        [sys.executable, "-c", REPLICAS], capture_output=True, text=True, timeout=300
-    )
+def test_two_replicas_fill_the_same_bank(tmp_path):
+    (tmp_path / "script.py").write_text(REPLICAS)
+    done = warm_process.run("script", [], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

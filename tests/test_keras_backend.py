@@ -9,8 +9,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 ADVICE = "set the environment variable KERAS_BACKEND=tensorflow"
 # Each with what it needs to come to its first use of TensorFlow.
@@ -40,14 +38,36 @@ def run(folder: Path, words: list[str], environment: Mapping[str, str]):
     )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_says_so_in_one_line(command, voc, tmp_path):
-    words = [word.format(voc=voc) for word in COMMANDS[command]]
-    done = run(tmp_path, ["-m", f"spml_tf.{command}", *words], {"KERAS_BACKEND": "jax"})
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+MAINS = """
+import importlib, json, sys
+for name, words in json.loads(sys.argv[1]).items():
+    code = importlib.import_module(f"spml_tf.{name}").main(words)
+    print(name, code, file=sys.stderr)
+"""
+
+
+def assert_refused(line):
     assert line.startswith("error: spml_tf needs Keras' TensorFlow backend, but found 'jax'")
-    assert ADVICE in line and not done.stdout
+    assert ADVICE in line
+
+
+def test_training_says_so_in_one_line(tmp_path):
+    done = run(tmp_path, ["-m", "spml_tf.train", *COMMANDS["train"]], {"KERAS_BACKEND": "jax"})
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not done.stdout
+    assert_refused(done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_command_says_so_in_one_line(voc, tmp_path):
+    """In one process, in which each comes to TensorFlow anew."""
+    words = {name: [x.format(voc=voc) for x in given] for name, given in COMMANDS.items()}
+    done = run(tmp_path, ["-c", MAINS, json.dumps(words)], {"KERAS_BACKEND": "jax"})
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[1::2] == [f"{name} 1" for name in COMMANDS] and not done.stdout
+    assert len(lines) == 2 * len(COMMANDS)
+    for line in lines[::2]:
+        assert_refused(line)
     assert not list(tmp_path.iterdir())
 
 

@@ -520,7 +520,7 @@ class TestTheCommand:
 
     def test_the_report(self, source, tmp_path):
         words = [f"--source={source}", f"--output_dir={tmp_path / 'out'}"]
-        found = run("import", *words, module="data", new_python=True)
+        found = run("import", *words, module="data")
         assert found.returncode == 0, found.stderr
         told = found.stdout
         for line in (

@@ -8,13 +8,12 @@ import os
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm_process
 from conftest import run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,7 +76,7 @@ def records(voc, tmp_path_factory) -> Path:
 
 
 class TestLabels:
-    def test_a_fresh_process_gets_the_same_data(self, voc, tmp_path):
+    def test_another_process_gets_the_same_data(self, voc, tmp_path):
         """labels.csv with other seeds on the command line, which it overrides."""
         folder = tmp_path / "out"
         assert data.main(voc_words(voc, folder, "--label_seed=5", "--data_seed=6")) == 0
@@ -85,7 +84,7 @@ class TestLabels:
         record = json.loads((folder / "data.json").read_text())
         done = run(
             "summary", "--dataset=voc", f"--data_dir={voc}", f"--train_labels={folder}/labels.csv",
-            f"--output_dir={tmp_path}/s", module="data", new_python=True,
+            f"--output_dir={tmp_path}/s", module="data",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         summary = json.loads((tmp_path / "s" / "summary.json").read_text())
@@ -324,12 +323,12 @@ class TestRecords:
 
 
 class TestWriting:
-    def test_a_killed_command_goes_on(self, voc, records, tmp_path, monkeypatch):
+    def test_a_killed_command_goes_on(self, voc, records, tmp_path, tmp_path_factory, monkeypatch):
         """Killed while the second shard is written: the first is kept, and the result is equal."""
         monkeypatch.setattr(image_writers, "_SHARD_BYTES", 4000)
         words = voc_words(voc, tmp_path / "out", "--format=tfrecord", "--threads=1")
         program = (
-            "import os, signal, spml_tf.system.tensorflow_import as c; c.import_tensorflow()\n"
+            "import os, signal\n"
             "from spml_tf import data; from spml_tf.datasets import image_writers as w\n"
             "w._SHARD_BYTES = 4000; first = w._write_shard\n"
             "def shard(path, records):\n"
@@ -339,7 +338,9 @@ class TestWriting:
             "    return first(path, records)\n"
             f"w._write_shard = shard; data.main({words!r})"
         )
-        done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+        place = tmp_path_factory.mktemp("script")
+        (place / "script.py").write_text(program)
+        done = warm_process.run("script", [], place)
         assert done.returncode == -signal.SIGKILL
         work = tmp_path / ".unfinished-out"
         assert sorted(x.name for x in tmp_path.iterdir()) == [work.name, f"{work.name}.lock"]

@@ -49,7 +49,7 @@ def rows(exported, folder) -> list[dict[str, str]]:
     """What the command writes of the folder."""
     output = folder.parent / "rows.csv"
     words = (f"--model_dir={exported}", f"--images={folder}/**/*.[jpP]*", f"--output={output}")
-    done = run(*words, module="predict", new_python=True)
+    done = run(*words, module="predict")
     assert done.returncode == 0, done.stderr
     with open(output, newline="") as file:
         return list(csv.DictReader(file))

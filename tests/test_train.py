@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CLASSES, RESUMED, command, flags, run
+import warm_process
+from conftest import CLASSES, RESUMED, flags, run
 from PIL import Image
 from saved_runs import (
     assert_equal_runs,
@@ -97,9 +98,7 @@ def test_killed_twice_it_ends_with_the_same_numbers(voc, finished, tmp_path):
         return len(path.read_text().splitlines()) - 1 if path.exists() else 0
 
     for epoch in (1, 3):
-        process = subprocess.Popen(
-            command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = warm_process.Process("spml_tf.train", words)
         kill_at(process, lambda goal=epoch: rows() >= goal)
         assert not (folder / "metrics.json").exists()
     last = run(*words, new_python=True)
@@ -297,10 +296,8 @@ def test_a_mistake_is_one_line_and_exit_code_1(words, says, tmp_path, capsys):
 
 def test_interrupted_by_the_user_it_says_how_to_go_on(voc, tmp_path):
     folder = tmp_path / "stopped"
-    process = subprocess.Popen(
-        command(*flags(voc, epochs=200), f"--output_dir={folder}"),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    words = [*flags(voc, epochs=200), f"--output_dir={folder}"]
+    process = warm_process.Process("spml_tf.train", words)
     wait_until(process, lambda: has_checkpoint(folder))
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)

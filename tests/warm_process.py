@@ -3,8 +3,9 @@
 Importing takes seconds, most of what a short command costs. `start` therefore asks a process that
 has TensorFlow, Keras and the package in memory, but has run no operation and set nothing, to fork;
 the fork becomes `python -m spml_tf.COMMAND`: with its arguments, folder and output, as `__main__`,
-and ending as Python ends. It is not told environment variables, and its sets of text have the
-order of all other forks: where those or an import are what is tested, start a Python.
+and ending as Python ends. Environment variables that are read at an import are those of the
+process that forks, and its sets of text have the order of all other forks: where those or an
+import are what is tested, start a Python.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # What commands import when they need it.
@@ -45,13 +46,21 @@ class Process:
         returncode: None while it runs, as `subprocess.Popen` has it afterwards.
     """
 
-    def __init__(self, module: str, words: Sequence[str], cwd: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        words: Sequence[str],
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.args = [module, *words]
         self.returncode: int | None = None
         self._written = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         self._read: list[str] = []
         self._news, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        request = json.dumps([module, *words, str(Path(cwd or ".").absolute())]).encode()
+        variables = dict(os.environ if env is None else env)
+        place = str(Path(cwd or ".").absolute())
+        request = json.dumps([variables, [module, *words], place]).encode()
         assert len(request) <= _LONGEST_REQUEST
         with theirs:
             given = [theirs.fileno(), *(file.fileno() for file in self._written)]
@@ -93,7 +102,11 @@ class Process:
 
 
 def run(
-    module: str, words: Sequence[str], cwd: str | Path | None = None, timeout: float = 300
+    module: str,
+    words: Sequence[str],
+    cwd: str | Path | None = None,
+    timeout: float = 300,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """A command from start to end, as `subprocess.run` with `capture_output` has it.
 
@@ -102,11 +115,12 @@ def run(
         words: its arguments.
         cwd: the folder it is started in; None for this process'.
         timeout: seconds after which it is killed and subprocess.TimeoutExpired raised.
+        env: its environment variables; None for this process'.
 
     Returns:
         Code, output and errors; bytes that are no UTF-8 are replaced.
     """
-    process = Process(module, words, cwd)
+    process = Process(module, words, cwd, env)
     try:
         output, errors = process.communicate(timeout)
     except BaseException:
@@ -150,7 +164,7 @@ def _import() -> None:
         importlib.import_module(name)
 
 
-def _next_command(requests: socket.socket) -> list[str]:
+def _next_command(requests: socket.socket) -> tuple[dict[str, str], list[str], str]:
     """Forks for each request and tells its sender pid and exit code; returns in the forks."""
     waiting = select.poll()
     waiting.register(requests, select.POLLIN)
@@ -179,7 +193,8 @@ def _next_command(requests: socket.socket) -> list[str]:
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 os.dup2(output, 1)
                 os.dup2(errors, 2)
-                return json.loads(request)
+                variables, words, place = json.loads(request)
+                return variables, words, place
             os.close(output)
             os.close(errors)
             news = socket.socket(fileno=news_number)
@@ -193,6 +208,8 @@ if __name__ == "__main__":
     _import()
     # What is there now is neither gone through nor taken apart as a fork ends: a second less.
     gc.freeze()
-    *sys.argv, sys.path[0] = _next_command(socket.socket(fileno=int(sys.argv[1])))
+    variables, sys.argv, sys.path[0] = _next_command(socket.socket(fileno=int(sys.argv[1])))
+    os.environ.clear()
+    os.environ.update(variables)
     os.chdir(sys.path[0])
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
