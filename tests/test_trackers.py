@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import warm_process
 from conftest import CLASSES, RESUMED, command, flags, run
 from saved_runs import assert_equal_runs, history, kill_at, wait_until
 
@@ -372,9 +373,7 @@ def test_a_run_that_the_tracker_does_not_know_is_told_of(voc, tmp_path):
     """The run was begun on another server, say."""
     folder = tmp_path / "run"
     words = [*flags(voc, **SHORT), "--tracker=mlflow", f"--output_dir={folder}"]
-    process = subprocess.Popen(
-        command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = warm_process.Process("spml_tf.train", words)
     kill_at(process, lambda: (folder / "tracker.json").exists())
     known = json.loads((folder / "tracker.json").read_text())
     for text, says in (
@@ -382,7 +381,7 @@ def test_a_run_that_the_tracker_does_not_know_is_told_of(voc, tmp_path):
         ("[]", "cannot be read; delete it"),
     ):
         (folder / "tracker.json").write_text(text)
-        done = run(*words, new_python=True)
+        done = run(*words)
         assert done.returncode == 1 and says in done.stderr.splitlines()[-1]
         assert str(folder / "tracker.json") in done.stderr
 

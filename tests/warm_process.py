@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -164,6 +165,21 @@ def _import() -> None:
         importlib.import_module(name)
 
 
+def _end(code: object) -> None:
+    """As Python ends, but for taking apart what is in memory, which takes a third of a second."""
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    if "TF_CONFIG" not in os.environ:  # else workers take leave of each other
+        with contextlib.suppress(OSError, ValueError):  # Python tells what cannot be written
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit((code or 0) & 0xFF)
+    sys.exit(code)
+
+
 def _next_command(requests: socket.socket) -> tuple[dict[str, str], list[str], str]:
     """Forks for each request and tells its sender pid and exit code; returns in the forks."""
     waiting = select.poll()
@@ -212,4 +228,9 @@ if __name__ == "__main__":
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(sys.path[0])
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        _end(ended.code)
+    else:
+        _end(None)
