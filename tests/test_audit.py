@@ -165,8 +165,7 @@ def test_a_folder_of_photos_gets_its_table_back(tmp_path, capsys, monkeypatch):
     assert record["images"] == {"train": 8, "val": 2}
 
     # Read with a flag about columns, the table stays: train_labels.csv goes beside it.
-    flagged = [*words, "--label_column=labels", f"--output_dir={tmp_path / 'flagged'}"]
-    assert train.main(flagged) == 0
+    change_flags(shutil.copytree(tmp_path / "run", tmp_path / "flagged"), label_column="labels")
     capsys.readouterr()
     one = [audited[0], f"--output_dir={root / 'other'}", f"--run_dir={tmp_path / 'flagged'}"]
     assert audit.main(one) == 0
@@ -174,8 +173,8 @@ def test_a_folder_of_photos_gets_its_table_back(tmp_path, capsys, monkeypatch):
         capsys.readouterr().out
     )
     assert [x.name for x in (root / "other").glob("*.csv")] == ["train_labels.csv"]
-    flagged[-1] = f"--train_labels={root / 'other/train_labels.csv'}"
-    assert train.main([*flagged, f"--output_dir={tmp_path / 'after'}"]) == 0
+    flagged = [*words, "--label_column=labels", f"--output_dir={tmp_path / 'after'}"]
+    assert train.main([*flagged, f"--train_labels={root / 'other/train_labels.csv'}"]) == 0
 
     before = (root / "reviewed" / "train.csv").read_bytes()
     assert audit.main([f"--run_dir={tmp_path / 'next'}", *audited]) == 1

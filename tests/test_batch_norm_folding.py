@@ -30,9 +30,13 @@ def norms(network: keras.Model) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "kept"), [("resnet50", 64, 0), ("small_residual", 32, 0),
-                               ("efficientnet_lite0", 64, 0)],
-)  # fmt: skip
+    ("name", "size", "kept"),
+    [
+        pytest.param("resnet50", 64, 0, marks=pytest.mark.slow),
+        ("small_residual", 32, 0),
+        ("efficientnet_lite0", 64, 0),
+    ],
+)
 def test_logits_of_our_networks(name, size, kept):
     network = scattered(networks.build(name, 5, "none", size))
     images = RNG.uniform(0, 255, (2, size, size, 3)).astype(np.float32)

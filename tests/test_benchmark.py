@@ -73,6 +73,7 @@ def test_contestants_of_a_measure_do_the_same_work():
     assert np.unique(labels).tolist() == [-1, 1]
 
 
+@pytest.mark.slow
 def test_the_command_writes_both_files(tmp_path):
     done = command("--quick", "--rows=selection", f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr

@@ -197,7 +197,7 @@ def test_priors_and_intervals_stay_in_their_bounds(seed, images, classes):
     scores, labels = any_labels(seed, images, classes)
     for estimate in POINTWISE:
         assert ((found := estimate(scores, labels)) >= 0).all() and (found <= 1).all()
-    whole = priors.class_priors(scores, labels)
+    whole = priors.class_priors(scores, labels, replicates=3)
     assert (whole.low <= whole.priors).all() and (whole.priors <= whole.high).all()
     assert (whole.low >= (labels == 1).mean(axis=0) - 1e-12).all()
     assert (whole.high <= 1 - (labels == 0).mean(axis=0) + 1e-12).all()
@@ -232,7 +232,7 @@ def test_more_classes_an_image_are_found_as_more():
         labels = one_of_each(truth)
         evidence = 4 * truth + rng.normal(size=truth.shape)
         scores = 1 / (1 + np.exp(2.5 - evidence)) / truth.sum(axis=1).mean()
-        estimate = priors.class_priors(scores, labels).positives_per_image
+        estimate = priors.class_priors(scores, labels, replicates=2).positives_per_image
         assert estimate == pytest.approx(truth.sum(axis=1).mean(), rel=0.2)
         found.append(estimate)
     assert found == sorted(found)

@@ -107,7 +107,7 @@ def test_own_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "\n".join(blocks(ROOT / "docs" / "own_code.md", "python"))
     for large, small in (
-        (  # the README's test builds it
+        (  # other tests build it
             'resnet50_cam(num_classes=20, weights="imagenet", image_size=448)',
             "small_residual_cam(num_classes=20, image_size=64)",
         ),

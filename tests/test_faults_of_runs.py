@@ -14,8 +14,9 @@ import test_bad_inputs
 from conftest import RESUMED, flags, run
 from faults import fault
 from saved_runs import assert_equal_runs, copy_after_epoch
+from tiny_network import tiny_cam
 
-from spml_tf import evaluate, export, report, train
+from spml_tf import evaluate, export, networks, report, train
 from spml_tf.runs import checkpoint_folder, recorder
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
@@ -329,7 +330,8 @@ def test_photos_that_go_or_change(voc, tmp_path, monkeypatch, capsys):
     root = shutil.copytree(voc, tmp_path / "voc")
     photo = root / "JPEGImages" / "2008_train003.jpg"
     content = photo.read_bytes()
-    words = [*flags(root, method="an", epochs=8, fingerprint="content")]
+    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)
+    words = [*flags(root, method="an", network="tiny", epochs=8, fingerprint="content")]
     words += [f"--output_dir={tmp_path / 'run'}", "--val_split=val", "--test_split=none"]
     with monkeypatch.context() as patch:
         after_first_epoch(patch, photo.unlink)

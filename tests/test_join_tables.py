@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -50,7 +50,7 @@ OLD = """# T
 HEAD = "dataset,method,row,seed,val_map,test_map,best_epoch,seconds,commit,epochs\n"
 
 
-def test_new_runs_take_the_places_of_old_ones(tmp_path):
+def test_new_runs_take_the_places_of_old_ones(tmp_path, monkeypatch):
     """AN's seed 0 is run again, BCE's seed 1 is new: 8 - 4 = 4 and 10 - 5 = 5 points."""
     (tmp_path / "t.toml").write_text(PLAN)
     table, new = tmp_path / "t.csv", tmp_path / "new.csv"
@@ -62,8 +62,8 @@ def test_new_runs_take_the_places_of_old_ones(tmp_path):
     new.write_text(HEAD + "digits,an,an,0,3,4,2,1800,b,2\ndigits,bce,bce,1,9,10,2,1800,b,2\n")
     (tmp_path / "t.md").write_text(OLD)
     words = [f"--plan={tmp_path / 't.toml'}", f"--table={table}", f"--new={new}", "--machine=N"]
-    done = subprocess.run([sys.executable, str(TOOL), *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", [str(TOOL), *words])
+    runpy.run_path(str(TOOL), run_name="__main__")
     with open(table, newline="") as file:
         rows = [(x["row"], x["seed"], x["test_map"], x["commit"]) for x in csv.DictReader(file)]
     assert rows == [
@@ -80,6 +80,5 @@ def test_new_runs_take_the_places_of_old_ones(tmp_path):
     assert "| bce | 2 | 9.00 ± 0.00 | 9.00 ± 1.41 | 100% |" in text
     assert "| bce | an | 2 | +4.50 |  | -1.85 to +10.85 | 2 of 2 |" in text  # 12.706 x 0.5
     assert (tmp_path / "t.png").exists() and not (tmp_path / "t.svg").exists()
-    done = subprocess.run([sys.executable, str(TOOL), *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    runpy.run_path(str(TOOL), run_name="__main__")
     assert (tmp_path / "t.md").read_text() == text  # the same runs again change nothing

@@ -11,6 +11,7 @@ import tensorflow as tf
 from conftest import flags, run
 from PIL import Image
 
+from spml_tf import train
 from spml_tf.runs import learning_rate_finder
 
 
@@ -51,19 +52,21 @@ def test_rates_rise_evenly_and_a_diverging_loss_ends_the_sweep(below):
 
 
 @pytest.mark.parametrize("warmup", [0, 1])
-def test_the_command(voc, tmp_path, warmup):
+def test_the_command(voc, tmp_path, monkeypatch, capsys, warmup):
+    """In 30 steps in place of 200."""
+    monkeypatch.setattr(learning_rate_finder.sweep, "__defaults__", (30,))
     out = tmp_path / "rates"
     words = flags(voc, method="an", epochs=2, warmup_epochs=warmup)
-    done = run(*words, "--find_learning_rate", f"--output_dir={out}")
-    assert done.returncode == 0, done.stderr
+    assert train.main([*words, "--find_learning_rate", f"--output_dir={out}"]) == 0
+    said = capsys.readouterr().out
     with open(out / "learning_rates.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     names = ["head_learning_rate"] if warmup else ["learning_rate", "head_learning_rate"]
     assert list(rows[0]) == [*names, "loss", "average"]
     best = min(rows, key=lambda row: float(row["average"]))
     for name in names:
-        assert f"--{name}={float(best[name]) / 10:.2g}" in done.stdout
-    assert ("--learning_rate=" in done.stdout) == (not warmup)
+        assert f"--{name}={float(best[name]) / 10:.2g}" in said
+    assert ("--learning_rate=" in said) == (not warmup)
     with Image.open(out / "learning_rates.png") as picture:
         assert picture.width > 500
     assert not (out / "run.json").exists()

@@ -143,6 +143,7 @@ def test_larger_versions_take_every_tensor_of_their_files(version, blocks):
     assert sum(x.count_params() for x in backbone) == sum(y.size for y in saved.values())
 
 
+@pytest.mark.slow
 def test_larger_versions_see_what_the_smallest_sees():
     """On one photo of each animal the features of all versions are high in the same cells."""
     folder = os.environ.get("SPML_TF_TEST_DATA")

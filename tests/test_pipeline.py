@@ -380,8 +380,10 @@ class TestTraining:
         assert boxes.min() >= 0 and boxes.max() <= 1
         assert len(np.unique(boxes, axis=0)) > 25
 
-    def test_repeats_and_resumes(self, files):
-        def batches(first_epoch, epochs, seed=5, examples=files):
+    def test_repeats_and_resumes(self):
+        examples = in_memory(7)
+
+        def batches(first_epoch, epochs, seed=5):
             return collect(
                 pipeline.training_dataset(
                     examples,

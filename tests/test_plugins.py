@@ -362,11 +362,16 @@ def test_what_budget_and_labels_do_not_look_at_is_noted(given, noted):
 
 def test_options_of_other_methods_are_noted(voc, tmp_path):
     """What the method's parts do not have is told, and kept with the run; defaults are not told."""
-    given = flags(voc, method="an", epochs=1, consistency_weight=3, large_loss_rate=0.2)
+    given = flags(
+        voc, method="an", epochs=1, consistency_weight=3, large_loss_rate=0.2,
+        positives_per_image="auto",
+    )  # fmt: skip
     done = run(*given, f"--output_dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     notes = {line for line in done.stderr.splitlines() if "has no effect" in line}
     assert notes == {
         "note: --consistency_weight=3.0 has no effect with --method=an",
         "note: --heatmap_size=6 has no effect with --method=an",
+        "note: --positives_per_image=auto has no effect with --method=an",
     }
+    assert not (tmp_path / "run" / "class_priors.csv").exists()

@@ -358,6 +358,7 @@ def test_genuine_annotations():
     assert len(examples.notes) == 2 and "no box: 10 of 939" in examples.notes[1]
 
 
+@pytest.mark.slow
 @REAL
 def test_all_of_train2014(tmp_path):
     """The labels of all 82,081 annotated images, as an annotation file in the official format."""

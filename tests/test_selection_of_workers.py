@@ -98,7 +98,7 @@ def made(images, classes, storage, levels, seed):
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(
     images=st.integers(0, 40) | st.integers(250, 600),
     classes=st.integers(1, 5),

@@ -35,8 +35,12 @@ def rows(data: tf.data.Dataset) -> dict[int, tuple]:
     return found
 
 
-def check(data: tf.data.Dataset, labels: dict[int, list[int]]) -> None:
-    """Each image has its number and labels in every pass, and other crops in the next."""
+def check(data: tf.data.Dataset, labels: dict[int, list[int]]) -> dict[int, tuple]:
+    """Each image has its number and labels in every pass, and other crops in the next.
+
+    Returns:
+        The rows of the first pass.
+    """
     first, second = rows(data), rows(data)
     for found in (first, second):
         assert sorted(found) == list(range(N))
@@ -45,16 +49,17 @@ def check(data: tf.data.Dataset, labels: dict[int, list[int]]) -> None:
             assert 0.2 < (box[2] - box[0]) * (box[3] - box[1]) <= 1
     assert any((first[x][1] != second[x][1]).any() for x in first)
     assert {bool(x[2]) for x in (*first.values(), *second.values())} == {True, False}
+    return first
 
 
 def test_from_paths(folder):
     paths = [folder / "abc"[x % 3] / f"{x}.png" for x in range(N)]
     labels = np.where(np.eye(3)[np.arange(N) % 3] > 0, 1, -1)
     options = {"image_size": SIZE, "batch_size": 4}
-    check(spml_tf.from_paths(paths, labels, **options, seed=3), dict(enumerate(labels.tolist())))
-    again = [rows(spml_tf.from_paths(paths, labels, **options, seed=3)) for _ in range(2)]
+    data = [spml_tf.from_paths(paths, labels, **options, seed=3) for _ in range(2)]
+    first, again = check(data[0], dict(enumerate(labels.tolist()))), rows(data[1])
     for index in range(N):
-        np.testing.assert_array_equal(again[0][index][1], again[1][index][1])
+        np.testing.assert_array_equal(first[index][1], again[index][1])
     whole = spml_tf.from_paths(paths, labels, **options, training=False)
     assert len(whole) == 2 and list(rows(whole)) == list(range(N))
     assert all(x[1].tolist() == [0, 0, 1, 1] and not x[2] for x in rows(whole).values())
