@@ -208,6 +208,7 @@ def test_photos_are_labelled_in_full_by_keys(chromium, downloads, suggested):
     with Journal.opened(suggested / "reviewed_ann.csv") as journal:
         with ReviewServer(suggested, journal) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
+            chromium.get_log("browser")  # what pages of other tests had to say
             chromium.get(server.url)
             labels = chromium.find_elements(By.CSS_SELECTOR, ".review")
             cards = chromium.find_elements(By.CSS_SELECTOR, ".card")
