@@ -413,6 +413,17 @@ def test_gpus_are_dealt_out_to_runs_at_a_time(
     assert seen == [(place, expected[place]) for place in places]
 
 
+@pytest.mark.parametrize("words", [["--workers=2"], ["--strategy=mirrored", "--devices=3"]])
+def test_more_than_a_run_sees_of_the_gpus_is_refused(words, tmp_path, monkeypatch, capsys):
+    """Of two GPUs each of two runs sees one; nothing is written."""
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind] * 2)
+    out = tmp_path / "out"
+    given = ["--plan=table1_digits", f"--output_dir={out}", "--processes=2", *words]
+    assert experiments.main(given) == 1
+    assert f"{words[-1]}: with --processes=2 a run sees 1 GPUs" in capsys.readouterr().err
+    assert not out.exists()
+
+
 FAILING = """
 [[rows]]
 name = "bad"

@@ -123,6 +123,7 @@ def audit_labels(
         >>> found["unknown"], found["missing"], found["wrong"]
         (3, 3, 1)
     """
+    check_alone(Path(output_dir), "audit.html", "suggest.html")
     known = examples.labels if observed is None else validate_labels(observed, "observed")
     if known.shape != examples.labels.shape:
         raise ValueError(f"observed {known.shape}, the examples have {examples.labels.shape}")
@@ -190,7 +191,6 @@ def _audit(
     audited: _Audited, folder: Path, name: str, about: Mapping[str, Any], most: int, shown: int
 ) -> dict[str, Any]:
     check_unedited(folder / f"{kind}.csv" for kind in ("missing", "wrong"))
-    check_alone(folder, "audit.html", "suggest.html")
     observed, scores = audited.observed, audited.scores
     found = {
         "missing": missing_labels.rank_missing(scores, observed, audited.epochs_selected, most),

@@ -101,13 +101,16 @@ class Experiment:
 
     def _check_gpus(self) -> None:
         """Refuses more workers or devices than each of several runs at a time sees GPUs."""
-        each = gpus.share(self.settings.processes)
+        processes, found = self.settings.processes, gpus.count()
+        if processes == 1 or not found:
+            return
+        each = max(found // processes, 1)
         for name in ("workers", "devices"):
             wanted = getattr(self.settings, name)
-            if each is not None and self.settings.processes > 1 and wanted > max(each, 1):
+            if wanted > each:
                 raise UserError(
-                    f"--{name}={wanted}: with --processes={self.settings.processes} a run sees "
-                    f"{max(each, 1)} GPUs; lower one of them"
+                    f"--{name}={wanted}: with --processes={processes} a run sees {each} GPUs; "
+                    "lower one of them"
                 )
 
     def _check(self) -> None:

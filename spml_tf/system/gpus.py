@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 
 
-def share(processes: int) -> int | None:
-    """How many GPUs each of some processes sees alone, 0 where they share; None without GPUs."""
+def count() -> int:
+    """How many GPUs this process sees."""
     import tensorflow as tf
 
-    count = len(tf.config.list_physical_devices("GPU"))
-    return count // processes if count else None
+    return len(tf.config.list_physical_devices("GPU"))
 
 
 def dealt_out(processes: int) -> list[dict[str, str]]:
@@ -25,18 +24,16 @@ def dealt_out(processes: int) -> list[dict[str, str]]:
     Returns:
         Variables for each; none on a machine without GPUs, and for one process alone.
     """
-    import tensorflow as tf
-
-    count = len(tf.config.list_physical_devices("GPU"))
-    if not count or processes == 1:
+    found = count()
+    if not found or processes == 1:
         return [{} for _ in range(processes)]
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    cards = named.split(",")[:count] if named else [str(number) for number in range(count)]
-    each = count // processes
-    if each:
-        parts = [cards[each * place : each * (place + 1)] for place in range(processes)]
+    cards = named.split(",")[:found] if named else [str(number) for number in range(found)]
+    share = found // processes
+    if share:
+        parts = [cards[share * place : share * (place + 1)] for place in range(processes)]
         return [{"CUDA_VISIBLE_DEVICES": ",".join(part)} for part in parts]
     return [
-        {"CUDA_VISIBLE_DEVICES": cards[place % count], "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        {"CUDA_VISIBLE_DEVICES": cards[place % found], "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         for place in range(processes)
     ]

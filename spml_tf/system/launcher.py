@@ -185,9 +185,7 @@ def local_clusters(workers: int) -> list[str]:
 
 def _gpus(workers: int) -> list[dict[str, str]]:
     """As `gpus.dealt_out`; workers of one training have as many each, and none is left over."""
-    import tensorflow as tf
-
-    count = len(tf.config.list_physical_devices("GPU"))
+    count = gpus.count()
     if count % workers:
         raise UserError(f"--workers={workers}: {count} GPUs cannot be dealt out evenly")
     return gpus.dealt_out(workers)
