@@ -232,6 +232,39 @@ def test_a_changed_plan_is_refused(whole, voc, tmp_path, capsys, old, new, diffe
     assert contents(whole / "out") == before
 
 
+def test_rows_that_were_searched_elsewhere_are_not_searched(copied, voc, capsys):
+    """The row `an` takes its rate from the file, the row `en` has its trials in the folder."""
+    out, elsewhere = copied / "out", copied / "elsewhere_search.json"
+    found = json.loads((out / "tiny_search.json").read_text())
+    elsewhere.write_text(json.dumps({"an": found["an"], "not of this plan": {}}))
+    (out / "tiny_search.json").unlink()
+    for trial in out.glob("search/an_*"):
+        shutil.rmtree(trial)
+    given = [f"--searched={elsewhere}", "--only=an,en"]
+    assert main(*words(copied / "tiny.toml", out, voc, *given)) == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 runs are finished\n2 of 2 runs are finished\n" in said and "start" not in said
+    assert json.loads((out / "tiny_search.json").read_text()) == found
+    text = (out / "tiny.md").read_text()
+    assert re.search(r"Search: 2 runs, [\d.]+ minutes; of earlier searches: an\n", text)
+    assert "--searched=elsewhere_search.json" in text and str(copied) not in text
+
+
+def test_searches_of_other_trials_are_refused(copied, voc, capsys):
+    path = copied / "out" / "tiny_search.json"
+    plan = copied / "tiny.toml"
+    plan.write_text(plan.read_text().replace("batch_size = [5, 6]", "batch_size = [5, 7]"))
+    before = contents(copied / "out")
+    assert main(*words(plan, copied / "out", voc, f"--searched={path}")) == 1
+    said = capsys.readouterr()
+    assert said.err == (
+        f"error: {path}: row en: has the trials batch_size=5; batch_size=6, the plan's are "
+        "batch_size=5; batch_size=7; search again without --searched, or change the plan's "
+        "flag_grid\n"
+    )
+    assert not said.out and contents(copied / "out") == before
+
+
 def record_of(known: dict) -> dict:
     """run.json of a run with such flags."""
     return {"flags": known, "data_fingerprint": "", "class_names": [], "images": {}}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spml_tf.plans import paired_differences, result_tables, table_facts
+from spml_tf.plans import paired_differences, result_tables, search_results, table_facts
 from spml_tf.plans.commits import Commits
 from spml_tf.plans.plan import Plan, Run, runs, search_runs, selected_rows
 from spml_tf.plans.plan_files import read_plan
@@ -54,7 +54,10 @@ class Experiment:
         self._rows = selected_rows(self.plan, settings.only)
         self._chosen: dict[str, dict[str, str]] = {}
         self._commits = Commits(self.folder)
-        self._trials = self._jobs(search_runs(self.plan), "search")
+        earlier = [] if settings.searched is None else settings.searched.split(",")
+        self._earlier = search_results.read(self.plan, earlier)
+        trials = [run for run in search_runs(self.plan) if run.row not in self._earlier]
+        self._trials = self._jobs(trials, "search")
         self._jobs(runs(self.plan), "runs")  # what cannot be is told before anything is run
 
     @property
@@ -169,18 +172,20 @@ class Experiment:
         check_folders([job for _, job in self._ready()])
         return failures
 
-    def _choose(self) -> dict[str, Any]:
-        """Chooses for the rows whose trials are all finished; returns what the search found."""
-        record: dict[str, Any] = {}
-        for run, job in self._trials:
-            if job.folder.is_finished():
-                value = job.folder.read_metrics().get("val", {}).get("map")
-                entry = record.setdefault(run.row, {"chosen": None, "trials": []})
-                entry["trials"].append({"flags": dict(run.trial), "val_map": value})
+    def _choose(self) -> dict[str, search_results.Entry]:
+        """Chooses for the rows whose trials are all finished; returns what the searches found."""
+        record = {}
         for row in self.plan.rows:
-            if row.name in record and len(record[row.name]["trials"]) == row.trials():
-                best = max(record[row.name]["trials"], key=lambda trial: _score(trial["val_map"]))
-                record[row.name]["chosen"] = self._chosen[row.name] = best["flags"]
+            finished = [
+                (dict(run.trial), job.folder.read_metrics().get("val", {}).get("map"))
+                for run, job in self._trials
+                if run.row == row.name and job.folder.is_finished()
+            ]
+            if row.name in self._earlier:
+                record[row.name] = self._earlier[row.name]
+            elif finished:
+                record[row.name] = search_results.entry(row, finished)
+        self._chosen = {name: x["chosen"] for name, x in record.items() if x["chosen"]}
         return record
 
     def _train(self) -> dict[str, str]:
@@ -212,7 +217,7 @@ class Experiment:
         facts = table_facts.facts(self.settings, rows, [folder for _, folder in finished])
         if self._chosen:
             trials = [job.folder for _, job in self._trials if job.folder.is_finished()]
-            facts += table_facts.facts_of_search(trials, self._chosen)
+            facts += table_facts.facts_of_search(trials, self._chosen, self._earlier)
         text = result_tables.markdown(self.plan, result_tables.lines(self.plan, rows), facts)
         if with_differences:  # takes a second a row
             found = paired_differences.differences(self.plan, finished)
@@ -223,7 +228,3 @@ class Experiment:
     def _draw(self) -> None:
         table = result_tables.lines(self.plan, self._csv_rows(self.finished()))
         result_tables.draw(self._result(""), self.plan, table)
-
-
-def _score(value: float | None) -> float:
-    return float("-inf") if value is None else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -36,9 +35,16 @@ class Row:
     after: str | None
     grid: Mapping[str, tuple[str, ...]]
 
-    def trials(self) -> int:
-        """How many runs a search of this row takes."""
-        return math.prod(len(texts) for texts in self.grid.values())
+    def trials(self) -> list[dict[str, str]]:
+        """What a search of this row tries: texts by flag, the last flag changing fastest.
+
+        Examples:
+            >>> Row("an", "an", {}, None, None, {"batch_size": ("8", "16")}).trials()
+            [{'batch_size': '8'}, {'batch_size': '16'}]
+        """
+        return [
+            dict(zip(self.grid, x, strict=True)) for x in itertools.product(*self.grid.values())
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,8 +204,7 @@ def search_runs(plan: Plan) -> list[Run]:
         return []
     search, found = plan.search, []
     for row in [row for row in plan.rows if row.grid]:
-        for texts in itertools.product(*row.grid.values()):
-            trial = dict(zip(row.grid, texts, strict=True))
+        for trial in row.trials():
             flags = {**row.flags, **trial, "method": row.method, "seed": str(search.seed)}
             flags = _shortened(flags, search.epochs)
             name = "_".join([row.name, *(f"{flag}-{_slug(x)}" for flag, x in trial.items())])

@@ -232,9 +232,10 @@ def _check_search(search: Search, rows: list[Row], vary: _Grid) -> None:
         for name in row.grid:
             if name == "epochs" or name in vary:
                 raise UserError(f"{place}: {name} is not a flag to search; it is set elsewhere")
-        if row.trials() != rows[0].trials():
+        if len(row.trials()) != len(rows[0].trials()):
             raise UserError(
-                f"{place}.flag_grid: {row.trials()} trials, the first row has {rows[0].trials()}; "
+                f"{place}.flag_grid: {len(row.trials())} trials, the first row has "
+                f"{len(rows[0].trials())}; "
                 "give every row as many, or the comparison is not fair"
             )
         if not 1 <= search.epochs <= int(row.flags.get("epochs", 0)):

@@ -30,6 +30,11 @@ class PlanSettings:
     only: str | None = flag_field(
         None, "Comma-separated rows or methods: run these, and the rows they follow, only."
     )
+    searched: str | None = flag_field(
+        None,
+        "Comma-separated PLAN_search.json files of earlier searches: rows that one has take what "
+        "was chosen there, and are not searched again.",
+    )
     plugins: str | None = plugins_field()
     strategy: str = strategy_field()
     devices: int = devices_field()

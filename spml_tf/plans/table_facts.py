@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +35,24 @@ def facts(
 
 
 def facts_of_search(
-    trials: Sequence[RunFolder], chosen: Mapping[str, Mapping[str, str]]
+    trials: Sequence[RunFolder],
+    chosen: Mapping[str, Mapping[str, str]],
+    earlier: Collection[str],
 ) -> list[str]:
     """Lines of Markdown about a search.
 
     Args:
         trials: folders of its finished runs.
         chosen: texts of the flags it has chosen, by row.
+        earlier: rows whose flags an earlier search has chosen.
     """
     words = [
         " ".join([row, *(f"{name}={value}" for name, value in flags.items())])
         for row, flags in chosen.items()
     ]
+    before = f"; of earlier searches: {', '.join(earlier)}" if earlier else ""
     return [
-        f"Search: {len(trials)} runs, {_duration(sum(map(result_tables.seconds, trials)))}",
+        f"Search: {len(trials)} runs, {_duration(sum(map(result_tables.seconds, trials)))}{before}",
         f"Chosen on validation: {'; '.join(words)}",
     ]
 
@@ -61,6 +65,8 @@ def _command(settings: PlanSettings) -> str:
     words = [f"--plan={_shown(settings.plan)}", "--output_dir=DIR"]
     words += ["--data_dir=DATA_DIR"] if settings.data_dir else []
     words += [f"--processes={settings.processes}", f"--threads={settings.threads}"]
+    if settings.searched:
+        words.append(f"--searched={','.join(_shown(x) for x in settings.searched.split(','))}")
     if settings.plugins:
         named = settings.plugins.split(",")
         shown = ",".join(_shown(x) if "/" in x else x for x in named)
