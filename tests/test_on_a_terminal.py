@@ -60,7 +60,7 @@ def test_files_get_plain_lines(voc, tmp_path):
         rf"\d+ training, \d+ validation, 8 test, 3 classes, K = \d\.\d\d, CPU x1, -> {folder}",
         first,
     )
-    assert "scoring the best network on test, 8 images" in lines
+    assert "scoring the network of epoch 1 on test, 8 images" in lines
     assert lines[-1] == f"results in {folder}/metrics.json"
     again = run(*flags(voc, epochs=1), f"--output_dir={folder}")
     assert again.stdout.splitlines() == lines[-2:]

@@ -70,6 +70,7 @@ def test_the_table_by_hand():
     assert table[0].test == (62.0, pytest.approx(8**0.5))
     text = result_tables.markdown(plan, table, ["fact"])
     assert text.startswith("# Title\n\n- fact\n- mAP in percent")
+    assert "- Where mAP val is empty it is undefined for a seed, whose last epoch" in text
     assert "- Gap closed: (row - an) / (bce - an), over the seeds that all three have.\n" in text
     assert text.splitlines()[-6:] == [
         "| row | seeds | mAP val | mAP test | gap closed |",

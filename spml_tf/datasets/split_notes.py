@@ -67,7 +67,9 @@ def _of_labels(
     if bare:
         notes[f"{bare} of {len(train)} training images have no known label: kept"] = None
     if not (val.labels == POSITIVE).any():
-        notes["no validation image shows any class: mAP is undefined, no epoch is the best"] = None
+        notes["no validation image shows any class: mAP is undefined, the last epoch is taken"] = (
+            None
+        )
     shared = sorted(set(train.names) & {name for part in others for name in part.names})
     if shared:
         notes[f"images in training and in validation or test: {few(shared)}: kept"] = None

@@ -10,6 +10,7 @@ from typing import Any
 from spml_tf.evaluation.thresholds import FEW, parse_rule
 from spml_tf.labels import known_counts
 from spml_tf.runs.decisions import estimated_positives
+from spml_tf.runs.result_lines import has_best_epoch
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import printable
 from spml_tf.system.text_files import read_text
@@ -57,7 +58,7 @@ def model_card(
         *_classes_table(run, classes, results, splits),
         "",
         *checked,
-        *_limits(record["flags"], classes, count, "test" in splits),
+        *_limits(record["flags"], classes, results),
         "",
         *_how_it_was_trained(run),
         "",
@@ -82,7 +83,7 @@ def _facts(
         f"{_labels_seen(flags)}; positives per image (K): "
         f"{_mean_positives_text(run, record)}.",
         f"- Data fingerprint: `{record['data_fingerprint']}`.",
-        f"- mAP: {maps} (epoch {results['best_epoch']}, the best on validation).",
+        f"- mAP: {maps} ({_epoch(results)}).",
         f"- Versions: {_plain(', '.join(f'{k} {v}' for k, v in record['versions'].items()))}.",
     ]
 
@@ -103,10 +104,21 @@ def _classes_table(
     ]
 
 
-def _limits(
-    flags: dict[str, Any], classes: dict[str, Any], count: int, has_test: bool
-) -> list[str]:
-    chosen = "judge by the test column" if has_test else "without test images, it flatters"
+def _epoch(results: dict[str, Any]) -> str:
+    """The epoch whose network this is, and why."""
+    if has_best_epoch(results):
+        return f"epoch {results['best_epoch']}, the best on validation"
+    return (
+        f"epoch {results['best_epoch']}, the last: no validation image shows a class to choose by"
+    )
+
+
+def _limits(flags: dict[str, Any], classes: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    count = len(classes["thresholds"])
+    chosen = "judge by the test column" if "test" in results else "without test images, it flatters"
+    epoch = f"Validation chose the epoch too: {chosen}."
+    if not has_best_epoch(results):
+        epoch = "Validation could not choose the epoch: the last was taken."
     return [
         "## Use and limits",
         "",
@@ -119,7 +131,7 @@ def _limits(
         f"- {_calibration(classes['calibration'])}",
         f"- Decisions: probability >= threshold. {_decisions(classes)} {_unknown(flags)} Data with "
         "other class frequencies need thresholds of their own.",
-        f"- Validation chose the epoch too: {chosen}.",
+        f"- {epoch}",
         "- Heatmaps (cams) show what the classifier responds to, not an object's outline.",
     ]
 

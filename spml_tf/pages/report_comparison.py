@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spml_tf.pages.report_sections import Difference, known_columns, shown_flag, table
+from spml_tf.runs.result_lines import has_best_epoch
 from spml_tf.runs.settings import Settings
 
 
@@ -40,7 +41,7 @@ def _means(settings: Mapping[str, Settings], metrics: Mapping[str, Mapping[str, 
             name,
             own.method,
             own.seed,
-            metrics[name]["best_epoch"],
+            metrics[name]["best_epoch"] if has_best_epoch(metrics[name]) else None,
             *(metrics[name][part]["map"] if part in metrics[name] else None for part in parts),
         ]
         for name, own in settings.items()

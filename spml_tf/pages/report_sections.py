@@ -9,6 +9,7 @@ from typing import Any
 
 from spml_tf.pages import line_charts
 from spml_tf.pages.html_page import text
+from spml_tf.runs.result_lines import has_best_epoch
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_fields import text_of
@@ -184,7 +185,11 @@ def head(
     """
     shown: dict[str, object] = {"method": settings.method, "data set": settings.dataset}
     shown |= {f"mAP {x}": _percent(metrics[x]["map"]) for x in ("val", "test") if x in metrics}
-    shown["best epoch"] = f"{metrics['best_epoch']} of {settings.epochs}"
+    epoch = f"{metrics['best_epoch']} of {settings.epochs}"
+    if has_best_epoch(metrics):
+        shown["best epoch"] = epoch
+    else:
+        shown["last epoch"] = f"{epoch}, none could be chosen"
     images = record.get("images", {})
     shown["images"] = " + ".join(f"{number:,}" for number in images.values()) or "unknown"
     shown["classes"] = len(record["class_names"])

@@ -170,6 +170,10 @@ def markdown(plan: Plan, table: Sequence[Line], facts: Sequence[str]) -> str:
     heads += [*(["paper"] if paper else []), *(["gap closed"] if gap else [])]
     text = [f"# {plan.title}", "", *(f"- {fact}" for fact in facts)]
     text.append(_UNITS)
+    if any(line.val is None for line in table):
+        text.append(
+            "- Where mAP val is empty it is undefined for a seed, whose last epoch is taken."
+        )
     if gap:
         text.append(
             f"- Gap closed: (row - {plan.baseline}) / ({plan.oracle} - {plan.baseline}), "

@@ -35,7 +35,8 @@ class Progress:
         step: steps done of the epoch after these.
         seconds: that the unfinished epoch has taken so far.
         history: rows of history.csv as text, one a whole epoch.
-        best_epoch: the one whose network is the best, 0 before the first is done.
+        best_epoch: the one whose network is kept: the best on validation, the latest where mAP is
+            undefined there; 0 before the first is done.
         trained: what an unfinished epoch whose steps are all done has to say of them: the metrics
             of history.csv by name, as text; empty before.
     """

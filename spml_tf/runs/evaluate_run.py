@@ -133,8 +133,8 @@ def _tell_of_unfinished(run: RunFolder) -> None:
             f"{run.path}: no epoch of it is finished; start its training again to resume it"
         )
     tell_note(
-        f"{run.path}: not finished: this is its best network so far; start its training "
-        "again to resume it",
+        f"{run.path}: not finished: this is the network it keeps so far; start its "
+        "training again to resume it",
     )
 
 

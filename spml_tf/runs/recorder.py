@@ -83,6 +83,9 @@ def selection_quality(counts: NDArray[np.int64]) -> dict[str, float]:
 class RunRecorder(keras.callbacks.Callback):
     """Writes the run's folder after each epoch: best network, checkpoint, history, events.
 
+    The best network is that of the epoch whose validation mAP is the highest, of several the first.
+    Where that is undefined, as no validation image shows a class, it is the latest one.
+
     The events, for TensorBoard, are what history.csv holds as scalars, every term of the loss among
     it, and histograms of the average scores by kind of label.
 
@@ -171,7 +174,8 @@ class RunRecorder(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **values, **self._estimate(), **self._selection_quality()}
         row["seconds"] = round(time.perf_counter() - self.started, 1)
         best_epoch = self.progress.best_epoch
-        if not best_epoch or values["val_map"] > self.best:
+        # Without a validation mAP so far no epoch is better than another: the latest is taken.
+        if self.best == -math.inf or values["val_map"] > self.best:
             self.best, best_epoch = _number(values["val_map"]), epoch + 1
             if self.shard.worker == 0:
                 with replaced(self.run.checkpoints.network(best_epoch)) as path:

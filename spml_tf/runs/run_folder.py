@@ -46,7 +46,8 @@ class RunFolder:
         flags: flags.txt, a flagfile that repeats the run.
         history: history.csv, a row an epoch.
         metrics: metrics.json, there once the run is finished.
-        network: network.keras, the best on validation so far; read it through `best_network`.
+        network: network.keras, the best on validation so far, the latest where validation mAP is
+            undefined; read it through `best_network`.
         checkpoints: the folder checkpoint, everything to go on from.
         checksums: SHA256SUMS, there once the run is finished.
         plugins: plugins.json, there once code of plugins has changed.

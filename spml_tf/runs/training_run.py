@@ -43,7 +43,8 @@ def train(settings: Settings, output_dir: str | os.PathLike[str]) -> dict[str, A
 
     Returns:
         What metrics.json holds: {"best_epoch": int, "val": {"map": ..., "ap": {...}}, "test": ...},
-        in percent; without test images there is no "test".
+        in percent; without test images there is no "test". Where val's "map" is None no epoch could
+        be chosen, and "best_epoch" is the last one.
 
     Raises:
         UserError: for settings, data or a folder that do not fit.
@@ -191,7 +192,7 @@ def _write_labels(settings: Settings, data: Splits, run: RunFolder) -> None:
 
 
 def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress) -> None:
-    """Scores the best network on val and test; metrics.json and SHA256SUMS end the run."""
+    """Scores the network that is kept on val and test; metrics.json and SHA256SUMS end the run."""
     shard = replicas.this_shard()
     scorer = predictions.Scorer(networks.load_network(run.network), settings.image_size)
     results: dict[str, Any] = {"best_epoch": progress.best_epoch}
@@ -199,7 +200,11 @@ def _report(settings: Settings, data: Splits, run: RunFolder, progress: Progress
         if split == "train":
             continue
         if not shard.worker:
-            print(f"scoring the best network on {split}, {len(part):,} images", flush=True)
+            print(
+                f"scoring the network of epoch {progress.best_epoch} on {split}, "
+                f"{len(part):,} images",
+                flush=True,
+            )
         with pipeline.naming_broken_images(part):
             scores = scorer.by_workers(part)
         if shard.worker:
