@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 POSITIVE = 1
 NEGATIVE = 0
 UNKNOWN = -1
+# What users may give, and how messages call it.
+GIVEN = (POSITIVE, NEGATIVE, UNKNOWN)
+GIVEN_TEXT = "1 (positive), 0 (negative) or -1 (unknown)"
 # Only inside the model, after selection: unknown, and expected to be positive.
 EXPECTED = 2
 # Only inside the model, of several devices: all labels of an image that stands in where a device
@@ -54,13 +57,13 @@ def validate_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.int8]
         raise ValueError(f"{name}: expected numbers, found the type {array.dtype}")
     if array.dtype.kind == "f" or (array.size and (array.min() < -1 or array.max() > 1)):
         # Only where integers are out of range: a million images by a thousand classes is big.
-        known = np.isin(array, (POSITIVE, NEGATIVE, UNKNOWN))
+        known = np.isin(array, GIVEN)
     else:
         known = np.ones((1, 1), bool)
     if not known.all():
         row, column = np.argwhere(~known)[0]
         raise ValueError(
-            f"{name}: expected 1 (positive), 0 (negative) or -1 (unknown), "
+            f"{name}: expected {GIVEN_TEXT}, "
             f"found {array[row, column]} in row {row}, column {column}"
         )
     return array.astype(np.int8, copy=False)

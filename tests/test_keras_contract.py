@@ -16,7 +16,7 @@ import tiny_network
 
 import spml_tf
 from spml_tf import losses, networks
-from spml_tf.training import terms
+from spml_tf.training import replica_batches, terms
 from spml_tf.training.mixed_views import Mixup
 from spml_tf.training.scheduled_terms import GeneralizedRobustTerm
 
@@ -536,6 +536,39 @@ def test_labels_of_evaluation_and_generators_are_looked_at():
     ):
         with pytest.raises(ValueError, match="labels must be 1 .* in row 0, column 0"):
             look()
+
+
+@pytest.mark.parametrize(
+    ("value", "jit_compile"), [(0.7, False), (2, False), (np.nan, False), (0.7, True)]
+)
+def test_labels_of_later_batches_are_looked_at(value, jit_compile):
+    """Cast to int8, 0.7 would be a known negative and 2 the mark of an expected positive."""
+    labels = LABELS.astype(np.float32)
+    labels[5, 2] = value
+    found = compiled("en", jit_compile=jit_compile)
+    bad = tf.data.Dataset.from_tensor_slices((x(), labels)).batch(4)
+    for look in (
+        lambda: found.fit(bad, verbose=0),
+        lambda: found.fit(dataset(), validation_data=bad, verbose=0),
+        lambda: found.evaluate(bad, verbose=0),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rf"soft labels .*\[{value}\]"):
+            look()
+    if not jit_compile:
+        pairs = ((Batches()[n][0], labels[4 * n : 4 * n + 4]) for n in (0, 1))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="soft labels are not taken"):
+            found.fit(pairs, steps_per_epoch=2, shuffle=False, verbose=0)
+
+
+def test_labels_of_a_strategy_are_looked_at():
+    """Where they are dealt out, before they become bytes: 257 would be a 1."""
+    labels = LABELS.astype(np.int32)
+    labels[5, 2] = 257
+    data = tf.data.Dataset.from_tensor_slices((x(), labels)).batch(4)
+    pieces = iter(replica_batches.dealt(data, tf.distribute.OneDeviceStrategy("CPU:0")))
+    np.testing.assert_array_equal(next(pieces)[1], LABELS[:4])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"soft labels .*\[257\]"):
+        next(pieces)
 
 
 def test_labels_of_another_shape_are_refused():

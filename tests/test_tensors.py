@@ -149,7 +149,34 @@ def test_datasets_that_cannot_be_meant_are_refused(data, options, reason):
 def test_a_class_beyond_the_last_is_refused_wherever_it_stands():
     """A folder of classes comes class by class: the first batch holds the first ones."""
     batches = spml_tf.with_index(of_zeros([0, 0, 1, 2]), image_size=8, num_classes=2)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="num_classes is 2"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be classes 0 to 1"):
+        list(batches)
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, 257, np.nan])
+def test_what_is_no_class_is_refused_wherever_it_stands(value):
+    """As a number of a class; 257 as a byte would be class 1, -1 a row of unknown labels."""
+    batches = spml_tf.with_index(of_zeros([0, 0, 1, value]), image_size=8, num_classes=2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"found.*{value}"):
+        list(batches)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "zeros"),
+    [
+        (0.7, np.float32, "negative"),
+        (2, np.int64, "unknown"),
+        (255, np.uint8, "unknown"),
+        (256, np.uint16, "negative"),
+        (np.nan, np.float64, "negative"),
+    ],
+)
+def test_other_labels_are_refused_wherever_they_stand(value, dtype, zeros):
+    """As int8 0.7 and 256 would be negatives, 2 an expected positive, 255 unknown."""
+    labels = np.zeros([4, 3], dtype)
+    labels[3, 1] = value
+    batches = spml_tf.with_index(of_zeros(labels), image_size=8, zeros=zeros)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"labels: expected 1 .*{value}"):
         list(batches)
 
 

@@ -18,7 +18,8 @@ from spml_tf.datasets import pipeline
 from spml_tf.datasets.elements import draw, draw_crop, draw_flip, model_inputs
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers.examples import Examples
-from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
+from spml_tf.labels import GIVEN, GIVEN_TEXT, POSITIVE, UNKNOWN, validate_labels
+from spml_tf.system.tensor_checks import codes_of
 
 
 class _Wanted(NamedTuple):
@@ -132,8 +133,9 @@ def with_index(
         of `data`.
 
     Raises:
-        ValueError: labels that do not fit (of a dataset, the first batch is looked at), numbers
-            out of range, or a dataset whose order changes or that never ends.
+        ValueError: labels that do not fit, numbers out of range, or a dataset whose order changes
+            or that never ends. Of a dataset only the first batch is looked at here; labels of a
+            later one that do not fit raise tf.errors.InvalidArgumentError as it is read.
 
     Examples:
         >>> batches = with_index(np.zeros([3, 8, 8, 3]), [1, 0, 1], num_classes=2, image_size=8)
@@ -180,13 +182,15 @@ def _indexed(data: tf.data.Dataset, num_classes: int | None, zeros: str) -> tf.d
 
     def element(index: tf.Tensor, pair: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image, label = pair
-        label = tf.cast(label, tf.int32)
         if label.shape.rank == 0:
-            tf.debugging.assert_less(label, num_classes, f"labels: num_classes is {num_classes}")
-            label = tf.where(tf.range(num_classes) == label, POSITIVE, UNKNOWN)
-        elif zeros == "unknown":
-            label = tf.where(label == 0, UNKNOWN, label)
-        return index, image, tf.cast(label, tf.int8)
+            number = tf.cast(label, tf.float32)
+            hits = tf.range(num_classes, dtype=tf.float32) == number
+            tf.debugging.Assert(tf.reduce_any(hits), [f"{_classes(num_classes)}, found", number])
+            return index, image, tf.cast(tf.where(hits, POSITIVE, UNKNOWN), tf.int8)
+        row = codes_of(label, GIVEN, f"labels: expected {GIVEN_TEXT}, found")
+        if zeros == "unknown":
+            row = tf.where(row == 0, tf.constant(UNKNOWN, tf.int8), row)
+        return index, image, row
 
     elements = data.unbatch().enumerate().map(element)
     return elements.apply(tf.data.experimental.assert_cardinality(_count(data)))
@@ -215,13 +219,17 @@ def _first_batch(data: tf.data.Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
     return images, labels
 
 
+def _classes(num_classes: Any) -> str:
+    return f"labels must be classes 0 to {num_classes - 1}"
+
+
 def _rows(labels: NDArray[Any], num_classes: int | None, zeros: str) -> NDArray[np.int8]:
     """Rows of labels in {1, 0, -1}."""
     if labels.ndim == 1:
         if num_classes is None:
             raise ValueError("num_classes is missing: the labels are numbers of classes")
         if not np.isin(labels, np.arange(num_classes)).all():
-            raise ValueError(f"labels must be classes 0 to {num_classes - 1}")
+            raise ValueError(_classes(num_classes))
         hits = labels[:, None] == np.arange(num_classes)
         return np.where(hits, POSITIVE, UNKNOWN).astype(np.int8)
     matrix = validate_labels(labels)

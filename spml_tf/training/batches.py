@@ -8,9 +8,14 @@ from typing import Any
 import tensorflow as tf
 
 from spml_tf.banks import warping
+from spml_tf.labels import GIVEN, GIVEN_TEXT, STAND_IN
+from spml_tf.system import replicas
+from spml_tf.system.tensor_checks import codes_of
 
 # What may stand for images in a batch: what the backbone makes of them, the input of the head.
 FEATURES = "features"
+# What messages say of labels.
+MUST_BE = f"must be {GIVEN_TEXT}; soft labels are not taken. Received:"
 
 
 def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -33,6 +38,28 @@ def unpack(x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     box = tf.cast(x["box"], tf.float32) if "box" in x else warping.whole_image_boxes(size)
     flip = tf.cast(x["flip"], tf.bool) if "flip" in x else tf.zeros([size], tf.bool)
     return box, flip, tf.cast(x["index"], tf.int64)
+
+
+def checked_labels(y: Any) -> tf.Tensor:
+    """A batch's labels, looked at wherever the graph computes them.
+
+    Args:
+        y: [B, L] in {1, 0, -1}, of any type.
+
+    Returns:
+        int8 [B, L].
+
+    Raises:
+        tf.errors.InvalidArgumentError: as they are computed, for other values; not in a function
+            that XLA compiles.
+    """
+    return codes_of(y, GIVEN, f"labels {MUST_BE}")
+
+
+def labels_of_step(y: Any) -> tf.Tensor:
+    """`checked_labels`; on one of several replicas some may be those of an image that stands in."""
+    known = GIVEN if replicas.count() == 1 else (*GIVEN, STAND_IN)
+    return codes_of(y, known, f"labels {MUST_BE}")
 
 
 def missing_inputs(x: Any) -> str | None:

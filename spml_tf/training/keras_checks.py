@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.labels import POSITIVE, UNKNOWN
-from spml_tf.training.batches import FEATURES, missing_inputs
+from spml_tf.labels import GIVEN, POSITIVE, UNKNOWN
+from spml_tf.training.batches import FEATURES, MUST_BE, checked_labels, missing_inputs
 from spml_tf.training.label_weights import check_numbers
 
 # How far a box may lie outside of its image: coordinates are rounded.
@@ -56,7 +56,8 @@ def check_data(model: SPMLModel, given: dict[str, Any]) -> None:
 
     Args:
         model: that is to be trained.
-        given: arguments of `fit` by name; a generator whose first batch was taken is replaced.
+        given: arguments of `fit` by name; a generator whose first batch was taken is replaced, and
+            so are datasets, see `check_in_pipeline`.
 
     Raises:
         ValueError: for what cannot be meant, see `check_batch`.
@@ -76,6 +77,23 @@ def check_data(model: SPMLModel, given: dict[str, Any]) -> None:
         several = data if isinstance(data, tuple | list) else (data,)
         names = ("x", "y", "sample_weight")
         check_evaluated(model, dict(zip(names, several, strict=False)), "validation labels")
+    for name in ("x", "validation_data"):
+        check_in_pipeline(model, given, name)
+
+
+def check_in_pipeline(model: SPMLModel, given: dict[str, Any], name: str) -> None:
+    """Has a dataset's pipeline look at the labels of each batch where XLA compiles the step.
+
+    Steps look at them themselves, but XLA drops assertions.
+
+    Args:
+        model: compiled.
+        given: arguments of `fit` or `evaluate` by name, among which the dataset is replaced.
+        name: of the dataset's; anything else stays.
+    """
+    data = given.get(name)
+    if model.jit_compile and isinstance(data, tf.data.Dataset):
+        given[name] = data.map(lambda x, y, *weight: (x, checked_labels(y), *weight))
 
 
 def check_evaluated(model: SPMLModel, given: Mapping[str, Any], what: str = "labels") -> None:
@@ -221,13 +239,10 @@ def _check_labels(labels: NDArray[Any], num_classes: int, what: str) -> None:
             f"{what} must be of shape [B, {num_classes}], a column per class. "
             f"Received: {labels.shape}"
         )
-    known = np.isin(labels, (1, 0, UNKNOWN))
+    known = np.isin(labels, GIVEN)
     if not known.all():
         row, column = np.argwhere(~known)[0]
-        raise ValueError(
-            f"{what} must be 1 (positive), 0 (negative) or -1 (unknown); soft labels are not "
-            f"taken. Received: {labels[row, column]:g} in row {row}, column {column}"
-        )
+        raise ValueError(f"{what} {MUST_BE} {labels[row, column]:g} in row {row}, column {column}")
 
 
 def _check_weight(weight: NDArray[Any], shape: tuple[int, ...]) -> None:

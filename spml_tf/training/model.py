@@ -272,7 +272,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         logits = _pooled(self._maps(x, training=False))
-        labels = tf.cast(y, tf.int8)
+        labels = batches.labels_of_step(y)
         labels, logits, sample_weight = replica_batches.without_stand_ins(
             labels, logits, sample_weight
         )
@@ -287,7 +287,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         row = batches.unpack(x)
-        every = tf.cast(y, tf.int8)
+        every = batches.labels_of_step(y)
         observed, sample_weight, box, flip, index = replica_batches.without_stand_ins(
             every, sample_weight, *row
         )
@@ -382,6 +382,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
         Raises:
             ValueError: for batches that cannot be meant, see `keras_checks.check_batch`.
+            tf.errors.InvalidArgumentError: a later batch holds labels other than 1, 0 and -1. With
+                `jit_compile=True` those of a `PyDataset` or generator are not looked at.
         """
         given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
         keras_checks.check_data(self, given)
@@ -425,6 +427,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         given = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
         if "kwargs" not in given:  # else `fit` calls, which has looked at them
             keras_checks.check_evaluated(self, given)
+            keras_checks.check_in_pipeline(self, given, "x")
         replica_batches.deal_argument(given, "x", "steps", self.distribute_strategy)
         given.update(given.pop("kwargs", {}))
         with self._without_training_images():

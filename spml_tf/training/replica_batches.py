@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from spml_tf.labels import STAND_IN
 from spml_tf.system import replicas
+from spml_tf.training.batches import checked_labels
 
 if TYPE_CHECKING:
     from spml_tf.training.parts import Term
@@ -34,7 +35,7 @@ def dealt(data: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:
 
     def pieces(*batch: Any) -> tf.data.Dataset:
         x, y, *weight = batch if len(batch) > 1 else batch[0]
-        y = y if y.dtype.is_floating else tf.cast(y, tf.int8)
+        y = checked_labels(y)
         size = tf.shape(y, tf.int64)[0]
         index = x.get("index") if isinstance(x, Mapping) else None
         number = tf.range(size) if index is None else tf.cast(index, tf.int64)
