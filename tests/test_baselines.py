@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from tiny_network import tiny_cam
 
 from spml_tf import SPMLModel, losses
+from spml_tf.evaluation import missing_labels
+from spml_tf.runs.checkpoint_contents import read_checkpoint
 from spml_tf.training import methods, optimizers, recipes, rules
 
 K, ALPHA = 1.7, 0.2
@@ -307,6 +309,21 @@ def test_marks_of_two_rules_that_keep_them_are_told_together():
     np.testing.assert_array_equal(model.marked_labels(labels) == 2, chosen | flipped)
     names = [rule.store.name for rule in model.rules]  # places in the files of several workers
     assert names == ["label_store", "label_store_2"]
+
+
+@pytest.mark.parametrize("method", ["ll_cp+en", "en+ll_cp"])
+def test_selections_are_counted_wherever_the_rule_stands(method, tmp_path):
+    """Chosen once, at the start of epoch 2; what ll_cp flips then is no selection."""
+    model, data, labels = small_model(method, large_loss_rate=6.25, selection_start_epoch=2)
+    model.fit(data, epochs=2, verbose=0)
+    (rule,) = (x for x in model.rules if isinstance(x, rules.ExpectedPositives))
+    chosen = rule.labels.numpy() == 2
+    assert chosen.any()
+    counted = missing_labels.epochs_selected(model, np.arange(len(labels)))
+    np.testing.assert_array_equal(counted, chosen)
+    path = tmp_path / "state.weights.h5"
+    model.save_weights(path)
+    np.testing.assert_array_equal(read_checkpoint(path, labels).epochs_selected, chosen)
 
 
 def test_flips_are_kept_and_saved(tmp_path):

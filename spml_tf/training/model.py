@@ -180,17 +180,18 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     @property
     def ema_heatmaps(self) -> Any:
         """The heatmap bank, None where no part has one."""
-        return self._state_of_parts(HeatmapBank, "bank")
+        return next(self._states_of_parts(HeatmapBank, "bank"), None)
 
     @property
     def label_store(self) -> Any:
-        """Where a rule keeps its marks, None where no rule does."""
-        return self._state_of_parts(LabelStore, "store")
+        """Where a rule keeps its marks, one that selects before others; None where none does."""
+        stores = self._states_of_parts(LabelStore, "store")
+        return max(stores, key=lambda store: store.selects, default=None)
 
     @property
     def label_estimates(self) -> Any:
         """ROLE's estimates of the labels, None for other methods."""
-        return self._state_of_parts(LabelEstimates, "estimates")
+        return next(self._states_of_parts(LabelEstimates, "estimates"), None)
 
     @property
     def estimated_priors(self) -> ClassPriors | None:
@@ -198,9 +199,9 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         found = (rule.class_priors() for rule in self.rules)
         return next((x for x in found if x is not None), None)
 
-    def _state_of_parts(self, kind: type, name: str) -> Any:
+    def _states_of_parts(self, kind: type, name: str) -> Iterator[Any]:
         found = (getattr(part, name, None) for part in self.parts)
-        return next((x for x in found if isinstance(x, kind)), None)
+        return (x for x in found if isinstance(x, kind))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.compile`, with the terms of the method as the loss.
