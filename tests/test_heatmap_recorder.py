@@ -39,10 +39,15 @@ def examples() -> Examples:
 
 
 def recorded(
-    folder: Path, model: SPMLModel, examples: Examples, images: list[int], epochs: int = 1
+    folder: Path,
+    model: SPMLModel,
+    examples: Examples,
+    images: list[int],
+    epochs: int = 1,
+    batch_size: int = 16,
 ) -> heatmap_history.Snapshots:
     """What the callback writes in so many epochs, in which the model does not change."""
-    recorder = HeatmapRecorder(RunFolder(folder), examples, images, LABELS)
+    recorder = HeatmapRecorder(RunFolder(folder), examples, images, LABELS, batch_size)
     recorder.set_model(model)
     recorder.set_params({"epochs": epochs})
     recorder.on_train_begin()
@@ -104,6 +109,28 @@ def test_without_a_bank_they_are_the_networks_own(tmp_path, examples):
     assert found.source == "network"
     expected = 1 / (1 + np.exp(-logits.astype(np.float64)))
     np.testing.assert_allclose(found.maps[0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("keep_scores", [True, False])
+def test_the_network_gets_a_batch_at_a_time(tmp_path, examples, monkeypatch, keep_scores):
+    """Four images in batches of three, for the maps and where no bank has scores for these too."""
+    network = tiny_cam(3, image_size=32)
+    model, sizes = SPMLModel(network, 4, "an", keep_scores=keep_scores), []
+    call = type(network).call
+
+    def counted(self, inputs, **options):
+        sizes.append(len(inputs))
+        return call(self, inputs, **options)
+
+    monkeypatch.setattr(type(network), "call", counted)
+    found = recorded(tmp_path, model, examples, [3, 1, 0, 2], batch_size=3)
+    assert sizes == [3, 1] * (1 if keep_scores else 2)
+    logits = network(examples.images[[3, 1, 0, 2]].astype(np.float32), training=False).numpy()
+    maps = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose(found.maps[0], maps, atol=1e-3)
+    if not keep_scores:
+        scores = 1 / (1 + np.exp(-logits.mean(axis=(1, 2))))
+        np.testing.assert_allclose(found.scores[0], scores, atol=1e-5)
 
 
 def test_images_by_number_and_by_name():
@@ -259,7 +286,7 @@ for method in ("an+scl", "an"):
         network = spml_tf.networks.small_residual_cam(3, image_size=32, width=16, seed=0)
         model = spml_tf.SPMLModel(network, 8, method, bank_dtype="uint8", keep_scores=True)
         model.compile(keras.optimizers.SGD(0.1))
-    writer = HeatmapRecorder(RunFolder(sys.argv[1]), examples, [5, 2], labels)
+    writer = HeatmapRecorder(RunFolder(sys.argv[1]), examples, [5, 2], labels, 1)
     model.fit(data, epochs=2, verbose=0, callbacks=[writer])
     found = heatmap_history.read(sys.argv[1] + "/heatmaps.npz")
     assert found.epochs.tolist() == [1, 2] and not np.isnan(found.maps).any()

@@ -39,12 +39,19 @@ class HeatmapRecorder(keras.callbacks.Callback):
         examples: the training images.
         images: rows of those to record, at least one.
         observed: [N, L] int8 in {1, 0, -1}, the labels trained on.
+        batch_size: how many of them the network gets at a time.
     """
 
     def __init__(
-        self, run: RunFolder, examples: Examples, images: Sequence[int], observed: NDArray[np.int8]
+        self,
+        run: RunFolder,
+        examples: Examples,
+        images: Sequence[int],
+        observed: NDArray[np.int8],
+        batch_size: int,
     ) -> None:
         super().__init__()
+        self.batch_size = batch_size
         self.run, self.examples, self.images = run, examples.subset(images), list(images)
         self.observed = observed[list(images)]
 
@@ -61,13 +68,13 @@ class HeatmapRecorder(keras.callbacks.Callback):
         resumed = int(self.model.epoch.numpy()) and self.run.heatmaps.exists()
         self.found = heatmap_history.read(self.run.heatmaps) if resumed else self._empty()
 
-    def _read_images(self) -> tf.Tensor:
-        """[I, S, S, 3] float32 in 0..255, whole images at the network's size."""
+    def _read_images(self) -> list[NDArray[np.float32]]:
+        """Batches of [B, S, S, 3] float32 in 0..255, whole images at the network's size."""
         size = self.model.network.input_shape[1]
         data = pipeline.evaluation_dataset(
-            self.examples, self.examples.labels, image_size=size, batch_size=len(self.examples)
+            self.examples, self.examples.labels, image_size=size, batch_size=self.batch_size
         )
-        return next(iter(data))[0]["image"]
+        return [inputs["image"].numpy() for inputs, _ in data]
 
     def _empty(self) -> heatmap_history.Snapshots:
         bank = self.model.ema_heatmaps
@@ -116,9 +123,8 @@ class HeatmapRecorder(keras.callbacks.Callback):
     def _network(self, pooled: bool) -> NDArray[np.float32]:
         """What the network makes of the whole images: scores [I, L], or maps."""
         outputs = self.model if pooled else self.model.network
-        found = outputs(self.inputs, training=False)
-        maps: NDArray[np.float32] = (found if pooled else tf.sigmoid(found)).numpy()
-        return maps
+        found = np.concatenate([outputs(batch, training=False) for batch in self.inputs])
+        return found if pooled else tf.sigmoid(found).numpy()
 
     def _kept(self, read: Callable[[tf.Tensor], NDArray[Any]]) -> NDArray[Any]:
         """What tables hold of the images, of whichever worker keeps them."""
@@ -136,7 +142,7 @@ class HeatmapRecorder(keras.callbacks.Callback):
         # It imports matplotlib, which must not keep the first step waiting.
         from spml_tf.drawing import overlays
 
-        photos = tf.cast(self.inputs, tf.uint8).numpy()
+        photos = np.concatenate(self.inputs).astype(np.uint8)
         maps, scores = self.found.maps[-1].astype(np.float32), self.found.scores[-1]
         with self.events.as_default(step=epoch):
             for row, name in enumerate(self.examples.names):
@@ -164,4 +170,6 @@ def recorders(
     images = heatmap_history.images_to_record(
         settings.record_heatmaps, data.train.names, data.observed, bank
     )
-    return [HeatmapRecorder(run, data.train, images, data.observed)] if images else []
+    if not images:
+        return []
+    return [HeatmapRecorder(run, data.train, images, data.observed, settings.batch_size)]
