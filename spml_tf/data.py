@@ -128,7 +128,7 @@ def _check(options: _Options) -> None:
         if split != "none"
     }
     for note in split_notes.rare_classes(parts["train"]) if "train" in parts else ():
-        tell_note(printable(note))
+        tell_note(note)
     if all(part.paths is None for part in parts.values()):
         print(f"--dataset={options.dataset}: its images are in memory; nothing to decode")
         return

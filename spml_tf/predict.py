@@ -89,10 +89,8 @@ def _classifier(model_dir: str) -> Classifier:
 
 def _tell(kind: str, path: str, reason: str) -> None:
     with beside_bar():
-        print(
-            f"{kind}: {printable(path)}: cannot be read as an image, left out ({reason})",
-            file=sys.stderr,
-        )
+        text = f"{path}: cannot be read as an image, left out ({reason})"
+        print(f"{kind}: {printable(text)}", file=sys.stderr)
 
 
 def _predicted(options: _Options, classifier: Classifier, paths: list[str]) -> Iterator[Passed]:

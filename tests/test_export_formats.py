@@ -90,6 +90,15 @@ def test_the_script_resizes_as_evaluation_does(tmp_path, side):
         np.testing.assert_allclose(read(path, side)[0], expected, atol=2e-3)
 
 
+def test_the_script_names_what_it_cannot_read(tmp_path, capsys):
+    shutil.copy(RUNNER, tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps({"class_names": ["cat"], "image_size": 8}))
+    main = runpy.run_path(str(tmp_path / RUNNER.name))["main"]
+    main.__globals__["load"] = lambda model: None
+    assert main("model.onnx", "a\x1b[2J.png") == 1
+    assert re.fullmatch(r"a\?\[2J\.png: .*No such file.*\n", capsys.readouterr().err)
+
+
 def test_small_models_cost_little_and_say_so(finished, models):
     said = (models / "said.txt").read_text()
     card = (models / "MODEL_CARD.md").read_text()

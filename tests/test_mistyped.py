@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -12,10 +14,11 @@ from conftest import RESUMED, flags, run
 from PIL import Image
 
 import spml_tf.__main__ as listing
-from spml_tf import data, train
+from spml_tf import data, evaluate, predict, train
 from spml_tf.datasets.readers import Examples
 from spml_tf.datasets.split_notes import rare_classes
 from spml_tf.runs.settings import Settings, resolve
+from spml_tf.system import cli
 from spml_tf.system.notes import once, tell_note
 
 
@@ -160,6 +163,26 @@ def test_of_many_such_classes_three_are_named():
         "only one training image shows 'b' ('b'), 'c' ('c'), 'd' ('d') and 3 more: too few to "
         "learn from, and none where it is held out for validation",
     )
+
+
+def test_no_line_steers_the_terminal(capsys):
+    """Notes, warnings, the reason why a photo is left out, and the last line of a command."""
+    steering, shown = "a\x1b[2J\u202eb", r"a\x1b[2J\u202eb"
+    tell_note(steering)
+    predict._tell("error", steering, f"no {steering}")
+
+    def action(options: object) -> None:
+        sys.stderr.write(warnings.formatwarning(steering, UserWarning, "a.py", 1))
+        raise OSError(28, "No space left on device", steering)
+
+    assert cli.run([], evaluate._Options, "", action, tensorflow=False) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[:3] == [
+        f"note: {shown}",
+        f"error: {shown}: cannot be read as an image, left out (no {shown})",
+        f"note: {shown}",
+    ]
+    assert told[3].startswith(f"error: {shown}: No space left on device") and len(told) == 4
 
 
 def test_notes_are_told_once_a_command(tmp_path, capsys):

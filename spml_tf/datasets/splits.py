@@ -16,7 +16,7 @@ from spml_tf.datasets import label_files, observed_labels, readers, split_notes
 from spml_tf.datasets.readers import Examples, objects
 from spml_tf.datasets.readers.split_names import UnknownSplitError
 from spml_tf.datasets.settings import DataSettings
-from spml_tf.system.errors import UserError, printable
+from spml_tf.system.errors import UserError
 from spml_tf.system.notes import tell_note
 from spml_tf.system.parallel import ordered_map
 from spml_tf.system.progress import progress
@@ -237,7 +237,7 @@ def _tell(notes: tuple[str, ...]) -> None:
         if replicas.this_shard().worker:
             return  # the first worker tells
     for note in notes:
-        tell_note(printable(note))
+        tell_note(note)
 
 
 def _positives_per_image(val: Examples) -> float | None:

@@ -12,7 +12,7 @@ from spml_tf.figures import analysis_index
 from spml_tf.figures.analysis_catalogue import FIGURES, AnalysisFigure
 from spml_tf.figures.analysis_tables import CENTRE, EVEN
 from spml_tf.figures.compared_runs import Analysis, UnavailableError
-from spml_tf.system.errors import UserError, printable
+from spml_tf.system.errors import UserError
 from spml_tf.system.files import RECORD, replaced_unless_edited, write_text
 from spml_tf.system.folders import check_output_folder, put_back, replaced_folder
 from spml_tf.system.notes import tell_note
@@ -76,7 +76,7 @@ def _tables(
         try:
             drawn.append((figure, figure.table(found)))
         except UnavailableError as reason:
-            tell_note(f"{figure.stem} is left out: {printable(str(reason))}")
+            tell_note(f"{figure.stem} is left out: {reason}")
             omitted.append((figure, str(reason)))
     return drawn, omitted
 

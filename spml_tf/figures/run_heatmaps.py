@@ -17,7 +17,7 @@ from spml_tf.figures.heatmap_figures import Heatmaps, Line, Picture
 from spml_tf.runs import heatmap_history, run_data
 from spml_tf.runs.heatmap_history import Snapshots
 from spml_tf.runs.run_folder import RunFolder
-from spml_tf.system.errors import UserError, printable
+from spml_tf.system.errors import UserError
 from spml_tf.system.files import check_unedited, replaced, replaced_unless_edited
 from spml_tf.system.folders import made_folder
 from spml_tf.system.notes import tell_note
@@ -184,5 +184,5 @@ def _growth(runs: Sequence[HeatmapRun], data: Splits, wanted: Sequence[int] | No
         reason = (
             "no recorded image shows an annotated positive, one without annotation and a negative"
         )
-    tell_note(f"heatmap_growth is left out: {printable(reason)}")
+    tell_note(f"heatmap_growth is left out: {reason}")
     return {}

@@ -18,7 +18,7 @@ from spml_tf.pages.report_page import Pictures
 from spml_tf.pages.report_photos import LabelPhoto, ShownPhoto
 from spml_tf.runs import run_data, run_groups
 from spml_tf.runs.run_groups import RunScores
-from spml_tf.system.errors import UserError, printable
+from spml_tf.system.errors import UserError
 from spml_tf.system.notes import tell_note
 
 
@@ -72,7 +72,7 @@ def _pictures(
 ) -> Pictures:
     data = _data(run, data_dir)
     if isinstance(data, str):
-        tell_note(f"photos and missing labels are left out: {printable(data)}")
+        tell_note(f"photos and missing labels are left out: {data}")
         return Pictures((), (), data, data)
     network = networks.load_network(run.folder.best_network())
     photos = _gallery(run, data, network, images, batch_size)
@@ -80,7 +80,7 @@ def _pictures(
     try:
         return Pictures(photos, _missing(run, data, network, candidates, batch_size), none)
     except _OmittedError as reason:
-        tell_note(f"missing labels are left out: {printable(str(reason))}")
+        tell_note(f"missing labels are left out: {reason}")
         return Pictures(photos, (), none, str(reason))
 
 

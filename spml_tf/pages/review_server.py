@@ -18,7 +18,7 @@ from spml_tf.datasets import reviewed_files
 from spml_tf.datasets.reviewed_files import Journal, Key
 from spml_tf.pages import html_page
 from spml_tf.system import machine_faults
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, printable
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.text_files import read_text
 
@@ -155,7 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.decide(self.rfile.read(int(self.headers["Content-Length"])))
         except (UserError, OSError) as error:
             said = str(error) if isinstance(error, UserError) else machine_faults.line(error)
-            print(f"note: a decision was not written: {said}", file=sys.stderr, flush=True)
+            line = f"note: a decision was not written: {printable(said)}"
+            print(line, file=sys.stderr, flush=True)
             self._say(http.HTTPStatus.INTERNAL_SERVER_ERROR, said)
         except ValueError as error:
             self._say(http.HTTPStatus.BAD_REQUEST, str(error))

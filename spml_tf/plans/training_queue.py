@@ -18,7 +18,7 @@ from spml_tf.runs.run_flags import flagfile
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system import child_process, gpus
-from spml_tf.system.errors import Terminated, UserError
+from spml_tf.system.errors import Terminated, UserError, printable
 from spml_tf.system.files import write_text
 
 # Seconds between two looks at the processes, and until one that was told to stop is killed.
@@ -178,7 +178,7 @@ def _last_error(one: _Process) -> str:
     else:
         reason = f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
         reason += f"; last line: {lines[-1]}" if lines else ""
-    return f"{reason} (log: {one.job.log})"
+    return printable(f"{reason} (log: {one.job.log})")
 
 
 def _stop(running: Sequence[_Process]) -> None:

@@ -13,7 +13,7 @@ from absl import flags
 
 import spml_tf
 from spml_tf.system import endings, notes, plugins, progress, stop_requests
-from spml_tf.system.errors import Terminated, UserError, reason_of
+from spml_tf.system.errors import Terminated, UserError, printable, reason_of
 from spml_tf.system.flag_checks import check_bounds
 from spml_tf.system.flag_fields import define, flag_fields, name_of, words_of
 from spml_tf.system.flag_help import help_text
@@ -210,7 +210,8 @@ def run(
     except (KeyboardInterrupt, Terminated) as error:
         stopped = isinstance(error, Terminated)
         parts = [*map(str, error.args), *getattr(error, "__notes__", ())]
-        print(": ".join(["terminated" if stopped else "interrupted", *parts]), file=sys.stderr)
+        line = ": ".join(["terminated" if stopped else "interrupted", *parts])
+        print(printable(line), file=sys.stderr)
         return _TERMINATED if stopped else _INTERRUPTED
     except BrokenPipeError:
         endings.drop_output()
@@ -220,7 +221,8 @@ def run(
         if _debugging.get():
             traceback.print_exc()
         code, line = endings.told(error, given, words, _debugging.get())
-        print("; ".join([f"error: {line}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        line = "; ".join([f"error: {line}", *getattr(error, "__notes__", ())])
+        print(printable(line), file=sys.stderr)
         return code
     finally:
         _debugging.reset(token)

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+from spml_tf.system.errors import printable
 from spml_tf.system.progress import beside_bar
 
 _told = contextvars.ContextVar[set[str] | None]("told", default=None)
@@ -27,8 +28,9 @@ def tell_note(text: str) -> None:
     """Prints ``note: TEXT`` on standard error.
 
     Args:
-        text: one line.
+        text: one line. It is made `printable`: names of files and classes may be anybody's.
     """
+    text = printable(text)
     told = _told.get()
     if told is not None:
         if text in told:
@@ -52,7 +54,7 @@ def of_warnings() -> Iterator[None]:
     ) -> str:
         if category is not UserWarning:
             return usual(message, category, filename, lineno, line)
-        return f"note: {' '.join(str(message).split())}\n"
+        return f"note: {printable(' '.join(str(message).split()))}\n"
 
     warnings.formatwarning = as_note
     try:

@@ -58,7 +58,8 @@ def main(model: str, *photos: str) -> int:
         try:
             pixels = read(photo, classes["image_size"])
         except OSError as error:  # what Pillow cannot read is one
-            print(f"{photo}: {error}", file=sys.stderr)
+            line = f"{photo}: {error}"  # a terminal obeys control characters, in names too
+            print("".join(x if x.isprintable() else "?" for x in line), file=sys.stderr)
             code = 1
             continue
         found = run(pixels)
