@@ -20,7 +20,8 @@ from tiny_network import tiny_cam
 from spml_tf import networks, train
 from spml_tf.banks import ema_bank
 from spml_tf.datasets.readers import Examples
-from spml_tf.runs import heatmap_history, recorder
+from spml_tf.evaluation import epoch_measures
+from spml_tf.runs import heatmap_history
 from spml_tf.runs.heatmap_recorder import HeatmapRecorder
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
@@ -256,13 +257,13 @@ def test_scores_by_kind_of_label(monkeypatch):
     bank.values.assign([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
     bank.visited.assign([True, True, False])
     labels = np.array([[1, 2], [0, -1], [1, 1]], np.int8)
-    found = recorder.scores_by_kind(bank, labels)
+    found = epoch_measures.scores_by_kind(bank, labels)
     assert {kind: x.tolist() for kind, x in found.items()} == {
         "annotated_positives": pytest.approx([0.1]), "expected_positives": pytest.approx([0.2]),
         "annotated_negatives": pytest.approx([0.3]), "other_unknown": pytest.approx([0.4]),
     }  # fmt: skip
-    monkeypatch.setattr(recorder, "_COUNTED", 3)  # six labels: images 0 and 2
-    found = recorder.scores_by_kind(bank, labels)
+    monkeypatch.setattr(epoch_measures, "_COUNTED", 3)  # six labels: images 0 and 2
+    found = epoch_measures.scores_by_kind(bank, labels)
     assert found.keys() == {"annotated_positives", "expected_positives"}
 
 
@@ -271,9 +272,10 @@ import sys, keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import spml_tf
-from spml_tf.runs import heatmap_history, recorder
+from spml_tf.runs import heatmap_history
 from spml_tf.runs.heatmap_recorder import HeatmapRecorder
 from spml_tf.datasets.readers import Examples
+from spml_tf.evaluation import epoch_measures
 from spml_tf.runs.run_folder import RunFolder
 images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
 labels = np.eye(3, dtype=np.int8)[np.arange(8) % 3]
@@ -297,7 +299,7 @@ for method in ("an+scl", "an"):
     else:
         maps = 1 / (1 + np.exp(-network(images[[5, 2]].astype("float32")).numpy()))
     np.testing.assert_allclose(found.maps[-1], maps, atol=1e-3)
-    kinds = recorder.scores_by_kind(model.ema_scores, model.marked_labels(labels))
+    kinds = epoch_measures.scores_by_kind(model.ema_scores, model.marked_labels(labels))
     assert {kind: len(x) for kind, x in kinds.items()} == {
         "annotated_positives": 8, "annotated_negatives": 16}
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import types
 import warnings
@@ -90,7 +91,7 @@ def test_schedule_of_gr_by_hand():
 
 def test_gr_term_uses_its_epoch_in_training_and_evaluation():
     term = scheduled_terms.GeneralizedRobustTerm(epochs=4)
-    term.prepare(parts.Facts(2, 3, 1))
+    term.prepare(parts.Facts(num_images=2, num_classes=3, grid=1))
     term.on_epoch(3, None)
     labels = tf.constant([[1, -1, 2], [0, -1, -1]], tf.int8)
     logits = tf.constant([[0.3, -1.0, 2.0], [1.0, 0.5, -2.0]])
@@ -125,17 +126,19 @@ class TestPairs:
 
     def marks(self, given: tuple, steps: list[tuple[int, float]]) -> list[list[list[int]]]:
         """What the rules make of one unknown label beside a positive, by epoch and its logit."""
-        facts = parts.Facts(1, 2, 1)
+        facts = parts.Facts(num_images=1, num_classes=2, grid=1)
         for rule in given:
             rule.prepare(facts)
         found = []
         for epoch, logit in steps:
             step = parts.Step(
-                tf.constant([0], tf.int64), None, None, tf.constant(epoch, tf.int64), None,
-                tf.constant([[1, -1]], tf.int8), tf.constant([[9.0, logit]]), None, None, None,
+                index=tf.constant([0], tf.int64), box=None, flip=None,
+                epoch=tf.constant(epoch, tf.int64), weight=None,
+                labels=tf.constant([[1, -1]], tf.int8), logits=tf.constant([[9.0, logit]]),
+                maps=None, average=None, visited=None,
             )  # fmt: skip
             for rule in given:
-                step = step._replace(labels=rule.mark(step))
+                step = dataclasses.replace(step, labels=rule.mark(step))
             found.append(step.labels.numpy().tolist())
         return found
 
@@ -254,7 +257,7 @@ class TestPairs:
             values = {x: known[x] for x in methods.flags_of(name) if x in known}
             term = recipes.recipe_of(name, values).terms[0]
             if isinstance(term, scheduled_terms.GeneralizedRobustTerm):
-                term.prepare(parts.Facts(2, 3, 1))
+                term.prepare(parts.Facts(num_images=2, num_classes=3, grid=1))
             loss = getattr(term, "loss", term)
             if said:
                 assert getattr(loss, "marks", said) == said
@@ -310,7 +313,7 @@ class TestPseudoLabels:
 
     def made(self, **options):
         term = pseudo_labels.PseudoLabels(**options)
-        term.facts = parts.Facts(6, 2, 1)
+        term.facts = parts.Facts(num_images=6, num_classes=2, grid=1)
         term.prepare(term.facts)
         term.start(self.LABELS)
         return term
@@ -345,7 +348,7 @@ class TestPseudoLabels:
 
     def test_labels_that_come_in_batches(self):
         term = pseudo_labels.PseudoLabels()
-        term.facts = parts.Facts(6, 2, 1)
+        term.facts = parts.Facts(num_images=6, num_classes=2, grid=1)
         term.prepare(term.facts)
         step = types.SimpleNamespace(
             index=tf.range(6, dtype=tf.int64), labels=tf.constant(self.LABELS)
@@ -391,7 +394,7 @@ class TestLikelyPositives:
 
     def made(self, **options):
         rule = rules.LikelyPositives(**options)
-        rule.prepare(parts.Facts(6, 2, 1))
+        rule.prepare(parts.Facts(num_images=6, num_classes=2, grid=1))
         return rule
 
     def test_priors_of_its_own_bank_from_the_second_epoch_on(self):
@@ -482,7 +485,7 @@ class TestInformationGap:
 
     def made(self, **options):
         rule = masking.InformationGap(**options)
-        rule.prepare(parts.Facts(3, 2, 2))
+        rule.prepare(parts.Facts(num_images=3, num_classes=2, grid=2))
         return rule
 
     def by_hand(self, removed=0.0):
@@ -577,7 +580,7 @@ def numpy_view(image, draws, colour, cutout):
 class TestStrongView:
     def made(self, seed=0, shard=(0, 1), **options):
         term = strong_views.StrongView(**options)
-        term.prepare(parts.Facts(8, 3, 2, seed, shard))
+        term.prepare(parts.Facts(num_images=8, num_classes=3, grid=2, seed=seed, shard=shard))
         return term
 
     def test_views_equal_numpy(self):
@@ -691,7 +694,7 @@ def test_the_weight_of_expected_positives_goes_from_en_to_an():
 def test_a_whole_product_of_pseudo_labels_is_one_label():
     """0.6 / 3 * 5 is 0.9999999999999999 in floating point, one label an epoch."""
     term = pseudo_labels.PseudoLabels(epochs=4, warmup_epochs=1, share=0.6)
-    term.facts = parts.Facts(5, 1, 1)
+    term.facts = parts.Facts(num_images=5, num_classes=1, grid=1)
     term.prepare(term.facts)
     term.start(np.full((5, 1), -1, np.int8))
     bank = ema_bank.score_bank(5, 1, momentum=0.0)

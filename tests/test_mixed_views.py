@@ -21,7 +21,7 @@ from spml_tf.training.terms import LabelTerm
 
 def made(kind, seed=0, **options):
     term = kind(**options)
-    term.prepare(parts.Facts(8, 3, 2, seed))
+    term.prepare(parts.Facts(num_images=8, num_classes=3, grid=2, seed=seed))
     return term
 
 

@@ -34,8 +34,9 @@ from sklearn.metrics import average_precision_score
 import spml_tf
 from spml_tf import evaluate, train
 from spml_tf.datasets import splits
+from spml_tf.evaluation import epoch_measures
 from spml_tf.networks import precision
-from spml_tf.runs import model_building, recorder, run_data, run_flags, run_folder
+from spml_tf.runs import model_building, run_data, run_flags, run_folder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import cli, locks, private_api
 from spml_tf.system.errors import UserError
@@ -496,12 +497,12 @@ def test_precision_and_recall_of_the_selection():
     truth = np.array([[1, 1, 1, 0], [-1, 1, 1, 1]], np.int8)
     observed = np.array([[1, -1, -1, -1], [-1, 1, -1, -1]], np.int8)
     marked = np.array([[1, 2, -1, 2], [2, 1, 2, -1]], np.int8)
-    counts = recorder.selection_counts(marked, truth, observed)
+    counts = epoch_measures.selection_counts(marked, truth, observed)
     assert counts.tolist() == [4, 4, 3, 2]
-    found = recorder.selection_quality(counts)
+    found = epoch_measures.selection_quality(counts)
     assert found == {"selected": 4, "selection_precision": 2 / 3, "selection_recall": 2 / 4}
-    assert recorder.selection_quality(np.array([4, 0, 3, 0])) == {"selected": 4}
-    assert recorder.selection_quality(np.array([0, 4, 0, 0])) == {}
+    assert epoch_measures.selection_quality(np.array([4, 0, 3, 0])) == {"selected": 4}
+    assert epoch_measures.selection_quality(np.array([0, 4, 0, 0])) == {}
 
 
 @pytest.mark.parametrize("schedule", [None, "constant"])

@@ -74,7 +74,7 @@ def test_state_with_a_row_an_image_is_a_table():
 
     def made() -> Counting:
         rule = Counting()
-        rule.facts = training.Facts(5, 4, 2)
+        rule.facts = training.Facts(num_images=5, num_classes=4, grid=2)
         rule.prepare(rule.facts)
         return rule
 

@@ -62,11 +62,7 @@ def fit(
         keras_checks.note_known(model, data.observed)
     elif model.shard.worker == 0:
         print(f"resuming after {progress.where()} of {settings.epochs}", file=sys.stderr)
-    recorder = RunRecorder(
-        run, data.train.labels, data.observed, checkpoint, data.train.class_names,
-        pipeline.steps_per_epoch(len(data.train), settings.batch_size),
-        settings.checkpoint_minutes, settings.max_loss, stops, tracker,
-    )  # fmt: skip
+    recorder = RunRecorder(run, settings, data, resumed=checkpoint, stops=stops, tracker=tracker)
     batching: dict[str, Any] = {
         "image_size": settings.image_size, "batch_size": settings.batch_size,
         "shard": replicas.this_shard(), "pieces": replicas.devices(),

@@ -6,19 +6,20 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
-from spml_tf.banks.ema_bank import EMABank
-from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
+from spml_tf.datasets import pipeline
+from spml_tf.datasets.splits import Splits
+from spml_tf.evaluation.epoch_measures import scores_by_kind, selection_counts, selection_quality
+from spml_tf.labels import POSITIVE
 from spml_tf.runs import checkpoints
 from spml_tf.runs.checkpoint_folder import Checkpoint, Progress
 from spml_tf.runs.run_folder import RunFolder
+from spml_tf.runs.settings import Settings
 from spml_tf.runs.trackers import Tracker
 from spml_tf.system import replicas
 from spml_tf.system.errors import UserError
@@ -26,58 +27,8 @@ from spml_tf.system.files import replaced, write_table
 from spml_tf.system.notes import tell_note
 from spml_tf.system.stop_requests import StopRequests, error_of
 
-# Labels whose scores an epoch's histograms count; of more, those of evenly spaced images.
-_COUNTED = 500_000
 # Steps after which several workers ask each other whether to save or stop.
 _ASKED_EVERY = 10
-_KINDS = {
-    "annotated_positives": POSITIVE, "annotated_negatives": NEGATIVE,
-    "expected_positives": EXPECTED, "other_unknown": UNKNOWN,
-}  # fmt: skip
-
-
-def selection_counts(
-    marked: NDArray[np.int8], truth: NDArray[np.int8], observed: NDArray[np.int8]
-) -> NDArray[np.int64]:
-    """What `selection_quality` needs to know of some images; counts of several may be added.
-
-    Args:
-        marked: int8 [N, L] in {1, 0, -1, 2}, the training labels with their marks.
-        truth: int8 [N, L] in {1, 0, -1}.
-        observed: int8 [N, L] in {1, 0, -1}, the training labels.
-
-    Returns:
-        [4]: labels that are marked, that are known to be missing, marked ones whose truth is known,
-        and marked ones that are missing.
-
-    Examples:
-        >>> observed = np.array([[1, -1, -1, -1]], np.int8)
-        >>> selection_counts(np.array([[1, 2, 2, 2]]), np.array([[1, 1, 0, -1]]), observed)
-        array([3, 1, 2, 1])
-    """
-    chosen = marked == EXPECTED
-    missing = (truth == POSITIVE) & (observed == UNKNOWN)
-    found = (chosen, missing, chosen & (truth != UNKNOWN), chosen & missing)
-    return np.array([x.sum() for x in found], np.int64)
-
-
-def selection_quality(counts: NDArray[np.int64]) -> dict[str, float]:
-    """Share of the expected positives that are right, and of the missing ones found.
-
-    Only labels whose truth is known count for either. Where none is known to be missing, neither
-    says anything, and both are left out.
-
-    Args:
-        counts: of all images, see `selection_counts`.
-    """
-    selected, absent, known, right = map(int, counts)
-    if not known or not absent:
-        return {"selected": selected} if selected else {}
-    return {
-        "selected": selected,
-        "selection_precision": right / known,
-        "selection_recall": right / absent,
-    }
 
 
 class RunRecorder(keras.callbacks.Callback):
@@ -98,19 +49,17 @@ class RunRecorder(keras.callbacks.Callback):
 
     Args:
         run: the folder.
-        labels: [N, L] int8, every label known of the training images, for the quality of the
-            selection; training never sees it.
-        observed: [N, L] int8, the labels trained on.
+        settings: of the run, resolved: of its batches, its checkpoints within an epoch, the loss
+            above which it stops.
+        data: of the run. Training labels that are not among those trained on serve to measure the
+            selection; training never sees them.
         resumed: the checkpoint that the training goes on from, None at its start.
-        class_names: L names.
-        steps: of an epoch.
-        minutes: between two checkpoints within an epoch; 0: none.
-        max_loss: the training stops where the mean loss of an epoch is above; 0: never.
         stops: tells of a signal.
         tracker: is told of each epoch whose checkpoint is written.
 
     Attributes:
         progress: of the last checkpoint.
+        steps: of an epoch.
 
     Raises:
         UserError: the loss is not finite, or above `max_loss`.
@@ -120,22 +69,18 @@ class RunRecorder(keras.callbacks.Callback):
     def __init__(
         self,
         run: RunFolder,
-        labels: NDArray[np.int8],
-        observed: NDArray[np.int8],
+        settings: Settings,
+        data: Splits,
         resumed: Checkpoint | None,
-        class_names: Sequence[str],
-        steps: int,
-        minutes: float,
-        max_loss: float,
         stops: StopRequests,
         tracker: Tracker,
     ) -> None:
         super().__init__()
-        self.run, self.shard = run, replicas.this_shard()
-        self.truth, self.observed = self.shard.own(labels), observed
-        self.class_names, self.tracker = class_names, tracker
+        self.run, self.settings, self.shard = run, settings, replicas.this_shard()
+        self.truth, self.observed = self.shard.own(data.train.labels), data.observed
+        self.class_names, self.tracker, self.stops = data.train.class_names, tracker, stops
         self.resumed, self.progress = resumed, resumed.progress if resumed else Progress(0)
-        self.steps, self.minutes, self.max_loss, self.stops = steps, minutes, max_loss, stops
+        self.steps = pipeline.steps_per_epoch(len(data.train), settings.batch_size)
         best = self.progress.history[self.progress.best_epoch - 1] if self.progress.history else {}
         self.best = _number(best.get("val_map"))
         self._step, self._calls, self._loss = self.progress.step, 0, None
@@ -225,12 +170,13 @@ class RunRecorder(keras.callbacks.Callback):
     def _check_loss(self, loss: Any, step: int) -> None:
         """Raises UserError where the mean loss of an epoch up to a step is none to go on with."""
         value = float(np.ravel(loss)[0])
-        if math.isfinite(value) and not 0 < self.max_loss < value:
+        most = self.settings.max_loss
+        if math.isfinite(value) and not 0 < most < value:
             return
         epoch = len(self.progress.history) + 1
         raise UserError(
             f"the mean loss is {value:.3g} at step {step} of epoch {epoch} "
-            f"(--max_loss={self.max_loss:g}); {self.advice()}"
+            f"(--max_loss={most:g}); {self.advice()}"
         )
 
     def advice(self) -> str:
@@ -260,7 +206,8 @@ class RunRecorder(keras.callbacks.Callback):
 
     def _asked(self) -> tuple[int, bool]:
         """The signal that asks to stop, or 0, and whether to save; the same on all workers."""
-        due = 0 < self.minutes * 60 <= time.monotonic() - self._saved_at
+        pause = 60 * self.settings.checkpoint_minutes
+        due = 0 < pause <= time.monotonic() - self._saved_at
         if self.shard.workers == 1:
             return self.stops.number, due
         number = self.stops.number
@@ -303,22 +250,3 @@ def _number(text: Any) -> float:
     """A mean average precision, -inf where there is none."""
     value = float(text or "nan")
     return -math.inf if math.isnan(value) else value
-
-
-def scores_by_kind(bank: EMABank, labels: NDArray[np.int8]) -> dict[str, NDArray[np.float32]]:
-    """The average scores s of eq. 4 by what is known of their labels.
-
-    Args:
-        bank: the score bank of N images and L classes, of several workers one's own.
-        labels: [N, L] int8 in {1, 0, -1, 2}.
-
-    Returns:
-        float32 [n] in [0, 1] of each kind of label that occurs, of images that were visited. Where
-        there are more than 500,000 labels only those of evenly spaced images are taken.
-    """
-    count, classes = labels.shape
-    index = tf.range(0, count, -(-count * classes // _COUNTED), dtype=tf.int64)
-    scores, visited = (x.numpy() for x in bank.read(index))
-    codes = labels[index.numpy()]
-    chosen = {kind: (codes == code) & visited[:, None] for kind, code in _KINDS.items()}
-    return {kind: scores[mask] for kind, mask in chosen.items() if mask.any()}

@@ -85,7 +85,7 @@ class Mixup(MixupOptions, _MixedView):
     Examples:
         >>> term = Mixup(alpha=1.0)
         >>> image, other = tf.fill([1, 2, 2, 3], 100.0), tf.zeros([1, 2, 2, 3])
-        >>> term.prepare(Facts(1, 1, 1))
+        >>> term.prepare(Facts(num_images=1, num_classes=1, grid=1))
         >>> mixed, share = term.mixed(image, other, tf.constant([[0.25, 0.0, 0.0]]))
         >>> round(float(share[0]), 2), round(float(mixed[0, 0, 0, 0]))
         (0.25, 25)

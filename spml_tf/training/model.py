@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import inspect
 import operator
@@ -115,9 +116,15 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             "momentum": self.ema_momentum, "storage": self.bank_dtype, "device": self.bank_device,
         }  # fmt: skip
         facts = Facts(
-            rows, self.num_classes, network.output_shape[1], self.seed, self.shard, self.bank_dir,
-            bank, functools.partial(zero_colour, network),
-        )  # fmt: skip
+            num_images=rows,
+            num_classes=self.num_classes,
+            grid=network.output_shape[1],
+            seed=self.seed,
+            shard=self.shard,
+            directory=self.bank_dir,
+            bank=bank,
+            zero_colour=functools.partial(zero_colour, network),
+        )
         self.recipe = recipe_of(method, options, positives_per_image)
         self.ema_scores = None
         if self.keep_scores or any(part.needs_scores for part in self.recipe.parts):
@@ -302,12 +309,22 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             image = None if x.get("image") is None else tf.cast(x["image"], tf.float32)
             _, logits, image = replica_batches.without_stand_ins(every, logits, image)
             step = Step(
-                index, box, flip, self.epoch.value, weight, observed, _pooled(logits),
-                tf.sigmoid(logits), average, visited, image, self._maps_of,
-                None if own is None else own.value,
-            )  # fmt: skip
+                index=index,
+                box=box,
+                flip=flip,
+                epoch=self.epoch.value,
+                weight=weight,
+                labels=observed,
+                logits=_pooled(logits),
+                maps=tf.sigmoid(logits),
+                average=average,
+                visited=visited,
+                image=image,
+                network=self._maps_of,
+                label_loss=None if own is None else own.value,
+            )
             for rule in self.rules:
-                step = step._replace(labels=rule.mark(step))
+                step = dataclasses.replace(step, labels=rule.mark(step))
             found = {term: self._value_of(term, step) for term in self.terms}
             values, size = replica_batches.of_whole_batch(found, tf.shape(observed)[0])
             loss = _total(

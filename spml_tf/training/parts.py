@@ -6,9 +6,9 @@ sees a training step as one value, `Step`, and knows neither the model nor the o
 
 from __future__ import annotations
 
-import types
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from spml_tf.training.class_priors import ClassPriors
 
 
-class Step(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
     """One training batch of B images and L classes, all that a part may see.
 
     Under a `tf.distribute` strategy it is the part of the batch that a replica has, B may be 0, and
@@ -74,7 +75,8 @@ def _black() -> NDArray[np.float32]:
     return np.zeros(3, np.float32)
 
 
-class Facts(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
     """What a part may build its weights from.
 
     Attributes:
@@ -96,7 +98,7 @@ class Facts(NamedTuple):
     seed: int = 0
     shard: Shard = WHOLE
     directory: str | None = None
-    bank: Mapping[str, Any] = types.MappingProxyType({})
+    bank: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     zero_colour: Callable[[], NDArray[np.float32]] = _black
 
     @property
