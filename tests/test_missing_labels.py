@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -85,19 +87,28 @@ class TestCheckpoint:
         saved = read_checkpoint(tmp_path / "c.h5", GIVEN)
         assert saved.scores.dtype == np.float32
         np.testing.assert_allclose(saved.scores, [[0.2, 1.0], [np.nan, np.nan]], rtol=1e-6)
-        assert saved.codes.tolist() == [[1, 2], [-1, 0]]
         assert saved.epochs_selected.tolist() == [[0, 3], [0, 0]]
 
     def test_selection_may_not_be_counted(self, tmp_path):
         self.write(tmp_path / "c.h5", np.zeros((2, 2), "f4"))
         assert read_checkpoint(tmp_path / "c.h5", GIVEN).epochs_selected is None
 
-    def test_without_marks_the_observed_labels_stand(self, tmp_path):
+    def test_a_method_may_mark_nothing(self, tmp_path):
         self.write(tmp_path / "c.h5", np.zeros((2, 2), "f4"))
         with h5py.File(tmp_path / "c.h5", "a") as file:
             del file["label_store"]
-        saved = read_checkpoint(tmp_path / "c.h5", GIVEN)
-        assert saved.codes.tolist() == GIVEN.tolist() and saved.epochs_selected is None
+        assert read_checkpoint(tmp_path / "c.h5", GIVEN).epochs_selected is None
+
+    @pytest.mark.parametrize(
+        ("scores", "selected", "what"),
+        [((3, 2), None, "scores"), ((2, 2), (2, 3), "selections")],
+    )
+    def test_other_images_or_classes(self, tmp_path, scores, selected, what):
+        counts = None if selected is None else np.zeros(selected, np.uint8)
+        self.write(tmp_path / "c.h5", np.zeros(scores, "f4"), counts)
+        shape = re.escape(f"holds {what} {selected or scores} for labels (2, 2)")
+        with pytest.raises(UserError, match=rf"c\.h5: {shape}; train this run again"):
+            read_checkpoint(tmp_path / "c.h5", GIVEN)
 
     def test_mistakes(self, tmp_path):
         with pytest.raises(UserError, match=r"c\.h5: missing"):
