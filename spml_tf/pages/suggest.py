@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,25 @@ from spml_tf.system.folders import made_folder
 _HEADER = "rank", "image", "class", "label", "score"
 # Classes of a photo on the page, those of the highest scores where there are more.
 _CLASSES = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    """What a run has made of its training images.
+
+    Attributes:
+        network: of CAM logits.
+        data: of the run.
+        scores: float32 [N, L] in [0, 1], the running averages, NaN where there is none.
+        image_size: side of the network's input in pixels.
+        batch_size: images at a time.
+    """
+
+    network: keras.Model
+    data: Splits
+    scores: NDArray[np.float32]
+    image_size: int
+    batch_size: int
 
 
 def suggest_run(
@@ -76,21 +96,11 @@ def suggest_run(
     data, settings = run_data.load_of_run(run, data_dir), run.settings()
     scores = suspect_labels.read_checkpoint(run, data).scores
     network = networks.load_network(run.best_network())
-    others = None
-    if rule == "disagreement":
-        others = missing_labels.label_scores(
-            network, data.train, data.observed.shape, None, settings.image_size, batch_size
-        )
-    images = suggestions.suggest_images(
-        scores, data.observed, count, rule, others, settings.seed
-    ).tolist()
+    trained = _Trained(network, data, scores, settings.image_size, batch_size)
+    images = _images(trained, count, rule, settings.seed)
     if not images:
         raise UserError(f"{run.path}: every label of its training images is known")
-    rows: list[tuple[object, ...]] = []
-    for rank, image in enumerate(images, 1):
-        for label in np.flatnonzero(data.observed[image] == UNKNOWN):
-            cells = data.train.names[image], data.train.class_names[label]
-            rows.append((rank, *cells, "", f"{scores[image, label]:.6f}"))
+    rows = _rows(trained, images)
     facts = {
         "run_dir": str(run.path.absolute()),
         "method": settings.method,
@@ -99,8 +109,7 @@ def suggest_run(
         "images": len(images),
         "labels": len(rows),
     }
-    print(f"heatmaps of {len(images[:shown])} photos", file=sys.stderr)
-    photos = _photos(network, data, scores, images[:shown], settings.image_size, batch_size)
+    photos = _photos(trained, images[:shown])
     page = suggest_page.build(run.path.name, facts, data.train.class_names, photos, len(rows))
     with naming_unwritable(f"--output_dir={folder}"), made_folder(folder):
         write_csv(folder / "suggest.csv", _HEADER, rows, into=replaced_unless_edited)
@@ -109,23 +118,43 @@ def suggest_run(
     return facts
 
 
-def _photos(
-    network: keras.Model,
-    data: Splits,
-    scores: NDArray[np.float32],
-    images: list[int],
-    image_size: int,
-    batch_size: int,
-) -> list[SuggestedPhoto]:
+def _images(trained: _Trained, count: int, rule: str, seed: int) -> list[int]:
+    """The images to label, best first."""
+    observed, others = trained.data.observed, None
+    if rule == "disagreement":
+        others = missing_labels.label_scores(
+            trained.network, trained.data.train, observed.shape, None, trained.image_size,
+            trained.batch_size,
+        )  # fmt: skip
+    best = suggestions.suggest_images(trained.scores, observed, count, rule, others, seed)
+    images: list[int] = best.tolist()
+    return images
+
+
+def _rows(trained: _Trained, images: Sequence[int]) -> list[tuple[object, ...]]:
+    """Rows of suggest.csv: one for each unknown label of the images."""
+    train = trained.data.train
+    return [
+        (rank, train.names[image], train.class_names[label], "",
+         f"{trained.scores[image, label]:.6f}")
+        for rank, image in enumerate(images, 1)
+        for label in np.flatnonzero(trained.data.observed[image] == UNKNOWN)
+    ]  # fmt: skip
+
+
+def _photos(trained: _Trained, images: list[int]) -> list[SuggestedPhoto]:
     """The photos with the heatmaps of their unknown classes, the most probable first."""
-    observed = data.observed[images]
+    print(f"heatmaps of {len(images)} photos", file=sys.stderr)
+    observed, scores = trained.data.observed[images], trained.scores
     classes = []
     for image, labels in zip(images, observed, strict=True):
         unknown = np.flatnonzero(labels == UNKNOWN)
         order = np.argsort(-scores[image, unknown], kind="stable")
         classes.append(unknown[order][:_CLASSES].tolist())
-    examples = dataclasses.replace(data.train.subset(images), labels=observed)
-    found = network_photos.photos(network, examples, image_size, batch_size, classes)
+    examples = dataclasses.replace(trained.data.train.subset(images), labels=observed)
+    found = network_photos.photos(
+        trained.network, examples, trained.image_size, trained.batch_size, classes
+    )
     return [
         SuggestedPhoto(photo, labels, scores[image, labels].tolist())
         for photo, image, labels in zip(found, images, classes, strict=True)
