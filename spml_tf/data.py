@@ -16,7 +16,13 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import check_unedited, naming_unwritable
-from spml_tf.system.flag_fields import flag_field, flag_name, plugins_field, word_field
+from spml_tf.system.flag_fields import (
+    flag_field,
+    flag_name,
+    plugins_field,
+    word_field,
+    words_of,
+)
 from spml_tf.system.folders import made_folder
 from spml_tf.system.notes import tell_note
 from spml_tf.system.tensorflow_import import import_tensorflow, quiet_libraries
@@ -31,7 +37,8 @@ usage: python -m spml_tf.data check|summary|prepare --dataset=NAME --data_dir=DI
        python -m spml_tf.data import --source=FILE_OR_FOLDER --output_dir=DIR [--flag=value ...]
 
 check: decodes every image and names those that training would stop on, and those it treats in a
-way worth knowing; with --output_dir=DIR also in DIR/check.csv.
+way worth knowing; with --output_dir=DIR also in DIR/check.csv. Files of --train_labels and
+--class_weights must fit the training images.
 summary: counts of labels and images, as text and with a sheet of example photos in --output_dir.
 prepare: writes the observed labels and the validation split (labels.csv), and with --format=jpeg or
 tfrecord the images too, to --output_dir; read the latter with --dataset=prepared.
@@ -48,7 +55,13 @@ _ONLY = {
     "threads": ("check", "prepare"),
     "plugins": ("check", "summary", "prepare"),
 }
-
+# Flags that check compares with the data, but that do not change what it looks at.
+_OF_RUNS = (
+    "val_fraction", "observed_positives", "observed_negatives", "positive_choice", "known_share",
+    "train_images", "full_images", "label_seed", "fingerprint", "scaled_decoding",
+)  # fmt: skip
+# Flags that name files for training images.
+_OF_TRAINING = ("train_labels", "class_weights")
 
 _IMPORT = "Import"
 
@@ -127,8 +140,10 @@ def _check(options: _Options) -> None:
         )
         if split != "none"
     }
-    for note in split_notes.rare_classes(parts["train"]) if "train" in parts else ():
-        tell_note(note)
+    if "train" in parts:
+        splits.check_training(options, parts["train"])
+        for note in split_notes.rare_classes(parts["train"]):
+            tell_note(note)
     if all(part.paths is None for part in parts.values()):
         print(f"--dataset={options.dataset}: its images are in memory; nothing to decode")
         return
@@ -155,6 +170,15 @@ def _check(options: _Options) -> None:
             f"decoded, the first is {first.image} ({first.message}); repair or remove them and "
             "their rows"
         )
+
+
+def _without_effect_on_check(given: _Options) -> dict[str, str]:
+    """As `label_flags_without_effect`, of what check does not look at."""
+    of_runs = words_of(given, _OF_RUNS)
+    found = dict.fromkeys(of_runs, "check, which looks at all images and labels")
+    if given.train_split == "none":
+        found |= dict.fromkeys(words_of(given, _OF_TRAINING), "--train_split=none")
+    return found
 
 
 def _print_findings(report: Report, parts: dict[str, Examples]) -> None:
@@ -228,9 +252,12 @@ def _action(given: _Options) -> None:
         return
     threads = given.threads or os.cpu_count() or 1
     options = dataclasses.replace(given, **resolved(given), threads=threads)
-    if given.command != "check":  # which reads all labels that there are
-        for flag, other in label_flags_without_effect(options).items():
-            tell_note(f"{flag} has no effect with {other}")
+    if given.command == "check":
+        unused = _without_effect_on_check(given)
+    else:
+        unused = label_flags_without_effect(options)
+    for flag, other in unused.items():
+        tell_note(f"{flag} has no effect with {other}")
     {"check": _check, "summary": _summary, "prepare": _prepare}[given.command](options)
 
 

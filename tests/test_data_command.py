@@ -222,6 +222,71 @@ def test_check_passes_good_data_and_data_in_memory(voc, capsys):
     assert "in memory; nothing to decode" in capsys.readouterr().out
 
 
+@pytest.fixture
+def check(voc, capsys):
+    """Returns exit code, output and notes of check on the miniature VOC."""
+
+    def check(*words: str) -> tuple[int, str, str]:
+        flags = ["--dataset=voc", f"--data_dir={voc}", "--classes=cat,cow,dog", "--threads=1"]
+        code = data.main(["check", *flags, *words])
+        return code, *capsys.readouterr()
+
+    return check
+
+
+LABELS = "image,class,label\nJPEGImages/2008_train000.jpg,cat,1\n"
+HOLDS_OUT = "image,split,class,label\n" + "".join(
+    f"JPEGImages/2008_train{number:03d}.jpg,{'val' if number < 5 else 'train'},,\n"
+    for number in range(24)
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "message"),
+    [
+        ({}, ["--train_labels=no.csv"], "no.csv: cannot be read"),
+        ({}, ["--class_weights=no.csv"], "no.csv: cannot be read"),
+        ({"x.csv": LABELS + "b.jpg,cat,1\n"}, ["--train_labels=x.csv"],
+         "x.csv:3: unknown image 'b.jpg'"),
+        ({"x.csv": LABELS + "JPEGImages/2008_train001.jpg,cta,1\n"}, ["--train_labels=x.csv"],
+         "x.csv:3: unknown class 'cta'"),
+        ({"x.csv": HOLDS_OUT}, ["--train_labels=x.csv", "--val_split=val"],
+         "x.csv: holds images out for validation, but --val_split=val"),
+        ({"x.csv": "class,weight\nhorse,2\n"}, ["--class_weights=x.csv"],
+         "x.csv:2: expected one of the classes cat, cow, dog"),
+        ({}, ["--train_labels=stored"], "--dataset=voc comes without observed labels"),
+        ({}, ["--train_images=20"], "--train_images=20: there are 19 training images"),
+    ],
+)  # fmt: skip
+def test_check_refuses_labels_that_training_would_refuse(
+    check, files, words, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    code, out, error = check(*words)
+    last = error.splitlines()[-1]
+    assert code == 1 and not out and last.startswith("error: ") and message in last
+
+
+def test_check_accepts_labels_and_tells_what_it_does_not_look_at(check, tmp_path):
+    (tmp_path / "labels.csv").write_text(LABELS)
+    (tmp_path / "weights.csv").write_text("class,weight\ncat,2\n")
+    files = [f"--train_labels={tmp_path}/labels.csv", f"--class_weights={tmp_path}/weights.csv"]
+    counts = "32 images (train 24, test 8): 0 errors, 0 notes\n"
+    assert check(*files) == (0, counts, "")
+    runs = [
+        "--val_fraction=0.3", "--observed_negatives=1", "--known_share=0.1", "--train_images=7",
+        "--full_images=2", "--label_seed=3", "--fingerprint=content", "--scaled_decoding=false",
+    ]  # fmt: skip
+    why = "has no effect with check, which looks at all images and labels"
+    assert check(*runs) == (0, counts, "".join(f"note: {flag} {why}\n" for flag in runs))
+    code, out, notes = check(*files, "--train_split=none")
+    assert code == 0 and out.startswith("8 images (test 8)")
+    why = "has no effect with --train_split=none"
+    assert notes == "".join(f"note: {flag} {why}\n" for flag in files)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

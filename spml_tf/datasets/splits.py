@@ -92,9 +92,6 @@ def load_splits(settings: DataSettings) -> Splits:
     _check(settings, train, val, test)
     notes = split_notes.of_splits(settings, whole, train, observed, val, test)
     _tell(notes)
-    weights = None
-    if settings.class_weights:
-        weights = label_files.read_class_weights(settings.class_weights, train.class_names)
     return Splits(
         train,
         observed,
@@ -103,8 +100,22 @@ def load_splits(settings: DataSettings) -> Splits:
         val.names if settings.val_split == "none" else (),
         _positives_per_image(val),
         notes,
-        weights,
+        _class_weights(settings, train),
     )
+
+
+def check_training(settings: DataSettings, whole: Examples) -> None:
+    """Refuses what `load_splits` would refuse of the images and labels to train on.
+
+    Args:
+        settings: resolved settings.
+        whole: all images of the training split.
+
+    Raises:
+        UserError: the data set has no such labels, or files or numbers that flags name do not fit.
+    """
+    train, _, _ = _train_and_held_out(settings, whole)
+    _class_weights(settings, train)
 
 
 def load_examples(
@@ -136,18 +147,35 @@ def _train_and_val(
         settings: resolved settings.
         whole: all images of the training split.
     """
+    train, observed, held_out = _train_and_held_out(settings, whole)
+    val = _read(settings, settings.val_split) if held_out is None else held_out
+    return train, observed, val
+
+
+def _train_and_held_out(
+    settings: DataSettings, whole: Examples
+) -> tuple[Examples, NDArray[np.int8], Examples | None]:
+    """As `_train_and_val`, but None where validation has a split of its own."""
     observed, held_out = observed_labels.of_settings(settings, whole)
+    train = whole
+    val: Examples | None = None
     if settings.val_split == "none":
         rows, others = _rows(settings, len(whole), held_out)
         train, observed, val = whole.subset(rows), observed[rows], whole.subset(others)
     else:
         _check_none_held_out(settings, held_out)
-        train, val = whole, _read(settings, settings.val_split)
     train, observed = observed_labels.of_some_images(settings, train, observed)
     if settings.train_images and held_out is not None:
         flags = f"--train_images={settings.train_images} and --label_seed={settings.label_seed}"
         label_files.check_chosen(settings.train_labels, train.names, flags)
     return train, observed, val
+
+
+def _class_weights(settings: DataSettings, train: Examples) -> NDArray[np.float32] | None:
+    """What --class_weights names, [L]."""
+    if not settings.class_weights:
+        return None
+    return label_files.read_class_weights(settings.class_weights, train.class_names)
 
 
 def _rows(
