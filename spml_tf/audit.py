@@ -59,7 +59,7 @@ class _Options:
         int,
         low=0,
     )
-    batch_size: int = flag_field(32, "Images at a time.", int, low=1)
+    batch_size: int = flag_field(None, "Images at a time. Default: 32.", int, low=1)
     plugins: str | None = plugins_field()
 
 
@@ -74,7 +74,7 @@ def _list(options: _Options) -> None:
         options.data_dir,
         MOST if options.limit is None else options.limit,
         SHOWN if options.shown is None else options.shown,
-        options.batch_size,
+        options.batch_size or 32,
     )
     for count, value in facts["precision"].items():
         print(f"precision of the first {count}: {value:.1f}% (the full labels are known)")
@@ -94,7 +94,7 @@ def _suggest(options: _Options) -> None:
         options.suggest_by or "gain",
         options.data_dir,
         most,
-        options.batch_size,
+        options.batch_size or 32,
     )
     if facts["images"] < options.suggest:
         tell_note(f"only {facts['images']} photos have an unknown label")
@@ -134,6 +134,8 @@ def _action(options: _Options) -> None:
         raise UserError(f"--limit: is of the lists of labels, not of --{other}; leave it out")
     if options.shown is not None and options.reviewed:
         raise UserError("--shown: is of the pages, not of --reviewed; leave it out")
+    if options.batch_size is not None and options.reviewed:
+        raise UserError("--batch_size: is of the pages, not of --reviewed; leave it out")
     import_tensorflow()
     if options.reviewed:
         _apply_reviewed(options, options.reviewed)

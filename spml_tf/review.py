@@ -10,8 +10,9 @@ from pathlib import Path
 
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
-from spml_tf.system.flag_fields import flag_field, plugins_field
+from spml_tf.system.flag_fields import flag_field, plugins_field, words_of
 from spml_tf.system.flag_words import split_names
+from spml_tf.system.notes import tell_note
 from spml_tf.system.tensorflow_import import import_tensorflow
 
 USAGE = """Serves the page of an audit or of suggested photos, keeps each decision; merges reviews.
@@ -30,6 +31,13 @@ each file says of the others, to be settled in its column label.
 All of these files can be given to python -m spml_tf.audit --reviewed."""
 
 _REVIEWER = re.compile(r"[\w-]{1,64}")
+# Flags by which a new audit is made, and what each flag is for.
+_OF_NEW_AUDIT = ("data_dir", "shown", "batch_size", "plugins")
+_ONLY = {
+    "output_dir": ("merge",),
+    **dict.fromkeys(("reviewer", "port"), ("audit_dir", "run_dir")),
+    **dict.fromkeys(_OF_NEW_AUDIT, ("run_dir",)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,19 +46,31 @@ class _Options:
         None, "Folder of an audit, made with --run_dir where it has none, or of suggested photos."
     )
     run_dir: str | None = flag_field(None, "Folder of the finished run to audit.")
-    reviewer: str = flag_field("me", "Name of the reviewer, a part of the file's name.")
-    port: int = flag_field(
-        0, "Port of 127.0.0.1 to listen on, 0 for any that is free.", int, low=0, high=65535
+    # None where not given, to tell flags that are for something else.
+    reviewer: str | None = flag_field(
+        None, "Name of the reviewer, a part of the file's name. Default: me."
+    )
+    port: int | None = flag_field(
+        None,
+        "Port of 127.0.0.1 to listen on, 0 for any that is free. Default: 0.",
+        int,
+        low=0,
+        high=65535,
     )
     merge: str | None = flag_field(None, "Comma-separated files of reviewed labels.")
     output_dir: str | None = flag_field(None, "Folder for the merged labels.")
     data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    shown: int = flag_field(
-        100, "How many of each kind to show on the page of a new audit.", int, low=1
+    shown: int | None = flag_field(
+        None,
+        "How many of each kind to show on the page of a new audit. Default: 100.",
+        int,
+        low=1,
     )
-    batch_size: int = flag_field(32, "Images at a time, for a new audit.", int, low=1)
+    batch_size: int | None = flag_field(
+        None, "Images at a time, for a new audit. Default: 32.", int, low=1
+    )
     plugins: str | None = plugins_field()
 
 
@@ -60,8 +80,6 @@ def _merge(options: _Options, merge: str) -> None:
 
     if not options.output_dir:
         raise UserError("--output_dir is missing; see --help")
-    if options.audit_dir or options.run_dir:
-        raise UserError("--merge, --audit_dir, --run_dir: merge files, or review; drop one")
     paths = split_names("merge", merge)
     merged = reviewed_merging.write_merged(paths, Path(options.output_dir))
     print(f"{len(merged.agreed)} labels agreed, {merged.shared} of them by two reviewers or more")
@@ -73,20 +91,22 @@ def _audit_folder(options: _Options) -> Path:
     """The folder of the audit, which is made where it is missing."""
     from spml_tf.pages.review_server import page_of
 
-    if options.run_dir is None:
+    if not options.run_dir:
         return Path(options.audit_dir or "")
     folder = Path(options.audit_dir or Path(options.run_dir) / "audit")
     page = page_of(folder)
     if page.exists():
         _check_run(page, options.run_dir)
+        for flag in words_of(options, _OF_NEW_AUDIT):
+            tell_note(f"{flag} has no effect: {page} is there; for a new audit name another folder")
         return folder
     import_tensorflow()
-    from spml_tf.pages.audit import MOST, audit_run
+    from spml_tf.pages.audit import MOST, SHOWN, audit_run
     from spml_tf.runs.run_folder import RunFolder
 
-    most = max(MOST, options.shown)
+    shown = options.shown or SHOWN
     run = RunFolder(options.run_dir)
-    audit_run(run, folder, options.data_dir, most, options.shown, options.batch_size)
+    audit_run(run, folder, options.data_dir, max(MOST, shown), shown, options.batch_size or 32)
     return folder
 
 
@@ -126,19 +146,28 @@ def _serve(folder: Path, reviewer: str, port: int) -> None:
         print(f"\n{len(journal.decisions())} labels decided in {path}")
 
 
+def _check_mode(options: _Options) -> None:
+    """Refuses flags that are for something else."""
+    mode = "merge" if options.merge else "run_dir" if options.run_dir else "audit_dir"
+    if mode == "merge" and (options.audit_dir or options.run_dir):
+        raise UserError("--merge, --audit_dir, --run_dir: merge files, or review; drop one")
+    for flag, modes in _ONLY.items():
+        if mode not in modes and getattr(options, flag) not in (None, ""):
+            others = " and ".join(f"--{other}" for other in modes)
+            raise UserError(f"--{flag}: is for {others}, not for --{mode}; leave it out")
+
+
 def _action(options: _Options) -> None:
+    if not (options.merge or options.audit_dir or options.run_dir):
+        raise UserError("--audit_dir is missing; see --help")
+    _check_mode(options)
     if options.merge:
         _merge(options, options.merge)
         return
-    if not (options.audit_dir or options.run_dir):
-        raise UserError("--audit_dir is missing; see --help")
-    if options.output_dir:
-        raise UserError("--output_dir: is for --merge; --audit_dir names an audit's folder")
-    if not _REVIEWER.fullmatch(options.reviewer):
-        raise UserError(
-            f"--reviewer={options.reviewer}: must be letters, digits, - and _, at most 64"
-        )
-    _serve(_audit_folder(options), options.reviewer, options.port)
+    reviewer = "me" if options.reviewer is None else options.reviewer
+    if not _REVIEWER.fullmatch(reviewer):
+        raise UserError(f"--reviewer={reviewer}: must be letters, digits, - and _, at most 64")
+    _serve(_audit_folder(options), reviewer, options.port or 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -107,6 +107,7 @@ def photos(root, rows: str, val: str = "") -> list[str]:
         ("audit", "--suggest_by=random", "--suggest_by: says how --suggest chooses"),
         ("audit", "--suggest=5 --limit=9", "--limit: is of the lists of labels, not of --suggest"),
         ("audit", "--reviewed=a.csv --shown=9", "--shown: is of the pages, not of --reviewed"),
+        ("audit", "--reviewed=a.csv --batch_size=32", "--batch_size: is of the pages, not of"),
         ("export", "--web_runtime=x", "--web_runtime: is of --format=web; leave it out"),
         ("export", "--check_images=9", "--check_images: is of the check of litert, onnx and web"),
         ("export", "--data_dir=x", "--data_dir: is of the check of litert, onnx and web"),

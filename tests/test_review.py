@@ -206,7 +206,10 @@ def test_a_run_is_audited_first(finished, tmp_path, capsys):
         path = tmp_path / "out" / "reviewed_me.csv"
         with Process(*words, "--shown=3") as server:
             assert server.decided == f"{number} labels decided in {path}"
-            assert server.end(signal.SIGINT)[0] == 0
+            code, _, notes = server.end(signal.SIGINT)
+        page = tmp_path / "out" / "audit.html"
+        why = f"has no effect: {page} is there; for a new audit name another folder"
+        assert code == 0 and (f"note: --shown=3 {why}\n" in notes) == bool(number), notes
         stamps.add((tmp_path / "out" / "audit.json").stat().st_mtime_ns)
         row = read_rows(tmp_path / "out" / "missing.csv")[0]
         path.write_text(f"{HEADER}{row.image},{row.class_name},1,t\n")
@@ -359,6 +362,21 @@ def test_two_processes_do_not_share_a_file(audit_dir, process):
         (["--merge=a.csv,b.csv"], "--output_dir is missing"),
         (["--merge=a.csv,b.csv", "--output_dir=EMPTY", "--audit_dir=AUDIT"], "drop one"),
         (["--merge=a.csv,b.csv", "--output_dir=EMPTY"], "a.csv: cannot be read"),
+        *(
+            (["--merge=a.csv,b.csv", "--output_dir=EMPTY", flag], f"{name}: is for {modes}, not")
+            for flag, name, modes in (
+                ("--reviewer=z", "--reviewer", "--audit_dir and --run_dir"),
+                ("--port=0", "--port", "--audit_dir and --run_dir"),
+                ("--data_dir=x", "--data_dir", "--run_dir"),
+                ("--shown=100", "--shown", "--run_dir"),
+                ("--batch_size=32", "--batch_size", "--run_dir"),
+            )
+        ),
+        (
+            ["--audit_dir=AUDIT", "--shown=100"],
+            "--shown: is for --run_dir, not for --audit_dir; leave it out",
+        ),
+        (["--audit_dir=AUDIT", "--data_dir=X"], "--data_dir: is for --run_dir, not for --audit"),
     ],
 )
 def test_mistakes_are_told_in_a_line(audit_dir, tmp_path, capsys, words, message):
