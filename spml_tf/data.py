@@ -211,8 +211,14 @@ def _prepare(options: _Options) -> None:
 
     if options.output_dir is None:
         raise UserError("--output_dir is missing: name a folder to write to")
+    if options.jpeg_quality is not None and not options.short_side:
+        raise UserError(
+            "--jpeg_quality: is of resized images; give --short_side=PIXELS too, or leave it out"
+        )
     form = ImageForm(
-        options.format or "labels", options.short_side or 0, options.jpeg_quality or 92
+        options.format or ImageForm.format,
+        options.short_side or ImageForm.short_side,
+        options.jpeg_quality or ImageForm.jpeg_quality,
     )
     preparation.prepare(options, form, options.output_dir, options.threads, bool(options.overwrite))
     print(f"prepared in {options.output_dir}")

@@ -299,6 +299,10 @@ def test_check_accepts_labels_and_tells_what_it_does_not_look_at(check, tmp_path
         (["check", "--dataset=voc", "--data_dir=/none"], "no ImageSets/Main in /none"),
         (["prepare"], "--output_dir is missing"),
         (["prepare", "--jpeg_quality=0", "--output_dir=x"], "--jpeg_quality=0: must lie between"),
+        *(
+            (["prepare", "--jpeg_quality=92", "--output_dir=x", *words], "--jpeg_quality: is of re")
+            for words in ([], ["--format=tfrecord"], ["--format=tfrecord", "--short_side=0"])
+        ),
     ],
 )
 def test_mistakes_are_one_line(words, message, capsys):
