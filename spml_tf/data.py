@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spml_tf.datasets.label_formats import FORMATS
-from spml_tf.datasets.settings import DataSettings, label_flags_without_effect, resolved
+from spml_tf.datasets.readers import find
+from spml_tf.datasets.settings import DataSettings, data_flags_without_effect, resolved
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
@@ -173,9 +174,10 @@ def _check(options: _Options) -> None:
 
 
 def _without_effect_on_check(given: _Options) -> dict[str, str]:
-    """As `label_flags_without_effect`, of what check does not look at."""
-    of_runs = words_of(given, _OF_RUNS)
-    found = dict.fromkeys(of_runs, "check, which looks at all images and labels")
+    """As `data_flags_without_effect`, of what check does not look at."""
+    of_runs = _OF_RUNS if find(given.dataset).takes_seed else (*_OF_RUNS, "data_seed")
+    why = "check, which looks at all images and labels"
+    found = dict.fromkeys(words_of(given, of_runs), why)
     if given.train_split == "none":
         found |= dict.fromkeys(words_of(given, _OF_TRAINING), "--train_split=none")
     return found
@@ -261,7 +263,7 @@ def _action(given: _Options) -> None:
     if given.command == "check":
         unused = _without_effect_on_check(given)
     else:
-        unused = label_flags_without_effect(options)
+        unused = data_flags_without_effect(options)
     for flag, other in unused.items():
         tell_note(f"{flag} has no effect with {other}")
     {"check": _check, "summary": _summary, "prepare": _prepare}[given.command](options)

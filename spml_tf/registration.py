@@ -119,6 +119,7 @@ def _add(name: str, item: Any) -> None:
         options,
         marks=getattr(item, "marks", ""),
         needs_label_loss=getattr(item, "needs_label_loss", False),
+        trains=issubclass(item, Rule | Term),
     )
     if issubclass(item, Term) and "reported_as" not in vars(item):
         item.reported_as = name

@@ -287,6 +287,8 @@ def small_model(method: str, **options) -> tuple[SPMLModel, tf.data.Dataset, np.
 def test_every_method_trains(name):
     full_name = name if name == "recommended" else f"{name}+cl"
     model, data, labels = small_model(full_name, large_loss_rate=6.25)
+    trained = any(part.trainable_variables for part in model.parts)
+    assert methods.trains_weights(full_name) == trained
     history = model.fit(data, epochs=3, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert history["classification_loss"][-1] < history["classification_loss"][0]

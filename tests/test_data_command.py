@@ -277,7 +277,8 @@ def test_check_accepts_labels_and_tells_what_it_does_not_look_at(check, tmp_path
     assert check(*files) == (0, counts, "")
     runs = [
         "--val_fraction=0.3", "--observed_negatives=1", "--known_share=0.1", "--train_images=7",
-        "--full_images=2", "--label_seed=3", "--fingerprint=content", "--scaled_decoding=false",
+        "--full_images=2", "--data_seed=9", "--label_seed=3", "--fingerprint=content",
+        "--scaled_decoding=false",
     ]  # fmt: skip
     why = "has no effect with check, which looks at all images and labels"
     assert check(*runs) == (0, counts, "".join(f"note: {flag} {why}\n" for flag in runs))

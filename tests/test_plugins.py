@@ -354,10 +354,50 @@ def test_a_rule_may_call_its_weights_as_it_likes():
           "full_images": 5}, {"--observed_positives=2": "--train_labels=partial"}),
         ({"known_share": 0.1, "positive_choice": "frequent"},
          {"--known_share=0.1": "--train_labels=single"}),
+        ({"train_labels": "full", "label_seed": 3}, {"--label_seed=3": "--train_labels=full"}),
+        ({"train_labels": "full", "label_seed": 3, "train_images": 50}, {}),
+        ({"train_labels": "partial", "label_seed": 3}, {}),
+        ({"val_fraction": 0.3, "data_seed": 3}, {"--val_fraction=0.3": "--val_split=val"}),
+        ({"val_fraction": 0.3, "val_split": "none"}, {}),
+        ({"method": "an", "estimates_learning_rate": 0.5},
+         {"--estimates_learning_rate=0.5": "--method=an"}),
+        ({"method": "an", "learning_rate": 0.1}, {}),
+        ({"method": "role", "estimates_learning_rate": 0.5, "positives_per_image": 2}, {}),
+        ({"method": "an", "weights": "imagenet", "linear_probe": True, "learning_rate": 0.1},
+         {"--learning_rate=0.1": "--linear_probe"}),
+        ({"method": "an", "weights": "imagenet", "linear_probe": True}, {}),
+        ({"method": "role", "weights": "imagenet", "linear_probe": True, "learning_rate": 0.1},
+         {}),  # that of the estimates follows
+        ({"sync_batch_norm": True}, {"--sync_batch_norm": "--strategy=none"}),
+        ({"sync_batch_norm": True, "strategy": "mirrored"}, {}),
+        ({"sync_batch_norm": True, "workers": 2}, {}),
     ],
 )  # fmt: skip
-def test_what_budget_and_labels_do_not_look_at_is_noted(given, noted):
+def test_what_other_flags_make_useless_is_noted(given, noted):
     assert flags_without_effect(resolve(Settings(dataset="digits", **given))) == noted
+
+
+@pytest.mark.parametrize(
+    ("given", "noted"),
+    [
+        ({}, {}),  # drawn
+        ({"val_split": "val"}, "--val_split=val"),
+        ({"train_labels": "image,class,label"}, {}),
+        ({"train_labels": "image,split,class,label"}, "--train_labels=FILE"),
+    ],
+)
+def test_flags_of_the_split_are_noted_where_it_is_given(given, noted, tmp_path):
+    """Of photos, which no seed makes."""
+    path = tmp_path / "labels.csv"
+    if "train_labels" in given:
+        path.write_text(given["train_labels"] + "\n")
+        given = {"train_labels": str(path)}
+    settings = resolve(
+        Settings(dataset="voc", data_dir="x", val_fraction=0.3, data_seed=3, **given)
+    )
+    flags = ("--val_fraction=0.3", "--data_seed=3")
+    wanted = dict.fromkeys(flags, noted.replace("FILE", str(path))) if noted else {}
+    assert flags_without_effect(settings) == wanted
 
 
 def test_options_of_other_methods_are_noted(voc, tmp_path):

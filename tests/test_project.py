@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import spml_tf
 from spml_tf.__main__ import COMMANDS
-from spml_tf.runs.settings import Settings, resolve
+from spml_tf.runs.settings import Settings, flags_without_effect, resolve
 from spml_tf.system import cli
 from spml_tf.training import methods
 
@@ -136,7 +136,10 @@ def test_flagfiles_are_whole(path, tmp_path):
     assert str(path.relative_to(ROOT)) in text
     settings = cli.parse([f"--flagfile={path}", f"--data_dir={tmp_path}"], Settings, "")
     methods.parts_of(settings.method)
-    assert resolve(settings).epochs > 1
+    resolved = resolve(settings)
+    assert resolved.epochs > 1
+    unused = {flag.partition("=")[0] for flag in flags_without_effect(resolved)}
+    assert unused <= {"--positives_per_image"}  # which all files of a data set have
 
 
 def test_the_package_is_typed_and_lazy():

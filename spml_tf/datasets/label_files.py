@@ -105,6 +105,19 @@ def read_observed(
     return reading.labels, reading.held_out(path, of_some)
 
 
+def has_splits(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of observed labels says which images are held out for validation.
+
+    Args:
+        path: as for `read_observed`.
+
+    Raises:
+        UserError: the file is missing or not UTF-8.
+    """
+    _, header = next(read_csv(path), ("", []))
+    return header == _HEADER
+
+
 def check_chosen(path: str | os.PathLike[str], names: Sequence[str], flags: str) -> None:
     """Raises UserError where a file of labels with splits is not of these training images.
 

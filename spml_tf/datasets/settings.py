@@ -274,20 +274,43 @@ def resolved(given: DataSettings) -> dict[str, Any]:
     }
 
 
-def label_flags_without_effect(settings: DataSettings) -> dict[str, str]:
-    """What was given of the labels to train on and is not looked at, with what it has no effect.
+def data_flags_without_effect(settings: DataSettings) -> dict[str, str]:
+    """What was given of the data and is not looked at, with what it has no effect.
 
     Args:
         settings: resolved. Defaults do not count, whether given or not.
 
     Returns:
         Texts such as {"--known_share=0.5": "--train_labels=full"}.
+
+    Raises:
+        UserError: a file of labels cannot be read.
     """
     labels, fields = settings.train_labels, DataSettings.__dataclass_fields__
     unused = [flag for flag, kind in _LABEL_FLAGS.items() if labels != kind]
     unused += ["full_images"] if labels == "full" else []
+    chosen = settings.train_images or (settings.full_images and labels != "full")
+    unused += [] if chosen or labels in ("single", "partial") else ["label_seed"]
+    reasons = dict.fromkeys(unused, f"--train_labels={labels}")
+    of_split = ["val_fraction"]
+    of_split += [] if find(settings.dataset).takes_seed else ["data_seed"]
+    given = {x for x in fields if getattr(settings, x) != fields[x].default}
+    if not given.isdisjoint(of_split) and (splitting := _what_splits(settings)):
+        reasons |= dict.fromkeys(of_split, splitting)
     return {
-        f"--{flag}={getattr(settings, flag)}": f"--train_labels={labels}"
-        for flag in unused
-        if getattr(settings, flag) != fields[flag].default
+        f"--{flag}={getattr(settings, flag)}": reason
+        for flag, reason in reasons.items()
+        if flag in given
     }
+
+
+def _what_splits(settings: DataSettings) -> str | None:
+    """The flag that names the validation images; None where they are drawn."""
+    if settings.val_split != "none":
+        return f"--val_split={settings.val_split}"
+    from spml_tf.datasets import label_files
+
+    labels = settings.train_labels
+    if labels in KINDS_OF_LABELS or not label_files.has_splits(labels):
+        return None
+    return f"--train_labels={labels}"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spml_tf.datasets.settings import DataSettings, label_flags_without_effect, resolved
+from spml_tf.datasets.settings import DataSettings, data_flags_without_effect, resolved
 from spml_tf.system import plugins
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_checks import check_range
@@ -27,6 +27,10 @@ _IMAGE_SIZES = {
     "resnet50": 448, "small_residual": 64, "efficientnet_lite1": 240, "efficientnet_lite2": 260
 }  # fmt: skip
 
+# Of the backbone, by whether it is trained from scratch; and how many times as high that of the
+# estimates is.
+_LEARNING_RATES = {True: 2e-3, False: 5e-5}
+_ESTIMATES_RATIO = 10
 
 # The flags of parts that are fields of `Settings`; others come with plugins.
 _OF_PARTS: set[str] = set()
@@ -360,7 +364,7 @@ def resolve(given: Settings) -> Settings:
     weights = given.weights or ("none" if network == "small_residual" else "imagenet")
     scratch = weights == "none" and not given.init_from
     epochs = _default(given.epochs, 50 if scratch else 15)
-    rate = _default(given.learning_rate, 2e-3 if scratch else 5e-5)
+    rate = _default(given.learning_rate, _LEARNING_RATES[scratch])
     values = {
         **resolved(given),
         "network": _with_absolute_folder(network),
@@ -377,7 +381,7 @@ def resolve(given: Settings) -> Settings:
         "batch_size": _default(given.batch_size, 32 if scratch else 16),
         "learning_rate": rate,
         "head_learning_rate": _default(given.head_learning_rate, rate if scratch else 1e-3),
-        "estimates_learning_rate": _default(given.estimates_learning_rate, 10 * rate),
+        "estimates_learning_rate": _default(given.estimates_learning_rate, _ESTIMATES_RATIO * rate),
         "feature_crops": _default(given.feature_crops, 4 if given.linear_probe else 0),
         "initial_banks": _absolute(given.initial_banks),
         "bank_dir": _absolute(given.option("bank_dir")),
@@ -430,8 +434,11 @@ def flags_without_effect(settings: Settings) -> dict[str, str]:
         settings: resolved. Defaults do not count, whether given or not.
     """
     method = f"--method={settings.method}"
-    found = label_flags_without_effect(settings)
+    found = data_flags_without_effect(settings)
     found |= {f"--{flag}={value}": method for flag, value in _unused_flags(settings).items()}
+    found |= _of_optimizer_without_effect(settings)
+    if settings.sync_batch_norm and settings.strategy == "none" and settings.workers <= 1:
+        found["--sync_batch_norm"] = "--strategy=none"
     budget = settings.budget
     if budget is None:
         return found
@@ -446,6 +453,19 @@ def flags_without_effect(settings: Settings) -> dict[str, str]:
         found[f"--positives_per_image={mean}"] = chosen_by
     if mean is not None and budget == ESTIMATED and settings.option("selection_priors"):
         found[f"--positives_per_image={mean}"] = "--selection_priors"
+    return found
+
+
+def _of_optimizer_without_effect(settings: Settings) -> dict[str, str]:
+    """As `flags_without_effect`, of learning rates that nothing is trained with."""
+    rate, of_estimates = settings.learning_rate, settings.estimates_learning_rate
+    follows, found = of_estimates == _ESTIMATES_RATIO * rate, {}
+    estimates = methods.trains_weights(settings.method)
+    if not estimates and not follows:
+        found[f"--estimates_learning_rate={of_estimates}"] = f"--method={settings.method}"
+    used = estimates and follows
+    if settings.linear_probe and not used and rate != _LEARNING_RATES[False]:
+        found[f"--learning_rate={rate}"] = "--linear_probe"
     return found
 
 

@@ -56,6 +56,7 @@ class PartOf:
         marks: what a loss or a term makes of labels that a rule marks, as "left out"; empty where
             it treats them as other unknown labels.
         needs_label_loss: whether it trains by the method's loss of labels and scores.
+        trains: whether it may have weights of its own that are trained.
     """
 
     part: str | type
@@ -64,6 +65,7 @@ class PartOf:
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     marks: str = ""
     needs_label_loss: bool = False
+    trains: bool = False
 
     def load(self) -> type:
         """The class."""
@@ -102,9 +104,12 @@ def _term(
     file: str = "terms",
     marks: str = "",
     needs_label_loss: bool = False,
+    trains: bool = False,
 ) -> PartOf:
     place = f"spml_tf.training.{file}:{name}"
-    return PartOf(place, "term", options, marks=marks, needs_label_loss=needs_label_loss)
+    return PartOf(
+        place, "term", options, marks=marks, needs_label_loss=needs_label_loss, trains=trains
+    )
 
 
 # What a loss makes of labels that a rule marks.
@@ -126,7 +131,7 @@ METHODS: dict[str, tuple[PartOf, ...]] = {
     "an_ls": (_loss("SmoothedAssumeNegative", marks=_LEFT_OUT),),
     "wan": (_loss("WeakAssumeNegative", marks=_LEFT_OUT),),
     "epr": (_loss("ExpectedPositiveRegularization", PositivesPerImageOptions),),
-    "role": (_term("Role", RoleOptions),),
+    "role": (_term("Role", RoleOptions, trains=True),),
     "ll_r": (_EN_LOSS, _rule("LargeLoss", LargeLossOptions)),
     "ll_ct": (
         _loss("ExpectedPositive", ExpectedPositiveOptions, _POSITIVES),
@@ -254,6 +259,11 @@ def needs_k(name: str) -> bool:
 def selects(name: str) -> bool:
     """Whether a method chooses expected positives from the score bank."""
     return any(issubclass(part.options, SelectionOptions) for part in parts_of(name))
+
+
+def trains_weights(name: str) -> bool:
+    """Whether a method may train weights beside the network's, such as ROLE's estimates."""
+    return any(part.trains for part in parts_of(name))
 
 
 def fixed_budget(name: str) -> str | None:

@@ -62,6 +62,11 @@ class Reader:
         names: SplitNames = look_up(data_dir, **_taken(look_up, options))
         return names
 
+    @property
+    def takes_seed(self) -> bool:
+        """Whether its data are made from a seed."""
+        return "seed" in _parameters(self._function("load"))
+
     def read(
         self, data_dir: str | None, split: str, seed: int, options: Mapping[str, Any]
     ) -> Examples:
