@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from conftest import run
 
+from spml_tf import data
 from spml_tf.datasets import elements, observed_labels, readers
 from spml_tf.system.errors import UserError
 
@@ -184,12 +185,19 @@ def test_trains_from_the_command_line(prepared, tmp_path):
         ("tfds:voc/2007", "train", r"tfds:voc/2007: .*VERSION holds no dataset_info.json; prepare"),
         ("tfds:voc/2012:9.9.9", "train", r"9\.9\.9 holds no dataset_info"),
         ("tfds:../voc", "train", r"give a name such as tfds:voc/2012"),
-        ("tfds:voc/2012", "test", r"has the splits train, validation, found 'test'"),
+        ("tfds:voc/2012", "test", r"split: tfds:voc/2012 has train, validation, found 'test'"),
     ],
 )
 def test_mistakes(prepared, dataset, split, message):
     with pytest.raises(UserError, match=message):
         readers.load(dataset, str(prepared[0]), split)
+
+
+def test_a_split_that_is_not_there_is_told_with_its_flag(prepared, capsys):
+    words = ["check", "--dataset=tfds:voc/2012", f"--data_dir={prepared[0]}", "--test_split=tst"]
+    assert data.main(words) == 1
+    told = "error: --test_split: tfds:voc/2012 has train, validation, found 'tst'\n"
+    assert capsys.readouterr().err.endswith(told)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "info", "features"])

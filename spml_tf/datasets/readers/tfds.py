@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
-from spml_tf.datasets.readers.split_names import SplitNames
+from spml_tf.datasets.readers.split_names import SplitNames, check_split
 from spml_tf.datasets.readers.voc import DIFFICULT_RULES
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError, reason_of
@@ -62,9 +62,7 @@ def load(
             a file that is missing or damaged.
     """
     builder = _builder(dataset, data_dir)
-    if split not in builder.info.splits:
-        known = ", ".join(builder.info.splits)
-        raise UserError(f"--dataset=tfds:{dataset}: has the splits {known}, found {split!r}")
+    check_split(split, builder.info.splits, f"tfds:{dataset} has")
     features = builder.info.features
     key, exhaustive = _label_feature(dataset, features)
     class_names = tuple(_feature(features, key).names)
