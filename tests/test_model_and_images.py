@@ -187,13 +187,25 @@ def shuffled(index) -> tf.data.Dataset:
         ((None, LABELS), "images are missing"),
         ((photos()[0], LABELS), r"expected images \[B, H, W, 3\], found shape \(4, 4, 3\)"),
         ((photos()[..., :1], LABELS), r"expected images \[B, H, W, 3\], found"),
-        (([], LABELS), "there are no images"),
+        (([], LABELS), "images: there are none"),
+        ((tf.data.Dataset.from_tensors(photos()).take(0), LABELS), "images: there are none"),
+        ((tf.data.Dataset.from_tensors(photos()[:0]), LABELS), "images: there are none"),
         ((tf.data.Dataset.from_tensors(photos()).repeat(), LABELS), "repeats without end"),
     ],
 )
 def test_parts_that_do_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
         find_missing_labels(network(), *arguments)
+
+
+def test_scores_of_no_image():
+    empty = tf.data.Dataset.from_tensors(photos()).take(0)
+    for predict in (predictions.predict_scores, predictions.predict_peaks):
+        with pytest.raises(ValueError, match="images: there are none; give at least one"):
+            predict(network(), empty)
+    model = SPMLModel(network(), num_images=4, method="an", keep_scores=True)
+    with pytest.raises(ValueError, match="labels: of no image; give those of at least one"):
+        find_missing_labels(model, None, LABELS[:0], index=np.arange(0))
 
 
 def test_models_that_do_not_fit():

@@ -29,6 +29,8 @@ Images: TypeAlias = (
     Examples | NDArray[Any] | Sequence[NDArray[Any]] | tf.data.Dataset | keras.utils.PyDataset
 )
 
+_NO_IMAGES = "images: there are none; give at least one"
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -90,6 +92,7 @@ def _of_dataset(data: tf.data.Dataset | keras.utils.PyDataset, size: int | None)
     elif data.num_batches is None:
         raise ValueError("the PyDataset has no end (num_batches is None); give every image once")
     parts = data if isinstance(data, tf.data.Dataset) else map(data.__getitem__, range(len(data)))
+    empty = True
     for part in parts:
         x = part[0] if isinstance(part, tuple | list) else part
         index = None
@@ -97,14 +100,19 @@ def _of_dataset(data: tf.data.Dataset | keras.utils.PyDataset, size: int | None)
             if "index" in x:
                 index = np.asarray(x["index"], np.int64)
             x = x["image"]
-        yield Batch(_sized(x, size, rank=4), index)
+        image = _sized(x, size, rank=4)
+        if len(image):
+            empty = False
+            yield Batch(image, index)
+    if empty:
+        raise ValueError(_NO_IMAGES)
 
 
 def _of_arrays(
     images: NDArray[Any] | Sequence[NDArray[Any]], image_size: int | None, batch_size: int
 ) -> Iterator[Batch]:
     if not len(images):
-        raise ValueError("there are no images")
+        raise ValueError(_NO_IMAGES)
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         if isinstance(part, Sequence):

@@ -215,6 +215,8 @@ def epochs_selected(model: keras.Model, index: ArrayLike | None) -> NDArray[np.u
 
 
 def _checked_rows(index: ArrayLike, count: int) -> NDArray[np.int64]:
+    if not count:
+        raise ValueError("labels: of no image; give those of at least one")
     rows = np.asarray(index)
     if rows.shape != (count,) or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(
