@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from spml_tf.evaluation.rules import SUGGESTIONS
+from spml_tf.pages import LISTED, SHOWN
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_fields import flag_field, plugins_field
@@ -47,15 +49,17 @@ class _Options:
         "missing: of any classes; uncertainty: of the scores; disagreement: between running "
         "averages and network; random. Default: gain.",
         str,
-        ("gain", "missing", "uncertainty", "disagreement", "random"),
+        SUGGESTIONS,
     )
     data_dir: str | None = flag_field(
         None, "Folder of the data set, where it is not the run's own."
     )
-    limit: int = flag_field(None, "How many labels of each kind to list. Default: 500.", int, low=1)
+    limit: int = flag_field(
+        None, f"How many labels of each kind to list. Default: {LISTED}.", int, low=1
+    )
     shown: int = flag_field(
         None,
-        "How many labels of each kind, or photos, to show on the page. Default: 100.",
+        f"How many labels of each kind, or photos, to show on the page. Default: {SHOWN}.",
         int,
         low=0,
     )
@@ -65,14 +69,14 @@ class _Options:
 
 def _list(options: _Options) -> None:
     """Writes the lists and the page."""
-    from spml_tf.pages.audit import MOST, SHOWN, audit_run
+    from spml_tf.pages.audit import audit_run
     from spml_tf.runs.run_folder import RunFolder
 
     facts = audit_run(
         RunFolder(options.run_dir),
         options.output_dir,
         options.data_dir,
-        MOST if options.limit is None else options.limit,
+        LISTED if options.limit is None else options.limit,
         SHOWN if options.shown is None else options.shown,
         options.batch_size or 32,
     )
@@ -82,7 +86,6 @@ def _list(options: _Options) -> None:
 
 def _suggest(options: _Options) -> None:
     """Writes the photos to label next."""
-    from spml_tf.pages.audit import SHOWN
     from spml_tf.pages.suggest import suggest_run
     from spml_tf.runs.run_folder import RunFolder
 

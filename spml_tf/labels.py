@@ -24,8 +24,6 @@ EXPECTED = 2
 # has none of a batch. It counts for nothing.
 STAND_IN = -2
 
-DEFAULT_SEED = 1200
-
 # What unknown labels count as in measures, see `counted_labels`.
 UNKNOWN_COUNTS_AS = ("nothing", "negative")
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from spml_tf.pages import LISTED, SHOWN
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_fields import flag_field, plugins_field, words_of
@@ -64,7 +65,7 @@ class _Options:
     )
     shown: int | None = flag_field(
         None,
-        "How many of each kind to show on the page of a new audit. Default: 100.",
+        f"How many of each kind to show on the page of a new audit. Default: {SHOWN}.",
         int,
         low=1,
     )
@@ -101,12 +102,12 @@ def _audit_folder(options: _Options) -> Path:
             tell_note(f"{flag} has no effect: {page} is there; for a new audit name another folder")
         return folder
     import_tensorflow()
-    from spml_tf.pages.audit import MOST, SHOWN, audit_run
+    from spml_tf.pages.audit import audit_run
     from spml_tf.runs.run_folder import RunFolder
 
     shown = options.shown or SHOWN
     run = RunFolder(options.run_dir)
-    audit_run(run, folder, options.data_dir, max(MOST, shown), shown, options.batch_size or 32)
+    audit_run(run, folder, options.data_dir, max(LISTED, shown), shown, options.batch_size or 32)
     return folder
 
 

@@ -19,9 +19,11 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
 
 from spml_tf import labels as lab
+from spml_tf.banks import ema_bank
 from spml_tf.datasets.settings import UNKNOWN_COUNTS_AS
 from spml_tf.datasets.split_notes import perfect_mean_average_precision
 from spml_tf.evaluation import average_precision, bootstrap, measures, thresholds
+from spml_tf.training.options import ModelOptions
 
 BEST_F1 = thresholds.parse_rule("f1")
 CLASSES = ("red", "green", "blue")
@@ -122,7 +124,12 @@ def test_what_a_perfect_network_would_show():
     assert np.isnan(perfect_mean_average_precision([[0]], 2.0))
     with pytest.raises(ValueError, match="unknown_counts_as must be 'nothing' or 'negative'"):
         lab.counted_labels([[1]], "positive")
+
+
+def test_flags_take_what_the_functions_take():
+    """Their modules load without NumPy and Keras, those of labels and banks do not."""
     assert UNKNOWN_COUNTS_AS == lab.UNKNOWN_COUNTS_AS
+    assert ModelOptions.declared()["bank_dtype"].choices == ema_bank.DTYPES
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from spml_tf.datasets.observed_labels import draw_observed
 from spml_tf.evaluation import calibration, decision_report, measures, thresholds
 from spml_tf.evaluation.calibration import Calibration
+from spml_tf.evaluation.rules import CALIBRATIONS
 from spml_tf.runs.decisions import from_annotated
 from spml_tf.runs.run_folder import RunFolder
 
@@ -39,7 +40,7 @@ Split = dict[str, NDArray[Any]]
 def rules(val: Split, seeds: int) -> Iterator[tuple[str, list[Calibration]]]:
     """Each rule, with what it fits to validation images, once or for every seed."""
     labels, scores = val["labels"], val["scores"]
-    for rule in calibration.RULES:
+    for rule in CALIBRATIONS:
         yield rule, [calibration.fit(labels, scores, rule)]
     drawn = (draw_observed(labels, seed) for seed in range(seeds))
     yield "annotated", [from_annotated(observed, scores) for observed in drawn]

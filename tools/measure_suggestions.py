@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spml_tf.evaluation.suggestions import RULES
+from spml_tf.evaluation.rules import SUGGESTIONS
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.files import write_table
@@ -47,7 +47,7 @@ class Measurement:
         """The rows of a seed: the run without further labels, and one for each rule."""
         before = self.train("before", seed)
         rows = [_row("none", seed, before, 0, 0)]
-        for rule in RULES:
+        for rule in SUGGESTIONS:
             chosen = self.folder / f"chosen_{rule}_{seed}"
             labels = chosen / "next" / "train_labels.csv"
             if not labels.exists():
@@ -106,7 +106,7 @@ def main(words: Sequence[str]) -> None:
     for seed in range(int(own["seeds"])):
         rows += measurement.measure(seed)
         write_table(folder / "suggestions.csv", rows)
-        print(json.dumps(rows[-1 - len(RULES) :]), flush=True)
+        print(json.dumps(rows[-1 - len(SUGGESTIONS) :]), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from PIL import Image
 from spml_tf.datasets import encoded_images, stored_pixels
 from spml_tf.datasets.readers import prepared
 from spml_tf.datasets.readers.examples import Examples
-from spml_tf.datasets.readers.prepared import ImageForm
+from spml_tf.datasets.readers.prepared import RECORD_FRAME, ImageForm
 from spml_tf.datasets.splits import Splits
 from spml_tf.labels import POSITIVE
 from spml_tf.system.errors import UserError
@@ -27,7 +27,6 @@ from spml_tf.system.progress import progress
 
 # A TFRecord file is ended when it has this many bytes.
 _SHARD_BYTES = 256 * 2**20
-_RECORD_FRAME = 16  # the length (8 bytes), its checksum (4), and the data's checksum (4)
 _NUMBERED = "_numbered"  # folder of images whose names cannot be files
 _LONGEST_PART = 200  # bytes of a file's or a folder's name; file systems end at 255
 
@@ -192,7 +191,7 @@ def _record_offsets(path: Path) -> list[int]:
         while offset < size:
             file.seek(offset)
             offsets.append(offset)
-            offset += _RECORD_FRAME + struct.unpack("<Q", file.read(8))[0]
+            offset += RECORD_FRAME + struct.unpack("<Q", file.read(8))[0]
     return offsets
 
 
@@ -204,7 +203,7 @@ def _write_shard(path: Path, records: Iterator[bytes]) -> list[int]:
             for record in records:
                 writer.write(record)
                 offsets.append(offset)
-                offset += _RECORD_FRAME + len(record)
+                offset += RECORD_FRAME + len(record)
                 if offset >= _SHARD_BYTES:
                     break
     except tf.errors.OpError as error:

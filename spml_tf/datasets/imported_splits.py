@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.label_formats import FORMATS
 from spml_tf.datasets.label_formats.found import LabelFile, Labels
-from spml_tf.datasets.label_formats.sources import SPLITS, PhotoFolder
+from spml_tf.datasets.label_formats.sources import PhotoFolder
 from spml_tf.datasets.readers import copies
+from spml_tf.datasets.readers.split_names import SPLITS
 from spml_tf.labels import NEGATIVE, UNKNOWN
 from spml_tf.system.errors import UserError, quoted
 

@@ -13,12 +13,12 @@ from spml_tf.datasets.label_formats import COMMON_OPTIONS, FORMATS, recognise
 from spml_tf.datasets.label_formats.found import LabelFile
 from spml_tf.datasets.label_formats.sources import (
     REPORT,
-    SPLITS,
     PhotoFolder,
     label_files,
     split_of_path,
 )
 from spml_tf.datasets.readers import misread
+from spml_tf.datasets.readers.split_names import SPLITS
 from spml_tf.datasets.readers.table_columns import not_classes
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN

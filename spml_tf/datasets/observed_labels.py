@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets import label_files
-from spml_tf.datasets.readers import Examples
+from spml_tf.datasets.readers import DEFAULT_SEED, Examples
 from spml_tf.datasets.settings import DataSettings
-from spml_tf.labels import DEFAULT_SEED, NEGATIVE, POSITIVE, UNKNOWN, validate_labels
+from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN, validate_labels
 from spml_tf.system.errors import UserError
 
 

@@ -7,7 +7,7 @@ import os
 from typing import Any, ClassVar
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
-from spml_tf.datasets.readers import READERS, find
+from spml_tf.datasets.readers import DEFAULT_SEED, READERS, find
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_checks import check_bounds
@@ -120,9 +120,15 @@ class DataSettings(TableOptions):
         UNKNOWN_COUNTS_AS,
     )
     data_seed: int = flag_field(
-        1200, "Seed of generated data and of the validation split.", int, low=0, high=2**32 - 1
+        DEFAULT_SEED,
+        "Seed of generated data and of the validation split.",
+        int,
+        low=0,
+        high=2**32 - 1,
     )
-    label_seed: int = flag_field(1200, "Seed of the drawn labels.", int, low=0, high=2**32 - 1)
+    label_seed: int = flag_field(
+        DEFAULT_SEED, "Seed of the drawn labels.", int, low=0, high=2**32 - 1
+    )
     fingerprint: str = flag_field(
         "size",
         "By what a run, before it goes on, knows its photos again: size of the files, or content, "

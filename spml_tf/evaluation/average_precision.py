@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
+from spml_tf.evaluation.rules import ABSENT_CLASSES
 from spml_tf.evaluation.score_store import ScoreStore
 from spml_tf.labels import POSITIVE, UNKNOWN, counted_labels
 from spml_tf.system import replicas
@@ -214,8 +215,9 @@ class MeanAveragePrecision(keras.metrics.Metric):
         unknown_counts_as: str = "nothing",
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        if absent_classes not in ("skip", "zero"):
-            raise ValueError(f'absent_classes must be "skip" or "zero". Got {absent_classes!r}')
+        if absent_classes not in ABSENT_CLASSES:
+            known = " or ".join(ABSENT_CLASSES)
+            raise ValueError(f"absent_classes must be {known}. Received: {absent_classes!r}")
         counted_labels([[1]], unknown_counts_as)  # refuses another rule
         self.absent_classes, self.unknown_counts_as = absent_classes, unknown_counts_as
         self._strategy = tf.distribute.get_strategy()

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from spml_tf.evaluation.measures import reliability
+from spml_tf.evaluation.rules import CALIBRATIONS
 from spml_tf.evaluation.thresholds import FEW
 from spml_tf.labels import POSITIVE, UNKNOWN, counted_labels, unknown_as_negative
 
-RULES = ("none", "temperature", "platt")
 # The lowest slope: float32 still tells the scores of a class apart.
 LEAST_SLOPE = 0.01
 # The largest logit that a float32 score can stand for: above, the score is 1.
@@ -102,7 +102,7 @@ def fit(
     Args:
         labels: [N, L]; 1 is a positive, -1 unknown, every other value a negative.
         scores: [N, L] float in [0, 1].
-        rule: one of `RULES`.
+        rule: one of `rules.CALIBRATIONS`.
         unknown_counts_as: "nothing" or "negative".
         shared: [L], the classes that are fitted together; None: those with fewer than 10 positives.
 
@@ -116,8 +116,10 @@ def fit(
         >>> found([[0.5]]).round(4).tolist(), found.shared.tolist()
         ([[0.2584]], [True])
     """
-    if rule not in RULES:
-        raise ValueError(f"calibration must be one of {', '.join(RULES)}. Received: {rule!r}")
+    if rule not in CALIBRATIONS:
+        raise ValueError(
+            f"calibration must be one of {', '.join(CALIBRATIONS)}. Received: {rule!r}"
+        )
     labels, scores = np.asarray(labels), np.asarray(scores)
     found = uncalibrated(labels.shape[1])
     if rule == "none":

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spml_tf.evaluation.rules import SUGGESTIONS
 from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
-
-RULES = ("gain", "missing", "uncertainty", "disagreement", "random")
 
 
 def suggest_images(
@@ -58,8 +57,8 @@ def suggest_images(
     known, found = validate_labels(labels), np.asarray(scores, np.float64)
     if found.shape != known.shape:
         raise ValueError(f"scores {found.shape} and labels {known.shape} must have one shape")
-    if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}. Received: {rule!r}")
+    if rule not in SUGGESTIONS:
+        raise ValueError(f"rule must be one of {', '.join(SUGGESTIONS)}. Received: {rule!r}")
     open_labels = (known == UNKNOWN) & ~np.isnan(found)
     chance = np.where(open_labels, found, 0.0)
     candidates = np.flatnonzero(open_labels.any(axis=1))

@@ -8,7 +8,7 @@ from typing import Any
 from spml_tf import networks
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.evaluation.thresholds import FEW, parse_rule
-from spml_tf.exports import RUNTIME, formats, hugging_face
+from spml_tf.exports import MODEL_CARD, RUNTIME, formats, hugging_face
 from spml_tf.exports.checks import MOST_PHOTOS, ComparedPhotos
 from spml_tf.exports.export_settings import ExportSettings
 from spml_tf.exports.exported import Exported, exported
@@ -23,7 +23,7 @@ from spml_tf.system.flag_checks import check_bounds
 from spml_tf.system.folders import check_output_folder, put_back, replaced_folder
 from spml_tf.system.notes import tell_note
 
-_EDITED = ("classes.json", "MODEL_CARD.md")
+_EDITED = ("classes.json", MODEL_CARD)
 # What --serving_version takes beside a number.
 _NEXT = "next"
 
@@ -84,7 +84,7 @@ def _repository(given: ExportSettings) -> Repository | None:
 
 
 def _push(repository: Repository, run: RunFolder, folder: Path, dry_run: bool) -> None:
-    card = (folder / _EDITED[1]).read_text("utf-8")
+    card = (folder / MODEL_CARD).read_text("utf-8")
     card = hugging_face.readme(repository.name, card, run.read_record(), run.read_metrics())
     files = hugging_face.contents(folder, card)
     print(f"{'would upload' if dry_run else 'uploading'} to the {repository.kind}:")
@@ -106,7 +106,7 @@ def _write(
         checked = formats.table(found, photos) if photos is not None else []
         card = model_card(run, run.read_record(), classes, checked)
         write_json(folder / _EDITED[0], classes, replaced_unless_edited)
-        write_text(folder / _EDITED[1], card, replaced_unless_edited)
+        write_text(folder / MODEL_CARD, card, replaced_unless_edited)
     if photos is not None:
         print(*(formats.summary(one, photos) for one in found), sep="\n")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from spml_tf.exports import RUNTIME
-from spml_tf.system.flag_fields import calibration_field, flag_field
+from spml_tf.exports import RUNTIME, RUNTIME_PACKAGE
+from spml_tf.runs.evaluation_settings import calibration_field
+from spml_tf.system.flag_fields import flag_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ExportSettings:
     )
     web_runtime: str | None = flag_field(
         None,
-        "For web: the file that `npm pack onnxruntime-web@1.30.0` writes, or the package's folder. "
+        f"For web: the file that `npm pack {RUNTIME_PACKAGE}` writes, or the package's folder. "
         f"Default: {RUNTIME}.",
     )
     push: str | None = flag_field(

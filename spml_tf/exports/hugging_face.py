@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spml_tf.exports import MODEL_CARD
 from spml_tf.system.errors import UserError, reason_of
 from spml_tf.system.needs import needed
 
 _PREFIX = "hf://"
-# Becomes README.md there.
-_CARD, _README = "MODEL_CARD.md", "README.md"
+# What the model card becomes there.
+_README = "README.md"
 
 
 class Repository(NamedTuple):
@@ -107,7 +108,7 @@ def contents(folder: Path, card: str) -> dict[str, Path | bytes]:
         card: what README.md is to hold.
     """
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    shown = (path for path in paths if path.name != _CARD and not path.name.startswith("."))
+    shown = (path for path in paths if path.name != MODEL_CARD and not path.name.startswith("."))
     return {
         _README: card.encode("utf-8"),
         **{path.relative_to(folder).as_posix(): path for path in shown},

@@ -10,12 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+from spml_tf.exports import RUNTIME_PACKAGE
 from spml_tf.exports.exported import Exported
 from spml_tf.pages import html_page
 from spml_tf.system.errors import UserError, reason_of
 
 FILE = "index.html"
-_PACKAGE = "onnxruntime-web@1.30.0"
 _ASSETS = resources.files("spml_tf.exports") / "assets"
 # In its package: who it is, its code, and the same compiled to WebAssembly.
 _PARTS = ("package.json", "dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")
@@ -56,13 +56,13 @@ def read_runtime(place: str) -> Runtime:
     except FileNotFoundError as error:
         missing = "no such file" if not path.exists() else f"{error.filename} is missing in it"
         raise UserError(
-            f"--web_runtime={place}: {missing}; this command gets it: npm pack {_PACKAGE}"
+            f"--web_runtime={place}: {missing}; this command gets it: npm pack {RUNTIME_PACKAGE}"
         ) from None
     except (OSError, EOFError, tarfile.TarError, KeyError, TypeError, ValueError) as error:
         reason = reason_of(error)
         raise UserError(
             f"--web_runtime={place}: is no package onnxruntime-web ({reason}); this command gets "
-            f"it: npm pack {_PACKAGE}"
+            f"it: npm pack {RUNTIME_PACKAGE}"
         ) from None
 
 

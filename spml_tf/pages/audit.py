@@ -21,7 +21,7 @@ from spml_tf.datasets.readers import Examples
 from spml_tf.evaluation import missing_labels
 from spml_tf.evaluation.missing_labels import Candidate, Region
 from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
-from spml_tf.pages import audit_page, suspect_labels
+from spml_tf.pages import LISTED, SHOWN, audit_page, suspect_labels
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
@@ -35,8 +35,6 @@ from spml_tf.system.files import (
 )
 from spml_tf.system.folders import made_folder
 
-# How many labels of each kind are listed, and how many are on the page, unless it is said.
-MOST, SHOWN = 500, 100
 _CUTOFFS = (50, 100, 200, 500)
 _HEADER = (
     "image", "class", "label", "score", "epochs_selected",
@@ -75,7 +73,7 @@ def audit_labels(
     observed: ArrayLike | None = None,
     index: ArrayLike | None = None,
     name: str = "model",
-    most: int = MOST,
+    most: int = LISTED,
     shown: int = SHOWN,
     image_size: int | None = None,
     batch_size: int = 32,
@@ -145,7 +143,7 @@ def audit_run(
     run: RunFolder,
     output_dir: str | os.PathLike[str],
     data_dir: str | None = None,
-    most: int = MOST,
+    most: int = LISTED,
     shown: int = SHOWN,
     batch_size: int = 32,
 ) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from spml_tf import networks
 from spml_tf.datasets.splits import Splits
 from spml_tf.evaluation import missing_labels, suggestions
 from spml_tf.labels import UNKNOWN
-from spml_tf.pages import network_photos, suggest_page, suspect_labels
-from spml_tf.pages.audit import SHOWN, check_alone
+from spml_tf.pages import SHOWN, network_photos, suggest_page, suspect_labels
+from spml_tf.pages.audit import check_alone
 from spml_tf.pages.suggest_page import SuggestedPhoto
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spml_tf.evaluation import calibration as calibrations
 from spml_tf.evaluation.calibration import Calibration
 from spml_tf.evaluation.decision_report import decision_report
+from spml_tf.evaluation.rules import CALIBRATIONS
 from spml_tf.evaluation.thresholds import FEW, Thresholds, choose, parse_rule
 from spml_tf.labels import POSITIVE
 from spml_tf.networks.calibrated import with_calibration
@@ -96,8 +97,8 @@ def decisions(run: RunFolder, thresholds: str = "f1", calibration: str = "none")
         rule = parse_rule(thresholds)
     except ValueError as error:
         raise UserError(f"--thresholds: {error}") from None
-    if calibration not in calibrations.RULES:
-        known = ", ".join(calibrations.RULES)
+    if calibration not in CALIBRATIONS:
+        known = ", ".join(CALIBRATIONS)
         raise UserError(f"--calibration={calibration}: must be one of {known}")
     record, saved = run.read_record(), run.read_predictions("val")
     counts_as = run.settings().unknown_counts_as

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from spml_tf.datasets.settings import UNKNOWN_COUNTS_AS
-from spml_tf.system.flag_fields import calibration_field, flag_field
+from spml_tf.evaluation.rules import ABSENT_CLASSES, CALIBRATIONS
+from spml_tf.system.flag_fields import flag_field
+
+
+def calibration_field(what: str) -> Any:
+    """The dataclass field --calibration; `what` it changes begins its help."""
+    return flag_field(
+        "none",
+        f"{what} are of calibrated scores, fitted to the validation labels. temperature: a factor "
+        "of each class's logits; platt: factor and offset; where validation labels tell of no "
+        "negatives, as estimated from which positives were annotated. Classes with fewer than 10 "
+        "validation positives are calibrated together.",
+        str,
+        CALIBRATIONS,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +51,7 @@ class EvaluationSettings:
         "Classes without positives: skip leaves them out of the mean, zero counts them as 0 (the "
         "rule of Cole et al. 2021).",
         str,
-        ("skip", "zero"),
+        ABSENT_CLASSES,
     )
     unknown_counts_as: str | None = flag_field(
         None,

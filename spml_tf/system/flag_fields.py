@@ -90,19 +90,6 @@ def plugins_field() -> Any:
     )
 
 
-def calibration_field(what: str) -> Any:
-    """The dataclass field --calibration; `what` it changes begins its help."""
-    return flag_field(
-        "none",
-        f"{what} are of calibrated scores, fitted to the validation labels. temperature: a factor "
-        "of each class's logits; platt: factor and offset; where validation labels tell of no "
-        "negatives, as estimated from which positives were annotated. Classes with fewer than 10 "
-        "validation positives are calibrated together.",
-        str,
-        ("none", "temperature", "platt"),
-    )
-
-
 def preset_field() -> Any:
     """The dataclass field --preset, whose flagfile `cli.parse` reads before the given flags."""
     return flag_field(

@@ -14,7 +14,6 @@ from spml_tf.datasets.readers.class_folders import split_of_name
 from spml_tf.datasets.readers.photos import PHOTO
 from spml_tf.system.errors import UserError, quoted
 
-SPLITS = ("train", "val", "test")
 _LABELS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".txt")
 _SHEETS = (".xlsx", ".xls", ".ods", ".parquet", ".feather")
 # What stands beside tables that an import has written.

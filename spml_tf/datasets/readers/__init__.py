@@ -21,7 +21,10 @@ from spml_tf.system.nearest import guess
 if TYPE_CHECKING:
     from spml_tf.datasets.readers.examples import Examples
 
-__all__ = ["READERS", "Examples", "Reader", "SplitNames", "find", "load"]
+__all__ = ["DEFAULT_SEED", "READERS", "Examples", "Reader", "SplitNames", "find", "load"]
+
+# Of data that are made, of drawn labels and of the validation split, as published.
+DEFAULT_SEED = 1200
 
 
 def __getattr__(name: str) -> Any:
@@ -171,7 +174,7 @@ def find(dataset: str) -> Reader:
 
 
 def load(
-    dataset: str, data_dir: str | None, split: str, seed: int = 1200, **options: Any
+    dataset: str, data_dir: str | None, split: str, seed: int = DEFAULT_SEED, **options: Any
 ) -> Examples:
     """Reads one split of a data set.
 

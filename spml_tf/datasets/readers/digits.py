@@ -16,9 +16,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from spml_tf.datasets.readers import DEFAULT_SEED
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.split_names import check_split
-from spml_tf.labels import DEFAULT_SEED
 from spml_tf.system.errors import UserError
 
 CLASS_NAMES = tuple("0123456789")

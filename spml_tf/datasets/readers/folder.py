@@ -25,13 +25,11 @@ from spml_tf.datasets.readers.class_folders import (
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.misread import look_alikes
 from spml_tf.datasets.readers.photos import SUFFIXES, find_photos
-from spml_tf.datasets.readers.split_names import SplitNames, UnknownSplitError
+from spml_tf.datasets.readers.split_names import SPLITS, SplitNames, UnknownSplitError
 from spml_tf.datasets.readers.tables import read_table
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError, few, quoted
-
-SPLITS = ("train", "val", "test")
 
 _SOURCE = (
     "give --train_csv=TABLE, a CSV file in data_dir (image,labels or image,CLASS,CLASS,...), or "

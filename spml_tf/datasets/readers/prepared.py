@@ -21,11 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import require_photos
-from spml_tf.datasets.readers.split_names import SplitNames, check_split
+from spml_tf.datasets.readers.split_names import SPLITS, SplitNames, check_split
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import replaced
 
-SPLITS = ("train", "val", "test")
 _SOURCE = (
     "name a folder that python -m spml_tf.data prepare --format=jpeg or tfrecord wrote; prepare it "
     "again if files got lost"
@@ -49,7 +48,8 @@ _OPTIONAL = {
 # What numpy raises for files that are cut, damaged, or of another kind.
 _DAMAGE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
            MemoryError)  # fmt: skip
-_RECORD_FRAME = 16  # bytes of a TFRecord around its data: the length and two checksums
+# Bytes of a TFRecord around its data: the length (8), its checksum (4), and the data's (4).
+RECORD_FRAME = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _check_offsets(
     sizes = np.array([os.path.getsize(file) for file in files], np.int64)
     if len(offsets) != len(numbers):
         raise UserError(f"{path}: damaged ({len(offsets)} offsets, {len(numbers)} images)")
-    room = sizes[np.asarray(numbers, np.int64)] - _RECORD_FRAME
+    room = sizes[np.asarray(numbers, np.int64)] - RECORD_FRAME
     wrong = np.flatnonzero((offsets < 0) | (offsets > room))
     if len(wrong):
         raise UserError(f"{files[numbers[wrong[0]]]}: shorter than its index says; {_SOURCE}")

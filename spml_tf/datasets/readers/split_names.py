@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from spml_tf.system.errors import UserError
 
+# Those of data that come with no names of their own.
+SPLITS = ("train", "val", "test")
+
 
 class SplitNames(NamedTuple):
     """Names of a data set's splits.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.prepared import RECORD_FRAME
 from spml_tf.datasets.readers.split_names import SplitNames, check_split
 from spml_tf.datasets.readers.voc import DIFFICULT_RULES
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
@@ -197,8 +198,7 @@ def _records(
                 name = f"{os.path.basename(path)}/{number:06d}"
                 place = {"path": path, "offset": offset}
                 yield {**place, **_record(name, parsed, key, keep_difficult)}
-                # A record is its length and the length's checksum, the bytes, their checksum.
-                offset += 8 + 4 + int(parsed["bytes"]) + 4
+                offset += RECORD_FRAME + int(parsed["bytes"])
         except (tf.errors.OpError, ValueError) as error:
             reason = " ".join(str(getattr(error, "message", error)).split())[:200]
             raise UserError(f"{path}: cannot be read ({reason}); prepare it again") from error
