@@ -100,7 +100,7 @@ def _draw_tile(figure: Figure, axis: Axes, tile: Tile, class_names: Sequence[str
     figure.text(
         middle,
         cell.y0 - 0.4 * line,
-        _end_of(drawable(tile.name)),
+        end_of(drawable(tile.name), _WIDTH),
         fontsize=7,
         color="0.4",
         **caption,
@@ -131,9 +131,18 @@ def _draw_boxes(
             )
 
 
-def _end_of(name: str) -> str:
-    """The end of a name, which tells more than its folders."""
-    return name if len(name) <= _WIDTH else "\u2026" + name[1 - _WIDTH :]
+def end_of(name: str, longest: int) -> str:
+    """The end of an image's name, which tells more than its folders.
+
+    Args:
+        name: the image's.
+        longest: how many characters there may be.
+
+    Examples:
+        >>> print(end_of("photos/street/12.jpg", 7), end_of("12.jpg", 6))
+        …12.jpg 12.jpg
+    """
+    return name if len(name) <= longest else "\u2026" + name[1 - longest :]
 
 
 def _wrapped(text: str) -> str:

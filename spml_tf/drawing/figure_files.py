@@ -18,6 +18,8 @@ from spml_tf.system.files import Way, replaced, write_table
 # A line of the CSV behind a figure, cells by column.
 Row = dict[str, Any]
 
+# Of lines, in turn: told apart in print.
+MARKERS = "osD^vP*X"
 _PER_INCH = 12  # characters of a title
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +57,8 @@ def convert(
         archive.write_out(folder, verbose=False)
         ways: dict[str, Callable[[str], bytes]]
         ways = {"float32": _float32, "float16": _float16, "int8": partial(_int8, calibration)}
-        with _quietly():
+        # TensorFlow warns of its own interpreter, which its quantizer uses.
+        with warnings.catch_warnings(action="ignore"):
             return {kind: ways[kind](folder) for kind in kinds}
 
 
@@ -94,14 +94,6 @@ def _int8(calibration: Calibration, folder: str) -> bytes:
     )
     content: bytes = quantizer.get_nondebug_quantized_model()
     return content
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the warnings of TensorFlow about its own interpreter, which its quantizer uses."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 class Runner:

@@ -18,15 +18,14 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from spml_tf.drawing.contact_sheet import drawable
-from spml_tf.drawing.figure_files import Row, set_title
+from spml_tf.drawing.figure_files import MARKERS, Row, set_title
 from spml_tf.figures.analysis_tables import by_method
 
-# Okabe and Ito's palette, told apart with any colour vision, then some of Tol's; markers for print.
+# Okabe and Ito's palette, told apart with any colour vision, then some of Tol's.
 _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
     "#882255", "#999933", "#888888", "#332288", "#44AA99",
 )  # fmt: skip
-_MARKERS = "osD^vP*X"
 # Classes drawn in a figure of bars: those of a larger data set are in the CSV.
 _MOST_CLASSES = 40
 
@@ -44,7 +43,7 @@ def _plain(axis: Axes) -> Axes:
 
 
 def _style(names: Sequence[str], name: str) -> dict[str, Any]:
-    marker = _MARKERS[names.index(name) % len(_MARKERS)]
+    marker = MARKERS[names.index(name) % len(MARKERS)]
     return {"color": _colour(names, name), "marker": marker}
 
 

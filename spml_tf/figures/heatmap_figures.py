@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from spml_tf.drawing.contact_sheet import end_of
 from spml_tf.drawing.figure_files import Row, set_title
 from spml_tf.drawing.overlays import draw_scale, draw_tile
 from spml_tf.labels import EXPECTED, NEGATIVE, POSITIVE, UNKNOWN
@@ -120,7 +121,7 @@ def top_heatmaps(
     for picture, found in zip(pictures, heatmaps, strict=True):
         best = np.argsort(-found.scores, kind="stable")[:top]
         tiles = _tiles(picture, found, class_names, best, {})
-        lines.append(Line(picture.photo, _end_of(picture.name), _NO_BOXES, tiles))
+        lines.append(Line(picture.photo, end_of(picture.name, _LONGEST), _NO_BOXES, tiles))
     return lines
 
 
@@ -149,7 +150,9 @@ def comparison(
         best = np.lexsort((-mean, ~present))[:top]
         for run, own in found.items():
             tiles = _tiles(picture, own, class_names, best, {"run": run})
-            lines.append(Line(picture.photo, f"{run}\n{_end_of(picture.name)}", _NO_BOXES, tiles))
+            lines.append(
+                Line(picture.photo, f"{run}\n{end_of(picture.name, _LONGEST)}", _NO_BOXES, tiles)
+            )
     return lines
 
 
@@ -268,11 +271,6 @@ def draw(lines: Sequence[Line], title: str) -> Figure:
     shrink = min(0.8, 4 / size[1])
     draw_scale(figure, grid.ravel().tolist(), shrink, fraction=0.6 / size[0])
     return figure
-
-
-def _end_of(name: str) -> str:
-    """The end of an image's name, which tells more than its folders."""
-    return name if len(name) <= _LONGEST else "\u2026" + name[1 - _LONGEST :]
 
 
 def _start_of(name: str) -> str:

@@ -14,12 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from spml_tf.drawing.figure_files import set_title
+from spml_tf.drawing.figure_files import MARKERS, set_title
 from spml_tf.plans.plan import Plan, Run
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.files import replaced
 
-_MARKERS = "osD^vP*X"
 _UNITS = (
     "- mAP in percent, mean ± sample standard deviation over seeds; the best epoch is chosen on "
     "validation."
@@ -248,7 +247,7 @@ def _draw_lines(axis: Axes, plan: Plan, table: Sequence[Line], split: str) -> No
             [getattr(line, split)[0] for line in own],
             [getattr(line, split)[1] or 0.0 for line in own],
             label=name,
-            marker=_MARKERS[number % len(_MARKERS)],
+            marker=MARKERS[number % len(MARKERS)],
             capsize=3,
         )
     axis.set_xticks(range(len(plan.values)), plan.values)
