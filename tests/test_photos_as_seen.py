@@ -16,7 +16,7 @@ from conftest import run
 from PIL import Image, ImageOps
 
 from spml_tf.datasets import (
-    elements,
+    dataset_elements,
     encoded_images,
     image_checks,
     image_headers,
@@ -252,7 +252,7 @@ def test_large_jpegs_are_decoded_at_a_part_of_their_size(orientation):
     crop = tf.function(lambda drawn: images.decode_crop(content, drawn, (0.1, 1.0), needed=120))
     ratios = set()
     for seed in range(6):
-        drawn = elements.draw(tf.constant([seed, 1]))[:4]
+        drawn = dataset_elements.draw(tf.constant([seed, 1]))[:4]
         part, box = crop(drawn)
         part = part.numpy()
         y1, x1, y2, x2 = np.rint(box.numpy() * np.tile(whole.shape[:2], 2)).astype(int)
@@ -267,7 +267,7 @@ def test_large_jpegs_are_decoded_at_a_part_of_their_size(orientation):
 
 def test_small_jpegs_are_decoded_as_ever():
     content = tf.constant(encoded(picture(2, 1000, 2000), "JPEG"))
-    drawn = elements.draw(tf.constant([1, 1]))[:4]
+    drawn = dataset_elements.draw(tf.constant([1, 1]))[:4]
     for needed in (None, 32):
         part, box = images.decode_crop(content, drawn, (0.25, 1.0), needed=needed)
         y1, x1, y2, x2 = np.rint(box.numpy() * [1000, 2000, 1000, 2000]).astype(int)

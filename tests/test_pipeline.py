@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spml_tf.datasets import elements, images, pipeline, readers
+from spml_tf.datasets import dataset_elements, images, pipeline, readers
 from spml_tf.datasets.readers import Examples
 from spml_tf.system.errors import UserError
 
@@ -185,7 +185,7 @@ def many_windows(height, width, numbers, area):
 
 
 def draw_windows(height, width, low=0.25, high=1.0, count=2000, seed=3) -> np.ndarray:
-    numbers = elements.draw(tf.constant([seed, 0]), count)[:, :4]
+    numbers = dataset_elements.draw(tf.constant([seed, 0]), count)[:, :4]
     area = tf.constant([low, high], tf.float64)
     return many_windows(tf.constant(height), tf.constant(width), numbers, area).numpy()
 
@@ -363,7 +363,7 @@ class TestTraining:
             content = tf.io.read_file(path)
             whole = images.decode_image(content).numpy()
             for seed in range(8):
-                drawn = elements.draw(tf.constant([number, seed]))[:4]
+                drawn = dataset_elements.draw(tf.constant([number, seed]))[:4]
                 crop, box = cropped(content, drawn)
                 scale = [*whole.shape[:2], *whole.shape[:2]]
                 y1, x1, y2, x2 = np.rint(box.numpy() * scale).astype(int)
@@ -594,7 +594,7 @@ def test_the_fifth_number_alone_decides_a_flip():
     """The fifth number alone decides, not one that the crop is made of."""
     for flipped in (False, True):
         drawn = tf.constant([[0.9, 0.1][flipped]] * 4 + [[0.1, 0.9][flipped]])
-        assert bool(elements.draw_flip(drawn, True)) == (not flipped)
-    drawn = elements.draw(tf.constant([1, 2]), 4000).numpy()
-    flips = np.array([bool(elements.draw_flip(tf.constant(x), True)) for x in drawn[:400]])
+        assert bool(dataset_elements.draw_flip(drawn, True)) == (not flipped)
+    drawn = dataset_elements.draw(tf.constant([1, 2]), 4000).numpy()
+    flips = np.array([bool(dataset_elements.draw_flip(tf.constant(x), True)) for x in drawn[:400]])
     assert abs(flips.mean() - 0.5) < 0.1

@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import run
 
 from spml_tf import data
-from spml_tf.datasets import elements, observed_labels, readers
+from spml_tf.datasets import dataset_elements, observed_labels, readers
 from spml_tf.system.errors import UserError
 
 EXAMPLES = 7
@@ -144,7 +144,7 @@ def test_pixels_are_those_written(prepared):
     root, written = prepared
     read = readers.load("tfds:voc/2012", str(root), "train")
     by_name = {x["image/filename"].decode(): x["image"] for x in written["voc/2012"]}
-    source = elements.Source(read, read.labels, 8)
+    source = dataset_elements.Source(read, read.labels, 8)
     for row, name in enumerate(read.names):
         image = tf.io.decode_image(source.contents(tf.constant(row, tf.int64)))
         np.testing.assert_array_equal(image, by_name[name])

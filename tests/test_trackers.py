@@ -22,7 +22,7 @@ from saved_runs import assert_equal_runs, history, kill_at, wait_until
 from spml_tf import train
 from spml_tf.runs import trackers
 from spml_tf.system.errors import UserError
-from spml_tf.system.needs import needed
+from spml_tf.system.optional_packages import needed
 
 # SQLAlchemy's, of how MLflow declares its tables.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")

@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from spml_tf.datasets import elements, image_headers, other_formats
+from spml_tf.datasets import dataset_elements, image_headers, other_formats
 from spml_tf.datasets.images import decode_image
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers.examples import Examples
@@ -105,7 +105,9 @@ class ImageReader:
             except OSError as error:
                 raise BrokenImageError(f"cannot be read: {error.strerror}") from None
         try:
-            record = elements.read_record(tf.constant(paths[row]), tf.constant(offsets[row]))
+            record = dataset_elements.read_record(
+                tf.constant(paths[row]), tf.constant(offsets[row])
+            )
             return bytes(record.numpy())
         except (tf.errors.OpError, ValueError):
             raise BrokenImageError("its record is damaged") from None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.label_formats import FORMATS
-from spml_tf.datasets.label_formats.found import LabelFile, Labels
+from spml_tf.datasets.label_formats.collected_labels import LabelFile, Labels
 from spml_tf.datasets.label_formats.sources import PhotoFolder
 from spml_tf.datasets.readers import copies
 from spml_tf.datasets.readers.split_names import SPLITS

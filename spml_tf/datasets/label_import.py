@@ -10,7 +10,7 @@ from pathlib import Path
 from spml_tf.datasets import import_report, imported_splits
 from spml_tf.datasets.imported_splits import ImportedSplit, Part
 from spml_tf.datasets.label_formats import COMMON_OPTIONS, FORMATS, recognise
-from spml_tf.datasets.label_formats.found import LabelFile
+from spml_tf.datasets.label_formats.collected_labels import LabelFile
 from spml_tf.datasets.label_formats.sources import (
     REPORT,
     PhotoFolder,

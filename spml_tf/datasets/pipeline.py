@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets import colour_changes, image_headers
-from spml_tf.datasets.elements import Source, draw
+from spml_tf.datasets.dataset_elements import Source, draw
 from spml_tf.datasets.images import decode_image
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import STAND_IN, validate_labels

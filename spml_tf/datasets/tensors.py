@@ -15,7 +15,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.datasets import pipeline
-from spml_tf.datasets.elements import draw, draw_crop, draw_flip, model_inputs
+from spml_tf.datasets.dataset_elements import draw, draw_crop, draw_flip, model_inputs
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.labels import GIVEN, GIVEN_TEXT, POSITIVE, UNKNOWN, validate_labels

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from spml_tf.exports import MODEL_CARD
 from spml_tf.system.errors import UserError, reason_of
-from spml_tf.system.needs import needed
+from spml_tf.system.optional_packages import needed
 
 _PREFIX = "hf://"
 # What the model card becomes there.

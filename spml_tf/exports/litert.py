@@ -15,7 +15,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.exports.exported import Exported
-from spml_tf.system.needs import needed
+from spml_tf.system.optional_packages import needed
 
 # Gives [1, S, S, 3] float32 in 0..255, one photo after the other.
 Calibration = Callable[[], Iterator[NDArray[np.float32]]]

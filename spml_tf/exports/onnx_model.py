@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spml_tf.system.needs import needed
+from spml_tf.system.optional_packages import needed
 
 if TYPE_CHECKING:
     from spml_tf.exports.exported import Exported

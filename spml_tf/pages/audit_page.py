@@ -7,6 +7,7 @@ from typing import Any
 
 from spml_tf.pages import html_page
 from spml_tf.pages.html_page import text
+from spml_tf.pages.page_controls import OPACITY, SAVED, SAVING, WHICH, label_buttons
 from spml_tf.pages.report_photos import LabelPhoto, label_card, map_controls, script_data
 from spml_tf.pages.report_sections import navigation, omitted, section, table
 
@@ -14,15 +15,6 @@ _SCRIPTS = (
     "maps.js", "heatmaps.js", "decisions.js", "reviewed_csv.js", "review_pace.js", "deciding.js",
     "audit.js",
 )  # fmt: skip
-OPACITY = 35  # percent at first: it is the photo that is to be judged
-# Parts of the controls of each page that decides labels.
-WHICH = """<label>Show <select id="which"><option value="all">all</option>
-<option value="open">undecided</option><option value="decided">decided</option></select></label>"""
-SAVING = """<button type="button" id="undo">Undo</button>
-<button type="button" id="save">Save reviewed.csv</button>
-<label>Read one back <input type="file" id="load" accept=".csv"></label>
-<span id="count" role="status"></span>"""
-SAVED = '<span id="saved" role="status"></span> <span id="loaded" role="status"></span>'
 _MISSING = """Labels nobody gave, the most probable first. The heatmap shows where the network sees
 the class. Decide which are present; what you leave undecided stays unknown."""
 _WRONG = """Labels that were given although the network sees little of the class, the least
@@ -115,23 +107,4 @@ def _cards(found: Sequence[LabelPhoto], class_names: Sequence[str], first: int, 
 def _buttons(found: LabelPhoto, class_names: Sequence[str]) -> str:
     return label_buttons(
         found.photo.name, class_names[found.label], f'data-score="{found.score:.4f}"'
-    )
-
-
-def label_buttons(image: str, class_name: str, more: str, before: str = "") -> str:
-    """What a label is decided with.
-
-    Args:
-        image: the photo's name.
-        class_name: the label's.
-        more: attributes of the element.
-        before: HTML before the buttons.
-    """
-    choices = "".join(
-        f'<button type="button" data-decision="{value}" aria-pressed="false">{word}</button>'
-        for value, word in (("1", "present"), ("0", "absent"))
-    )
-    return (
-        f'<div class="review" role="group" aria-label="{text(class_name)} in {text(image)}" '
-        f'data-image="{text(image)}" data-class="{text(class_name)}" {more}>{before}{choices}</div>'
     )

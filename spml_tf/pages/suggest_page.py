@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spml_tf.pages import html_page
-from spml_tf.pages.audit_page import OPACITY, SAVED, SAVING, WHICH, label_buttons
 from spml_tf.pages.html_page import text
+from spml_tf.pages.page_controls import OPACITY, SAVED, SAVING, WHICH, label_buttons
 from spml_tf.pages.report_photos import ShownPhoto, map_controls, script_data, stage
 from spml_tf.pages.report_sections import omitted, section
 

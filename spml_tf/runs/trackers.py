@@ -22,8 +22,8 @@ from spml_tf.runs.settings import Settings
 from spml_tf.system.errors import Terminated, UserError, reason_of
 from spml_tf.system.files import write_json
 from spml_tf.system.json_text import parse_json
-from spml_tf.system.needs import needed
 from spml_tf.system.notes import tell_note
+from spml_tf.system.optional_packages import needed
 
 _PROJECT = "spml_tf"
 # The shortest limit of a parameter's text in any version of MLflow that is in use, and how many

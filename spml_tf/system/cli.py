@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 import spml_tf
-from spml_tf.system import endings, notes, plugins, progress, stop_requests
+from spml_tf.system import exit_codes, notes, plugins, progress, stop_requests
 from spml_tf.system.errors import Terminated, UserError, printable, reason_of
 from spml_tf.system.flag_checks import check_bounds
 from spml_tf.system.flag_fields import define, flag_fields, name_of, words_of
@@ -214,13 +214,13 @@ def run(
         print(printable(line), file=sys.stderr)
         return _TERMINATED if stopped else _INTERRUPTED
     except BrokenPipeError:
-        endings.drop_output()
+        exit_codes.drop_output()
         return _NOBODY_READS
     except Exception as error:
-        endings.drop_unwritable_output()
+        exit_codes.drop_unwritable_output()
         if _debugging.get():
             traceback.print_exc()
-        code, line = endings.told(error, given, words, _debugging.get())
+        code, line = exit_codes.told(error, given, words, _debugging.get())
         line = "; ".join([f"error: {line}", *getattr(error, "__notes__", ())])
         print(printable(line), file=sys.stderr)
         return code

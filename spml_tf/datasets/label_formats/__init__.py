@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from spml_tf.system.errors import UserError
 
 if TYPE_CHECKING:
-    from spml_tf.datasets.label_formats.found import LabelFile, Labels
+    from spml_tf.datasets.label_formats.collected_labels import LabelFile, Labels
     from spml_tf.datasets.table_options import TableOptions
 
 # The flags that are not about columns, which formats without columns take too.

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from spml_tf.datasets.label_formats.found import LabelFile, Labels
+from spml_tf.datasets.label_formats.collected_labels import LabelFile, Labels
 from spml_tf.datasets.table_options import TableOptions
 
 _PRESET = TableOptions(image_column="image_url", label_column="label", label_separator="json")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from spml_tf.datasets.label_formats.found import LabelFile, Labels
+from spml_tf.datasets.label_formats.collected_labels import LabelFile, Labels
 from spml_tf.datasets.table_options import TableOptions
 
 _METADATA = ("Sex", "Age", "Frontal/Lateral", "AP/PA")

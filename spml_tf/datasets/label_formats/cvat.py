@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
-from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
+from spml_tf.datasets.label_formats.collected_labels import Collector, LabelFile, Labels
 from spml_tf.datasets.readers.class_folders import split_of_name
 from spml_tf.datasets.readers.safe_xml import parse_xml
 from spml_tf.datasets.table_options import TableOptions

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
+from spml_tf.datasets.label_formats.collected_labels import Collector, LabelFile, Labels
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError, quoted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
+from spml_tf.datasets.label_formats.collected_labels import Collector, LabelFile, Labels
 from spml_tf.datasets.label_formats.sources import REPORT
 from spml_tf.datasets.readers.class_folders import (
     GENERAL,

@@ -14,7 +14,7 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-from spml_tf.datasets.label_formats.found import (
+from spml_tf.datasets.label_formats.collected_labels import (
     Collector,
     LabelFile,
     Labels,

@@ -13,7 +13,7 @@ import collections
 import dataclasses
 from pathlib import Path
 
-from spml_tf.datasets.label_formats.found import LabelFile, Labels
+from spml_tf.datasets.label_formats.collected_labels import LabelFile, Labels
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError
 from spml_tf.system.text_files import read_csv

@@ -6,7 +6,7 @@ filename, cat, dog
 
 from __future__ import annotations
 
-from spml_tf.datasets.label_formats.found import LabelFile, Labels
+from spml_tf.datasets.label_formats.collected_labels import LabelFile, Labels
 from spml_tf.datasets.table_options import TableOptions
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from spml_tf.datasets.label_formats.found import LabelFile
+from spml_tf.datasets.label_formats.collected_labels import LabelFile
 from spml_tf.datasets.readers.class_folders import split_of_name
 from spml_tf.datasets.readers.photos import PHOTO
 from spml_tf.system.errors import UserError, quoted

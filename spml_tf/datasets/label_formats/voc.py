@@ -11,7 +11,7 @@ import functools
 import re
 from pathlib import Path
 
-from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
+from spml_tf.datasets.label_formats.collected_labels import Collector, LabelFile, Labels
 from spml_tf.datasets.readers.photos import PHOTO
 from spml_tf.datasets.readers.safe_xml import parse_xml
 from spml_tf.datasets.table_options import TableOptions

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from spml_tf.datasets.label_formats import yolo_lists
-from spml_tf.datasets.label_formats.found import Collector, LabelFile, Labels
+from spml_tf.datasets.label_formats.collected_labels import Collector, LabelFile, Labels
 from spml_tf.datasets.readers.photos import PHOTO
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system.errors import UserError, quoted
