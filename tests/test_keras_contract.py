@@ -766,8 +766,11 @@ def test_swap_ema_weights():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision(policy):
+@pytest.mark.parametrize(
+    ("policy", "step"), [("mixed_bfloat16", 2.0**-8), ("mixed_float16", 2.0**-11)]
+)
+def test_mixed_precision(policy, step):
+    """Fused operations of `predict` may leave out a rounding, so scores are equal to a step."""
     keras.config.set_dtype_policy(policy)
     try:
         found = compiled("en+scl")
@@ -778,7 +781,7 @@ def test_mixed_precision(policy):
     scores = tf.sigmoid(
         tf.reduce_mean(found.network(IMAGES), axis=(1, 2))
     )  # pixels are no integers
-    np.testing.assert_allclose(found.predict(IMAGES, verbose=0), scores, atol=1e-6)
+    np.testing.assert_allclose(found.predict(IMAGES, verbose=0), scores, atol=step)
 
 
 @pytest.mark.parametrize("how", [{"run_eagerly": True}, {"steps_per_execution": 2}])
