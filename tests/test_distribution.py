@@ -186,6 +186,7 @@ def test_other_methods_from_the_command_line(voc, tmp_path, method):
         assert_same(tmp_path / name, tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_a_lost_worker_stops_the_others_and_any_number_goes_on(voc, tmp_path):
     """kill -9 of a worker after its first epoch; one process finishes, with the tables of both."""
     folder, single = tmp_path / "run", tmp_path / "single"

@@ -39,9 +39,9 @@ from spml_tf.training import methods
 
 NAMES = (*methods.METHODS, "en+cl", "en+scl")
 PAIRS = ("en+gr+scl", "en+scl+strong", "recommended+em_apl")
-# One of each kind of what a method remembers: targets, scores, marks, trained estimates, an epoch,
-# priors. Heatmaps are in the test of boosted maps, and in test_train.
-QUICK = ("em_apl", "csl", "ignore", "lagc", "ll_cp", "role", "splc")
+# What a method remembers beside scores and heatmaps, which the test of boosted maps and test_train
+# have: priors, marks, trained estimates.
+QUICK = ("csl", "ll_cp", "role")
 EVERY = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in (*NAMES, *PAIRS)]
 # The networks of all are alike; the slow part exports every one.
 EXPORTED = ("role", "en+scl")

@@ -337,6 +337,7 @@ def test_mistakes_on_the_command_line(whole, voc, tmp_path, capsys):
         assert not new.exists()
 
 
+@pytest.mark.slow
 def test_stopped_in_any_way_it_leaves_no_run_behind_and_goes_on(copied, voc, whole, capsys):
     """kill -9 once an epoch is written, then `kill`, then Ctrl-C, then to the end, which is that of
     the run that nobody stopped."""

@@ -50,7 +50,8 @@ def stopped_at(
 @pytest.mark.parametrize(
     ("number", "code", "word", "hook", "epoch", "batch", "where"),
     [
-        (signal.SIGTERM, 143, "terminated", "on_train_batch_end", 2, 1, "step 2 of epoch 3"),
+        pytest.param(signal.SIGTERM, 143, "terminated", "on_train_batch_end", 2, 1,
+                     "step 2 of epoch 3", marks=pytest.mark.slow),
         (signal.SIGTERM, 143, "terminated", "on_test_batch_end", 3, 0, "step 4 of epoch 4"),
         # Quick tests of training have Ctrl-C.
         *(
@@ -318,6 +319,7 @@ def after_first_epoch(patch: pytest.MonkeyPatch, action: Callable[[], object]) -
     patch.setattr(recorder.RunRecorder, "on_epoch_end", write_and_act)
 
 
+@pytest.mark.slow
 @fault(
     TRAINING, "a photo vanishes in mid-training", "it is removed after the first epoch",
     "one line that names it, code 1; put back, the same command goes on", "the epoch",
@@ -358,6 +360,7 @@ def test_another_machine_is_noted(voc, third_epoch, tmp_path):
     assert "note: the run went on so far with threads 1, now 2: numbers may differ" in done.stderr
 
 
+@pytest.mark.slow
 @fault(
     STOPS, "kill -9 within an epoch, with --checkpoint_minutes",
     "the folder as it is after a step of the third epoch is resumed",

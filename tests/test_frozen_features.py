@@ -159,6 +159,7 @@ def test_as_many_crops_as_epochs_are_those_of_a_run_without(voc, tmp_path):
         assert features == pytest.approx(images, rel=5e-3), name
 
 
+@pytest.mark.slow
 def test_killed_among_frozen_epochs_it_ends_with_the_same_numbers(voc, whole, tmp_path):
     """kill -9 while features are computed, and after the second epoch; one kept bit is flipped."""
     folder = tmp_path / "killed"
@@ -181,6 +182,7 @@ def test_killed_among_frozen_epochs_it_ends_with_the_same_numbers(voc, whole, tm
     assert not (folder / "features").exists()
 
 
+@pytest.mark.slow
 def test_runs_share_a_folder_of_features(voc, tmp_path):
     """Another method on other labels reads what the first run left; another seed does not."""
     kept = tmp_path / "kept"
@@ -200,6 +202,7 @@ def test_runs_share_a_folder_of_features(voc, tmp_path):
     assert all(path.stat().st_mtime_ns == before for path, before in written.items())
 
 
+@pytest.mark.slow
 def test_runs_that_begin_together_compute_features_once(voc, tmp_path):
     """Whoever comes second waits, and both train on what the first wrote."""
     kept = tmp_path / "kept"
@@ -233,11 +236,12 @@ def test_a_linear_probe_leaves_the_backbone_as_it_was(voc, finished, tmp_path):
     assert [text != "" for text in history(folder)["selected"]] == [False, True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way",
     [
         ["--strategy=mirrored", "--devices=2"],
-        pytest.param(["--workers=2"], marks=pytest.mark.slow),
+        ["--workers=2"],
     ],
 )
 def test_two_replicas_train_on_features_as_one_does(voc, tmp_path, way):

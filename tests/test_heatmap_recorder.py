@@ -185,6 +185,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         heatmap_history.read(path)
 
 
+@pytest.mark.slow
 def test_killed_between_heatmaps_and_checkpoint(voc, tmp_path, monkeypatch):
     """The second epoch's maps are written, its checkpoint is not: the file ends the same."""
     monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)

@@ -373,7 +373,9 @@ print(peak() - before)
 """
 
 
-@pytest.mark.parametrize("storage, size", [("uint8", 1), ("float32", 4)])
+@pytest.mark.parametrize(
+    "storage, size", [("uint8", 1), pytest.param("float32", 4, marks=pytest.mark.slow)]
+)
 def test_a_bank_is_never_there_twice(storage, size, tmp_path):
     """307 MB as bytes, made, written, saved and loaded in a process of its own."""
     words = [sys.executable, "-c", PEAK, str(tmp_path / "b.weights.h5"), storage]

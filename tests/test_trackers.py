@@ -127,6 +127,7 @@ def test_mlflow_follows_a_run_that_is_killed_and_interrupted(voc, finished, tmp_
     assert (tmp_path / "mlflow.db").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_faults_while_training_are_one_note_and_nothing_is_lost(voc, tmp_path, monkeypatch, capsys):
     """The store fails after the first epoch, then answers again. A flag of more than 500 characters
     is cut."""
@@ -346,7 +347,12 @@ def test_a_folder_of_the_librarys_name_is_not_the_library(tmp_path, monkeypatch)
         ("mlflow", {"MLFLOW_TRACKING_URI": "imaginary://x"}, "imaginary://x"),
         ("mlflow", {"MLFLOW_EXPERIMENT_ID": "77"}, "No Experiment with id=77"),
         ("wandb", {}, "no API key: run `wandb login`"),
-        ("wandb", {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "127.0.0.1"),
+        pytest.param(
+            "wandb",
+            {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"},
+            "127.0.0.1",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_tracker_that_cannot_be_reached_ends_it_before_training(
