@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,7 +125,7 @@ class _Options(DataSettings):
     )
 
 
-def _check(options: _Options) -> None:
+def _check(options: _Options, unused: Mapping[str, str]) -> None:
     from spml_tf.datasets import split_notes, splits
 
     if options.skip_broken:
@@ -143,6 +143,8 @@ def _check(options: _Options) -> None:
     }
     if "train" in parts:
         splits.check_training(options, parts["train"])
+    _tell_unused(unused)  # after those that are refused
+    if "train" in parts:
         for note in split_notes.rare_classes(parts["train"]):
             tell_note(note)
     if all(part.paths is None for part in parts.values()):
@@ -181,6 +183,11 @@ def _without_effect_on_check(given: _Options) -> dict[str, str]:
     if given.train_split == "none":
         found |= dict.fromkeys(words_of(given, _OF_TRAINING), "--train_split=none")
     return found
+
+
+def _tell_unused(flags: Mapping[str, str]) -> None:
+    for flag, other in flags.items():
+        tell_note(f"{flag} has no effect with {other}")
 
 
 def _print_findings(report: Report, parts: dict[str, Examples]) -> None:
@@ -261,12 +268,10 @@ def _action(given: _Options) -> None:
     threads = given.threads or os.cpu_count() or 1
     options = dataclasses.replace(given, **resolved(given), threads=threads)
     if given.command == "check":
-        unused = _without_effect_on_check(given)
-    else:
-        unused = data_flags_without_effect(options)
-    for flag, other in unused.items():
-        tell_note(f"{flag} has no effect with {other}")
-    {"check": _check, "summary": _summary, "prepare": _prepare}[given.command](options)
+        _check(options, _without_effect_on_check(given))
+        return
+    _tell_unused(data_flags_without_effect(options))
+    {"summary": _summary, "prepare": _prepare}[given.command](options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,7 +57,7 @@ def test_nothing_is_chosen_before_all_trials_are_there():
 
 def test_the_first_file_that_has_a_row_counts(tmp_path):
     first = saved(tmp_path / "1.json", a={"trials": trials(2, 1)})
-    second = saved(tmp_path / "2.json", a={"trials": trials(1, 2)}, b={"trials": trials(1, 2)})
+    second = saved(tmp_path / "2.json", a={"trials": trials(1)}, b={"trials": trials(1, 2)})
     found = search_results.read(plan(RATES, RATES, RATES), [first, second])
     chosen = {name: entry["chosen"]["learning_rate"] for name, entry in found.items()}
     assert chosen == {"a": "0.1", "b": "0.2"}  # and c is in neither
@@ -66,7 +66,7 @@ def test_the_first_file_that_has_a_row_counts(tmp_path):
 @pytest.mark.parametrize(
     "content, said",
     [
-        ("{", "is no JSON (.*); give a plan's _search.json"),
+        ("{", "not whole JSON: .* in line 1, column 2; give a plan's _search.json"),
         ("[]", "holds no rows; give a plan's _search.json"),
         ("{}", "no row of the plan is in it; it searches a"),
         ('{"b": {}}', "no row of the plan is in it; it searches a"),
@@ -88,8 +88,9 @@ def test_what_cannot_be_taken(tmp_path, content, said):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere.json: cannot be read \(No such file"):
-        search_results.read(plan(RATES), [str(tmp_path / "nowhere.json")])
+    path = tmp_path / "nowhere.json"
+    with pytest.raises(UserError, match=rf"^{path}: cannot be read \(No such file"):
+        search_results.read(plan(RATES), [str(path)])
 
 
 def test_a_plan_without_a_search_takes_none(tmp_path):

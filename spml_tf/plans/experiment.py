@@ -26,6 +26,7 @@ from spml_tf.system.files import (
     write_text,
 )
 from spml_tf.system.flag_checks import check_bounds
+from spml_tf.system.flag_words import split_names
 from spml_tf.system.locks import locked
 
 
@@ -54,7 +55,7 @@ class Experiment:
         self._rows = selected_rows(self.plan, settings.only)
         self._chosen: dict[str, dict[str, str]] = {}
         self._commits = Commits(self.folder)
-        earlier = [] if settings.searched is None else settings.searched.split(",")
+        earlier = split_names("searched", settings.searched)
         self._earlier = search_results.read(self.plan, earlier)
         trials = [run for run in search_runs(self.plan) if run.row not in self._earlier]
         self._trials = self._jobs(trials, "search")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from spml_tf.plans.plan import Plan, Row
 from spml_tf.system.errors import UserError
-from spml_tf.system.json_text import parse_json
+from spml_tf.system.json_text import parse_document
 from spml_tf.system.text_files import read_text
 
 # {"chosen": texts by flag or None, "trials": [{"flags": texts by flag, "val_map": percent}]}
@@ -37,6 +36,8 @@ def entry(row: Row, trials: Sequence[tuple[dict[str, str], float | None]]) -> En
 def read(plan: Plan, paths: Iterable[str]) -> dict[str, Entry]:
     """What earlier searches found for rows of a plan; other rows of the files are passed over.
 
+    The files hold names of rows and what was tried, not the trials' method, data, seed and epochs.
+
     Args:
         plan: a plan with a search.
         paths: files that a search wrote; the first that has a row counts.
@@ -58,15 +59,13 @@ def read(plan: Plan, paths: Iterable[str]) -> dict[str, Entry]:
                 f"{path}: no row of the plan is in it; it searches {searched or 'none'}"
             )
         for row in rows:
-            found.setdefault(row.name, _checked(path, row, read_here[row.name]))
+            if row.name not in found:
+                found[row.name] = _checked(path, row, read_here[row.name])
     return found
 
 
 def _read(path: str) -> dict[str, Any]:
-    try:
-        found = parse_json(read_text(Path(path)))
-    except ValueError as error:
-        raise UserError(f"{path}: is no JSON ({error}); give a plan's _search.json") from None
+    found = parse_document(path, read_text(path), "give a plan's _search.json")
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds no rows; give a plan's _search.json")
     return found

@@ -33,7 +33,8 @@ class PlanSettings:
     searched: str | None = flag_field(
         None,
         "Comma-separated PLAN_search.json files of earlier searches: rows that one has take what "
-        "was chosen there, and are not searched again.",
+        "was chosen there, and are not searched again. Name and values of a row's trials must be "
+        "the plan's; its method, data, seed and epochs are not compared.",
     )
     plugins: str | None = plugins_field()
     strategy: str = strategy_field()

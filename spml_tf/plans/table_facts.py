@@ -11,6 +11,7 @@ from spml_tf.plans import result_tables
 from spml_tf.plans.settings import PlanSettings
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.flag_fields import words_of
+from spml_tf.system.flag_words import split_names
 
 
 def facts(
@@ -66,7 +67,8 @@ def _command(settings: PlanSettings) -> str:
     words += ["--data_dir=DATA_DIR"] if settings.data_dir else []
     words += [f"--processes={settings.processes}", f"--threads={settings.threads}"]
     if settings.searched:
-        words.append(f"--searched={','.join(_shown(x) for x in settings.searched.split(','))}")
+        named = split_names("searched", settings.searched)
+        words.append(f"--searched={','.join(map(_shown, named))}")
     if settings.plugins:
         named = settings.plugins.split(",")
         shown = ",".join(_shown(x) if "/" in x else x for x in named)

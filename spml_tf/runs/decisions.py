@@ -86,7 +86,7 @@ def decisions(run: RunFolder, thresholds: str = "f1", calibration: str = "none")
     Args:
         run: the run.
         thresholds: how they are chosen, see `thresholds.parse_rule`.
-        calibration: one of `calibration.RULES`. Where validation labels tell of no negatives,
+        calibration: one of `rules.CALIBRATIONS`. Where validation labels tell of no negatives,
             "platt" is `from_annotated`.
 
     Raises:

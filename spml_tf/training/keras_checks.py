@@ -1,7 +1,8 @@
 """What users pass to `compile` and `fit`, looked at before training begins.
 
 Each check runs eagerly and once: on arrays as a whole, on the first batch of anything else. What
-cannot be meant is refused with a ValueError; what may be meant is noted with a warning.
+cannot be meant is refused with a ValueError; what may be meant is noted with a warning. Only
+`check_in_pipeline` looks at every batch, as it is read.
 """
 
 from __future__ import annotations

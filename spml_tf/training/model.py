@@ -401,7 +401,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         Raises:
             ValueError: for batches that cannot be meant, see `keras_checks.check_batch`.
             tf.errors.InvalidArgumentError: a later batch holds labels other than 1, 0 and -1. With
-                `jit_compile=True` those of a `PyDataset` or generator are not looked at.
+                `jit_compile=True` those of a `PyDataset` or generator are not looked at; on
+                several replicas -2 in these is not told from a stand-in's mark.
         """
         given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
         keras_checks.check_data(self, given)
@@ -441,6 +442,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         Raises:
             ValueError: for labels or weights that cannot be meant; a dataset's first batch is
                 looked at.
+            tf.errors.InvalidArgumentError: as for `fit`.
         """
         given = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
         if "kwargs" not in given:  # else `fit` calls, which has looked at them
