@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spml_tf.evaluation.rules import SUGGESTIONS
-from spml_tf.pages import LISTED, SHOWN
+from spml_tf.pages import BATCH_SIZE, LISTED, SHOWN
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_fields import flag_field, plugins_field
@@ -63,7 +63,7 @@ class _Options:
         int,
         low=0,
     )
-    batch_size: int = flag_field(None, "Images at a time. Default: 32.", int, low=1)
+    batch_size: int = flag_field(None, f"Images at a time. Default: {BATCH_SIZE}.", int, low=1)
     plugins: str | None = plugins_field()
 
 
@@ -78,7 +78,7 @@ def _list(options: _Options) -> None:
         options.data_dir,
         LISTED if options.limit is None else options.limit,
         SHOWN if options.shown is None else options.shown,
-        options.batch_size or 32,
+        options.batch_size or BATCH_SIZE,
     )
     for count, value in facts["precision"].items():
         print(f"precision of the first {count}: {value:.1f}% (the full labels are known)")
@@ -97,7 +97,7 @@ def _suggest(options: _Options) -> None:
         options.suggest_by or "gain",
         options.data_dir,
         most,
-        options.batch_size or 32,
+        options.batch_size or BATCH_SIZE,
     )
     if facts["images"] < options.suggest:
         tell_note(f"only {facts['images']} photos have an unknown label")

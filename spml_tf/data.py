@@ -141,12 +141,13 @@ def _check(options: _Options, unused: Mapping[str, str]) -> None:
         )
         if split != "none"
     }
+    rare: Sequence[str] = ()
     if "train" in parts:
         splits.check_training(options, parts["train"])
+        rare = split_notes.rare_classes(parts["train"])
     _tell_unused(unused)  # after those that are refused
-    if "train" in parts:
-        for note in split_notes.rare_classes(parts["train"]):
-            tell_note(note)
+    for note in rare:
+        tell_note(note)
     if all(part.paths is None for part in parts.values()):
         print(f"--dataset={options.dataset}: its images are in memory; nothing to decode")
         return

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spml_tf.pages import LISTED, SHOWN
+from spml_tf.pages import BATCH_SIZE, LISTED, SHOWN
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_fields import flag_field, plugins_field, words_of
@@ -70,7 +70,7 @@ class _Options:
         low=1,
     )
     batch_size: int | None = flag_field(
-        None, "Images at a time, for a new audit. Default: 32.", int, low=1
+        None, f"Images at a time, for a new audit. Default: {BATCH_SIZE}.", int, low=1
     )
     plugins: str | None = plugins_field()
 
@@ -107,7 +107,9 @@ def _audit_folder(options: _Options) -> Path:
 
     shown = options.shown or SHOWN
     run = RunFolder(options.run_dir)
-    audit_run(run, folder, options.data_dir, max(LISTED, shown), shown, options.batch_size or 32)
+    audit_run(
+        run, folder, options.data_dir, max(LISTED, shown), shown, options.batch_size or BATCH_SIZE
+    )
     return folder
 
 

@@ -5,6 +5,7 @@ The writers put down the files of given labels; `BUILDERS` make a whole small da
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -104,6 +105,31 @@ def write_ids(path: Path, values: Iterable[object]) -> None:
 def imagenet_val(number: int) -> str:
     """The stem of an ImageNet validation photo, numbered from 1."""
     return f"ILSVRC2012_val_{number:08d}"
+
+
+def write_photo_tables(
+    root: Path,
+    class_names: Sequence[str],
+    tables: Mapping[str, Sequence[Sequence[str]]],
+    seed: int,
+) -> None:
+    """A folder of photos of noise, 32 pixels a side, and tables with a column per class.
+
+    Args:
+        root: the folder.
+        class_names: names of the L classes.
+        tables: by name, such as train, a row of L cells for each of its photos.
+        seed: of the noise.
+    """
+    rng = np.random.default_rng(seed)
+    for table, rows in tables.items():
+        with open(root / f"{table}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", *class_names])
+            for number, cells in enumerate(rows):
+                name = f"{table}{number}.png"
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(root / name)
+                writer.writerow([name, *cells])
 
 
 def write_photos(paths: Iterable[Path]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from conftest import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from miniature import write_photo_tables
 from sklearn.metrics import average_precision_score, f1_score
 
 from spml_tf import labels as lab
@@ -135,18 +135,9 @@ def test_flags_take_what_the_functions_take():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A run on a folder whose validation labels are `VAL`; the notes are in notes.txt."""
-    root, rng = tmp_path_factory.mktemp("partly"), np.random.default_rng(1)
-    for table, rows in (
-        ("train", [["1", "0", ""], ["", "1", "0"], ["0", "", "1"]] * 4),
-        ("val", VAL),
-    ):
-        with open(root / f"{table}.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", *CLASSES])
-            for number, cells in enumerate(rows):
-                name = f"{table}{number}.png"
-                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(root / name)
-                writer.writerow([name, *cells])
+    root = tmp_path_factory.mktemp("partly")
+    train = [["1", "0", ""], ["", "1", "0"], ["0", "", "1"]] * 4
+    write_photo_tables(root, CLASSES, {"train": train, "val": VAL}, seed=1)
     done = run(
         "--dataset=folder", f"--data_dir={root}", "--train_csv=train.csv", "--val_csv=val.csv",
         "--network=small_residual", "--weights=none", "--image_size=32", "--epochs=1",

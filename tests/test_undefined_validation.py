@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import run
-from PIL import Image
+from miniature import write_photo_tables
 from saved_runs import assert_equal_runs
 
 from spml_tf.labels import known_counts
@@ -32,16 +31,9 @@ def words(root: Path, folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def undefined(tmp_path_factory) -> Path:
     """A finished run of two epochs; its validation table holds negatives alone."""
-    root, rng = tmp_path_factory.mktemp("undefined"), np.random.default_rng(0)
-    both = [["1", "0"], ["0", "1"]]
-    for table, rows in (("train", both * 4), ("val", [["0", "0"]] * 3), ("test", both)):
-        with open(root / f"{table}.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", *CLASSES])
-            for number, cells in enumerate(rows):
-                name = f"{table}{number}.png"
-                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(root / name)
-                writer.writerow([name, *cells])
+    root, both = tmp_path_factory.mktemp("undefined"), [["1", "0"], ["0", "1"]]
+    tables = {"train": both * 4, "val": [["0", "0"]] * 3, "test": both}
+    write_photo_tables(root, CLASSES, tables, seed=0)
     done = run(*words(root, root / "run"))
     assert done.returncode == 0, done.stderr
     assert "note: no validation image shows any class: mAP is undefined, the last" in done.stderr

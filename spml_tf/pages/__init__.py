@@ -2,3 +2,5 @@
 
 # How many labels of each kind an audit lists, and how many its page shows, unless it is said.
 LISTED, SHOWN = 500, 100
+# Images at a time.
+BATCH_SIZE = 32

@@ -21,7 +21,7 @@ from spml_tf.datasets.readers import Examples
 from spml_tf.evaluation import missing_labels
 from spml_tf.evaluation.missing_labels import Candidate, Region
 from spml_tf.labels import POSITIVE, UNKNOWN, validate_labels
-from spml_tf.pages import LISTED, SHOWN, audit_page, suspect_labels
+from spml_tf.pages import BATCH_SIZE, LISTED, SHOWN, audit_page, suspect_labels
 from spml_tf.runs import run_data
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
@@ -76,7 +76,7 @@ def audit_labels(
     most: int = LISTED,
     shown: int = SHOWN,
     image_size: int | None = None,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
 ) -> dict[str, Any]:
     """Lists the labels that images probably miss, and those that look wrong.
 
@@ -145,7 +145,7 @@ def audit_run(
     data_dir: str | None = None,
     most: int = LISTED,
     shown: int = SHOWN,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
 ) -> dict[str, Any]:
     """Lists the labels that a run's training images miss, by the running averages of its scores.
 

@@ -17,7 +17,7 @@ from spml_tf import networks
 from spml_tf.datasets.splits import Splits
 from spml_tf.evaluation import missing_labels, suggestions
 from spml_tf.labels import UNKNOWN
-from spml_tf.pages import SHOWN, network_photos, suggest_page, suspect_labels
+from spml_tf.pages import BATCH_SIZE, SHOWN, network_photos, suggest_page, suspect_labels
 from spml_tf.pages.audit import check_alone
 from spml_tf.pages.suggest_page import SuggestedPhoto
 from spml_tf.runs import run_data
@@ -64,7 +64,7 @@ def suggest_run(
     rule: str = "gain",
     data_dir: str | None = None,
     shown: int = SHOWN,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
 ) -> dict[str, Any]:
     """Lists the training images of a run whose full labelling is likely to help most.
 
