@@ -1,7 +1,7 @@
-"""Measures estimates of class priors against the truth, and prints a Markdown table.
+"""Measures estimates of class priors against the truth; a Markdown table, and --output_csv.
 
 python tools/measure_class_priors.py [--run_dirs=RUN,...] [--data_dir=DIR] [--coco_labels=FILE]
-    [--quality=2,3,4] [--every=4] [--seed=0]
+    [--quality=2,3,4] [--every=4] [--seed=0] [--output_csv=FILE]
 
 --run_dirs: runs of the method an whose data have full labels; the scores are those of their score
 bank, --data_dir is where the data lie now. --coco_labels: a line "file,class class ..." an image;
@@ -9,12 +9,13 @@ of one image in --every a class is drawn, scores are those of a linear layer tra
 simulated evidence: normal noise plus, where the image holds the class, 0.6 to 1.4 times the
 quality, the same for all images of a class. A cell is the estimate of K, its interval, and the
 sum over classes of |estimate - truth| over K. Intervals are those of the draw model, of the others
-those of 20 bootstrap samples of the images.
+those of 20 bootstrap samples of the images. Rows are added to a CSV file that is there.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import os
 from pathlib import Path
@@ -94,18 +95,42 @@ def measured(
     return found, found.sum() - width, found.sum() + width
 
 
-def line(case: Case) -> str:
-    """Row of the table."""
+def rows_of(case: Case) -> list[dict[str, Any]]:
+    """Truth and estimates of a case, a row an estimator."""
     name, scores, labels, truth = case
     shares = truth.mean(axis=0)
     # As training does: of many images those evenly spaced.
     step = class_priors.sample_step(*labels.shape)
-    cells = [f"| {name} | {shares.sum():.2f}"]
+    rows = []
     for estimator in class_priors.ESTIMATORS:
         found, low, high = measured(estimator, scores[::step], labels[::step])
-        error = np.abs(found - shares).sum() / shares.sum()
-        cells.append(f"{found.sum():.2f} ({low:.2f} to {high:.2f}), {error:.2f}")
-    return " | ".join([*cells, ""]).rstrip()
+        numbers = {
+            "true_k": shares.sum(), "estimated_k": found.sum(), "k_low": low, "k_high": high,
+            "error_of_classes": np.abs(found - shares).sum() / shares.sum(),
+        }  # fmt: skip
+        rows.append(
+            {"data": name, "estimator": estimator}
+            | {key: round(float(value), 3) for key, value in numbers.items()}
+        )
+    return rows
+
+
+def told(rows: list[dict[str, Any]], file: Path | None) -> None:
+    """Prints a case's row of the table, and adds its rows to the file."""
+    cells = [f"| {rows[0]['data']} | {rows[0]['true_k']:.2f}"]
+    cells += [
+        f"{x['estimated_k']:.2f} ({x['k_low']:.2f} to {x['k_high']:.2f}), "
+        f"{x['error_of_classes']:.2f}"
+        for x in rows
+    ]
+    print(" | ".join([*cells, ""]).rstrip(), flush=True)
+    if file is not None:
+        new = not file.exists()
+        with open(file, "a", newline="") as opened:
+            writer = csv.DictWriter(opened, list(rows[0]))
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
 
 
 def main() -> None:
@@ -117,13 +142,15 @@ def main() -> None:
     parser.add_argument("--quality", default="2,3,4")
     parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output_csv", type=Path)
     given = parser.parse_args()
     print(f"| data | K | {' | '.join(class_priors.ESTIMATORS)} |")
     print("|---" * (2 + len(class_priors.ESTIMATORS)) + "|")
     for folder in filter(None, given.run_dirs.split(",")):
-        print(line(of_run(folder, given.data_dir)), flush=True)
+        told(rows_of(of_run(folder, given.data_dir)), given.output_csv)
     for quality in map(float, given.quality.split(",") if given.coco_labels else []):
-        print(line(of_coco(given.coco_labels, quality, given.every, given.seed)), flush=True)
+        case = of_coco(given.coco_labels, quality, given.every, given.seed)
+        told(rows_of(case), given.output_csv)
 
 
 if __name__ == "__main__":
