@@ -82,6 +82,7 @@ def test_resumes_bit_for_bit(voc, tmp_path, monkeypatch, stopped, capsys, name):
         check_export(whole, tmp_path / "export")
 
 
+@pytest.mark.slow
 def test_boosted_maps_resume_and_export(voc, tmp_path, monkeypatch, stopped):
     """--cam_boost, expected positives, the GR loss and SCL; exported scores are of boosted maps."""
     monkeypatch.setitem(networks.NETWORKS, "tiny", tiny_cam)

@@ -187,6 +187,7 @@ def test_what_a_finished_experiment_holds(whole):
     ElementTree.parse(out / "tiny.svg")
 
 
+@pytest.mark.slow
 def test_a_run_is_that_of_the_training_command(whole, voc, tmp_path):
     rate = json.loads((whole / "out" / "tiny_search.json").read_text())["an"]["chosen"]
     done = run_command(

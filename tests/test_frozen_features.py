@@ -145,6 +145,7 @@ def test_batches_hold_the_features_of_the_crop_of_their_epoch(voc, tmp_path):
     np.testing.assert_allclose(np.concatenate(whole), np.concatenate(maps), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_as_many_crops_as_epochs_are_those_of_a_run_without(voc, tmp_path):
     """Only float16 lies between them, in warm-up; after it the folder of features is gone."""
     of_each = {}

@@ -44,6 +44,7 @@ def _rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_rounds_equal_the_commands_one_by_one(voc, rounds, tmp_path):
     folder, _ = rounds
     first = run(*flags(voc, **OPTIONS), f"--output_dir={tmp_path / '1'}")

@@ -289,6 +289,7 @@ def test_wandb_offline_after_mlflow(voc, tmp_path, monkeypatch):
     assert {x.name for x in (offline / "files").iterdir()} >= {"flags.txt", "run.json"}
 
 
+@pytest.mark.slow
 def test_results_in_wandb(voc, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_PROJECT", "other")

@@ -309,6 +309,7 @@ def test_a_run_of_another_version_is_named(finished, tmp_path):
         run_folder.RunFolder(tmp_path / "other").settings()
 
 
+@pytest.mark.slow
 def test_other_networks_precision_labels_and_schedules(voc, tmp_path):
     """One short run with the flags that no other test gives."""
     folder = tmp_path / "run"
