@@ -22,6 +22,7 @@ from spml_tf.datasets.readers import Examples
 from spml_tf.drawing import overlays
 from spml_tf.evaluation import predictions, thresholds
 from spml_tf.exports.exported import Exported
+from spml_tf.system.files import RECORD
 
 
 @pytest.fixture(scope="module")
@@ -252,15 +253,27 @@ def test_thresholds_by_hand_and_brute_force():
         assert f1(best_f1(labels, scores)) == pytest.approx(best)
 
 
-def test_an_export_is_never_lost(finished, exported, tmp_path):
+def test_an_export_is_never_lost(finished, exported, tmp_path, capsys):
     folder = shutil.copytree(exported, tmp_path / "kept")
     before = {p.name: p.read_bytes() for p in folder.glob("*.*")}
     words = (f"--run_dir={finished}", f"--export_dir={folder}")
     assert exporting.main(words) == 1
     assert before == {p.name: p.read_bytes() for p in folder.glob("*.*")}
-    (folder / "stale.txt").write_text("old")
+    capsys.readouterr()
+    (folder / "variables" / "stale").write_text("old")
+    (folder / RECORD).write_text(
+        (folder / RECORD).read_text().replace("{", '{"variables/stale": [],', 1)
+    )
     assert exporting.main([*words, "--overwrite"]) == 0
-    assert not (folder / "stale.txt").exists() and (folder / "saved_model.pb").exists()
+    assert not (folder / "variables" / "stale").exists() and (folder / "saved_model.pb").exists()
+    shutil.copytree(exported, folder / "7")  # as --serving_version=7 writes it
+    assert exporting.main([*words, "--overwrite"]) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        f"error: --export_dir={folder}: holds '7/.written.json', which this command has not "
+        "written; move it, or choose another folder\n"
+    )
+    assert (folder / "7" / "saved_model.pb").exists()
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def models(finished, tmp_path_factory) -> Path:
     words = [f"--run_dir={finished}", f"--export_dir={folder}", "--format=litert,onnx"]
     done = run(*words, module="export")
     assert done.returncode == 0, done.stderr
-    (folder / "said.txt").write_text(done.stdout)
+    (folder.parent / "said.txt").write_text(done.stdout)
     return folder
 
 
@@ -176,6 +176,13 @@ def test_an_export_of_models_is_replaced_only_on_demand(finished, models, tmp_pa
     words = [f"--run_dir={finished}", f"--export_dir={folder}"]
     assert exporting.main(words) == 1
     assert "holds an export" in capsys.readouterr().err
+    for name in ("litert", "onnx"):
+        path = folder / name / "classes.json"
+        whole = path.read_text()
+        path.write_text(whole + " ")
+        assert exporting.main([*words, "--overwrite"]) == 1
+        assert f"{path}: was edited" in capsys.readouterr().err
+        path.write_text(whole)
     assert exporting.main([*words, "--overwrite"]) == 0
     assert (folder / "saved_model.pb").exists() and not (folder / "onnx").exists()
 

@@ -419,7 +419,8 @@ def test_a_folder_is_always_under_its_name(way, tmp_path):
         states.append((target / "x").read_text())
         with folders.replaced_folder(target) as folder:
             (folder / "x").write_text("newer")
-        assert contents(target.parent) == {"model/x": b"newer"}
+        assert contents(target.parent).keys() == {"model/x", f"model/{files.RECORD}"}
+        assert (target / "x").read_text() == "newer"
         if not done.returncode:
             break
     assert codes.count(-signal.SIGKILL) >= 3 and codes[-1] == 0
@@ -470,6 +471,23 @@ def test_what_a_person_has_edited_stays(name, edited, finished, exported, voc, t
     before = contents(folder)
     said = line(run(*given, module=module))
     assert f"{folder / edited}: was edited" in said
+    assert contents(folder) == before
+
+
+@fault(
+    PLACES, "a file that the command did not write, in a folder of results",
+    "prepare finds mine.txt in a folder of its own; alike import and export, at any depth",
+    "refused in one line that names it, even with `--overwrite`, code 1",
+)  # fmt: skip
+def test_what_others_wrote_stays(voc, tmp_path):
+    folder = tmp_path / "out"
+    module, *given = words("prepare", Path(), voc, folder)
+    assert run(*given, module=module).returncode == 0
+    (folder / "inner").mkdir()
+    (folder / "inner" / "mine.txt").write_text("mine")
+    before = contents(folder)
+    said = line(run(*given, "--overwrite", module=module))
+    assert "holds 'inner/mine.txt', which this command has not written; move it" in said
     assert contents(folder) == before
 
 

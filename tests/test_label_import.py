@@ -576,6 +576,26 @@ class TestTheCommand:
         refused = done([words[0], f"--output_dir={source}", "--overwrite"], 1)
         assert "no earlier import" in refused.stderr
 
+    def test_what_others_wrote_into_an_import_is_kept(self, source, tmp_path):
+        """With its photos an import is a data folder, and reviewed labels may lie in it."""
+        out = tmp_path / "out"
+        words = [f"--source={source}", f"--output_dir={out}", "--drop_missing", "--copy_photos"]
+        done(words)
+        done([*words, "--overwrite"])
+        (out / "reviewed").mkdir()
+        (out / "reviewed" / "reviewed.csv").write_text("hours of work")
+        told = done([*words, "--overwrite"], 1).stderr
+        assert told.splitlines()[-1] == (
+            f"error: --output_dir={out}: holds 'reviewed/reviewed.csv', which this command has not "
+            "written; move it, or choose another folder"
+        )
+        assert (out / "reviewed" / "reviewed.csv").read_text() == "hours of work"
+        shutil.move(out / "reviewed", tmp_path / "reviewed")
+        (out / "link").symlink_to(tmp_path / "reviewed")
+        assert "holds 'link', which" in done([*words, "--overwrite"], 1).stderr
+        (out / "link").unlink()
+        done([*words, "--overwrite"])
+
     @pytest.mark.parametrize(
         ("words", "message"),
         [

@@ -24,6 +24,7 @@ from spml_tf.datasets.table_options import TableOptions
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError, quoted
 from spml_tf.system.files import (
+    check_only_recorded,
     naming_unwritable,
     replaced_unless_edited,
     write_csv,
@@ -128,6 +129,7 @@ def _check_target(target: Path, source: Path, place: str, overwrite: bool) -> No
     ours = isinstance(record, dict) and record.get("written_by") == import_report.WRITTEN_BY
     refusal = "not empty, and no earlier import; choose another folder"
     check_output_folder(target, place, ours, refusal, kept, [f"{x}.csv" for x in SPLITS])
+    check_only_recorded(target, place)
 
 
 def _check_options(name: str, options: TableOptions) -> None:

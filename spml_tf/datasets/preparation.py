@@ -24,7 +24,12 @@ from spml_tf.datasets.readers.prepared import ImageForm
 from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import digest
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import naming_unwritable, replaced_unless_edited, write_json
+from spml_tf.system.files import (
+    check_only_recorded,
+    naming_unwritable,
+    replaced_unless_edited,
+    write_json,
+)
 from spml_tf.system.folders import check_output_folder, publish_folder, put_back
 from spml_tf.system.json_text import read_json_or_none
 from spml_tf.system.locks import locked
@@ -143,9 +148,9 @@ def _check_target(target: Path, data_dir: str | None, overwrite: bool) -> None:
         kept = "holds the data that are read; choose another"
     put_back(target)
     refusal = "not empty, and no earlier result of this command; choose another folder"
-    check_output_folder(
-        target, f"--output_dir={target}", _is_result(target), refusal, kept, [_LABELS]
-    )
+    place = f"--output_dir={target}"
+    check_output_folder(target, place, _is_result(target), refusal, kept, [_LABELS])
+    check_only_recorded(target, place)
 
 
 def _is_result(folder: Path) -> bool:

@@ -18,12 +18,17 @@ from spml_tf.exports.model_card import model_card
 from spml_tf.runs.decisions import calibration_errors, decisions
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import naming_unwritable, replaced_unless_edited, write_json, write_text
+from spml_tf.system.files import (
+    check_only_recorded,
+    naming_unwritable,
+    replaced_unless_edited,
+    write_json,
+    write_text,
+)
 from spml_tf.system.flag_checks import check_bounds
 from spml_tf.system.folders import check_output_folder, put_back, replaced_folder
 from spml_tf.system.notes import tell_note
 
-_EDITED = ("classes.json", MODEL_CARD)
 # What --serving_version takes beside a number.
 _NEXT = "next"
 
@@ -105,7 +110,7 @@ def _write(
         found = formats.write(wanted, model, folder, classes, photos)
         checked = formats.table(found, photos) if photos is not None else []
         card = model_card(run, run.read_record(), classes, checked)
-        write_json(folder / _EDITED[0], classes, replaced_unless_edited)
+        write_json(folder / formats.CLASSES, classes, replaced_unless_edited)
         write_text(folder / MODEL_CARD, card, replaced_unless_edited)
     if photos is not None:
         print(*(formats.summary(one, photos) for one in found), sep="\n")
@@ -157,12 +162,13 @@ def _target(given: ExportSettings) -> Path:
 
 def _check_target(given: ExportSettings, target: Path) -> None:
     put_back(target)
-    marks = [target / mark for mark in MARKS.values()]
+    place, marks = f"--export_dir={given.export_dir}", [target / x for x in MARKS.values()]
     check_output_folder(
         target,
-        f"--export_dir={given.export_dir}",
-        is_ours=(target / "classes.json").exists() and any(mark.exists() for mark in marks),
+        place,
+        is_ours=(target / formats.CLASSES).exists() and any(mark.exists() for mark in marks),
         refusal="exists and is no export; choose another",
         kept="" if given.overwrite else "holds an export; choose another or give --overwrite",
-        edited=_EDITED,
+        edited=[*formats.CLASS_FILES, MODEL_CARD],
     )
+    check_only_recorded(target, place)

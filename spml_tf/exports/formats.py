@@ -14,7 +14,7 @@ from spml_tf.exports import litert, onnx_model, saved_model, web_page
 from spml_tf.exports.checks import ComparedPhotos, Comparison
 from spml_tf.exports.exported import Exported
 from spml_tf.system.errors import UserError, reason_of
-from spml_tf.system.files import write_json
+from spml_tf.system.files import replaced_unless_edited, write_json
 
 SAVED_MODEL, LITERT, ONNX, WEB = "saved_model", "litert", "onnx", "web"
 # By format the file that every export in it has.
@@ -24,6 +24,9 @@ MARKS = {
     ONNX: f"{ONNX}/{onnx_model.FILE}",
     WEB: f"{WEB}/{web_page.FILE}",
 }
+# What classes are called, and their thresholds: of an export, and beside each runner.
+CLASSES = "classes.json"
+CLASS_FILES = (CLASSES, f"{LITERT}/{CLASSES}", f"{ONNX}/{CLASSES}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +127,7 @@ def _with_runner(folder: Path, classes: dict[str, Any]) -> Path:
     folder.mkdir()
     with resources.as_file(resources.files("spml_tf.exports") / "assets" / "run.py") as script:
         shutil.copyfile(script, folder / "run.py")
-    write_json(folder / "classes.json", classes)
+    write_json(folder / CLASSES, classes, replaced_unless_edited)
     return folder
 
 

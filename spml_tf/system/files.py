@@ -9,17 +9,17 @@ import io
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from spml_tf.system import machine_faults
-from spml_tf.system.errors import UserError
+from spml_tf.system.errors import UserError, quoted
 from spml_tf.system.json_text import read_json_or_none
 from spml_tf.system.text_files import end_of_whole_rows, guarded
 
 _LONGEST_NAME = 255  # bytes of a file's name, in nearly all file systems
-# Digests of the files of a folder that people may edit, as they were written there.
+# By name the files that were written to a folder, with the digests of those that people may edit.
 RECORD = ".written.json"
 
 # How a file comes to its place: `replaced`, `replaced_unless_edited` or `rows_kept`.
@@ -173,8 +173,54 @@ def check_unedited(paths: Iterable[Path]) -> None:
             )
 
 
+def record_files(folder: Path, left_out: Container[str] = ()) -> None:
+    """Adds every file of a folder, at any depth, to its record: see `check_only_recorded`.
+
+    Args:
+        folder: whose content is written.
+        left_out: names of files that will not stay.
+    """
+    known = _written(folder / RECORD)
+    names = [name for name in _files(folder) if name not in left_out]
+    write_json(folder / RECORD, {name: known.get(name, []) for name in names})
+
+
+def check_only_recorded(folder: Path, place: str) -> None:
+    """Refuses a folder with a file that `record_files` did not find when it was written.
+
+    Args:
+        folder: which is to be replaced, and need not exist.
+        place: how the message calls it, such as "--output_dir=DIR".
+
+    Raises:
+        UserError: naming the first such file.
+    """
+    known = _written(folder / RECORD)
+    for name in _files(folder):
+        if name not in known:
+            raise UserError(
+                f"{place}: holds {quoted(name)}, which this command has not written; move it, or "
+                "choose another folder"
+            )
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """The files and links below a folder, relative to it with slashes, without its record."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=fail if folder.exists() else None):
+        folders.sort()
+        links = (name for name in folders if os.path.islink(os.path.join(place, name)))
+        for name in sorted([*files, *links]):
+            inner = Path(place, name).relative_to(folder).as_posix()
+            if inner != RECORD:
+                yield inner
+
+
 def _written(record: Path) -> dict[str, list[str]]:
-    """The last digests of the files of a folder, as they were written there."""
+    """By name the last digests of the files of a folder, as they were written there."""
     found = read_json_or_none(record)
     return found if isinstance(found, dict) else {}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import beside, check_unedited, flush_folder
+from spml_tf.system.files import beside, check_unedited, flush_folder, record_files
 
 # renameat2: paths are as for other calls; swap what stands under two names.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -54,11 +54,14 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 def publish_folder(finished: Path, target: Path) -> None:
     """Moves a folder to the place of `target`, which may be there, beside it.
 
+    Its files are recorded: `check_only_recorded` knows them again.
+
     A kill at any moment leaves the old folder or the new one under the name. Where the system
     cannot swap two names there is a moment without either; `put_back` then mends it.
     """
     target = Path(os.path.realpath(target))
     old = beside(target, "old")
+    record_files(finished)
     _flush_tree(finished)
     if not target.exists():
         finished.rename(target)
