@@ -409,13 +409,16 @@ class TestWriting:
         assert sorted(x.name for x in tmp_path.iterdir()) == ["out"]
 
     def test_data_that_are_read_are_not_replaced(self, jpegs, tmp_path, capsys):
-        """The folder above the data, even where it looks like a result."""
+        """The data's own folder and the one above, even where it looks like a result."""
         shutil.copytree(jpegs, tmp_path / "out" / "inner")
         shutil.copy(jpegs / "data.json", tmp_path / "out" / "data.json")
-        words = ["prepare", "--dataset=prepared", f"--data_dir={tmp_path}/out/inner",
-                 f"--output_dir={tmp_path}/out", "--overwrite"]  # fmt: skip
-        assert data.main(words) == 1
-        assert "holds the data that are read" in capsys.readouterr().err
+        before = written(tmp_path / "out")
+        for output in (tmp_path / "out", tmp_path / "out" / "inner"):
+            words = ["prepare", "--dataset=prepared", f"--data_dir={tmp_path}/out/inner",
+                     f"--output_dir={output}", "--overwrite", "--format=labels"]  # fmt: skip
+            assert data.main(words) == 1
+            assert "holds the data that are read; choose another" in capsys.readouterr().err
+        assert written(tmp_path / "out") == before
 
     def test_two_at_once(self, voc, tmp_path, capsys):
         with locks.locked(tmp_path / ".unfinished-out.lock", "cannot happen"):

@@ -144,7 +144,7 @@ def _portable_flags(settings: DataSettings) -> dict[str, Any]:
 def _check_target(target: Path, data_dir: str | None, overwrite: bool) -> None:
     """Refuses folders that hold anything but an earlier result, and that unless told to."""
     kept = "" if overwrite else "holds an earlier result; choose another folder or give --overwrite"
-    if data_dir is not None and target in Path(data_dir).resolve().parents:
+    if data_dir is not None and Path(data_dir).resolve().is_relative_to(target):
         kept = "holds the data that are read; choose another"
     put_back(target)
     refusal = "not empty, and no earlier result of this command; choose another folder"
