@@ -23,7 +23,7 @@ from spml_tf import data, labels
 from spml_tf.datasets import image_writers, pipeline, readers, splits
 from spml_tf.datasets.readers import Examples, prepared
 from spml_tf.datasets.settings import DataSettings, resolved
-from spml_tf.system import cli, files, locks
+from spml_tf.system import cli, files, folders, locks
 from spml_tf.system.errors import UserError
 from spml_tf.system.flag_fields import flag_field
 
@@ -382,6 +382,25 @@ class TestWriting:
         assert len(count) == 11 + 32
 
     def test_a_broken_image_stops_it(self, voc, jpegs, tmp_path, capsys):
+    def test_stopped_while_all_is_flushed_it_goes_on(self, voc, tmp_path, monkeypatch):
+        """Which takes minutes for many photos: they are not encoded anew."""
+        folder, work = tmp_path / "out", tmp_path / ".unfinished-out"
+        words = voc_words(voc, folder, "--format=jpeg", f"--short_side={SIDE}", "--threads=1")
+
+        def stop(_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(folders, "_flush_tree", stop)
+            assert data.main(words) == 130
+        kept = {path: path.stat().st_ino for path in work.rglob("*.jpg")}
+        assert len(kept) == 32 and not folder.exists()
+        assert data.main(words) == 0 and not work.exists()
+        assert {
+            work / x.relative_to(folder): x.stat().st_ino for x in folder.rglob("*.jpg")
+        } == kept
+        assert not (folder / "parameters.json").exists()
+
         root, folder = shutil.copytree(voc, tmp_path / "voc"), tmp_path / "out"
         shutil.copytree(jpegs, folder)
         before = written(folder)

@@ -180,7 +180,6 @@ def _work_folder(target: Path, parameters: dict[str, Any]) -> Iterator[Path]:
                 shutil.rmtree(work)
                 lock.unlink(missing_ok=True)
             raise
-        record.unlink()
-        publish_folder(work, target)
+        publish_folder(work, target, _PARAMETERS)
         with contextlib.suppress(PermissionError):  # Windows removes no file that is open
             lock.unlink()

@@ -51,17 +51,18 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             raise
 
 
-def publish_folder(finished: Path, target: Path) -> None:
+def publish_folder(finished: Path, target: Path, marker: str = "") -> None:
     """Moves a folder to the place of `target`, which may be there, beside it.
 
-    Its files are recorded: `check_only_recorded` knows them again.
+    Its files are recorded: `check_only_recorded` knows them again. They are on the disk before the
+    marker, a file of that name in the folder by which stopped work goes on, is removed.
 
     A kill at any moment leaves the old folder or the new one under the name. Where the system
     cannot swap two names there is a moment without either; `put_back` then mends it.
     """
     target = Path(os.path.realpath(target))
     old = beside(target, "old")
-    record_files(finished)
+    record_files(finished, [marker])
     _flush_tree(finished)
     if not target.exists():
         finished.rename(target)
@@ -70,6 +71,8 @@ def publish_folder(finished: Path, target: Path) -> None:
         target.rename(old)
         finished.rename(target)
     flush_folder(target.parent)
+    if marker:
+        (finished / marker).unlink()
     for one in (old, finished):  # where that name stands for the old folder now
         shutil.rmtree(one, ignore_errors=True)
 
