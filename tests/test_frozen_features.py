@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,10 +20,13 @@ from saved_runs import assert_equal_runs, history, kill_at
 import spml_tf
 from spml_tf.datasets import pipeline, splits
 from spml_tf.networks import small_residual_cam
+from spml_tf.runs import frozen_features
 from spml_tf.runs.frozen_features import FrozenFeatures
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings, resolve
+from spml_tf.system import replicas
 from spml_tf.system.errors import UserError
+from spml_tf.system.files import replaced
 from spml_tf.system.stop_requests import StopRequests
 
 FROZEN = {
@@ -282,7 +288,6 @@ def test_flags_that_do_not_fit_are_refused(voc, tmp_path, given, message):
 
 
 def test_too_little_room_is_told_before_anything_is_computed(voc, tmp_path, monkeypatch):
-    from spml_tf.runs import frozen_features
     from spml_tf.runs.training_run import train
 
     class Full:
@@ -297,6 +302,46 @@ def test_too_little_room_is_told_before_anything_is_computed(voc, tmp_path, monk
     with pytest.raises(UserError, match=r"need 0\.0 GB in .*lower it, or name another folder"):
         train(settings, str(tmp_path / "run"))
     assert not (tmp_path / "kept").exists()
+
+
+def test_the_room_of_all_workers_of_this_machine_is_counted(tmp_path, monkeypatch):
+    """7 + 3 images of 2 x 2 x 250 float16: 14,000 bytes for workers 0 and 2, of 20,000 in all."""
+    addresses = tf.train.ClusterSpec({"worker": ["one:1", "other:1", "one:2"]})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(addresses, "", "worker", 2)
+    strategy = SimpleNamespace(cluster_resolver=resolver)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    monkeypatch.setattr(replicas, "wait_for_workers", lambda: None)
+    assert replicas.this_shard() == (2, 3) and replicas.workers_here() == [0, 2]
+    given = SimpleNamespace(
+        _shard=replicas.this_shard(), _shape=(2, 2, 250), _folder=tmp_path / "kept",
+        _settings=SimpleNamespace(feature_crops=1), _parts={"crop1": range(7), "whole": range(3)},
+    )  # fmt: skip
+    for free, fits in ((13_999, False), (14_000, True)):  # 3 + 2 rows of crop1, 1 + 1 of whole
+        room = SimpleNamespace(free=free)
+        monkeypatch.setattr(frozen_features.shutil, "disk_usage", lambda path, room=room: room)
+        with contextlib.nullcontext() if fits else pytest.raises(UserError, match="the features"):
+            FrozenFeatures._check_room(given, ["crop1", "whole"])
+
+
+def test_the_room_for_features_is_taken_at_once(tmp_path, monkeypatch):
+    """Where a page cannot be written later the system kills the process."""
+    path = tmp_path / "a.npy"
+    table = frozen_features.allocated(path, (3, 4, 4, 1000))
+    assert os.stat(path).st_blocks * 512 >= 96_000 and not table.any()
+    table[1] = 2
+    table.flush()
+    assert (np.load(path).max(axis=(1, 2, 3)) == [0, 2, 0]).all()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with (
+        pytest.raises(OSError, match="No space left on device.*b.npy"),
+        replaced(tmp_path / "b.npy") as unfinished,
+    ):
+        frozen_features.allocated(unfinished, (2,))
+    assert [x.name for x in tmp_path.iterdir()] == ["a.npy"]
 
 
 def test_features_beyond_float16_are_refused(tmp_path):

@@ -12,7 +12,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ from spml_tf.system.json_text import parse_json
 from spml_tf.system.locks import waited_for
 from spml_tf.system.notes import tell_note
 from spml_tf.system.progress import progress
+from spml_tf.system.replicas import Shard
 from spml_tf.system.stop_requests import StopRequests, error_of
 from spml_tf.training.batches import FEATURES
 from spml_tf.training.model import SPMLModel
@@ -192,7 +195,7 @@ class FrozenFeatures:
             print(f"features of {what}, {len(part):,} images", flush=True)
         boxes = np.zeros((rows, 5), np.float32)
         with replaced(features) as path:
-            table = np.lib.format.open_memmap(path, "w+", np.float16, (rows, *self._shape))
+            table = allocated(path, (rows, *self._shape))
             told = progress(batches, rows, "features", lambda batch: len(batch[1]), lines=False)
             for inputs, labels in told:
                 self._check_stop()
@@ -223,8 +226,12 @@ class FrozenFeatures:
         )  # fmt: skip
 
     def _check_room(self, missing: list[str]) -> None:
-        """Raises UserError where the files that are missing would not fit on the disk."""
-        images = sum(len(self._shard.own(range(len(self._parts[name])))) for name in missing)
+        """Raises UserError where the files that are missing would not fit on the disk.
+
+        The other workers of this machine are taken to miss the same and to write to this disk.
+        """
+        shards = [Shard(worker, self._shard.workers) for worker in replicas.workers_here()]
+        images = sum(shard.rows(len(self._parts[name])) for name in missing for shard in shards)
         needed = images * 2 * int(np.prod(self._shape))
         there = next(x for x in (self._folder, *self._folder.parents) if x.exists())
         free = shutil.disk_usage(there).free
@@ -234,6 +241,7 @@ class FrozenFeatures:
                 f"{needed / 1e9:.1f} GB in {there}, where {free / 1e9:.1f} GB are free; lower it, "
                 "or name another folder with --feature_dir"
             )
+        replicas.wait_for_workers()  # none may take of the room before all have looked
 
 
 def _whole(record: Path, *paths: Path) -> bool:
@@ -243,6 +251,27 @@ def _whole(record: Path, *paths: Path) -> bool:
         return not any(damage(path, expected[path.name]) for path in paths)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def allocated(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """A new .npy file of zeros, memory-mapped, whose space is taken from the disk at once.
+
+    Args:
+        path: the file.
+        shape: of the array.
+
+    Returns:
+        [*shape] float16, to write to.
+
+    Raises:
+        OSError: the disk has not enough space.
+    """
+    table = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    if sys.platform == "linux":
+        with open(path, "r+b") as file:
+            # Space that is missing only when a page is written would end the process.
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+    return table
 
 
 def checked(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -60,6 +60,17 @@ def this_shard() -> Shard:
     return Shard(first + int(resolver.task_id), chiefs + workers)
 
 
+def workers_here() -> list[int]:
+    """The numbers of the workers whose address names the same machine as this one's."""
+    shard = this_shard()
+    if shard.workers == 1:
+        return [shard.worker]
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    jobs = resolver.cluster_spec().as_dict()
+    hosts = [x.rpartition(":")[0] for job in ("chief", "worker") for x in jobs.get(job, ())]
+    return [number for number, host in enumerate(hosts) if host == hosts[shard.worker]]
+
+
 def devices() -> int:
     """Number of replicas of this process."""
     return count() // this_shard().workers
