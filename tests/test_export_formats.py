@@ -99,6 +99,29 @@ def test_the_script_names_what_it_cannot_read(tmp_path, capsys):
     assert re.fullmatch(r"a\?\[2J\.png: .*No such file.*\n", capsys.readouterr().err)
 
 
+def test_the_script_scores_what_comes_after_a_damaged_photo(tmp_path, capsys, monkeypatch):
+    """Pixels in two parts, the header of the second damaged; and more pixels than Pillow takes."""
+    for name in ("damaged", "large", "whole"):
+        shape = {"damaged": (200, 200, 3), "large": (300, 300, 3), "whole": (8, 8, 3)}[name]
+        pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    content = (tmp_path / "damaged.png").read_bytes()
+    second = content.index(b"IDAT", content.index(b"IDAT") + 4)
+    (tmp_path / "damaged.png").write_bytes(content[:second] + b"\1\2\3\4" + content[second + 4 :])
+    shutil.copy(RUNNER, tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps({"class_names": ["cat"], "image_size": 8}))
+    main = runpy.run_path(str(tmp_path / RUNNER.name))["main"]
+    outputs = {"probabilities": np.array([[0.5]]), "decisions": np.array([[1]])}
+    main.__globals__["load"] = lambda model: lambda images: outputs
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)  # twice as many are refused
+    names = [str(tmp_path / f"{name}.png") for name in ("damaged", "large", "whole")]
+    assert main("model.onnx", *names) == 1
+    told = capsys.readouterr()
+    assert [json.loads(x)["image"] for x in told.out.splitlines()] == names[2:]
+    broken, large = told.err.splitlines()
+    assert broken.startswith(f"{names[0]}: broken PNG") and "decompression bomb" in large
+
+
 def test_small_models_cost_little_and_say_so(finished, models):
     said = (models / "said.txt").read_text()
     card = (models / "MODEL_CARD.md").read_text()

@@ -57,7 +57,8 @@ def main(model: str, *photos: str) -> int:
     for photo in photos:
         try:
             pixels = read(photo, classes["image_size"])
-        except OSError as error:  # what Pillow cannot read is one
+        # What Pillow cannot read is the first, or of damaged and of very large files another.
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             line = f"{photo}: {error}"  # a terminal obeys control characters, in names too
             print("".join(x if x.isprintable() else "?" for x in line), file=sys.stderr)
             code = 1
