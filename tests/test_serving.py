@@ -215,6 +215,25 @@ def test_an_export_says_how_it_is_calibrated(finished, exported, tmp_path):
     (older / "classes.json").write_text(json.dumps(classes))
     assert spml_tf.load(older).calibration == "none"
 
+@pytest.mark.parametrize(
+    "value", ['"0.5"', "null", "NaN", "50", "-0.1", "true", "1.0000003", "[1]"]
+)
+def test_a_threshold_that_is_none(exported, tmp_path, value):
+    folder = shutil.copytree(exported, tmp_path / "x")
+    path = folder / "classes.json"
+    classes = json.loads(path.read_text())
+    for never in (1.0, 1.0000001192092896):
+        classes["thresholds"]["cow"] = never
+        path.write_text(json.dumps(classes))
+        assert spml_tf.load(folder).thresholds[1] == never
+    classes["thresholds"]["cow"] = "VALUE"
+    path.write_text(json.dumps(classes).replace('"VALUE"', value))
+    with pytest.raises(UserError) as caught:
+        spml_tf.load(folder)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: the threshold of 'cow' is ") and "from 0 to 1" in said
+
+
 
 def test_the_guide_runs(finished, folder, monkeypatch, capsys):
     """The blocks of Getting started and Your own photos, on this run and these photos."""

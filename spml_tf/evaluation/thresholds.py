@@ -15,6 +15,8 @@ DEFAULT = 0.5
 FEW = 10
 # A product that is whole must not become the next number: 0.55 * 100 is above 55.
 _ROUNDING = 1e-9
+# What no score reaches, in float32 too: the decision is never made.
+NEVER = float(np.nextafter(np.float32(1), np.float32(2)))
 RULES = "f1, count, precision:P, recall:R, or a threshold from 0 to 1"
 
 
@@ -145,7 +147,7 @@ def _below(ranked: NDArray[np.float64], count: int) -> float:
     above = ranked[count - 1] if count else 1.0
     below = ranked[count] if count < len(ranked) else 0.0
     if not count and below == 1:
-        return float(np.nextafter(np.float32(1), np.float32(2)))  # above that score in float32 too
+        return NEVER
     return float((above + below) / 2)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
+from spml_tf.evaluation.thresholds import NEVER
 from spml_tf.serving.classifier import Classifier
-from spml_tf.system.errors import UserError, reason_of
+from spml_tf.system.errors import UserError, quoted, reason_of
 from spml_tf.system.folders import put_back
 from spml_tf.system.json_text import parse_json
 
@@ -23,14 +24,14 @@ def load(export_dir: str | os.PathLike[str]) -> Classifier:
         export_dir: its folder.
 
     Raises:
-        UserError: the folder holds no such export.
+        UserError: the folder holds no such export, or a threshold was edited to none.
     """
     folder = Path(export_dir)
     try:
         put_back(folder.resolve())
         classes = parse_json((folder / "classes.json").read_text("utf-8"))
         names = list(classes["class_names"])
-        thresholds = np.array([classes["thresholds"][x] for x in names])
+        thresholds = [classes["thresholds"][x] for x in names]
         size, most = int(classes["image_size"]), classes.get("max_megapixels", MAX_MEGAPIXELS)
         calibration = str(classes.get("calibration", {"rule": "none"})["rule"])
         model = tf.saved_model.load(str(folder))
@@ -42,11 +43,18 @@ def load(export_dir: str | os.PathLike[str]) -> Classifier:
                 f"python -m spml_tf.export --run_dir={export_dir} --export_dir=FOLDER"
             ) from None
         raise UserError(f"{export_dir}: no spml_tf export ({reason_of(error)})") from None
+    for name, value in zip(names, thresholds, strict=True):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= NEVER:
+            raise UserError(
+                f"{folder / 'classes.json'}: the threshold of {quoted(name)} is {value!r}; it must "
+                f"be a number from 0 to 1, or {NEVER} for no decision at all"
+            )
 
     def maps(images: Any) -> tf.Tensor:
         return model.cams(tf.constant(images))["cams"]
 
-    return Classifier(maps, names, thresholds, size, float(most), calibration)
+    values = np.array(thresholds, np.float64)
+    return Classifier(maps, names, values, size, float(most), calibration)
 
 
 def load_run(
