@@ -157,7 +157,7 @@ def _check(options: _Options, unused: Mapping[str, str]) -> None:
     for part in parts.values():
         for path, photo in zip(part.masks or (), part.paths or (), strict=False):
             if path is not None:
-                stored_pixels.mask_of_photo(path, photo, part.mask_classes)
+                stored_pixels.mask_of_photo(path, photo, part.mask_classes, part.max_megapixels)
     with quiet_libraries():  # libjpeg prints its own words about some broken files
         report = image_checks.check(parts, options.threads)
     _print_findings(report, parts)

@@ -24,9 +24,10 @@ from spml_tf.datasets import (
     other_formats,
     pipeline,
 )
-from spml_tf.datasets.readers import Examples
+from spml_tf.datasets.readers import Examples, objects
 from spml_tf.exports import saved_model
 from spml_tf.exports.exported import exported
+from spml_tf.system.errors import UserError
 
 COUNT = 20
 
@@ -242,6 +243,25 @@ def test_large_ones_are_refused():
         other_formats.as_bitmap(other_kinds()["TIFF"], 0.001)
     with pytest.raises(encoded_images.BrokenImageError, match="56 x 40 pixels"):
         encoded_images.decode(other_kinds()["WEBP"], 0.001)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP", "PNG"])
+def test_pillows_own_limit_is_none_of_ours(kind, tmp_path, monkeypatch, recwarn):
+    """It warns from so many pixels on, and from twice as many on it refuses: here 56 x 40."""
+    content = other_kinds().get(kind)
+    for limit in (2000, 1000):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        if content is None:
+            Image.new("L", (56, 40)).save(tmp_path / "mask.png")
+            assert objects.read_mask(str(tmp_path / "mask.png"), 1).shape == (40, 56)
+            with pytest.raises(UserError, match=r"mask.png: 56 x 40 pixels, more than --max_meg"):
+                objects.read_mask(str(tmp_path / "mask.png"), 1, 0.001)
+            assert encoded_images.header((tmp_path / "mask.png").read_bytes()).mode == "L"
+        else:
+            assert encoded_images.decode(content).shape == (40, 56, 3)
+            assert other_formats.stored(content)[1] == (40, 56)
+        assert Image.MAX_IMAGE_PIXELS == limit
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -18,7 +18,7 @@ from PIL import Image
 
 from spml_tf.datasets import dataset_elements, image_headers, other_formats
 from spml_tf.datasets.images import decode_image
-from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS, without_pillows_limit
 from spml_tf.datasets.readers.examples import Examples
 
 # How a file begins, at which byte, and what it is.
@@ -208,7 +208,7 @@ def header(contents: bytes) -> Header:
     """
     found = kind(contents) or ""
     try:
-        with Image.open(io.BytesIO(contents)) as image:
+        with without_pillows_limit(), Image.open(io.BytesIO(contents)) as image:
             png = found == "PNG" and contents[12:16] == b"IHDR"
             return Header(
                 found,

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from spml_tf.datasets.picture_limits import more_pixels, too_large
+
 _OfPart = Callable[[tf.Tensor], tf.Tensor]
 
 # How extensions and frames of a GIF begin, and the flag of a table of colours.
@@ -59,7 +61,7 @@ def limited(contents: tf.Tensor, max_megapixels: float) -> tf.Tensor:
     contents, sides = _measured(contents)
     height, width = tf.unstack(sides)
     shown = [tf.strings.as_string(width), " x ", tf.strings.as_string(height)]
-    text = tf.strings.join([*shown, _too_large(max_megapixels)])
+    text = tf.strings.join([*shown, too_large(max_megapixels)])
     fits = tf.reduce_prod(tf.cast(sides, tf.float64)) <= max_megapixels * 1e6
     with tf.control_dependencies([tf.debugging.Assert(fits, [text])]):
         return tf.identity(contents)
@@ -83,13 +85,7 @@ def refusal(contents: bytes, max_megapixels: float) -> str | None:
         height, width = size(tf.constant(contents)).numpy().tolist()
     except (tf.errors.OpError, ValueError):
         return None
-    if height * width <= max_megapixels * 1e6:
-        return None
-    return f"{width} x {height}{_too_large(max_megapixels)}"
-
-
-def _too_large(max_megapixels: float) -> str:
-    return f" pixels, more than --max_megapixels={max_megapixels:g}"
+    return more_pixels(width, height, max_megapixels)
 
 
 def size(contents: tf.Tensor) -> tf.Tensor:

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS, more_pixels, without_pillows_limit
 from spml_tf.system.errors import reason_of
 
 # What Pillow is asked to read: its many other plug-ins are not, as any of them may have faults.
@@ -32,7 +32,10 @@ def stored(contents: bytes) -> tuple[int, tuple[int, int]]:
     if _is_heic(contents):
         return 1, (1, 1)
     try:
-        with Image.open(io.BytesIO(contents), formats=FORMATS) as image:
+        with (
+            without_pillows_limit(),
+            Image.open(io.BytesIO(contents), formats=FORMATS) as image,
+        ):
             turn = image.getexif().get(0x0112, 1)
             width, height = image.size
             if isinstance(image, TiffImagePlugin.TiffImageFile):  # its size is that of the upright
@@ -71,12 +74,12 @@ def as_bitmap(contents: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
         pillow_heif.register_heif_opener()
         formats = ("HEIF",)
     try:
-        with Image.open(io.BytesIO(contents), formats=formats) as image:
-            width, height = image.size
-            if width * height > max_megapixels * 1e6:
-                raise ValueError(
-                    f"{width} x {height} pixels, more than --max_megapixels={max_megapixels:g}"
-                )
+        with (
+            without_pillows_limit(),
+            Image.open(io.BytesIO(contents), formats=formats) as image,
+        ):
+            if refused := more_pixels(*image.size, max_megapixels):
+                raise ValueError(refused)
             seen: Image.Image = image
             if image.mode.startswith("I;16"):
                 seen = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -46,13 +46,16 @@ def with_upright_boxes(examples: Examples) -> Examples:
     return dataclasses.replace(examples, boxes=tuple(boxes), sides=None)
 
 
-def mask_of_photo(path: str, photo: str, num_classes: int) -> NDArray[np.uint16]:
+def mask_of_photo(
+    path: str, photo: str, num_classes: int, max_megapixels: float
+) -> NDArray[np.uint16]:
     """A photo's mask, upright as the photo is shown.
 
     Args:
         path: of the mask.
         photo: path of the photo.
         num_classes: L, as for `read_mask`.
+        max_megapixels: as for `read_mask`.
 
     Returns:
         The mask, [H, W], of the photo's size or smaller.
@@ -61,7 +64,7 @@ def mask_of_photo(path: str, photo: str, num_classes: int) -> NDArray[np.uint16]
         UserError: naming the mask: what `read_mask` refuses, or its sides are not in the ratio of
             the photo's.
     """
-    mask = upright_mask(read_mask(path, num_classes), photo)
+    mask = upright_mask(read_mask(path, num_classes, max_megapixels), photo)
     try:
         orientation, (height, width) = _stored(photo)
     except _UNREADABLE:

@@ -185,7 +185,7 @@ def mask_share(found: Analysis) -> list[Row]:
     def masks() -> Iterator[NDArray[Any]]:
         """Read anew for each run, so that one is held and not all."""
         for path, photo in zip(paths, images.paths or (), strict=True):
-            yield mask_of_photo(str(path), photo, images.mask_classes)
+            yield mask_of_photo(str(path), photo, images.mask_classes, images.max_megapixels)
 
     if not any(np.isin(mask, numbers).any() for mask in masks()):
         raise UnavailableError("the masks show no class")

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from spml_tf.datasets.picture_limits import MAX_MEGAPIXELS, more_pixels, without_pillows_limit
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.photos import find_photos
 from spml_tf.datasets.readers.table_cells import number
@@ -176,25 +177,32 @@ def check_own_masks(*parts: Examples | None) -> None:
                 )
 
 
-def read_mask(path: str, num_classes: int) -> NDArray[np.uint16]:
+def read_mask(
+    path: str, num_classes: int, max_megapixels: float = MAX_MEGAPIXELS
+) -> NDArray[np.uint16]:
     """A mask: 0 is no class, k the k-th one, 255 not labelled where there are fewer classes.
 
     Args:
         path: a PNG of one channel, or with a palette whose places count.
         num_classes: of the data set, before some are chosen.
+        max_megapixels: the most pixels, in millions, that its header may tell of.
 
     Returns:
         [H, W].
 
     Raises:
-        UserError: no such image, colours instead of numbers, or a number above.
+        UserError: no such image, a larger one, colours instead of numbers, or a number above.
     """
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with without_pillows_limit(), Image.open(path) as image:
+            if refused := more_pixels(*image.size, max_megapixels):
+                raise UserError(f"{path}: {refused}; raise it, or write a smaller mask")
             mode, mask = image.mode, np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, SyntaxError) as error:
         reason = reason_of(error)
         raise UserError(f"{path}: cannot be read ({reason}); write a PNG file") from None
     if mask.ndim != 2 or mode not in ("1", "L", "P", "I", "I;16"):
