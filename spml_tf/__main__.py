@@ -58,15 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {words[0]}: write python -m spml_tf.{words[0]}", file=sys.stderr)
         return 2
     if words and words[0] == _COMPLETION:
-        print(completion(), end="")
-        return 0
+        return cli.show(completion().rstrip())
     if words and words[0] not in (*cli.HELP, cli.VERSION):
         known = ", ".join(COMMANDS)
         near = guess(words[0], COMMANDS)
         print(f"error: {words[0]!r} is no command; the commands are {known}{near}", file=sys.stderr)
         return 2
-    print(cli.version() if cli.VERSION in words else listing())
-    return 0
+    return cli.show(cli.version() if cli.VERSION in words else listing())
 
 
 if __name__ == "__main__":

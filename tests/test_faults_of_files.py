@@ -226,6 +226,17 @@ def test_standard_output_that_takes_nothing(finished):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize(
+    "words", ["evaluate --version", "evaluate --help", "train --list_presets",
+              "__main__ --completion=bash", "__main__ --version", "__main__"],
+)  # fmt: skip
+def test_what_is_only_printed_and_cannot_be(words):
+    said = line(faulty_machine.run("full_output", *words.split()))
+    assert said.startswith("error: No space left on device; ")
+    done = faulty_machine.run("unread_output", *words.split())
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @fault(
     PLACES, "a file system without locks", "`flock` fails with ENOLCK",
     "the command works, and notes that another process goes unnoticed",

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from absl import flags
 
@@ -83,15 +83,14 @@ def parse(
         SystemExit: after --help, --version and --list_presets.
     """
     if VERSION in argv:
-        print(version())
-        raise SystemExit(0)
+        _print_and_end(version())
     options = _with_plugins(argv, options, extend)
     values = flags.FlagValues()
     define(values, options)
     flags.DEFINE_bool(DEBUG.removeprefix("--"), False, "", flag_values=values)
     if any(word in HELP for word in argv):
-        print(help_text(options, usage, _OTHERS))
-        raise SystemExit(0)
+        _print_and_end(help_text(options, usage, _OTHERS))
+    check_files(argv, options)
     argv = [*_flagfiles_before(argv, options), *argv]
     try:
         with_files = values.read_flags_from_files(list(argv))
@@ -109,8 +108,7 @@ def parse(
     given = _values(values, options)
     for field in flag_fields(options):
         if field.metadata["listing"] and given[field.name]:
-            print(field.metadata["listing"]())
-            raise SystemExit(0)
+            _print_and_end(field.metadata["listing"]())
     words = read_words(stray, options)
     for field in flag_fields(options):
         if field.metadata["required"] and given[field.name] in (None, ""):
@@ -124,6 +122,11 @@ def _values(values: flags.FlagValues, options: type) -> dict[str, Any]:
 
 
 def _bad_value(words: Sequence[str], options: type[_Options]) -> list[str]:
+def _print_and_end(text: str) -> NoReturn:
+    print(text, flush=True)  # a full disk is told of by `run`
+    raise SystemExit(0)
+
+
     """What `check_given` of the options says of a command line that has an unknown flag as well."""
     check = getattr(options, "check_given", None)
     if check is None:
@@ -217,13 +220,30 @@ def run(
         exit_codes.drop_output()
         return _NOBODY_READS
     except Exception as error:
-        exit_codes.drop_unwritable_output()
-        if _debugging.get():
-            traceback.print_exc()
-        code, line = exit_codes.told(error, given, words, _debugging.get())
-        line = "; ".join([f"error: {line}", *getattr(error, "__notes__", ())])
-        print(printable(line), file=sys.stderr)
-        return code
+        return _told(error, given, words)
     finally:
         _debugging.reset(token)
     return 0
+
+
+def show(text: str) -> int:
+    """Prints a text; 0, or what `run` returns and says where standard output takes nothing."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        exit_codes.drop_output()
+        return _NOBODY_READS
+    except OSError as error:
+        return _told(error, None, sys.argv[1:])
+    return 0
+
+
+def _told(error: Exception, given: Any, words: Sequence[str]) -> int:
+    """Says what ended a command; its exit code."""
+    exit_codes.drop_unwritable_output()
+    if _debugging.get():
+        traceback.print_exc()
+    code, line = exit_codes.told(error, given, words, _debugging.get())
+    line = "; ".join([f"error: {line}", *getattr(error, "__notes__", ())])
+    print(printable(line), file=sys.stderr)
+    return code
