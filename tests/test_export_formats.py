@@ -123,7 +123,7 @@ def test_the_script_scores_what_comes_after_a_damaged_photo(tmp_path, capsys, mo
 
 
 def test_small_models_cost_little_and_say_so(finished, models):
-    said = (models / "said.txt").read_text()
+    said = (models.parent / "said.txt").read_text()
     card = (models / "MODEL_CARD.md").read_text()
     with np.load(finished / "predictions_test.npz") as saved:
         names, scores, labels = saved["names"], saved["scores"], saved["labels"]

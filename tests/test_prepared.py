@@ -381,7 +381,6 @@ class TestWriting:
         assert data.main([*words, "--jpeg_quality=50"]) == 0
         assert len(count) == 11 + 32
 
-    def test_a_broken_image_stops_it(self, voc, jpegs, tmp_path, capsys):
     def test_stopped_while_all_is_flushed_it_goes_on(self, voc, tmp_path, monkeypatch):
         """Which takes minutes for many photos: they are not encoded anew."""
         folder, work = tmp_path / "out", tmp_path / ".unfinished-out"
@@ -401,6 +400,7 @@ class TestWriting:
         } == kept
         assert not (folder / "parameters.json").exists()
 
+    def test_a_broken_image_stops_it(self, voc, jpegs, tmp_path, capsys):
         root, folder = shutil.copytree(voc, tmp_path / "voc"), tmp_path / "out"
         shutil.copytree(jpegs, folder)
         before = written(folder)

@@ -191,6 +191,25 @@ def test_an_export_that_was_copied_in_part(exported, tmp_path, ending, left):
         spml_tf.load(folder)
 
 
+@pytest.mark.parametrize(
+    "value", ['"0.5"', "null", "NaN", "50", "-0.1", "true", "1.0000003", "[1]"]
+)
+def test_a_threshold_that_is_none(exported, tmp_path, value):
+    folder = shutil.copytree(exported, tmp_path / "x")
+    path = folder / "classes.json"
+    classes = json.loads(path.read_text())
+    for never in (1.0, 1.0000001192092896):
+        classes["thresholds"]["cow"] = never
+        path.write_text(json.dumps(classes))
+        assert spml_tf.load(folder).thresholds[1] == never
+    classes["thresholds"]["cow"] = "VALUE"
+    path.write_text(json.dumps(classes).replace('"VALUE"', value))
+    with pytest.raises(UserError) as caught:
+        spml_tf.load(folder)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: the threshold of 'cow' is ") and "from 0 to 1" in said
+
+
 def test_what_is_no_run_and_no_export(finished, tmp_path):
     with pytest.raises(UserError, match="is a run and no export; write one with python -m spml_"):
         spml_tf.load(finished)
@@ -214,25 +233,6 @@ def test_an_export_says_how_it_is_calibrated(finished, exported, tmp_path):
     del classes["calibration"]
     (older / "classes.json").write_text(json.dumps(classes))
     assert spml_tf.load(older).calibration == "none"
-
-@pytest.mark.parametrize(
-    "value", ['"0.5"', "null", "NaN", "50", "-0.1", "true", "1.0000003", "[1]"]
-)
-def test_a_threshold_that_is_none(exported, tmp_path, value):
-    folder = shutil.copytree(exported, tmp_path / "x")
-    path = folder / "classes.json"
-    classes = json.loads(path.read_text())
-    for never in (1.0, 1.0000001192092896):
-        classes["thresholds"]["cow"] = never
-        path.write_text(json.dumps(classes))
-        assert spml_tf.load(folder).thresholds[1] == never
-    classes["thresholds"]["cow"] = "VALUE"
-    path.write_text(json.dumps(classes).replace('"VALUE"', value))
-    with pytest.raises(UserError) as caught:
-        spml_tf.load(folder)
-    said = str(caught.value)
-    assert said.startswith(f"{path}: the threshold of 'cow' is ") and "from 0 to 1" in said
-
 
 
 def test_the_guide_runs(finished, folder, monkeypatch, capsys):

@@ -90,7 +90,6 @@ def parse(
     flags.DEFINE_bool(DEBUG.removeprefix("--"), False, "", flag_values=values)
     if any(word in HELP for word in argv):
         _print_and_end(help_text(options, usage, _OTHERS))
-    check_files(argv, options)
     argv = [*_flagfiles_before(argv, options), *argv]
     try:
         with_files = values.read_flags_from_files(list(argv))
@@ -116,17 +115,17 @@ def parse(
     return options(**given, **words)
 
 
+def _print_and_end(text: str) -> NoReturn:
+    print(text, flush=True)  # a full disk is told of by `run`
+    raise SystemExit(0)
+
+
 def _values(values: flags.FlagValues, options: type) -> dict[str, Any]:
     """What was given, by the fields' names."""
     return {field.name: values[name_of(field)].value for field in flag_fields(options)}
 
 
 def _bad_value(words: Sequence[str], options: type[_Options]) -> list[str]:
-def _print_and_end(text: str) -> NoReturn:
-    print(text, flush=True)  # a full disk is told of by `run`
-    raise SystemExit(0)
-
-
     """What `check_given` of the options says of a command line that has an unknown flag as well."""
     check = getattr(options, "check_given", None)
     if check is None:

@@ -64,6 +64,8 @@ def publish_folder(finished: Path, target: Path, marker: str = "") -> None:
     old = beside(target, "old")
     record_files(finished, [marker])
     _flush_tree(finished)
+    if marker:
+        (finished / marker).unlink()
     if not target.exists():
         finished.rename(target)
     elif not _swapped(finished, target):
@@ -71,8 +73,6 @@ def publish_folder(finished: Path, target: Path, marker: str = "") -> None:
         target.rename(old)
         finished.rename(target)
     flush_folder(target.parent)
-    if marker:
-        (finished / marker).unlink()
     for one in (old, finished):  # where that name stands for the old folder now
         shutil.rmtree(one, ignore_errors=True)
 
