@@ -36,6 +36,14 @@ def test_finds_what_is_there(folder):
     assert found == [str(folder / "a.jpg"), b, b, None, None, None, None]
 
 
+def test_a_link_that_leads_in_a_circle_is_no_file(folder):
+    (folder / "round.jpg").symlink_to(folder / "round.jpg")
+    assert find_photos(folder, ["a.jpg"]) == [str(folder / "a.jpg")]
+    assert find_photos(folder, ["a.jpg", "round.jpg"], True) == [str(folder / "a.jpg"), None]
+    with pytest.raises(UserError, match="'round.jpg' is a symbolic link"):
+        find_photos(folder, ["round.jpg"])
+
+
 def test_the_folder_itself_may_be_a_link(folder, tmp_path):
     (tmp_path / "alias").symlink_to(folder)
     alias = tmp_path / "alias"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -135,8 +136,9 @@ class _Listing:
                     for entry in entries:
                         if entry.is_symlink():
                             links.add(entry.name)
-                        if entry.is_file():
-                            files.add(entry.name)
+                        with contextlib.suppress(OSError):  # a link that leads in a circle
+                            if entry.is_file():
+                                files.add(entry.name)
             except (FileNotFoundError, NotADirectoryError, ValueError):
                 pass  # ValueError: a null character
             except OSError as error:
