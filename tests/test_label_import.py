@@ -576,6 +576,22 @@ class TestTheCommand:
         refused = done([words[0], f"--output_dir={source}", "--overwrite"], 1)
         assert "no earlier import" in refused.stderr
 
+    def test_a_photo_that_cannot_be_copied_is_named(self, source, tmp_path, monkeypatch):
+        """Not the output, which can be written."""
+        real = Path.read_bytes
+
+        def failing(path):
+            if path.name == "im1.jpg":
+                raise OSError(5, "Input/output error", str(path))
+            return real(path)
+
+        monkeypatch.setattr(Path, "read_bytes", failing)
+        monkeypatch.setattr("shutil.copyfile", lambda source, _: failing(source))
+        out = tmp_path / "out"
+        told = done([f"--source={source}", f"--output_dir={out}", "--copy_photos"], 1).stderr
+        assert f"error: {source}/im1.jpg: cannot be read (Input/output error); mend" in told
+        assert not out.exists()
+
     def test_what_others_wrote_into_an_import_is_kept(self, source, tmp_path):
         """With its photos an import is a data folder, and reviewed labels may lie in it."""
         out = tmp_path / "out"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -209,4 +208,14 @@ def _copy(root: Path, folder: Path, splits: dict[str, ImportedSplit]) -> None:
         for name, there in zip(part.names, part.there, strict=True):
             if there:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(root / name, folder / name)
+                (folder / name).write_bytes(_content(root / name))
+
+
+def _content(photo: Path) -> bytes:
+    try:
+        return photo.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{photo}: cannot be read ({error.strerror}); mend or remove it, or leave "
+            "--copy_photos out"
+        ) from error
