@@ -96,6 +96,14 @@ def test_boxes_and_masks_of_copies_are_those_of_the_photo(root):
     assert [os.path.relpath(x, root) for x in found.masks] == ["m/a/1.png"]
 
 
+def test_a_whole_path_of_masks_may_lead_into_the_data_folder(root):
+    (root / "m" / "a").mkdir(parents=True)
+    Image.new("L", (40, 40)).save(root / "m/a/1.png")
+    found, same = (load(root, masks_dir=x) for x in ("m", str(root / "m")))
+    assert found.masks == same.masks == (None, str(root / "m/a/1.png"))
+    assert found.notes == same.notes
+
+
 def test_copies_have_one_weight(root):
     (root / "a/1.jpg").write_bytes((root / "a/0.jpg").read_bytes())
     options = TableOptions(weight_column="w")

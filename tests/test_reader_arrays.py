@@ -379,6 +379,7 @@ def test_images_dir(root, tmp_path):
     examples = arrays.load(root, "train", "cole", images_dir="photos")
     assert examples.names == tuple(IMAGES)
     assert examples.paths == tuple(str(photos / name) for name in IMAGES)
+    assert arrays.load(root, "train", "cole", images_dir=str(photos)).paths == examples.paths
     message = failure(root, images_dir="nowhere")
     assert message == f"--images_dir=nowhere: no such folder in {root}"
     photos.rename(tmp_path / "photos")

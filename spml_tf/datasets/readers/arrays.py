@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
-from spml_tf.datasets.readers.photos import require_photos
+from spml_tf.datasets.readers.photos import relative_folder, require_photos
 from spml_tf.datasets.readers.split_names import UnknownSplitError
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN, from_cole
 from spml_tf.system.errors import UserError, quoted, reason_of, spoiled
@@ -103,7 +103,7 @@ def _root(data_dir: str | os.PathLike[str] | None, split: str) -> Path:
 def _images_folder(root: Path, images_dir: str | None) -> str:
     if images_dir and not os.path.isdir(root / images_dir):
         raise UserError(f"--images_dir={images_dir}: no such folder in {root}")
-    return images_dir or ""
+    return relative_folder(root, images_dir) if images_dir else ""
 
 
 def _read_names(path: Path) -> tuple[list[str], tuple[str, ...]]:

@@ -24,7 +24,7 @@ from spml_tf.datasets.readers.class_folders import (
 )
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.misread import look_alikes
-from spml_tf.datasets.readers.photos import SUFFIXES, find_photos
+from spml_tf.datasets.readers.photos import SUFFIXES, find_photos, relative_folder
 from spml_tf.datasets.readers.split_names import SPLITS, SplitNames, UnknownSplitError
 from spml_tf.datasets.readers.tables import read_table
 from spml_tf.datasets.table_options import TableOptions
@@ -76,6 +76,7 @@ def load(
             the same content that contradict each other, or names that are not UTF-8.
     """
     root = _root(data_dir)
+    masks_dir = masks_dir and relative_folder(root, masks_dir)
     tables = {"train": train_csv, "val": val_csv, "test": test_csv}
     there = splits(root, train_csv, val_csv, test_csv, allow_outside)
     if split not in SPLITS or split not in there:

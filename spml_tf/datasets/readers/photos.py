@@ -86,6 +86,18 @@ def require_photos(
     return tuple(path for path in found if path is not None)
 
 
+def relative_folder(root: str | os.PathLike[str], folder: str) -> str:
+    """A folder that a flag names by its whole path, as `find_photos` takes it where it is inside.
+
+    Examples:
+        >>> relative_folder("/data", "/data/masks"), relative_folder("/data", "/other/masks")
+        ('masks', '/other/masks')
+    """
+    base = os.path.abspath(root)
+    inside = os.path.relpath(os.path.join(base, folder), base)
+    return inside if os.path.isabs(folder) and not inside.startswith("..") else folder
+
+
 def _outside(name: str) -> str | None:
     if os.path.isabs(name) or PurePosixPath(name).is_absolute():
         return "is an absolute path"
