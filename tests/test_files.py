@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,24 @@ def test_a_file_that_could_not_be_replaced_is_not_taken_for_edited(tmp_path, mon
 def test_output_that_nobody_reads_is_no_fault_of_a_folder():
     with pytest.raises(BrokenPipeError), files.naming_unwritable("--output_dir=o"):
         raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path):
+    """The second would remove what the first has begun."""
+    target = tmp_path / "new" / "model"
+    second = (
+        "import sys, pathlib; from spml_tf.system import folders\n"
+        "try:\n"
+        "    with folders.replaced_folder(pathlib.Path(sys.argv[1])): print('inside')\n"
+        "except ValueError as error: print(error)\n"
+    )
+    with folders.replaced_folder(target) as folder:
+        (folder / "x").write_text("first")
+        words = [sys.executable, "-c", second, str(target)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{target}: another process writes it; wait until it has ended\n"
+    assert (target / "x").read_text() == "first"
+    assert [x.name for x in target.parent.iterdir()] == ["model"]
 
 
 def test_a_row_that_fails_leaves_the_file_as_it_was(tmp_path):

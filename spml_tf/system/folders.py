@@ -36,11 +36,16 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     """Yields an empty folder beside `target`, which takes its place once it is written.
 
     After an error `target` is what it was, and nothing is left beside it.
+
+    Raises:
+        UserError: another process is inside, for the same target.
     """
+    from spml_tf.system.locks import locked  # which needs this module
+
     target = Path(os.path.realpath(target))  # a link stays one
-    put_back(target)
-    unfinished = beside(target, "unfinished")
-    with made_folder(target.parent):
+    unfinished, lock = beside(target, "unfinished"), beside(target, "lock")
+    with locked(lock, f"{target}: another process writes it; wait until it has ended"):
+        put_back(target)
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
@@ -49,6 +54,8 @@ def replaced_folder(target: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
+        with contextlib.suppress(PermissionError):  # Windows removes no file that is open
+            lock.unlink()
 
 
 def publish_folder(finished: Path, target: Path, marker: str = "") -> None:
