@@ -50,6 +50,8 @@ def error_of(main, words, capsys) -> str:
         ("\u2013epochs=3", "is not a flag; write --epochs=3"),
         ("digits", "'digits' is not a flag; flags are written --name=value"),
         ("--output_dir --linear_probe", "--output_dir: its value is missing, --linear_probe foll"),
+        ("--flagfile=", "error: --flagfile: is empty; name one, or leave it out"),
+        ("--epochs=2 --preset=", "error: --preset: is empty; name one, or leave it out"),
         ("--epochs=0 --foo=1", "--epochs=0: must lie between .*; .*'foo'"),
         ("--method=en+slc --foo=1", r"did you mean en\+scl\?; .*'foo'"),
         ("--epochs=many --foo=1", "flag --epochs=many"),

@@ -17,7 +17,13 @@ from spml_tf.system.errors import Terminated, UserError, printable, reason_of
 from spml_tf.system.flag_checks import check_bounds
 from spml_tf.system.flag_fields import define, flag_fields, name_of, words_of
 from spml_tf.system.flag_help import help_text
-from spml_tf.system.flag_words import check_words, early_value, read_words, unknown_flag
+from spml_tf.system.flag_words import (
+    check_files,
+    check_words,
+    early_value,
+    read_words,
+    unknown_flag,
+)
 from spml_tf.system.tensorflow_import import import_tensorflow
 
 _Options = TypeVar("_Options")
@@ -90,6 +96,7 @@ def parse(
     flags.DEFINE_bool(DEBUG.removeprefix("--"), False, "", flag_values=values)
     if any(word in HELP for word in argv):
         _print_and_end(help_text(options, usage, _OTHERS))
+    check_files(argv, options)
     argv = [*_flagfiles_before(argv, options), *argv]
     try:
         with_files = values.read_flags_from_files(list(argv))

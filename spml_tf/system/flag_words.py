@@ -85,6 +85,23 @@ def check_words(words: Sequence[str], options: type) -> None:
             )
 
 
+def check_files(words: Sequence[str], options: type) -> None:
+    """Refuses a flagfile or preset without a name, for which the defaults would be taken.
+
+    Args:
+        words: the command line, flagfiles not read.
+        options: dataclass of `flag_field`s.
+
+    Raises:
+        UserError: there is one.
+    """
+    files = {"flagfile", *(name_of(x) for x in flag_fields(options) if x.metadata["before"])}
+    for word, following in itertools.pairwise([*words, ""]):
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name in files and not (value if equals else following).strip():
+            raise UserError(f"--{name}: is empty; name one, or leave it out")
+
+
 def unknown_flag(error: flags.UnrecognizedFlagError, options: type) -> str:
     """The message about a flag that there is not.
 
