@@ -57,8 +57,7 @@ def _action(options: _Options) -> None:
     from spml_tf.runs import training_run  # needs TensorFlow, without which --help answers
 
     settings, output_dir = _settings(options), _output_dir(options)
-    if settings.mixed_precision == "auto":
-        _tell_precision(resolve(settings).network)
+    _tell_precision(settings)
     results = training_run.train(settings, output_dir)
     if settings.strategy == "multi_worker" and not strategies.is_first_worker():
         return
@@ -72,7 +71,9 @@ def _find_learning_rate(options: _Options) -> None:
     if options.rounds != 1:
         raise UserError("--find_learning_rate: trains no rounds; drop --rounds")
     folder = Path(_output_dir(options) + "_rates" * (not options.output_dir))
-    rates = learning_rate_finder.find(_settings(options), folder)
+    settings = _settings(options)
+    _tell_precision(settings)
+    rates = learning_rate_finder.find(settings, folder)
     words = [f"--{name}={rate:.2g}" for name, rate in rates.items()]
     print(f"take {' '.join(words)} (a tenth of where the loss was lowest)")
     print(f"results in {folder / 'learning_rates.png'}")
@@ -89,10 +90,12 @@ def _output_dir(options: _Options) -> str:
     return options.output_dir or f"runs/{options.dataset}_{options.method}_{options.seed}"
 
 
-def _tell_precision(network: str) -> None:
+def _tell_precision(settings: Settings) -> None:
+    if settings.mixed_precision != "auto":
+        return
     from spml_tf.networks import precision
 
-    chosen, reason = precision.automatic(network)
+    chosen, reason = precision.automatic(resolve(settings).network)
     print(f"--mixed_precision=auto: {chosen} ({reason})")
 
 

@@ -54,7 +54,7 @@ def test_rates_rise_evenly_and_a_diverging_loss_ends_the_sweep(below):
 @pytest.mark.parametrize("warmup", [0, 1])
 def test_the_command(voc, tmp_path, monkeypatch, capsys, warmup):
     """In 30 steps in place of 200."""
-    monkeypatch.setattr(learning_rate_finder.sweep, "__defaults__", (30,))
+    monkeypatch.setattr(learning_rate_finder, "STEPS", 30)
     out = tmp_path / "rates"
     words = flags(voc, method="an", epochs=2, warmup_epochs=warmup)
     assert train.main([*words, "--find_learning_rate", f"--output_dir={out}"]) == 0
@@ -70,6 +70,27 @@ def test_the_command(voc, tmp_path, monkeypatch, capsys, warmup):
     with Image.open(out / "learning_rates.png") as picture:
         assert picture.width > 500
     assert not (out / "run.json").exists()
+
+
+def test_what_has_no_effect_is_said(voc, tmp_path, monkeypatch, capsys):
+    """What training says of its flags, and of those of whole runs."""
+    monkeypatch.setattr(learning_rate_finder, "STEPS", 3)
+    words = flags(voc, method="an", epochs=2, warmup_epochs=1, mixed_precision="auto")
+    words += ["--feature_crops=1", f"--feature_dir={tmp_path / 'kept'}", "--checkpoint_minutes=7"]
+    words.append("--record_heatmaps=2")
+    out = tmp_path / "rates"
+    assert train.main([*words, "--find_learning_rate", f"--output_dir={out}"]) == 0
+    told = capsys.readouterr()
+    assert "--mixed_precision=auto: none (" in told.out
+    expected = {
+        f"note: --{given} has no effect with --find_learning_rate"
+        for given in (
+            "feature_crops=1", f"feature_dir={tmp_path / 'kept'}", "checkpoint_minutes=7.0",
+            "record_heatmaps=2",
+        )
+    }  # fmt: skip
+    assert "note: --heatmap_size=6 has no effect with --method=an" in told.err
+    assert expected <= set(told.err.splitlines()) and not (tmp_path / "kept").exists()
 
 
 def test_the_command_where_keras_scales_the_loss(voc, tmp_path):

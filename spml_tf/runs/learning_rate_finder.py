@@ -26,6 +26,7 @@ from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import naming_unwritable, replaced, write_table
 from spml_tf.system.folders import made_folder
+from spml_tf.system.notes import tell_note
 from spml_tf.system.private_api import inner_optimizer
 from spml_tf.training import optimizers
 from spml_tf.training.model import SPMLModel
@@ -33,6 +34,8 @@ from spml_tf.training.model import SPMLModel
 STEPS = 200
 # Factors of the given rates at the first and the last step.
 _LOWEST, _HIGHEST = 1e-3, 1e3
+# Flags about what a sweep has not: epochs whose features are kept, checkpoints, heatmaps.
+_OF_WHOLE_RUNS = ("feature_crops", "feature_dir", "checkpoint_minutes", "record_heatmaps")
 # Of the running average of losses, which ends the sweep once it has risen by so many times the size
 # of the first losses, as many as are said.
 _MOMENTUM, _DIVERGED, _FIRST = 0.9, 3.0, 10
@@ -105,27 +108,26 @@ def running_averages(losses: list[float]) -> NDArray[np.float64]:
     return np.array(found)
 
 
-def sweep(model: SPMLModel, settings: Settings, data: Splits, steps: int = STEPS) -> Sweep:
-    """Trains some steps with rising rates.
+def sweep(model: SPMLModel, settings: Settings, data: Splits) -> Sweep:
+    """Trains at most `STEPS` steps with rising rates.
 
     Args:
         model: compiled with constant rates; its weights are of no use afterwards.
         settings: of the run, resolved.
         data: of the run.
-        steps: how many, at most.
 
     Raises:
         UserError: the loss was never finite.
     """
     an_epoch = pipeline.steps_per_epoch(len(data.train), settings.batch_size)
     batches = pipeline.training_dataset(
-        data.train, data.observed, first_epoch=1, epochs=math.ceil(steps / an_epoch),
+        data.train, data.observed, first_epoch=1, epochs=math.ceil(STEPS / an_epoch),
         image_size=settings.image_size, batch_size=settings.batch_size, **settings.augmentation,
     )  # fmt: skip
-    rising = _Rising(steps)
+    rising = _Rising(STEPS)
     model.optimizer.build(model.trainable_variables)
     with pipeline.naming_broken_images(data.train):
-        model.fit_trusted(x=batches, epochs=1, steps_per_epoch=steps, callbacks=[rising], verbose=0)
+        model.fit_trusted(x=batches, epochs=1, steps_per_epoch=STEPS, callbacks=[rising], verbose=0)
     finite = [loss for loss in rising.losses if math.isfinite(loss)]
     if not finite:
         raise UserError("--find_learning_rate: the loss is not finite from the first step on")
@@ -159,6 +161,11 @@ def find(given: Settings, output_dir: Path) -> dict[str, float]:
     training_run.prepare_tensorflow(settings)
     data = load_splits(settings)
     k = run_data.positives_per_image(settings, data)
+    training_run.tell_notes(settings, data)
+    for field in dataclasses.fields(Settings):
+        value = getattr(given, field.name)
+        if field.name in _OF_WHOLE_RUNS and value and value != field.default:
+            tell_note(f"--{field.name}={value} has no effect with --find_learning_rate")
     rates = {"head_learning_rate": settings.head_learning_rate}
     if not settings.option("warmup_epochs"):
         rates = {"learning_rate": settings.learning_rate, **rates}

@@ -90,7 +90,7 @@ def _train(settings: Settings, given: Settings, run: RunFolder) -> dict[str, Any
             raise UserError(f"--output_dir={run.path}: not a folder that all workers share")
         checkpoint = _checkpoint(run, first)
         if first:
-            _note(settings, data, replicas.this_shard().workers)
+            tell_notes(settings, data, replicas.this_shard().workers)
             if checkpoint is not None and checkpoint.machine:
                 note_other_machine(checkpoint.machine)
         model.optimizer.build(model.trainable_variables)
@@ -152,8 +152,14 @@ def _check_workers(data: Splits) -> None:
         raise UserError("the workers read different data; give all of them the same files")
 
 
-def _note(settings: Settings, data: Splits, workers: int) -> None:
-    """Tells of flags that do nothing or should be others, and of a K that few images give."""
+def tell_notes(settings: Settings, data: Splits, workers: int = 1) -> None:
+    """Tells of flags that do nothing or should be others, and of a K that few images give.
+
+    Args:
+        settings: of the run, resolved.
+        data: of the run.
+        workers: how many train.
+    """
     notes = [
         f"{given} has no effect with {other}"
         for given, other in flags_without_effect(settings).items()
