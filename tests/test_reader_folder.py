@@ -384,8 +384,8 @@ class TestClassFolders:
         assert examples.notes == (
             "'emu': no photo in the folder: the class is kept",
             "'loose.jpg' and 1 more: in no folder of a class: left out",
-            "'cat/n.txt' and 2 more: not .jpg .jpeg .png .gif .bmp .webp .tif .tiff .avif .heic "
-            ".heif: left out",
+            "'cat/n.txt' and 2 more: not .jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .tif "
+            ".tiff .avif .heic .heif: left out",
             "'.cache': hidden folder: left out",
         )
 

@@ -18,6 +18,7 @@ from PIL import Image
 from spml_tf.datasets import encoded_images
 from spml_tf.datasets.encoded_images import BrokenImageError, Header
 from spml_tf.datasets.readers.examples import Examples
+from spml_tf.datasets.readers.photos import KINDS
 from spml_tf.system.files import replaced_unless_edited, write_csv
 from spml_tf.system.parallel import ordered_map
 from spml_tf.system.progress import progress
@@ -32,11 +33,6 @@ DUPLICATES_REMEDY = (
     "photos that are nearly the same are not looked for, only identical files; for these too: "
     "python -m pip install 'spml_tf[duplicates]'"
 )
-_SUFFIXES = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".gif": "GIF",
-    ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WebP",
-    ".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF",
-}  # fmt: skip
 # Frequent and harmless: told as a count.
 GRAY = "gray, converted to RGB"
 PALETTE = "has a palette, converted to RGB"
@@ -166,7 +162,7 @@ def _perceptual_hash(pixels: NDArray[np.uint8]) -> int | None:
 def _notes(name: str, header: Header) -> Iterator[str]:
     """How an image that can be decoded is treated."""
     suffix = os.path.splitext(name)[1].lower()
-    if _SUFFIXES.get(suffix, header.kind) != header.kind:
+    if KINDS.get(suffix, header.kind) != header.kind:
         yield f"its suffix is {suffix}, but it is a {header.kind} image: read as what it is"
     if header.kind in encoded_images.OTHERS:
         yield (

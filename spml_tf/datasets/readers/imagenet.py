@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from spml_tf.datasets.readers.examples import Examples
 from spml_tf.datasets.readers.imagenet_lists import numbered, read_classes
-from spml_tf.datasets.readers.photos import require_photos
+from spml_tf.datasets.readers.photos import SUFFIXES, require_photos
 from spml_tf.datasets.readers.split_names import check_split
 from spml_tf.labels import POSITIVE, UNKNOWN
 from spml_tf.system.errors import UserError
@@ -33,7 +33,6 @@ NUM_CLASSES = 1000
 NUM_IMAGES = {"train": 1281167, "val": 50000}
 
 _CLASS = re.compile(r"n[0-9]{8}")
-_SUFFIXES = (".jpeg", ".jpg", ".png")
 _KAGGLE = "ILSVRC/Data/CLS-LOC"
 _SOURCE = (
     "get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org, unpack every "
@@ -127,7 +126,7 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES) and name.isprintable()
+    return name.lower().endswith(SUFFIXES) and name.isprintable()
 
 
 def _class_folders(folder: Path, notes: list[str]) -> list[str]:

@@ -10,10 +10,13 @@ from pathlib import Path, PurePosixPath
 
 from spml_tf.system.errors import UserError
 
-# The endings of photos' names, of any case: what training can decode. No class has such a name.
-SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif",
-)  # fmt: skip
+# By the endings of photos' names, of any case, what they are: kinds that training can decode.
+KINDS = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".gif": "GIF",
+    ".bmp": "BMP", ".dib": "BMP", ".webp": "WebP", ".tif": "TIFF", ".tiff": "TIFF",
+    ".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC",
+}  # fmt: skip
+SUFFIXES = tuple(KINDS)  # no class has a name that ends so
 PHOTO = re.compile(f"({'|'.join(map(re.escape, SUFFIXES))})$", re.I)
 
 _LONGEST_NAME = 4096  # which is where file systems end
