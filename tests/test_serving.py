@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -175,6 +176,29 @@ def test_a_folder_whose_name_is_a_pattern(tmp_path):
     odd.mkdir()
     Image.new("RGB", (4, 4)).save(odd / "x.webp")
     assert [x.name for x in photos.photos_of(odd)] == [str(odd / "x.webp")]
+
+
+def test_a_folder_is_listed_once(tmp_path, monkeypatch, capsys):
+    """Not behind links to folders, one of which leads back; hidden names are left out as before."""
+    for name in ("b/x.jfif", "b/.hidden/y.jpg", "a.JPE", "c.dib", ".z.png", "t.txt"):
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).touch()
+    (tmp_path / "all" / "back").symlink_to(tmp_path / "all")
+    found = photos.photo_files(str(tmp_path / "all"))
+    assert found == [str(tmp_path / "all" / x) for x in ("a.JPE", "b/x.jfif", "c.dib")]
+    assert capsys.readouterr().err == (
+        f"note: {tmp_path}/all/back: a link to a folder is not followed; name the folder too\n"
+    )
+    real = os.scandir
+
+    def refusing(path):
+        if os.fspath(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=r"all/b: cannot be listed \(Permission denied\)"):
+        photos.photo_files(str(tmp_path / "all"))
 
 
 @pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from spml_tf.datasets import encoded_images
 from spml_tf.datasets.readers.photos import SUFFIXES
 from spml_tf.system.errors import UserError, reason_of
+from spml_tf.system.files import walk_folders
+from spml_tf.system.notes import tell_note
 
 Source: TypeAlias = str | NDArray[np.uint8]
 PhotosLike: TypeAlias = (
@@ -58,24 +60,33 @@ def photo_files(path: str) -> list[str]:
 
     Args:
         path: of a file, of a folder, which means the image files in it and in the folders below, or
-            a pattern such as "photos/*.jpg"; ** crosses folders.
+            a pattern such as "photos/*.jpg"; ** crosses folders. Names that begin with a dot are
+            left out, and links to folders below a folder.
 
     Returns:
         The paths, sorted.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a folder cannot be listed.
     """
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        inside = _matching(os.path.join(glob.escape(path), "**"))
-        if found := [name for name in inside if name.lower().endswith(SUFFIXES)]:
+        if found := sorted(x for x in _inside(path) if x.lower().endswith(SUFFIXES)):
             return found
         raise UserError(f"{path}: holds no image file ({' '.join(SUFFIXES)})")
     if found := _matching(path):
         return found
     raise UserError(f"{path}: matches no file and is no folder; check it, and quote a pattern")
+
+
+def _inside(root: str) -> Iterator[str]:
+    """The files of a folder; a link to another may lead back into it."""
+    for folder, names, files in walk_folders(root):
+        names[:] = [name for name in names if name[0] != "."]
+        for link in (x for name in names if os.path.islink(x := os.path.join(folder, name))):
+            tell_note(f"{link}: a link to a folder is not followed; name the folder too")
+        yield from (os.path.join(folder, name) for name in files if name[0] != ".")
 
 
 def _matching(pattern: str) -> list[str]:

@@ -65,6 +65,19 @@ def check_output_file(
                 raise UserError(f"{place}: is read by this command; choose another name")
 
 
+def walk_folders(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, which leaves out what may not be listed; links are not followed.
+
+    Raises:
+        UserError: naming a folder that cannot be listed.
+    """
+
+    def fail(error: OSError) -> NoReturn:
+        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+
+    return os.walk(root, onerror=fail)
+
+
 def flush_folder(folder: Path) -> None:
     """Makes a change of names last through a power failure, where folders can be flushed."""
     with contextlib.suppress(OSError):
@@ -207,10 +220,7 @@ def check_only_recorded(folder: Path, place: str) -> None:
 def _files(folder: Path) -> Iterator[str]:
     """The files and links below a folder, relative to it with slashes, without its record."""
 
-    def fail(error: OSError) -> NoReturn:
-        raise error
-
-    for place, folders, files in os.walk(folder, onerror=fail if folder.exists() else None):
+    for place, folders, files in walk_folders(folder) if folder.exists() else ():
         folders.sort()
         links = (name for name in folders if os.path.islink(os.path.join(place, name)))
         for name in sorted([*files, *links]):
