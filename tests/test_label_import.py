@@ -576,6 +576,21 @@ class TestTheCommand:
         refused = done([words[0], f"--output_dir={source}", "--overwrite"], 1)
         assert "no earlier import" in refused.stderr
 
+    def test_a_folder_that_may_not_be_listed_is_named(self, source, tmp_path, monkeypatch):
+        (source / "more").mkdir()
+        (source / "more" / "labels.csv").write_text("filename,cat\nim7.jpg,1\n")
+        real = os.scandir
+
+        def refusing(path):
+            if os.fspath(path).endswith("more"):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)
+        told = done([f"--source={source}", f"--output_dir={tmp_path / 'out'}"], 1).stderr
+        assert told == f"error: {source}/more: cannot be listed (Permission denied)\n"
+        assert not (tmp_path / "out").exists()
+
     def test_a_photo_that_cannot_be_copied_is_named(self, source, tmp_path, monkeypatch):
         """Not the output, which can be written."""
         real = Path.read_bytes

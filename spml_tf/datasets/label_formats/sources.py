@@ -13,6 +13,7 @@ from spml_tf.datasets.label_formats.collected_labels import LabelFile
 from spml_tf.datasets.readers.class_folders import split_of_name
 from spml_tf.datasets.readers.photos import PHOTO
 from spml_tf.system.errors import UserError, quoted
+from spml_tf.system.files import walk_folders
 
 _LABELS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".txt")
 _SHEETS = (".xlsx", ".xls", ".ods", ".parquet", ".feather")
@@ -41,8 +42,11 @@ def walk(root: Path, left_out: Path) -> Iterator[str]:
     """The files below a folder, relative to it with slashes.
 
     Hidden ones, one folder, and what earlier imports wrote into folders of their own are left out.
+
+    Raises:
+        UserError: a folder cannot be listed.
     """
-    for folder, names, files in os.walk(root):
+    for folder, names, files in walk_folders(root):
         names[:] = sorted(
             name
             for name in names
