@@ -10,6 +10,7 @@ import signal
 import struct
 from pathlib import Path
 
+import label_exports
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -438,6 +439,20 @@ class TestWriting:
             assert data.main(words) == 1
             assert "holds the data that are read; choose another" in capsys.readouterr().err
         assert written(tmp_path / "out") == before
+
+    def test_flags_are_recorded_as_they_were_given_but_for_paths(self, tmp_path):
+        root = tmp_path / "photos"
+        label_exports.write_photos(root, ["a.jpg", "b.jpg", "c.jpg"])
+        rows = "image,labels\n/content/photos/a.jpg,cat/dog\n/content/photos/b.jpg,cat\n"
+        (root / "t.csv").write_text(rows)
+        (root / "v.csv").write_text("image,labels\n/content/photos/c.jpg,dog\n")
+        words = ["prepare", "--dataset=folder", f"--data_dir={root}", f"--train_csv={root}/t.csv",
+                 f"--val_csv={root}/v.csv", "--label_separator=/",
+                 "--strip_prefix=/content/photos/", f"--output_dir={tmp_path}/out"]  # fmt: skip
+        assert data.main(words) == 0
+        found = json.loads((tmp_path / "out" / "data.json").read_text())["flags"]
+        assert (found["label_separator"], found["strip_prefix"]) == ("/", "/content/photos/")
+        assert (found["train_csv"], found["val_csv"]) == ("t.csv", "v.csv")
 
     def test_two_at_once(self, voc, tmp_path, capsys):
         with locks.locked(tmp_path / ".unfinished-out.lock", "cannot happen"):

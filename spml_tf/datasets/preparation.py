@@ -36,6 +36,11 @@ from spml_tf.system.locks import locked
 from spml_tf.system.tensorflow_import import import_tensorflow
 
 _WRITTEN_BY = "python -m spml_tf.data prepare"
+# Flags that may name a file or folder of this machine.
+_PATHS = (
+    "train_labels", "class_weights", "train_csv", "val_csv", "test_csv", "boxes_csv", "masks_dir",
+    "images_dir",
+)  # fmt: skip
 _PARAMETERS, _LABELS = "parameters.json", "labels.csv"
 
 
@@ -135,7 +140,7 @@ def _portable_flags(settings: DataSettings) -> dict[str, Any]:
     }
     del flags["data_dir"]
     return {
-        name: os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
+        name: os.path.basename(value) if name in _PATHS and os.path.isabs(value) else value
         for name, value in flags.items()
         if value is not None
     }
