@@ -74,6 +74,13 @@ def test_words(capsys):
     assert capsys.readouterr().err.endswith("; did you mean evaluate?\n")
 
 
+@pytest.mark.parametrize("line", ["--epochs=2", "# a comment"])
+def test_a_flagfile_with_a_byte_order_mark(line, tmp_path, capsys):
+    (tmp_path / "a.flags").write_text(f"{line}\n--seed=1\n", encoding="utf-8-sig")
+    said = error_of(train.main, [f"--flagfile={tmp_path}/a.flags"], capsys)
+    assert said == "error: --flagfile: begins with a byte order mark; save it as UTF-8 without\n"
+
+
 @pytest.mark.parametrize("words", [["-epochs=2"], ["-epochs", "2"], ["--epochs", "2"]])
 def test_a_flag_with_one_dash_is_a_flag(words):
     """Two epochs, as with two dashes; the data that follow are asked for."""

@@ -18,6 +18,8 @@ from spml_tf.system.nearest import guess
 _LONGEST_FLAG = 100
 # How many flags that begin as an unknown one are named.
 _SHOWN = 6
+# How a file begins that some editors save as UTF-8, as UTF-8 and as Windows' own encoding read it.
+_BYTE_ORDER_MARKS = ("\ufeff", "\xef\xbb\xbf")
 # What text programs make of --.
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 
@@ -68,11 +70,14 @@ def check_words(words: Sequence[str], options: type) -> None:
 
     Raises:
         UserError: a name that is so long that absl, which compares it with all others letter by
-            letter, takes minutes; or a flag whose value would be the next flag.
+            letter, takes minutes; a flag whose value would be the next flag; or the mark with
+            which some editors begin a file.
     """
     with_values = {name_of(x) for x in flag_fields(options) if x.metadata["kind"] is not bool}
     known = {name_of(field) for field in flag_fields(options)}
     for word, following in itertools.pairwise([*words, ""]):
+        if word.startswith(_BYTE_ORDER_MARKS):
+            raise UserError("--flagfile: begins with a byte order mark; save it as UTF-8 without")
         name, equals, _ = word.lstrip("-").partition("=")
         if not word.startswith("-"):
             continue
