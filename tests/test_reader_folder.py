@@ -144,6 +144,17 @@ class TestTables:
     def test_malformed_files(self, photos, text, message):
         assert failure(photos, text).startswith(message)
 
+    def test_a_name_of_other_code_points_is_told_of(self, photos):
+        """é as one character in the table, as two in the name of the file, and the other way."""
+        for written, there in (
+            ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+            ("the\u0301.jpg", "th\u00e9.jpg"),
+        ):
+            touch(photos, there)
+            found = failure(photos, f"image,cat,dog\na.jpg,1,0\n{written},1,0\n")
+            assert "the photo is missing" in found
+            assert "; a file is there whose name looks the same and has other characters" in found
+
     @pytest.mark.parametrize(
         ("row", "message"),
         [

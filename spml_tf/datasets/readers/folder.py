@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -265,6 +266,11 @@ def _mended(root: str, name: str) -> str:
     for other in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
         if other.casefold() == base.casefold():
             return f"; {other} is there: names are told apart by case"
+        if unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", base):
+            return (
+                "; a file is there whose name looks the same and has other characters, as accents "
+                "may be letters of their own (NFD): write both in the same way (NFC)"
+            )
     parts = name.split("/")
     for number in range(1, len(parts)):
         if os.path.isfile(os.path.join(root, *parts[number:])):
