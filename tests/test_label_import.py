@@ -25,7 +25,9 @@ from hypothesis import strategies as st
 import spml_tf
 from spml_tf import data
 from spml_tf.datasets import label_files, label_import, readers, splits
+from spml_tf.datasets import label_formats as formats
 from spml_tf.datasets.label_formats import labelstudio, sources
+from spml_tf.datasets.label_formats.collected_labels import LabelFile
 from spml_tf.datasets.readers import tables
 from spml_tf.datasets.readers.table_cells import Values
 from spml_tf.datasets.readers.table_columns import not_classes
@@ -575,6 +577,17 @@ class TestTheCommand:
         assert "no earlier import" in refused.stderr and [x.name for x in other.iterdir()] == ["x"]
         refused = done([words[0], f"--output_dir={source}", "--overwrite"], 1)
         assert "no earlier import" in refused.stderr
+
+    def test_a_file_of_json_is_searched_once_for_all_formats(self, tmp_path, monkeypatch):
+        (tmp_path / "a.json").write_text('{"classes": {"1": "cat"}, "labels": {"im0": "1"}}')
+        read, real = [], Path.read_bytes
+        monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or real(path))
+        file = LabelFile(tmp_path / "a.json")
+        assert formats.recognise([file, LabelFile(tmp_path)], "auto", "here") == (
+            "fiftyone",
+            [file],
+        )
+        assert read == [tmp_path / "a.json"]
 
     def test_a_folder_that_may_not_be_listed_is_named(self, source, tmp_path, monkeypatch):
         (source / "more").mkdir()

@@ -29,6 +29,12 @@ from spml_tf.system.errors import UserError, quoted, spoiled
 from spml_tf.system.json_text import parse_document, parse_json
 from spml_tf.system.text_files import read_text
 
+# The keys by which formats know their JSON files.
+_KEYS = (
+    "images", "annotations", "categories", "classes", "labels", "annotation_id", "annotator",
+    "result", "data",
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
@@ -124,14 +130,19 @@ class LabelFile:
             return ""
 
     def holds(self, *words: str) -> bool:
-        """Whether a JSON file holds all these keys, at whatever depth."""
+        """Whether a JSON file holds all these keys, of `_KEYS`, at whatever depth."""
+        return self._keys.issuperset(words)
+
+    @functools.cached_property
+    def _keys(self) -> frozenset[str]:
+        """Those of `_KEYS` that a JSON file holds; it may be large, and is read once."""
         if self.suffix != ".json":
-            return False
+            return frozenset()
         try:
             content = self.path.read_bytes()
         except OSError:
-            return False
-        return all(f'"{word}"'.encode() in content for word in words)
+            return frozenset()
+        return frozenset(word for word in _KEYS if f'"{word}"'.encode() in content)
 
     def json(self) -> Any:
         """The content as JSON.
