@@ -7,6 +7,8 @@ import runpy
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOL = Path(__file__).parent.parent / "tools" / "join_tables.py"
 PLAN = """
 title = "T"
@@ -82,3 +84,48 @@ def test_new_runs_take_the_places_of_old_ones(tmp_path, monkeypatch):
     assert (tmp_path / "t.png").exists() and not (tmp_path / "t.svg").exists()
     runpy.run_path(str(TOOL), run_name="__main__")
     assert (tmp_path / "t.md").read_text() == text  # the same runs again change nothing
+
+
+def test_undefined_values_are_left_out_and_said_once(tmp_path, monkeypatch):
+    """EN's seed 1 has no mAP on test, and none on val: only seed 0 is compared, 7 - 2 = 5."""
+    (tmp_path / "t.toml").write_text(PLAN)
+    table, new = tmp_path / "t.csv", tmp_path / "new.csv"
+    table.write_text(
+        HEAD + "digits,an,an,0,1,2,1,3600,a,2\ndigits,an,an,1,4,5,1,3600,a,2\n"
+        "digits,en,en,0,6,7,2,3600,a,2\n"
+    )
+    new.write_text(HEAD + "digits,en,en,1,,,2,1800,b,2\n")
+    (tmp_path / "t.md").write_text(OLD)
+    words = [f"--plan={tmp_path / 't.toml'}", f"--table={table}", f"--new={new}"]
+    monkeypatch.setattr(sys, "argv", [str(TOOL), *words])
+    for _ in range(2):
+        runpy.run_path(str(TOOL), run_name="__main__")
+        text = (tmp_path / "t.md").read_text()
+        assert text.count("Where mAP val is empty") == 1
+        assert "| en | an | 1 | +5.00 |" in text
+
+
+def test_a_row_that_the_plan_has_not_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "t.toml").write_text(PLAN)
+    (tmp_path / "t.csv").write_text(HEAD + "digits,an,an,0,1,2,1,3600,a,2\n")
+    (tmp_path / "new.csv").write_text(HEAD + "digits,an,old an,0,1,2,1,3600,a,2\n")
+    (tmp_path / "t.md").write_text(OLD)
+    words = [f"--{name}={tmp_path}/{x}" for name, x in
+             (("plan", "t.toml"), ("table", "t.csv"), ("new", "new.csv"))]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [str(TOOL), *words])
+    with pytest.raises(SystemExit, match=r"new.csv: the plan has no row 'old an'; take it out"):
+        runpy.run_path(str(TOOL), run_name="__main__")
+    assert (tmp_path / "t.md").read_text() == OLD
+
+
+@pytest.mark.parametrize(
+    "tool", ["join_tables", "draw_labels_spent", "measure_consistency", "measure_suggestions"]
+)
+def test_help_and_a_typo_are_no_traceback(tool, monkeypatch, capsys):
+    for word, code in (("--help", 0), ("--typo", 2)):
+        monkeypatch.setattr(sys, "argv", [tool, word])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(TOOL.with_name(f"{tool}.py")), run_name="__main__")
+        assert ended.value.code == code
+    told = capsys.readouterr()
+    assert f"tools/{tool}.py" in told.out and "required: --" in told.err

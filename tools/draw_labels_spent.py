@@ -8,9 +8,9 @@ one, all labels of an image cost a label a class. Writes labels_spent_ccp.csv an
 
 from __future__ import annotations
 
+import argparse
 import csv
 import statistics
-import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -74,13 +74,17 @@ def points(
     ]
 
 
-def main(words: list[str]) -> None:
+def main() -> None:
     """Writes the table and the figure."""
-    flags = dict(word.removeprefix("--").split("=", 1) for word in words)
-    folder = Path(flags["results"])
-    data, whole = flags["data"], flags.get("whole")
-    counts = int(flags["images"]), int(flags["classes"])
-    rows = points(folder, data, *counts, Path(whole) if whole else None)
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--results", type=Path, required=True, help="folder of the tables")
+    parser.add_argument("--data", required=True, help="ccp reads train_images_ccp.csv")
+    parser.add_argument("--images", type=int, required=True, help="of the training split")
+    parser.add_argument("--classes", type=int, required=True)
+    parser.add_argument("--whole", type=Path, help="table of runs with all images")
+    given = parser.parse_args()
+    folder, data = given.results, given.data
+    rows = points(folder, data, given.images, given.classes, given.whole)
     write_table(folder / f"labels_spent_{data}.csv", rows)
     figure = Figure(figsize=(7, 4.5), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -98,4 +102,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

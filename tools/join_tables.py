@@ -11,9 +11,9 @@ stay where no run of the pair is new.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import statistics
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,22 @@ from spml_tf.plans.plan import Plan
 from spml_tf.plans.plan_files import read_plan
 from spml_tf.system.files import write_table, write_text
 
+# How the lines begin that `result_tables.markdown` writes itself.
+_OF_TABLES = ("mAP in percent", "Where mAP val is empty", "Gap closed:", "Paper:")
 
-def read(path: Path) -> list[dict[str, Any]]:
+
+def read(path: Path, plan: Plan) -> list[dict[str, Any]]:
     """The rows of a plan's CSV, with numbers as `result_tables.lines` wants them."""
     with open(path, newline="", encoding="utf-8") as file:
         rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    names = {row.name for row in plan.rows}
     for row in rows:
+        if row["row"] not in names or (plan.vary and row.get(plan.vary) not in plan.values):
+            value = f" with {plan.vary}={row.get(plan.vary)}" if plan.vary else ""
+            raise SystemExit(
+                f"{path}: the plan has no row {row['row']!r}{value}; take it out of the table, or "
+                "give the table's own plan"
+            )
         row["seed"] = int(row["seed"])
         for name in ("val_map", "test_map"):
             row[name] = float(row[name]) if row[name] else ""
@@ -40,15 +50,18 @@ def joined(plan: Plan, old: Sequence[dict[str, Any]], new: Sequence[dict[str, An
     found = {(x["row"], x.get(plan.vary, ""), x["seed"]): x for x in [*old, *new]}
     names = {row.name: place for place, row in enumerate(plan.rows)}
     values = {value: place for place, value in enumerate(plan.values)}
-    ordered = [key for key in found if key[0] in names and (not plan.vary or key[1] in values)]
-    ordered.sort(key=lambda key: (names[key[0]], values.get(key[1], 0), key[2]))
+    ordered = sorted(found, key=lambda key: (names[key[0]], values.get(key[1], 0), key[2]))
     heads = dict.fromkeys(name for row in [*old, *new] for name in row)
     return [{name: found[key].get(name, "") for name in heads} for key in ordered]
 
 
 def differences(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """As `paired_differences.differences`, without intervals over images."""
-    scores = {(x["row"], x.get(plan.vary, ""), x["seed"]): x["test_map"] for x in rows}
+    scores = {
+        (x["row"], x.get(plan.vary, ""), x["seed"]): x["test_map"]
+        for x in rows
+        if x["test_map"] != ""
+    }
     found = []
     for name, other, value in paired_differences.compared(plan):
         both = [s for s in plan.seeds if (name, value, s) in scores and (other, value, s) in scores]
@@ -95,18 +108,24 @@ def keep_intervals(
                 row |= {f"{name}_low": low, f"{name}_high": high}
 
 
-def main(words: Sequence[str]) -> None:
+def main() -> None:
     """Reads both tables and writes their union."""
-    given = dict(word.removeprefix("--").split("=", 1) for word in words)
-    plan, table, new = read_plan(given["plan"]), Path(given["table"]), read(Path(given["new"]))
-    rows = joined(plan, read(table), new)
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--plan", required=True)
+    parser.add_argument("--table", type=Path, required=True, help="CSV to write anew")
+    parser.add_argument("--new", type=Path, required=True, help="CSV of the new runs")
+    parser.add_argument("--machine", default="", help="what the new runs were trained on")
+    given = parser.parse_args()
+    plan, table = read_plan(given.plan), given.table
+    new = read(given.new, plan)
+    rows = joined(plan, read(table, plan), new)
     written = table.with_suffix(".md")
     before = written.read_text(encoding="utf-8")
     command, _, machine, _, *others = [x[2:] for x in before.splitlines() if x[:2] == "- "]
     seconds = sum(float(row["seconds"]) for row in rows)
     commits = ", ".join(dict.fromkeys(row["commit"] for row in new))
-    if given.get("machine"):
-        told = f"; of the runs of commits {commits}: {given['machine']}"
+    if given.machine:
+        told = f"; of the runs of commits {commits}: {given.machine}"
         if f"{told};" not in f"{machine};":  # the same table, joined again
             machine += told
     facts = [
@@ -114,7 +133,7 @@ def main(words: Sequence[str]) -> None:
         f"Commit: {', '.join(dict.fromkeys(row['commit'] for row in rows))}",
         machine,
         f"{len(rows)} runs, {seconds / 3600:.1f} hours of training in all",
-        *(x for x in others if not x.startswith(("mAP in percent", "Gap closed:", "Paper:"))),
+        *(x for x in others if not x.startswith(_OF_TABLES)),
     ]
     lines = result_tables.lines(plan, rows)
     text = result_tables.markdown(plan, lines, facts)
@@ -128,4 +147,4 @@ def main(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

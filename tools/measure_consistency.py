@@ -10,7 +10,7 @@ and score for the others. A TSV on standard output.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from typing import Any
 
 import h5py
@@ -74,14 +74,17 @@ def measure(run: RunFolder, every: int) -> list[dict[str, Any]]:
     return found
 
 
-def main(words: list[str]) -> None:
+def main() -> None:
     """Prints the table of the run."""
-    flags = dict(word.removeprefix("--").split("=", 1) for word in words)
-    rows = measure(RunFolder(flags["run_dir"]), int(flags.get("every", 4)))
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--run_dir", required=True)
+    parser.add_argument("--every", type=int, default=4, help="one training image in so many")
+    given = parser.parse_args()
+    rows = measure(RunFolder(given.run_dir), given.every)
     print("\t".join(rows[0]))
     for row in rows:
         print("\t".join(x if isinstance(x, str) else f"{x:.3g}" for x in row.values()))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -9,12 +9,12 @@ positives among them. Finished runs are not trained again.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from spml_tf.evaluation.rules import SUGGESTIONS
@@ -90,24 +90,21 @@ def _command(module: str, *words: str) -> None:
         raise SystemExit(f"spml_tf.{module} {' '.join(words)}: {done.stderr.strip()}")
 
 
-def main(words: Sequence[str]) -> None:
+def main() -> None:
     """Measures seed after seed; the table is written after each."""
-    own = {"work_dir": "", "count": "100", "seeds": "5"}
-    flags = []
-    for word in words:
-        name, _, value = word.removeprefix("--").partition("=")
-        if name in own:
-            own[name] = value
-        else:
-            flags.append(word)
-    folder = Path(own["work_dir"])
-    measurement = Measurement(tuple(flags), folder, int(own["count"]))
+    parser = argparse.ArgumentParser(usage=__doc__, allow_abbrev=False)
+    parser.add_argument("--work_dir", type=Path, required=True, help="for runs and results")
+    parser.add_argument("--count", type=int, default=100, help="photos to label")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    given, flags = parser.parse_known_args()
+    folder = given.work_dir
+    measurement = Measurement(tuple(flags), folder, given.count)
     rows: list[dict[str, object]] = []
-    for seed in range(int(own["seeds"])):
+    for seed in range(given.seeds):
         rows += measurement.measure(seed)
         write_table(folder / "suggestions.csv", rows)
         print(json.dumps(rows[-1 - len(SUGGESTIONS) :]), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
