@@ -186,7 +186,7 @@ def missing(found: Sequence[LabelPhoto], class_names: Sequence[str], first: int)
     cards = "".join(label_card(x, first + i, class_names) for i, x in enumerate(found))
     return (
         f"<p>The {len(found)} labels of training images that are most probably missing, best "
-        f"first, each with its heatmap; the number is running average of the class's score in "
+        f"first, each with its heatmap; the number is the running average of the class's score in "
         f"training.{said}</p>"
         f'<div class="cards">{cards}</div>'
     )
