@@ -212,12 +212,11 @@ def _complete(labels: ArrayLike) -> NDArray[np.int8]:
     return complete
 
 
-def from_cole(array: ArrayLike, name: str = "labels") -> NDArray[np.int8]:
+def from_cole(array: ArrayLike) -> NDArray[np.int8]:
     """Converts labels in the encoding of Cole et al. (CVPR 2021) to this package's.
 
     Args:
         array: [N, L] of {1 observed positive, 0 unknown, -1 observed negative}.
-        name: what the message calls the matrix.
 
     Returns:
         int8 [N, L] of {1 positive, 0 negative, -1 unknown}.
@@ -229,7 +228,7 @@ def from_cole(array: ArrayLike, name: str = "labels") -> NDArray[np.int8]:
         >>> from_cole([[1, 0, -1]]).tolist()
         [[1, -1, 0]]
     """
-    labels = validate_labels(array, name)
+    labels = validate_labels(array)
     return np.where(labels == 1, POSITIVE, -1 - labels).astype(np.int8)
 
 

@@ -109,15 +109,12 @@ class Session:
 
     Args:
         content: the file's.
-        threads: used by it, 0 for as many as there are cores.
     """
 
-    def __init__(self, content: bytes, threads: int = 0) -> None:
+    def __init__(self, content: bytes) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(content, options)
+        self._session = onnxruntime.InferenceSession(content)
 
     def __call__(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """The outputs by name, of images [B, S, S, 3] in 0..255."""

@@ -25,6 +25,7 @@ KINDS = ("annotated positive", "positive without annotation", "negative")
 # In inches: the width of a tile, and the height of its two lines of text.
 _TILE, _TEXT = 1.7, 0.36
 _LONGEST = 21  # characters above a tile
+_EPOCHS_SHOWN = 6  # of growth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,19 +192,18 @@ def growth_classes(picture: Picture, scores: NDArray[Any]) -> tuple[int, ...] | 
     return tuple(int(np.argmax(np.where(kind, scores, -np.inf))) for kind in kinds)
 
 
-def growth(
-    picture: Picture, found: Snapshots, place: int, classes: Sequence[int], most: int = 6
-) -> list[Line]:
+def growth(picture: Picture, found: Snapshots, place: int, classes: Sequence[int]) -> list[Line]:
     """How the maps of an image grow over epochs, a line for a class of each kind (Fig. 3).
+
+    Of more epochs six are shown, evenly spaced from the first to the last.
 
     Args:
         picture: the image.
         found: snapshots of at least one epoch.
         place: the image's place among theirs.
         classes: one of each of `KINDS`, see `growth_classes`.
-        most: epochs shown, evenly spaced from the first to the last.
     """
-    places = np.linspace(0, len(found.epochs) - 1, most).round().astype(int)
+    places = np.linspace(0, len(found.epochs) - 1, _EPOCHS_SHOWN).round().astype(int)
     lines = []
     for kind, column in zip(KINDS, classes, strict=True):
         name, boxes = str(found.class_names[column]), picture.boxes_of(column)

@@ -133,9 +133,9 @@ def quantised(values: NDArray[Any]) -> str:
     return base64.b64encode(levels.tobytes()).decode("ascii")
 
 
-def colour_table(name: str = "viridis") -> str:
-    """A colour map as base64 of 256 RGB triples, from 0 to 1."""
+def colour_table() -> str:
+    """The colour map viridis as base64 of 256 RGB triples, from 0 to 1."""
     import matplotlib  # as Pillow in `photo_uri`
     import numpy as np
 
-    return quantised(matplotlib.colormaps[name](np.arange(256))[:, :3])
+    return quantised(matplotlib.colormaps["viridis"](np.arange(256))[:, :3])
