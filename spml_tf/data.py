@@ -16,7 +16,7 @@ from spml_tf.datasets.settings import DataSettings, data_flags_without_effect, r
 from spml_tf.datasets.table_options import TableOptions
 from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
-from spml_tf.system.files import check_unedited, naming_unwritable
+from spml_tf.system.files import check_unedited, made_folder, naming_unwritable
 from spml_tf.system.flag_fields import (
     flag_field,
     flag_name,
@@ -24,7 +24,6 @@ from spml_tf.system.flag_fields import (
     word_field,
     words_of,
 )
-from spml_tf.system.folders import made_folder
 from spml_tf.system.notes import tell_note
 from spml_tf.system.tensorflow_import import import_tensorflow, quiet_libraries
 

@@ -15,6 +15,7 @@ from spml_tf.system import cli
 from spml_tf.system.errors import UserError, printable
 from spml_tf.system.files import (
     check_output_file,
+    made_folder,
     naming_unwritable,
     replaced,
     rows_kept,
@@ -22,7 +23,6 @@ from spml_tf.system.files import (
 )
 from spml_tf.system.flag_checks import check_range
 from spml_tf.system.flag_fields import flag_field
-from spml_tf.system.folders import made_folder
 from spml_tf.system.progress import beside_bar, progress
 
 if TYPE_CHECKING:

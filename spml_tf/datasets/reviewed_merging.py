@@ -13,11 +13,11 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import (
     check_output_file,
     check_unedited,
+    made_folder,
     naming_unwritable,
     replaced_unless_edited,
     write_csv,
 )
-from spml_tf.system.folders import made_folder
 
 
 @dataclasses.dataclass(frozen=True)

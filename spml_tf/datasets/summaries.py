@@ -16,13 +16,13 @@ from spml_tf.datasets.settings import DataSettings
 from spml_tf.labels import NEGATIVE, POSITIVE, digest
 from spml_tf.system.files import (
     check_unedited,
+    made_folder,
     naming_unwritable,
     replaced,
     replaced_unless_edited,
     write_csv,
     write_json,
 )
-from spml_tf.system.folders import made_folder
 from spml_tf.system.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from spml_tf.runs import heatmap_history, run_data
 from spml_tf.runs.heatmap_history import Snapshots
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import check_unedited, replaced, replaced_unless_edited
-from spml_tf.system.folders import made_folder
+from spml_tf.system.files import check_unedited, made_folder, replaced, replaced_unless_edited
 from spml_tf.system.notes import tell_note
 
 _IMAGES = 6  # drawn unless others are asked for

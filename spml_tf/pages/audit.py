@@ -27,13 +27,13 @@ from spml_tf.runs.run_folder import RunFolder
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import (
     check_unedited,
+    made_folder,
     naming_unwritable,
     replaced_unless_edited,
     write_csv,
     write_json,
     write_text,
 )
-from spml_tf.system.folders import made_folder
 
 _CUTOFFS = (50, 100, 200, 500)
 _HEADER = (

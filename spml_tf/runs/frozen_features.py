@@ -35,8 +35,7 @@ from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings
 from spml_tf.system import replicas
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import replaced, write_json
-from spml_tf.system.folders import made_folder
+from spml_tf.system.files import made_folder, replaced, write_json
 from spml_tf.system.json_text import parse_json
 from spml_tf.system.locks import waited_for
 from spml_tf.system.notes import tell_note

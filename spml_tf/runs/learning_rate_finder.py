@@ -24,8 +24,7 @@ from spml_tf.runs import model_building, run_data, training_run
 from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import naming_unwritable, replaced, write_table
-from spml_tf.system.folders import made_folder
+from spml_tf.system.files import made_folder, naming_unwritable, replaced, write_table
 from spml_tf.system.notes import tell_note
 from spml_tf.system.private_api import inner_optimizer
 from spml_tf.training import optimizers

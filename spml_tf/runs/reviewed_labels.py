@@ -20,11 +20,11 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import (
     check_output_file,
     check_unedited,
+    made_folder,
     naming_unwritable,
     replaced_unless_edited,
     write_csv,
 )
-from spml_tf.system.folders import made_folder
 
 # What is true of any table, and not of one form.
 _OF_ANY_FORM = ("keep_copies", "trust_table")

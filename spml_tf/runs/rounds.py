@@ -17,9 +17,8 @@ from spml_tf.runs.run_folder import RunFolder
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system import launcher, strategies
 from spml_tf.system.errors import UserError
-from spml_tf.system.files import write_table, write_text
+from spml_tf.system.files import made_folder, write_table, write_text
 from spml_tf.system.flag_checks import check_range
-from spml_tf.system.folders import made_folder
 from spml_tf.training import methods
 
 _SELECTION_START = "selection_start_epoch"

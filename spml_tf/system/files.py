@@ -65,6 +65,20 @@ def check_output_file(
                 raise UserError(f"{place}: is read by this command; choose another name")
 
 
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, with its parents; after an error those that are new and empty are removed."""
+    new = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for one in new:  # the innermost first
+                one.rmdir()
+        raise
+
+
 def walk_folders(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str], list[str]]]:
     """As `os.walk`, which leaves out what may not be listed; links are not followed.
 

@@ -1,4 +1,4 @@
-"""Folders of results: made, refused, and replaced in one step."""
+"""Folders of results: refused, and replaced in one step."""
 
 from __future__ import annotations
 
@@ -12,23 +12,10 @@ from pathlib import Path
 
 from spml_tf.system.errors import UserError
 from spml_tf.system.files import beside, check_unedited, flush_folder, record_files
+from spml_tf.system.locks import locked
 
 # renameat2: paths are as for other calls; swap what stands under two names.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-
-
-@contextlib.contextmanager
-def made_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder, with its parents; after an error those that are new and empty are removed."""
-    new = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            for one in new:  # the innermost first
-                one.rmdir()
-        raise
 
 
 @contextlib.contextmanager
@@ -40,8 +27,6 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     Raises:
         UserError: another process is inside, for the same target.
     """
-    from spml_tf.system.locks import locked  # which needs this module
-
     target = Path(os.path.realpath(target))  # a link stays one
     unfinished, lock = beside(target, "unfinished"), beside(target, "lock")
     with locked(lock, f"{target}: another process writes it; wait until it has ended"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spml_tf.system import machine_faults
 from spml_tf.system.errors import UserError
-from spml_tf.system.folders import made_folder
+from spml_tf.system.files import made_folder
 from spml_tf.system.notes import tell_note
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
