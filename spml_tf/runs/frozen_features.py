@@ -252,7 +252,7 @@ def _whole(record: Path, *paths: Path) -> bool:
         return False
 
 
-def allocated(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+def allocated(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float16]]:
     """A new .npy file of zeros, memory-mapped, whose space is taken from the disk at once.
 
     Args:
