@@ -131,6 +131,7 @@ class LabelFile:
 
     def holds(self, *words: str) -> bool:
         """Whether a JSON file holds all these keys, of `_KEYS`, at whatever depth."""
+        assert set(words) <= set(_KEYS), words
         return self._keys.issuperset(words)
 
     @functools.cached_property
