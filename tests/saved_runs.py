@@ -88,10 +88,15 @@ def _h5_arrays(file: BinaryIO, prefix: str) -> dict[str, np.ndarray]:
     return found
 
 
+def table_rows(path: Path) -> list[dict[str, str]]:
+    """A CSV file's rows by the names of its columns."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def history(folder: Path) -> dict[str, list[str]]:
     """history.csv by columns."""
-    with open(folder / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table_rows(folder / "history.csv")
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 

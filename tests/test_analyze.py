@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from conftest import run as run_command
 from matplotlib.figure import Figure
 from PIL import Image
-from saved_runs import change_flags
+from saved_runs import change_flags, table_rows
 from sklearn.metrics import average_precision_score
 
 from spml_tf import analyze, networks
@@ -35,11 +34,6 @@ from spml_tf.system.files import write_table
 
 ALL = {"top_scores", "gain_by_size", "crop_interval", "selection", "pointing", "per_class"}
 ALL |= {"reliability", "difference"}
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +131,7 @@ def test_all_files_are_there(analysis, runs):
 def test_top_scores(analysis, runs):
     """The share of images whose third score lies in [0.05, 0.1), both seeds pooled."""
     third = np.concatenate([np.sort(saved(run, "val")[1])[:, -3] for run in runs[1:]])
-    rows = table(analysis[0] / "top_scores.csv")
+    rows = table_rows(analysis[0] / "top_scores.csv")
     row = next(x for x in rows if (x["method"], x["rank"], x["low"]) == ("en", "3", "0.05"))
     expected = np.mean((third >= 0.05) & (third < 0.1))
     assert float(row["share"]) == pytest.approx(expected, rel=1e-5) and row["seeds"] == "2"
@@ -145,7 +139,7 @@ def test_top_scores(analysis, runs):
 
 def test_difference(analysis, runs):
     """Run en_0 is paired with an_0; en_1 has no an of its seed."""
-    (row,) = table(analysis[0] / "difference.csv")
+    (row,) = table_rows(analysis[0] / "difference.csv")
     labels, scores = saved(runs[1])
     own, base = (average_precision_score(labels, x) for x in (scores, saved(runs[0])[1]))
     assert (row["method"], row["seeds"], row["baseline"]) == ("en", "1", "an")
@@ -156,7 +150,7 @@ def test_difference(analysis, runs):
 
 def test_gain_by_size(analysis, runs, digits):
     """Against scikit-learn and loops over the boxes; the gain is of means over seeds."""
-    rows = table(analysis[0] / "gain_by_size.csv")
+    rows = table_rows(analysis[0] / "gain_by_size.csv")
     sizes = np.zeros((1000, 10))
     for row, boxes in zip(sizes, digits["test"].boxes, strict=True):
         for label, y1, x1, y2, x2 in boxes:
@@ -182,7 +176,7 @@ def test_gain_by_size(analysis, runs, digits):
 
 def test_crop_interval(analysis):
     """Means over seeds, the whole image first: 58; (60 + 64) / 2 with deviation sqrt(8); 70."""
-    rows = table(analysis[0] / "crop_interval.csv")
+    rows = table_rows(analysis[0] / "crop_interval.csv")
     expected = [("en", "1,1", 58.0, ""), ("en", "0.5,1", 62.0, "2.82843")]
     expected.append(("en+scl", "0.05,1", 70.0, ""))
     found = [(x["method"], x["crop_area"], float(x["map"]), x["map_std"]) for x in rows]
@@ -191,7 +185,7 @@ def test_crop_interval(analysis):
 
 def test_selection(analysis):
     """Epoch 2 of seeds 0 and 1: precision 20 and 30, recall 40 and 40; an selects nothing."""
-    rows = table(analysis[0] / "selection.csv")
+    rows = table_rows(analysis[0] / "selection.csv")
     assert [(row["method"], row["epoch"]) for row in rows] == [("en", "2"), ("en", "3")]
     assert float(rows[0]["precision"]) == pytest.approx(25, rel=1e-5)
     assert float(rows[0]["precision_std"]) == pytest.approx(50**0.5, rel=1e-5)
@@ -213,7 +207,7 @@ def test_pointing(analysis, network, digits):
             hits += any(y1 <= y <= y2 and x1 <= x <= x2 for y1, x1, y2, x2 in own)
             middle += any(y1 <= 0.5 <= y2 and x1 <= 0.5 <= x2 for y1, x1, y2, x2 in own)
             pairs += 1
-    rows = {row["method"]: row for row in table(analysis[0] / "pointing.csv")}
+    rows = {row["method"]: row for row in table_rows(analysis[0] / "pointing.csv")}
     assert list(rows) == ["an", "en", "image centre"]
     assert {int(row["pairs"]) for row in rows.values()} == {pairs}
     # Batches of another size round differently: a pair or two of near ties may differ.
@@ -223,14 +217,14 @@ def test_pointing(analysis, network, digits):
 
 
 def test_per_class_and_reliability(analysis, runs):
-    rows = table(analysis[0] / "per_class.csv")
+    rows = table_rows(analysis[0] / "per_class.csv")
     row = next(x for x in rows if (x["method"], x["class"]) == ("en", "7"))
     found = [100 * average_precision_score(y[:, 7], s[:, 7]) for y, s in map(saved, runs[1:])]
     assert float(row["ap"]) == pytest.approx(np.mean(found), rel=1e-5)
     assert float(row["ap_std"]) == pytest.approx(np.std(found, ddof=1), rel=1e-4)
     labels, scores = saved(runs[0])
     inside = (scores >= 0.2) & (scores < 0.3)
-    row = table(analysis[0] / "reliability.csv")[2]
+    row = table_rows(analysis[0] / "reliability.csv")[2]
     assert (row["method"], row["low"], int(row["labels"])) == ("an", "0.2", inside.sum())
     assert float(row["positives"]) == pytest.approx(labels[inside].mean(), rel=1e-5)
     assert float(row["mean_score"]) == pytest.approx(scores[inside].mean(), rel=1e-4)
@@ -391,7 +385,7 @@ def test_odd_names_are_drawn_as_text(tmp_path):
     assert len(ticks) == 40 and "class 48" in ticks and ticks[:2] == ["$x^", "<b>"]
     assert "40 of 62 classes" in figure.get_suptitle()
     figure_files.write(tmp_path, "odd", rows, figure)
-    assert len(table(tmp_path / "odd.csv")) == 124
+    assert len(table_rows(tmp_path / "odd.csv")) == 124
 
 
 @pytest.mark.parametrize("count", [5, 12, 30])

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parsed_html import Parsed
 from PIL import Image
-from saved_runs import change_flags, newest_weights
+from saved_runs import change_flags, newest_weights, table_rows
 from selenium.common.exceptions import JavascriptException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -38,11 +38,6 @@ from spml_tf.system.errors import UserError
 from spml_tf.system.files import write_csv
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="module")
 def written(finished, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("audit") / "out"
@@ -56,7 +51,7 @@ def test_lists_unknown_labels_by_their_running_average(written, finished):
     data = run_data.load_of_run(RunFolder(finished))
     saved = checkpoint_contents.read_checkpoint(newest_weights(finished), data.observed)
     unknown = np.sort(saved.scores[data.observed == -1])[::-1]
-    found = rows(written / "missing.csv")
+    found = table_rows(written / "missing.csv")
     np.testing.assert_allclose([float(x["score"]) for x in found], unknown[:20], atol=1e-6)
     for row in found:
         cell = data.train.names.index(row["image"]), CLASSES.index(row["class"])
@@ -65,7 +60,7 @@ def test_lists_unknown_labels_by_their_running_average(written, finished):
         assert row["epochs_selected"] == str(saved.epochs_selected[cell])
         y, x, y1, x1, y2, x2 = (float(row[k]) for k in ("peak_y", "peak_x", "y1", "x1", "y2", "x2"))
         assert 0 <= y1 < y < y2 <= 1 and 0 <= x1 < x < x2 <= 1
-    wrong = [float(x["score"]) for x in rows(written / "wrong.csv")]
+    wrong = [float(x["score"]) for x in table_rows(written / "wrong.csv")]
     np.testing.assert_allclose(wrong, np.sort(saved.scores[data.observed == 1])[:20], atol=1e-6)
     facts = json.loads((written / "audit.json").read_text())
     assert facts["unknown"] == len(unknown) and facts["missing"] == 20
@@ -77,7 +72,7 @@ def test_the_page_holds_what_is_listed(written):
     found = json.loads(page.scripts["gallery-data"])
     assert found["classes"] == list(CLASSES) and len(found["photos"]) == 10
     attributes = [value for key, value in page.attributes if key == "data-image"]
-    listed = [rows(written / f"{kind}.csv")[:5] for kind in ("missing", "wrong")]
+    listed = [table_rows(written / f"{kind}.csv")[:5] for kind in ("missing", "wrong")]
     assert attributes == [row["image"] for part in listed for row in part]
 
 
@@ -87,20 +82,20 @@ def test_a_method_that_selects_nothing_is_audited_too(voc, tmp_path):
     assert train.main([*words, f"--output_dir={tmp_path / 'an'}"]) == 0
     words = [f"--run_dir={tmp_path / 'an'}", f"--output_dir={tmp_path / 'out'}", "--shown=0"]
     assert audit.main(words) == 0
-    found = rows(tmp_path / "out" / "missing.csv")
+    found = table_rows(tmp_path / "out" / "missing.csv")
     assert {row["epochs_selected"] for row in found} == {""}
     assert all(0 < float(row["score"]) < 1 for row in found)
 
 
 def test_reviewed_labels_train_the_next_run(written, finished, voc, tmp_path, capsys):
     """Of a spreadsheet with two decisions and a third that confirms what was known."""
-    found = rows(written / "missing.csv")
+    found = table_rows(written / "missing.csv")
     found[0]["label"], found[1]["label"] = "1", "0"
     with open(tmp_path / "missing.csv", "w", newline="", encoding="utf-8-sig") as file:
         writer = csv.DictWriter(file, list(found[0]))
         writer.writeheader()
         writer.writerows(found)
-    right = rows(written / "wrong.csv")[0]
+    right = table_rows(written / "wrong.csv")[0]
     (tmp_path / "page.csv").write_text(f"image,class,label\n{right['image']},{right['class']},1\n")
     reviewed = f"--reviewed={tmp_path / 'missing.csv'},{tmp_path / 'page.csv'}"
     words = [f"--run_dir={finished}", f"--output_dir={tmp_path / 'out'}", reviewed]
@@ -110,13 +105,13 @@ def test_reviewed_labels_train_the_next_run(written, finished, voc, tmp_path, ca
     assert said in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["train_labels.csv"]
 
-    before = {tuple(row.values()) for row in rows(finished / "train_labels.csv")}
-    after = {tuple(row.values()) for row in rows(tmp_path / "out" / "train_labels.csv")}
+    before = {tuple(row.values()) for row in table_rows(finished / "train_labels.csv")}
+    after = {tuple(row.values()) for row in table_rows(tmp_path / "out" / "train_labels.csv")}
     added = {(row["image"], "train", row["class"], row["label"]) for row in found[:2]}
     assert after - before == added and not before - after
     again = flags(voc, epochs=1, train_labels=tmp_path / "out" / "train_labels.csv")
     assert train.main([*again, f"--output_dir={tmp_path / 'next'}"]) == 0
-    assert rows(tmp_path / "next" / "train_labels.csv") == rows(
+    assert table_rows(tmp_path / "next" / "train_labels.csv") == table_rows(
         tmp_path / "out" / "train_labels.csv"
     )
 
@@ -140,13 +135,13 @@ def test_a_folder_of_photos_gets_its_table_back(tmp_path, capsys, monkeypatch):
     assert train.main([*words, f"--output_dir={tmp_path / 'run'}"]) == 0
     audited = [f"--run_dir={tmp_path / 'run'}", f"--output_dir={tmp_path / 'audit'}"]
     assert audit.main(audited) == 0
-    found = rows(tmp_path / "audit" / "missing.csv")
+    found = table_rows(tmp_path / "audit" / "missing.csv")
     (tmp_path / "done.csv").write_text(
         f'image,class,label\n{found[0]["image"]},"{found[0]["class"]}",1\n'
     )
     audited = [f"--reviewed={tmp_path / 'done.csv'}", f"--output_dir={root / 'reviewed'}"]
     assert audit.main([f"--run_dir={tmp_path / 'run'}", *audited]) == 0
-    table = {row.pop("image"): row for row in rows(root / "reviewed" / "train.csv")}
+    table = {row.pop("image"): row for row in table_rows(root / "reviewed" / "train.csv")}
     assert len(table) == 10
     for name, marks in table.items():
         own, other = ("cat", "dog") if int(name[:-4]) % 2 else ("dog", "cat")
@@ -222,7 +217,7 @@ def test_no_table_where_the_run_does_not_take_its_labels_as_they_are(train_label
     ],
 )
 def test_mistakes_in_reviewed_files(finished, tmp_path, capsys, content, message):
-    name = rows(finished / "train_labels.csv")[0]["image"]
+    name = table_rows(finished / "train_labels.csv")[0]["image"]
     path = tmp_path / "reviewed.csv"
     path.write_text(content.replace("IMAGE", name))
     words = [f"--run_dir={finished}", f"--reviewed={path}", f"--output_dir={tmp_path / 'out'}"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from saved_runs import table_rows
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # tools is no part of the package
@@ -77,8 +77,7 @@ def test_contestants_of_a_measure_do_the_same_work():
 def test_the_command_writes_both_files(tmp_path):
     done = command("--quick", "--rows=selection", f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
-    with open(tmp_path / "out" / "benchmark.csv", newline="") as file:
-        ours, other = csv.DictReader(file)
+    ours, other = table_rows(tmp_path / "out" / "benchmark.csv")
     assert (ours["row"], ours["contestant"], ours["ours"]) == ("selection", "spml_tf", "1.0")
     assert other["contestant"] == "a loop over numpy.argsort" and ours["rounds"] == "3"
     assert 0 < float(ours["low"]) <= float(ours["median"]) <= float(ours["high"])

@@ -18,7 +18,7 @@ import pytest
 import warm_process
 from conftest import run
 from PIL import Image
-from saved_runs import wait_until
+from saved_runs import table_rows, wait_until
 
 from spml_tf import data
 from spml_tf.datasets import encoded_images, image_checks, summaries
@@ -437,8 +437,7 @@ def test_summary_text_and_files(voc, summary):
     lines = text.splitlines()
     assert max(map(len, lines)) <= 100 and lines[0] == "voc: 20 classes"
     assert any(line.split() == ["images", "24", "24", "8", "8"] for line in lines)
-    with open(folder / "classes.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table_rows(folder / "classes.csv")
     shown = marks(voc, "train").values()
     counts = {row["class"]: int(row["train_positives"]) for row in rows}
     assert list(counts.values()) == sorted(counts.values(), reverse=True)

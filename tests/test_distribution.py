@@ -5,7 +5,6 @@ Everything runs on logical CPUs and on processes of this machine.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ import tensorflow as tf
 import warm_process
 from conftest import command, flags, run
 from faults import fault
-from saved_runs import copy_after_epoch, has_checkpoint, newest_weights, wait_until
+from saved_runs import copy_after_epoch, has_checkpoint, newest_weights, table_rows, wait_until
 
 from spml_tf import train
 from spml_tf.system import launcher, replicas, strategies
@@ -133,8 +132,7 @@ def single(voc, tmp_path_factory) -> Path:
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    with open(folder / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table_rows(folder / "history.csv")
     return [{k: float(v or "nan") for k, v in row.items() if k != "seconds"} for row in rows]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import io
 import re
@@ -14,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import CLASSES, command, flags, run
-from saved_runs import assert_equal_runs, copy_after_epoch, history
+from saved_runs import assert_equal_runs, copy_after_epoch, history, table_rows
 from tiny_network import tiny_cam
 
 import spml_tf
@@ -41,8 +40,7 @@ def words_of(voc: Path, **others: object) -> list[str]:
 
 
 def table(folder: Path) -> dict[str, list[str]]:
-    with open(folder / "class_priors.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table_rows(folder / "class_priors.csv")
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 

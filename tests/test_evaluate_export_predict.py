@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import CLASSES
 from PIL import Image
-from saved_runs import change_flags
+from saved_runs import change_flags, table_rows
 from sklearn.metrics import average_precision_score
 
 from spml_tf import evaluate, export, predict
@@ -143,8 +142,7 @@ def test_predict_quotes_names_and_draws_at_most_the_classes_asked_for(
     words = [f"--model_dir={model}", f"--images={tmp_path}/*.jpg", "--overlay_classes=2"]
     output, pictures = tmp_path / "new" / "p.csv", tmp_path / "pictures"
     assert predict.main([*words, f"--output={output}", f"--overlays={pictures}"]) == 0
-    with open(output, newline="") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = table_rows(output)
     header = ["image", *(x for name in names for x in (name, f"{name}_decision"))]
     assert list(row) == header and row["image"] == str(photo)
     assert [row[f"{name}_decision"] for name in names] == ["1", "1", "1"]

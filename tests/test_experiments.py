@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import io
 import json
@@ -24,7 +23,7 @@ import warm_process
 from conftest import command, flags
 from conftest import run as run_command
 from PIL import Image
-from saved_runs import change_flags, has_checkpoint, wait_until
+from saved_runs import change_flags, has_checkpoint, table_rows, wait_until
 
 from spml_tf import experiments
 from spml_tf.plans import training_queue
@@ -142,11 +141,6 @@ def copied(whole, tmp_path) -> Path:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "out" / "runs" / "again_0")
     return tmp_path
-
-
-def table_rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_what_a_finished_experiment_holds(whole):

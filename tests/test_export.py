@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import shutil
@@ -15,6 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import CLASSES, run
 from PIL import Image
+from saved_runs import table_rows
 
 from spml_tf import export as exporting
 from spml_tf import networks
@@ -333,8 +333,7 @@ def test_predict_writes_probabilities_decisions_and_pictures(voc, finished, expo
     assert done.returncode == 1 and "Traceback" not in done.stderr
     first, last = done.stderr.splitlines()
     assert "zero.jpg: cannot be read as an image" in first and "1 file is no image" in last
-    with open(tmp_path / "p.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table_rows(tmp_path / "p.csv")
     assert [row["image"][-10:] for row in rows] == ["a/same.jpg", "b/same.jpg"]
     classes = json.loads((exported / "classes.json").read_text())
     for row, expected in zip(rows, scores, strict=False):
@@ -346,8 +345,7 @@ def test_predict_writes_probabilities_decisions_and_pictures(voc, finished, expo
     folder = [f"--model_dir={exported}", f"--images={tmp_path / 'a'}"]  # in place of a pattern
     done = run(*folder, f"--output={tmp_path / 'a.csv'}", module="predict")
     assert done.returncode == 0, done.stderr
-    with open(tmp_path / "a.csv", newline="") as file:
-        assert list(csv.DictReader(file)) == rows[:1]
+    assert table_rows(tmp_path / "a.csv") == rows[:1]
     assert all(np.asarray(Image.open(path)).std() > 10 for path in drawn)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
+from saved_runs import table_rows
 
 from spml_tf import heatmaps, networks
 from spml_tf.datasets import splits
@@ -159,11 +159,6 @@ def other(finished, tmp_path_factory) -> Path:
     return shutil.copytree(finished, tmp_path_factory.mktemp("other") / "second")
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def test_the_command(finished, other, tmp_path, capsys):
     """Three figures; their numbers are those of the run's network and of its heatmaps.npz."""
     folder = tmp_path / "figures"
@@ -179,7 +174,7 @@ def test_the_command(finished, other, tmp_path, capsys):
     run, found = RunFolder(finished), heatmap_history.read(finished / "heatmaps.npz")
     data = splits.load_splits(run.settings()).train
     assert [data.names[row] for row in found.images] == found.names.tolist()
-    rows = read(folder / "top_heatmaps.csv")
+    rows = table_rows(folder / "top_heatmaps.csv")
     assert [row["image"] for row in rows[::2]] == found.names[:6].tolist()
     network = networks.load_network(run.network)
     photo = keras.utils.img_to_array(Image.open(data.paths[found.images[0]]).resize((32, 32)))
@@ -189,12 +184,12 @@ def test_the_command(finished, other, tmp_path, capsys):
     assert [row["class"] for row in rows[:2]] == [found.class_names[x] for x in best]
     assert [float(row["score"]) for row in rows[:2]] == pytest.approx(scores[best], abs=0.05)
 
-    both = read(folder / "heatmap_comparison.csv")
+    both = table_rows(folder / "heatmap_comparison.csv")
     assert [row["run"] for row in both[:4]] == ["whole", "whole", "second", "second"]
     assert [row["peak"] for row in both if row["run"] == "whole"] == [
         row["peak"] for row in both if row["run"] == "second"
     ]
-    grown = read(folder / "heatmap_growth.csv")
+    grown = table_rows(folder / "heatmap_growth.csv")
     assert [row["epoch"] for row in grown] == ["1", "2", "3", "4", "5"] * 3
     assert [row["label"] for row in grown[::5]] == list(heatmap_figures.KINDS)
     place = found.names.tolist().index(grown[0]["image"])
@@ -215,7 +210,7 @@ def test_chosen_images_without_a_record(finished, other, tmp_path, capsys):
     said = capsys.readouterr()
     assert "note: heatmap_growth is left out: " in said.err
     assert f"{bare / 'heatmaps.npz'} is missing; train with --record_heatmaps=8" in said.err
-    rows = read(tmp_path / "new" / "figures" / "top_heatmaps.csv")
+    rows = table_rows(tmp_path / "new" / "figures" / "top_heatmaps.csv")
     assert {row["image"] for row in rows} == {name} and len(rows) == 3  # of three classes
 
 

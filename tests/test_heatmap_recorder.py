@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import warm_process
 from conftest import flags
 from hypothesis import given
 from hypothesis import strategies as st
-from saved_runs import copy_after_epoch
+from saved_runs import copy_after_epoch, table_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_network import tiny_cam
 
@@ -219,8 +218,7 @@ def read_events(folder: Path) -> EventAccumulator:
 def test_tensorboard_shows_losses_scores_and_heatmaps(finished):
     """Every column of history.csv is a scalar; the histograms count every label once."""
     events = read_events(finished / "tensorboard")
-    with open(finished / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table_rows(finished / "history.csv")
     for name in rows[0].keys() - {"epoch"}:
         expected = {int(row["epoch"]): float(row[name]) for row in rows if row[name]}
         found = {x.step: float(tf.make_ndarray(x.tensor_proto)) for x in events.Tensors(name)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+from saved_runs import table_rows
 
 TOOL = Path(__file__).parent.parent / "tools" / "join_tables.py"
 PLAN = """
@@ -66,8 +66,7 @@ def test_new_runs_take_the_places_of_old_ones(tmp_path, monkeypatch):
     words = [f"--plan={tmp_path / 't.toml'}", f"--table={table}", f"--new={new}", "--machine=N"]
     monkeypatch.setattr(sys, "argv", [str(TOOL), *words])
     runpy.run_path(str(TOOL), run_name="__main__")
-    with open(table, newline="") as file:
-        rows = [(x["row"], x["seed"], x["test_map"], x["commit"]) for x in csv.DictReader(file)]
+    rows = [(x["row"], x["seed"], x["test_map"], x["commit"]) for x in table_rows(table)]
     assert rows == [
         ("an", "0", "4.0", "b"), ("an", "1", "5.0", "a"),
         ("bce", "0", "8.0", "a"), ("bce", "1", "10.0", "b"), ("en", "0", "7.0", "a"),

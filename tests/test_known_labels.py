@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import re
@@ -16,6 +15,7 @@ from conftest import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from miniature import write_photo_tables
+from saved_runs import table_rows
 from sklearn.metrics import average_precision_score, f1_score
 
 from spml_tf import labels as lab
@@ -160,8 +160,7 @@ def test_training_and_evaluate_agree(trained):
     metrics = json.loads((trained / "metrics.json").read_text())
     expected = saved_precisions(trained, "nothing")
     assert list(metrics["val"]["ap"].values()) == pytest.approx(expected)
-    with open(trained / "history.csv", newline="") as file:
-        history = list(csv.DictReader(file))
+    history = table_rows(trained / "history.csv")
     best = history[metrics["best_epoch"] - 1]
     assert 100 * float(best["val_map"]) == pytest.approx(metrics["val"]["map"], abs=1e-4)
     assert metrics["val"]["known"]["red"] == {"positives": 2, "negatives": 2, "unknown": 2}

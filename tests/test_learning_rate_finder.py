@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import flags, run
 from PIL import Image
+from saved_runs import table_rows
 
 from spml_tf import train
 from spml_tf.runs import learning_rate_finder
@@ -59,8 +58,7 @@ def test_the_command(voc, tmp_path, monkeypatch, capsys, warmup):
     words = flags(voc, method="an", epochs=2, warmup_epochs=warmup)
     assert train.main([*words, "--find_learning_rate", f"--output_dir={out}"]) == 0
     said = capsys.readouterr().out
-    with open(out / "learning_rates.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table_rows(out / "learning_rates.csv")
     names = ["head_learning_rate"] if warmup else ["learning_rate", "head_learning_rate"]
     assert list(rows[0]) == [*names, "loss", "average"]
     best = min(rows, key=lambda row: float(row["average"]))

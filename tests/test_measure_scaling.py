@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from saved_runs import table_rows
 
 TOOL = Path(__file__).parent.parent / "tools" / "measure_scaling.py"
 QUANTITIES = [
@@ -24,8 +24,7 @@ def measure(folder: Path, *words: str) -> tuple[list[dict[str, str]], str, str]:
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    with open(folder / "scaling.csv", newline="") as file:
-        return list(csv.DictReader(file)), done.stdout, done.stderr
+    return table_rows(folder / "scaling.csv"), done.stdout, done.stderr
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 
@@ -12,6 +11,7 @@ import pytest
 import tensorflow as tf
 from parsed_html import Parsed
 from PIL import Image
+from saved_runs import table_rows
 
 from spml_tf.datasets.readers import Examples
 from spml_tf.evaluation import missing_labels, predictions
@@ -294,11 +294,6 @@ def test_heatmaps_of_parts_that_do_not_fit(change, message):
         network_heatmaps.draw_heatmaps(**given)
 
 
-def rows(path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def test_an_audit_of_a_network_and_photos(tmp_path):
     """The full labels say that a is red and d is not green: the first candidate is right."""
     full = np.array([[1, 0], [0, 1], [1, 0], [1, 0]], np.int8)
@@ -311,11 +306,11 @@ def test_an_audit_of_a_network_and_photos(tmp_path):
     assert (facts["scores"], facts["unknown"], facts["missing"], facts["wrong"]) == (
         "network", 5, 5, 3,
     )  # fmt: skip
-    found = rows(tmp_path / "o" / "missing.csv")
+    found = table_rows(tmp_path / "o" / "missing.csv")
     assert [(x["image"], x["class"], x["full_label"]) for x in found[:2]] == [
         ("a", "red", "1"), ("d", "green", "0"),
     ]  # fmt: skip
-    green = rows(tmp_path / "o" / "wrong.csv")[1]
+    green = table_rows(tmp_path / "o" / "wrong.csv")[1]
     assert [green[x] for x in ("image", "peak_y", "peak_x", "y1", "x1", "y2", "x2")] == [
         "b", "0.2500", "0.7500", "0.0000", "0.5000", "1.0000", "1.0000",
     ]  # fmt: skip

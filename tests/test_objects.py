@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import run
 from PIL import Image
+from saved_runs import table_rows
 
 from spml_tf.datasets import readers
 from spml_tf.datasets.readers import objects
@@ -205,8 +205,7 @@ def test_an_analysis_of_the_users_boxes_and_masks(tmp_path):
     assert done.returncode == 0, done.stderr
 
     def table(stem):
-        with open(tmp_path / "out" / f"{stem}.csv", newline="") as file:
-            return {row["method"]: row for row in csv.DictReader(file)}
+        return {row["method"]: row for row in table_rows(tmp_path / "out" / f"{stem}.csv")}
 
     shares = table("mask_share")
     assert float(shares["even map"]["share"]) == pytest.approx(50.0)

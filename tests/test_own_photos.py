@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import warm_process
 from running_alone import printed_alone
+from saved_runs import table_rows
 
 pytestmark = pytest.mark.skipif(
     "SPML_TF_TEST_DATA" not in os.environ,
@@ -78,8 +79,7 @@ def predicted(place) -> tuple[str, list[dict[str, str]]]:
     done = run(place, train, "--epochs=1", "--threads=1")
     run(place, export)
     run(place, predict)
-    with open(place / "predictions.csv", newline="") as file:
-        return done.stdout, list(csv.DictReader(file))
+    return done.stdout, table_rows(place / "predictions.csv")
 
 
 def test_train_evaluate_export_predict(place, predicted):

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import run
 from PIL import Image, ImageOps
+from saved_runs import table_rows
 
 from spml_tf.datasets import (
     dataset_elements,
@@ -345,7 +346,7 @@ def test_twins_are_trained_on_and_evaluated_alike(twins, tmp_path):
             "--positives_per_image=1",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        rows = csv.DictReader((runs[-1] / "history.csv").read_text().splitlines())
+        rows = table_rows(runs[-1] / "history.csv")
         losses.append([[float(row[x]) for x in ("loss", "val_loss", "val_map")] for row in rows])
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
     scores = [np.load(path / "predictions_val.npz")["scores"] for path in runs]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -12,7 +11,7 @@ import hostile_run
 import numpy as np
 import pytest
 from parsed_html import Parsed
-from saved_runs import change_flags
+from saved_runs import change_flags, table_rows
 
 from spml_tf import report
 
@@ -42,8 +41,7 @@ def test_the_page_shows_the_run(written, run):
     assert len(set(names[:6])) == 6
     for name, photo in zip(names[:6], data["photos"], strict=False):
         np.testing.assert_allclose(photo["scores"], scores[name], atol=1e-4)
-    with open(run / "train_labels.csv", newline="") as file:
-        known = {(row["image"], row["class"]) for row in csv.DictReader(file)}
+    known = {(row["image"], row["class"]) for row in table_rows(run / "train_labels.csv")}
     assert len(data["photos"]) == len(names) == 6 + 24
     labels = [int(x) for x in re.findall(r'data-photo="\d+" data-shown="(\d+)"', page)]
     shown = {(name, label) for name, label in zip(names[6:], labels, strict=True)}

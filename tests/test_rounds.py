@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
 import shutil
@@ -11,7 +10,7 @@ import shutil
 import pytest
 import warm_process
 from conftest import flags, run
-from saved_runs import assert_equal_runs
+from saved_runs import assert_equal_runs, table_rows
 
 from spml_tf import train
 from spml_tf.system import launcher
@@ -39,11 +38,6 @@ def _fork_one(module, arguments, name):
     print(done.stdout, end="")
 
 
-def _rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.slow
 def test_rounds_equal_the_commands_one_by_one(voc, rounds, tmp_path):
     folder, _ = rounds
@@ -57,13 +51,13 @@ def test_rounds_equal_the_commands_one_by_one(voc, rounds, tmp_path):
     assert second.returncode == 0, second.stderr
     assert_equal_runs(folder / "round_1", tmp_path / "1")
     assert_equal_runs(folder / "round_2", tmp_path / "2")
-    selected = [row["selected"] for row in _rows(folder / "round_2" / "history.csv")]
+    selected = [row["selected"] for row in table_rows(folder / "round_2" / "history.csv")]
     assert selected[0] == selected[1] and int(selected[0]) > 0
 
 
 def test_a_later_round_keeps_what_the_first_has_estimated(rounds):
     folder, _ = rounds
-    first, second = (_rows(folder / x / "history.csv")[-1] for x in ("round_1", "round_2"))
+    first, second = (table_rows(folder / x / "history.csv")[-1] for x in ("round_1", "round_2"))
     assert float(first["estimated_k"]) > 0
     assert second["estimated_k"] == first["estimated_k"]
     assert second["k_high"] == first["k_high"]
@@ -71,7 +65,7 @@ def test_a_later_round_keeps_what_the_first_has_estimated(rounds):
 
 def test_metrics_of_each_round_are_told(rounds):
     folder, output = rounds
-    rows = _rows(folder / "rounds.csv")
+    rows = table_rows(folder / "rounds.csv")
     assert [row["round"] for row in rows] == ["1", "2"]
     for row in rows:
         metrics = json.loads((folder / f"round_{row['round']}" / "metrics.json").read_text())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -16,6 +15,7 @@ import pandas
 import pytest
 from conftest import CLASSES, run
 from PIL import Image
+from saved_runs import table_rows
 
 import spml_tf
 from spml_tf.serving import photos
@@ -52,8 +52,7 @@ def rows(exported, folder) -> list[dict[str, str]]:
     words = (f"--model_dir={exported}", f"--images={folder}/**/*.[jpP]*", f"--output={output}")
     done = run(*words, module="predict")
     assert done.returncode == 0, done.stderr
-    with open(output, newline="") as file:
-        return list(csv.DictReader(file))
+    return table_rows(output)
 
 
 @pytest.fixture(scope="module", params=["run", "export"])

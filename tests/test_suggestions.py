@@ -16,7 +16,7 @@ import pytest
 from conftest import CLASSES, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saved_runs import newest_weights
+from saved_runs import newest_weights, table_rows
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -91,11 +91,6 @@ def test_refusals():
         suggest_images(SCORES[:2], LABELS, 1)
 
 
-def _rows(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.parametrize("rule", SUGGESTIONS)
 def test_the_command_lists_every_unknown_label_of_the_photos(finished, tmp_path, rule):
     done = run(
@@ -104,7 +99,7 @@ def test_the_command_lists_every_unknown_label_of_the_photos(finished, tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "4 photos to label in full, best first" in done.stdout
-    rows = _rows(tmp_path / "out" / "suggest.csv")
+    rows = table_rows(tmp_path / "out" / "suggest.csv")
     data = run_data.load_of_run(RunFolder(finished))
     saved = checkpoint_contents.read_checkpoint(newest_weights(finished), data.observed)
     ranks = {int(row["rank"]): row["image"] for row in rows}
@@ -131,7 +126,7 @@ def test_filled_in_it_goes_back_into_training(finished, tmp_path):
     words = f"--run_dir={finished}", "--suggest=3", f"--output_dir={tmp_path}"
     assert run(*words, module="audit").returncode == 0
     data = run_data.load_of_run(RunFolder(finished))
-    rows = _rows(tmp_path / "suggest.csv")
+    rows = table_rows(tmp_path / "suggest.csv")
     for row in rows:
         cell = data.train.names.index(row["image"]), CLASSES.index(row["class"])
         row["label"] = str(data.train.labels[cell])
@@ -146,7 +141,7 @@ def test_filled_in_it_goes_back_into_training(finished, tmp_path):
         f"--output_dir={tmp_path / 'next'}", module="audit",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    labels = _rows(tmp_path / "next" / "train_labels.csv")
+    labels = table_rows(tmp_path / "next" / "train_labels.csv")
     suggested = {row["image"] for row in rows}
     known = Counter(row["image"] for row in labels if row["label"])
     for image in suggested:
@@ -159,7 +154,7 @@ def test_shown_limits_the_page_alone(finished, tmp_path):
         module="audit",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rows = _rows(tmp_path / "suggest.csv")
+    rows = table_rows(tmp_path / "suggest.csv")
     first = sum(row["rank"] == "1" for row in rows)
     page = (tmp_path / "suggest.html").read_text("utf-8")
     assert page.count('class="review"') == first and page.count("<figure") == 1
@@ -240,7 +235,7 @@ def test_photos_are_labelled_in_full_by_keys(chromium, downloads, suggested):
             path.unlink(missing_ok=True)  # of another test's page
             chromium.find_element(By.ID, "save").click()
             WebDriverWait(chromium, 30).until(lambda _: path.exists())
-            assert [list(row.values()) for row in _rows(path)] == [["0.jpg", classes[2], "1"]]
+            assert [list(row.values()) for row in table_rows(path)] == [["0.jpg", classes[2], "1"]]
             path.unlink()
             with pytest.raises(ValueError, match="does not list"):
                 server.decide(json.dumps({"image": "1", "class": "cat", "label": "1"}).encode())

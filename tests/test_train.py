@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
@@ -27,6 +26,7 @@ from saved_runs import (
     has_checkpoint,
     kill_at,
     newest_weights,
+    table_rows,
     wait_until,
 )
 from sklearn.metrics import average_precision_score
@@ -50,8 +50,7 @@ def test_everything_promised_is_written(finished):
     assert re.fullmatch("[0-9a-f]{64}", record["data_fingerprint"])
     assert record["images"] == {"train": 19, "val": 5, "test": 8}
 
-    with open(finished / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table_rows(finished / "history.csv")
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
     names = {"loss", "classification_loss", "consistency_loss", "val_map", "val_loss", "seconds"}
     assert names | {"selected", "selection_precision", "selection_recall"} <= rows[0].keys()
@@ -74,8 +73,7 @@ def test_everything_promised_is_written(finished):
         values = list(results[split]["ap"].values())
         assert results[split]["map"] == pytest.approx(np.mean(values))
     assert list((finished / "tensorboard").glob("events.*"))
-    with open(finished / "train_labels.csv", newline="") as file:
-        labels = list(csv.DictReader(file))
+    labels = table_rows(finished / "train_labels.csv")
     assert [(row["split"], row["label"]) for row in labels] == [("train", "1")] * 19 + [
         ("val", "")
     ] * 5
@@ -124,8 +122,7 @@ def test_banks_and_network_of_an_earlier_run(voc, finished, tmp_path):
         f"--output_dir={tmp_path / 'second'}", "--selection_start_epoch=1",
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
-    with open(tmp_path / "second" / "history.csv", newline="") as file:
-        assert int(next(csv.DictReader(file))["selected"]) > 0
+    assert int(table_rows(tmp_path / "second" / "history.csv")[0]["selected"]) > 0
     other = run(
         *flags(voc, epochs=1), "--classes=dog,sheep,cat", f"--init_from={finished}",
         "--learning_rate=0", "--head_learning_rate=0", "--warmup_epochs=1",
@@ -325,8 +322,7 @@ def test_other_networks_precision_labels_and_schedules(voc, tmp_path):
     assert done.returncode == 0, done.stderr
     record = json.loads((folder / "run.json").read_text())
     assert record["images"] == {"train": 12, "val": 12, "test": 24}
-    with open(folder / "train_labels.csv", newline="") as file:
-        labels = [row["label"] for row in csv.DictReader(file)]
+    labels = [row["label"] for row in table_rows(folder / "train_labels.csv")]
     assert labels.count("1") > 12 and 0 < labels.count("0") <= 12
     assert "bfloat16" in str(spml_tf.load_network(folder / "network.keras").get_config())
     with h5py.File(newest_weights(folder)) as file:
@@ -549,7 +545,6 @@ def test_the_selection_is_not_judged_where_nothing_is_known_to_be_missing(tmp_pa
         f"--output_dir={tmp_path / 'run'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    with open(tmp_path / "run" / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table_rows(tmp_path / "run" / "history.csv")
     assert int(rows[-1]["selected"]) > 0
     assert "selection_precision" not in rows[-1]
