@@ -388,6 +388,9 @@ def test_mixed_views_with_a_mean_over_weights_are_refused():
     loss = losses.AssumeNegative(reduction="mean_with_sample_weight")
     with pytest.raises(ValueError, match="Mixup weighs images by shares, which a loss with"):
         spml_tf.training.Recipe((loss, Mixup()))
+    for method, term in (("an+mixup", "Mixup"), ("an+cutmix", "CutMix")):
+        with pytest.raises(ValueError, match=f"{term} weighs images by shares, which a loss with"):
+            compiled(method, loss=loss)
 
 
 def test_methods_that_training_does_not_ask_are_refused():

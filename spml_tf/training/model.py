@@ -34,7 +34,7 @@ from spml_tf.training.label_weights import LabelWeights, label_weights
 from spml_tf.training.options import ModelOptions
 from spml_tf.training.own_callbacks import with_own
 from spml_tf.training.parts import Facts, Part, Step, Term
-from spml_tf.training.recipes import recipe_of
+from spml_tf.training.recipes import check_reduction, recipe_of
 from spml_tf.training.terms import LabelTerm
 
 
@@ -219,7 +219,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
 
         Raises:
             ValueError: for another loss or, where the method marks labels, one that does not look
-                at marks, for `loss_weights`, and for `jit_compile=True` where the banks are in host
+                at marks, or beside mixed views one that is a mean over weights, for `loss_weights`,
+                and for `jit_compile=True` where the banks are in host
                 memory beside a GPU.
         """
         given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
@@ -258,6 +259,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         keras_checks.check_loss(loss)
         if self.rules:
             own.check_marks(loss)
+        check_reduction(self.terms, loss)
         own.replace(loss)
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:

@@ -43,7 +43,7 @@ class Recipe:
         _check_label_loss(self.terms)
         if self.rules:
             _check_marks(self.terms)
-        _check_reduction(self.terms)
+        check_reduction(self.terms, next((x.loss for x in _label_terms(self.terms)), None))
         _check_reported_names(self.terms)
 
     @property
@@ -119,16 +119,22 @@ def _check_marks(terms: Sequence[Term]) -> None:
         )
 
 
-def _check_reduction(terms: Sequence[Term]) -> None:
-    """A mean over weights divides away the shares by which mixed views weigh their images."""
-    of_labels = _label_terms(terms)
-    reduction = of_labels[0].loss.reduction if of_labels else ""
-    if reduction != "mean_with_sample_weight":
+def check_reduction(terms: Sequence[Term], loss: keras.losses.Loss | None) -> None:
+    """Refuses a loss of labels that divides away the shares by which mixed views weigh images.
+
+    Args:
+        terms: of a recipe.
+        loss: of its labels; None where it has none.
+
+    Raises:
+        ValueError: for a mean over weights beside a term that reads `Step.label_loss`.
+    """
+    if loss is None or loss.reduction != "mean_with_sample_weight":
         return
     for term in (x for x in terms if x.needs_label_loss):
         raise ValueError(
             f"{type(term).__name__} weighs images by shares, which a loss with "
-            f"reduction={reduction!r} divides away; leave reduction out"
+            f"reduction={loss.reduction!r} divides away; leave reduction out"
         )
 
 
