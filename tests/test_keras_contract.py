@@ -875,6 +875,23 @@ def test_terms_of_training_images_are_no_part_of_evaluation():
     assert found.fit(dataset(), verbose=0).history.keys() >= {"consistency_loss"}
 
 
+class Pull(terms.Term):
+    """Pulls the scores of positives up; says nothing of images that are not trained on."""
+
+    trains_labels = True
+    reported_as = "pull"
+
+    def compute(self, step):
+        return tf.reduce_mean(tf.where(step.labels == 1, tf.nn.softplus(-step.logits), 0.0))
+
+
+def test_evaluation_without_any_term():
+    found = compiled(spml_tf.training.Recipe((Pull(),)))
+    history = found.fit(dataset(), validation_data=dataset(), verbose=0).history
+    assert history["val_loss"] == [0.0] and history["loss"][0] > 0.1
+    assert found.evaluate(dataset(), verbose=0, return_dict=True) == {"loss": 0.0}
+
+
 def test_a_term_starts_in_evaluation_too():
     later = spml_tf.training.LabelTerm(loss=losses.AssumeNegative(), start_epoch=2)
     found = compiled(spml_tf.training.Recipe((later,)), optimizer=keras.optimizers.SGD(0.0))

@@ -682,5 +682,5 @@ def _positives(labels: tf.Tensor) -> tf.Tensor:
 
 
 def _total(terms: Sequence[tf.Tensor], regularisation: Sequence[tf.Tensor]) -> tf.Tensor:
-    first, *others = [*terms, *(tf.reduce_sum(tf.cast(x, tf.float32)) for x in regularisation)]
-    return functools.reduce(operator.add, others, first)
+    addends = [*terms, *(tf.reduce_sum(tf.cast(x, tf.float32)) for x in regularisation)]
+    return functools.reduce(operator.add, addends) if addends else tf.zeros([])
