@@ -214,6 +214,16 @@ def test_a_function_without_weights_says_so():
         loss([[0, 1]], [[0.0, 0.0]], [[1.0, 2.0]])
 
 
+def test_a_function_of_one_number_says_so():
+    class Single(losses.LabelLoss):
+        @staticmethod
+        def function(labels, logits, weights=None):
+            return tf.reduce_mean(tf.nn.softplus(logits))
+
+    with pytest.raises(ValueError, match=r"Single: its function returns one number .*image, \[B\]"):
+        Single(from_logits=True)([[0, 1]], [[0.0, 0.0]])
+
+
 def test_a_graph_checks_no_values():
     """Traced with other operations than an eager call's check: none that looks at values."""
     loss = losses.AssumeNegative(from_logits=True)

@@ -41,7 +41,7 @@ class LabelLoss(keras.losses.Loss, Options):
     Raises:
         ValueError: for an option that may not stand; when called, for shapes that differ and,
             outside of `tf.function` and `fit`, for labels of another value and for probabilities
-            outside [0, 1].
+            outside [0, 1]; for a function that returns one number.
 
     Attributes:
         function: (labels, logits, **options, weights=None) -> [B], one value an image.
@@ -112,7 +112,13 @@ class LabelLoss(keras.losses.Loss, Options):
         self._check(labels, outputs, weights)
         logits = outputs if self.from_logits else _logits(outputs)
         given = {} if weights is None else {"weights": weights}
-        return type(self).function(labels, logits, **self.options(), **given)
+        values = type(self).function(labels, logits, **self.options(), **given)
+        if values.shape.rank == 0:
+            raise ValueError(
+                f"{type(self).__name__}: its function returns one number for a batch; it must "
+                "return one value an image, [B]"
+            )
+        return values
 
     def get_config(self) -> dict[str, Any]:
         own = {"from_logits": self.from_logits, "dtype": self.dtype, **self.options()}

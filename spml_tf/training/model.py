@@ -289,7 +289,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         weight = label_weights(sample_weight, None, labels)
         found = {term: term.evaluate(labels, logits, weight) for term in self.terms}
         present = {term: value for term, value in found.items() if value is not None}
-        values, size = replica_batches.of_whole_batch(present, tf.shape(labels)[0])
+        values, size = replica_batches.weighed_by_images(present, tf.shape(labels)[0])
         loss = _total([self._weighed(*pair) for pair in values.items()], self.losses)
         self._track(size, loss, values)
         return self._results(x, _positives(labels), tf.sigmoid(logits), sample_weight)
@@ -328,7 +328,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
             for rule in self.rules:
                 step = dataclasses.replace(step, labels=rule.mark(step))
             found = {term: self._value_of(term, step) for term in self.terms}
-            values, size = replica_batches.of_whole_batch(found, tf.shape(observed)[0])
+            values, size = replica_batches.weighed_by_images(found, tf.shape(observed)[0])
             loss = _total(
                 [self._weighed(*pair) for pair in values.items()], regularisation
             )  # eq. 8

@@ -112,7 +112,7 @@ def own_rows(index: tf.Tensor, shard: replicas.Shard) -> tf.Tensor:
         return index // workers
 
 
-def of_whole_batch(
+def weighed_by_images(
     values: Mapping[Term, tf.Tensor], size: tf.Tensor
 ) -> tuple[dict[Term, tf.Tensor], tf.Tensor]:
     """Values of this replica such that their mean over replicas is that of the whole batch.

@@ -31,7 +31,8 @@ class LabelTerm(Term):
         loss: a loss of `spml_tf.losses`, or a Keras loss of your own that takes labels [B, L] in
             {1, 0, -1, 2} as y_true and logits [B, L] as y_pred. One that has `from_logits` is
             given logits, whatever it says. One whose `call` returns a value an image, [B], takes
-            weights of images alone; one that returns [B, L] those of labels too.
+            weights of images alone; one that returns [B, L] those of labels too. One that returns
+            one number for a batch is refused on several devices.
         kwargs: weight, start_epoch and name, as for `Term`.
 
     Examples:
@@ -89,15 +90,46 @@ class LabelTerm(Term):
 
     def value(self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
         """The loss of a batch, scalar float32; arguments as for `evaluate`."""
-        if weight is not None and not isinstance(self.loss, losses.LabelLoss):
-            seen = (tf.cast(x, self.loss.dtype) for x in (labels, logits))  # as by `__call__`
-            weight = self._for_own_loss(weight, self.loss.call(*seen).shape.rank)
-        # A Keras loss has divided its mean by the number of replicas.
-        return self.loss(labels, logits, sample_weight=weight) * replicas.count()
+        if not isinstance(self.loss, losses.LabelLoss):
+            weight = self._for_own_loss(labels, logits, weight)
+        value = self.loss(labels, logits, sample_weight=weight)
+        return value if replicas.count() == 1 else self._of_replica(value, logits, weight)
 
-    def _for_own_loss(self, weight: tf.Tensor, rank: int | None) -> tf.Tensor:
-        """Weights [B, L] of labels as a loss with values of this rank takes them."""
-        if rank != 1:
+    def _of_replica(
+        self, value: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None
+    ) -> tf.Tensor:
+        """The loss such that its mean, weighed by replicas' images, is that of the whole batch."""
+        images = tf.cast(tf.shape(logits)[0], value.dtype)
+        if self.loss.reduction == "sum":
+            every = replicas.sum_of_replicas(images)
+            return value * tf.math.divide_no_nan(every, images)
+        value *= replicas.count()  # a Keras loss has divided its mean by that number
+        if self.loss.reduction == "mean_with_sample_weight" and weight is not None:
+            # It has divided by this replica's weights.
+            total = tf.reduce_sum(tf.cast(weight, value.dtype))
+            counted = tf.cast(tf.size(weight), value.dtype)
+            whole = replicas.sum_of_replicas(tf.stack([total, counted]))
+            value *= tf.math.divide_no_nan(total * whole[1], counted * whole[0])
+        return value
+
+    def _for_own_loss(
+        self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None
+    ) -> tf.Tensor | None:
+        """Weights [B, L] of labels as a loss of one's own takes them.
+
+        Raises:
+            ValueError: on several replicas, for a loss that does not say what each image has.
+        """
+        if weight is None and replicas.count() == 1:
+            return None
+        seen = (tf.cast(x, self.loss.dtype) for x in (labels, logits))  # as by `__call__`
+        rank = self.loss.call(*seen).shape.rank
+        if rank == 0 and replicas.count() > 1:
+            raise ValueError(
+                f"{type(self.loss).__name__}: its call returns one number for a batch, which "
+                "several devices share; let it return a value an image, [B], or a label, [B, L]"
+            )
+        if rank != 1 or weight is None:
             return weight
         of_images = weight[:, :1]
         alike = tf.debugging.assert_equal(
