@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -263,6 +265,20 @@ def test_the_head_has_a_learning_rate_of_its_own():
         if (w.numpy() != old).any()
     }
     assert moved == {"cam_logits"}
+
+
+@pytest.mark.parametrize("method", ["role", "an"])
+def test_a_strategy_of_one_device_is_none(method):
+    """Variables are plain ones there, tables' and others'."""
+    found = []
+    for scope in (contextlib.nullcontext(), tf.distribute.OneDeviceStrategy("CPU:0").scope()):
+        with scope:
+            model, adam = compiled(method), keras.optimizers.Adam
+            model.compile(optimizers.head_and_backbone(adam(1e-2), adam(1e-3)))
+        model.fit(dataset(), epochs=2, verbose=0)
+        found.append([weight.numpy() for weight in model.trainable_variables])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_a_batch_without_box_and_flip_is_the_whole_image():

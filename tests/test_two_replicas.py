@@ -13,7 +13,7 @@ import warm_process
 IMAGES, CLASSES = 5, 3
 
 SETTING = """
-import json, sys
+import contextlib, json, sys
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -119,3 +119,21 @@ def test_losses_of_any_reduction_are_those_of_the_whole_batch(printed):
             "sum_over_batch_size": terms.mean(),
         }[reduction]
         assert value == pytest.approx(expected, rel=1e-5), name
+
+
+ONE_OPTIMIZER = """
+found = []
+for scope in (contextlib.nullcontext(), strategy.scope()):
+    with scope:
+        model, adam = made("role", 1.5), keras.optimizers.Adam(0.01)
+        model.compile(optimizers.head_and_backbone(adam, adam))
+    model.fit(data(), epochs=2, verbose=0)
+    found.append([weight.numpy().tolist() for weight in model.trainable_variables])
+print(json.dumps(found))
+"""
+
+
+def test_one_optimizer_for_head_backbone_and_estimates(printed):
+    """Without one of their own the default's copy trains ROLE's estimates, once a process."""
+    for one, other in zip(*printed(ONE_OPTIMIZER), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)

@@ -85,8 +85,8 @@ def unwrapped(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimiz
 
 def kept_once(variable: Any) -> bool:
     """Whether a variable is a process' own under a strategy, instead of every replica's."""
-    strategy = tf.distribute.has_strategy()
-    return strategy and not isinstance(variable.value, tf.distribute.DistributedValues)
+    extended = tf.distribute.get_strategy().extended
+    return tf.distribute.has_strategy() and not extended.variable_created_in_scope(variable.value)
 
 
 def dense(gradients: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
@@ -132,8 +132,13 @@ def with_tables(optimizer: Any, tables: Sequence[keras.Variable]) -> Any:
         return optimizer
     optimizer = keras.optimizers.get(optimizer)
     groups = keras.optimizers.OptimizerMap(optimizer)
-    groups["|".join(re.escape(variable.path) for variable in own)] = _outside(optimizer)
+    groups[_paths(own)] = _outside(optimizer)
     return GroupedOptimizer(groups)
+
+
+def _paths(variables: Sequence[keras.Variable]) -> str:
+    """A pattern of the paths of variables, and of no others."""
+    return "|".join(re.escape(variable.path) for variable in variables)
 
 
 def _outside(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -147,14 +152,17 @@ def _with_copies_outside(
     optimizer: GroupedOptimizer, own: Sequence[keras.Variable]
 ) -> GroupedOptimizer:
     """The same, but that the optimizers of tables are a process' own: those of a file are not."""
-    of_tables = {optimizer_for(optimizer, variable) for variable in own}
-    inside = {x for x in of_tables if not kept_once(x.iterations)}
-    if not inside:
+    if all(kept_once(optimizer_for(optimizer, variable).iterations) for variable in own):
         return optimizer
     given = optimizer_map(optimizer)
     groups = keras.optimizers.OptimizerMap(given.default_optimizer)
+    others = list(own)
     for pattern, one in given.items():
-        groups[pattern] = _outside(one) if one in inside else one
+        of_tables = any(re.fullmatch(pattern, x.path) for x in own)
+        groups[pattern] = _outside(one) if of_tables and not kept_once(one.iterations) else one
+        others = [x for x in others if not re.fullmatch(pattern, x.path)]
+    if others:
+        groups[_paths(others)] = _outside(given.default_optimizer)
     return GroupedOptimizer(groups)
 
 
@@ -178,5 +186,5 @@ def head_and_backbone(
     groups = keras.optimizers.OptimizerMap(backbone_optimizer)
     groups[rf"(.*/)?{head_layer}/.*"] = head_optimizer
     for optimizer, variables in (others or {}).items():
-        groups["|".join(re.escape(variable.path) for variable in variables)] = optimizer
+        groups[_paths(variables)] = optimizer
     return GroupedOptimizer(groups)
