@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from spml_tf.evaluation import average_precision, score_store
+from spml_tf.system.replicas import Shard
 
 pytestmark = pytest.mark.usefixtures("without_determinism")
 
@@ -229,6 +230,30 @@ def test_memory(jit_compile):
         assert len(store.contents()[0]) == 64 * number
         kept = sum(rows.numpy().nbytes for rows in (store._labels, store._scores))
         assert 5 * 7 * 64 * number <= kept <= 10 * 7 * 64 * number
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_worker_without_a_row_knows_the_classes(jit_compile):
+    """Else it would wait for no class while the others wait for it at each."""
+    metric = average_precision.MeanAveragePrecision("zero")
+    none = np.zeros((0, 3), np.float32)
+    tf.function(metric.update_state, jit_compile=jit_compile)(none, none)
+    assert np.isnan(metric.result())
+    rows = metric.rows()
+    assert [part.shape for part in rows] == [(0, 3), (0, 3)]
+    again = average_precision.MeanAveragePrecision()
+    again.add_rows(*rows)
+    assert again.rows()[0].shape == (0, 3)
+    calls = []
+
+    def total(own):  # of a worker that alone has images
+        calls.append(own.shape)
+        return own + (np.array([0, 2]) if own.ndim == 1 else 0)
+
+    average_precision.average_precision_of_workers(*rows, Shard(0, 2), total)
+    assert calls == [(2,), (2, 2, 3)]
+    again.update_state([[1, 0, 1]], [[0.5, 0.5, 0.5]])
+    assert float(again.result()) == 1.0
 
 
 def test_config_survives():

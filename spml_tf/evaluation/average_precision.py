@@ -247,6 +247,8 @@ class MeanAveragePrecision(keras.metrics.Metric):
     def _exact(self) -> float:
         with self._strategy.scope():
             shard, seen = replicas.this_shard(), self._seen.contents()
+            if not replicas.sum_of_workers(np.array([len(seen[0])]))[0]:
+                return float("nan")
             if shard.workers == 1:
                 precisions = average_precision(*seen, self.unknown_counts_as)
             else:
@@ -264,7 +266,7 @@ class MeanAveragePrecision(keras.metrics.Metric):
 
     def add_rows(self, labels: NDArray[np.int8], scores: NDArray[np.float32]) -> None:
         """Adds what `rows` gave, in this process; to be called eagerly, not in a replica."""
-        if len(labels):
+        if labels.shape[1]:
             with self._strategy.scope():
                 self._seen.append(tf.constant(labels), tf.constant(scores))
 

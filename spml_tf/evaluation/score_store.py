@@ -52,9 +52,11 @@ class ScoreStore:
             once_a_process(self._append, labels, scores)
 
     def contents(self) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Labels [N, L] int8 and scores [N, L] float32 of all rows; to be called eagerly."""
-        if self._pending_count.numpy():
-            self._move_pending()
+        """Labels [N, L] int8 and scores [N, L] float32 of all rows; to be called eagerly.
+
+        L is 0 until something is appended, which may be no row.
+        """
+        self._move_pending()
         count = int(self._count.numpy())
         return self._labels.numpy()[:count], self._scores.numpy()[:count]
 
@@ -77,7 +79,8 @@ class ScoreStore:
     def _append(self, labels: tf.Tensor, scores: tf.Tensor) -> None:
         size, width = tf.unstack(tf.shape(scores, tf.int64))
         begin = self._count.read_value()
-        self._make_room(begin + size, width)
+        one = tf.minimum(width, 1)  # room for a row at least: the buffers know L then
+        self._make_room(tf.maximum(begin + size, one), width)
         for rows, batch in ((self._labels, labels), (self._scores, scores)):
             rows.scatter_update(tf.IndexedSlices(batch, begin + tf.range(size)))
         self._count.assign_add(size)
