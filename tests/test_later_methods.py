@@ -21,6 +21,7 @@ from spml_tf.banks import ema_bank
 from spml_tf.datasets import label_files
 from spml_tf.runs.settings import Settings, resolve
 from spml_tf.system.errors import UserError
+from spml_tf.system.tensor_memory import address, array_of
 from spml_tf.training import (
     masking,
     methods,
@@ -355,6 +356,38 @@ class TestPseudoLabels:
         )
         term.after_step(step, None)
         np.testing.assert_array_equal(term.targets.numpy(), self.made().targets.numpy())
+
+    def test_a_table_of_several_blocks_stays_in_its_file(self, tmp_path):
+        """0.5 U / 2: of each class a quarter of the unknown labels, in images that were seen."""
+        rng = np.random.default_rng(0)
+        images, classes = 30_000, 9
+        labels = np.where(rng.random((images, classes)) < 0.9, -1, 1).astype(np.int8)
+        scores = rng.permuted(np.tile(np.arange(images) / images, (classes, 1)), axis=1).T
+        seen = np.flatnonzero(rng.random(images) < 0.95)
+        term = pseudo_labels.PseudoLabels(epochs=3, warmup_epochs=1, share=0.5)
+        term.facts = parts.Facts(
+            num_images=images, num_classes=classes, grid=1, directory=str(tmp_path)
+        )
+        term.prepare(term.facts)
+
+        def place():
+            return address(array_of(term.targets.value.read_value_no_copy()))
+
+        before = place()
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        assert any(f"{before:x}-" in x and f"{tmp_path}/spml_tf-" in x for x in lines)
+        term.start(labels)
+        bank = ema_bank.score_bank(images, classes, momentum=0.0)
+        bank.write(tf.constant(seen), tf.constant(scores[seen]))
+        term.add_labels(bank)
+        assert place() == before
+        wanted = np.where(labels == -1, -1.0, -2.0)
+        for column in range(classes):
+            unknown = seen[labels[seen, column] == -1]
+            lowest = unknown[np.argsort(scores[unknown, column])]
+            count = int(0.25 * (labels[:, column] == -1).sum())
+            wanted[lowest[:count], column] = scores[lowest[:count], column]
+        np.testing.assert_allclose(term.targets.numpy(), wanted, atol=1e-6)
 
 
 def numpy_p_asl(labels, logits, weights, factors_at=None):

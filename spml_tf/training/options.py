@@ -104,7 +104,8 @@ class ModelOptions(Options):
     bank_dir: str | None = option(
         None,
         "Keep tables of images in memory-mapped files of this folder, for data sets beyond memory; "
-        "the checkpoint holds all of them.",
+        "the checkpoint holds all of them. ROLE's estimates, and what their optimizer remembers, "
+        "stay in memory.",
     )
     keep_scores: bool = option(
         False,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spml_tf import losses
 from spml_tf.banks.ema_bank import EMABank
+from spml_tf.banks.image_tables import ImageTable, row_slices
 from spml_tf.labels import NEGATIVE, POSITIVE, UNKNOWN
 from spml_tf.system import replicas
 from spml_tf.training import selection
@@ -41,6 +42,7 @@ class PseudoLabels(PseudoLabelsOptions, Term):
 
     Attributes:
         targets: weight [N, L] float32, in [0, 1], -1 for unknown labels without, -2 for others.
+        table: the same, read and written in blocks of rows.
     """
 
     reported_as: ClassVar[str] = "classification"
@@ -50,10 +52,13 @@ class PseudoLabels(PseudoLabelsOptions, Term):
 
     def prepare(self, facts: Facts) -> None:
         shape = (facts.num_images, facts.num_classes)
-        self.targets = self.state("targets", shape, "float32", _KNOWN, row_per_image=True)
+        table = ImageTable(self, shape, "float32", "targets", _KNOWN, directory=facts.directory)
+        self.table = self.keep(table)
+        self.targets = self.table.weight
 
     def start(self, labels: NDArray[np.int8]) -> None:
-        self.targets.assign(np.where(labels == UNKNOWN, _NONE, _KNOWN).astype(np.float32))
+        for rows in self._slices():
+            self.table.write(rows, np.where(labels[rows] == UNKNOWN, _NONE, _KNOWN))
 
     def on_epoch(self, epoch: int, scores: EMABank | None) -> None:
         if self.warmup_epochs < epoch <= self.epochs:
@@ -66,30 +71,41 @@ class PseudoLabels(PseudoLabelsOptions, Term):
         Args:
             scores: the score bank; images that it has not seen get none.
         """
-        targets = self.targets.numpy()
         worker, workers = scores.shard
-        unknown, images = (targets != _KNOWN).sum(axis=0), np.array([len(targets)])
-        total = replicas.sum_of_workers(np.concatenate([images, unknown]).astype(np.int64))
+        images, num_classes = self.table.shape
+        unknown = np.zeros(num_classes, np.int64)
+        for rows in self._slices():
+            unknown += (self.table.read(rows) != _KNOWN).sum(axis=0)
+        total = replicas.sum_of_workers(np.concatenate([[images], unknown]).astype(np.int64))
         each = self.share / max(self.epochs - self.warmup_epochs, 1)
         # A product that is whole must not become the number before through rounding.
         wanted = np.floor(each * total[1:] + 1e-9).astype(np.int64)
-        averages, visited = scores.table.numpy(), scores.visited.numpy()
-        free = np.where(targets == _NONE, UNKNOWN, NEGATIVE).astype(np.int8)
-        turned = selection.descending(averages)
+        visited = scores.visited.numpy()
 
-        def blocks() -> Iterator[selection.Block]:
-            return selection.row_blocks(turned, free, visited, worker, workers)
+        def block(rows: slice) -> selection.Block:
+            own = np.flatnonzero(visited[rows])
+            free = np.where(self.table.read(rows)[own] == _NONE, UNKNOWN, NEGATIVE)
+            turned = selection.descending(scores.table.read(rows)[own])
+            return (own + rows.start) * workers + worker, turned, free.astype(np.int8)
 
-        shape = (int(total[0]), targets.shape[1])
-        found = selection.lowest_unknown(blocks, shape, wanted, replicas.sum_of_workers)
-        for numbers, *block in blocks():
-            rows = numbers // workers
-            values, _ = scores.read(tf.constant(rows))
-            targets[rows] = np.where(found.chosen(numbers, *block), values, targets[rows])
-        self.targets.assign(targets)
+        shape = (int(total[0]), num_classes)
+        found = selection.lowest_unknown(
+            lambda: map(block, self._slices()), shape, wanted, replicas.sum_of_workers
+        )
+        for rows in self._slices():
+            numbers, *rest = block(rows)
+            values, _ = scores.read(tf.constant(numbers // workers))
+            own, targets = numbers // workers - rows.start, self.table.read(rows)
+            targets[own] = np.where(found.chosen(numbers, *rest), values, targets[own])
+            self.table.write(rows, targets)
+
+    def _slices(self) -> Iterator[slice]:
+        """Rows of some hundred thousand labels."""
+        images, num_classes = self.table.shape
+        return row_slices(images, 16 * num_classes)
 
     def compute(self, step: Step) -> tf.Tensor:
-        targets = tf.gather(self.targets.value, step.index)
+        targets = self.table.gather(step.index)
         return self._value(step.labels, step.logits, targets, step.weight)
 
     def evaluate(self, labels: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
@@ -104,7 +120,7 @@ class PseudoLabels(PseudoLabelsOptions, Term):
 
     def after_step(self, step: Step, average: tf.Tensor | None) -> None:
         """Notes which labels are unknown, where `start` was not told."""
-        targets = tf.gather(self.targets.value, step.index)
+        targets = self.table.gather(step.index)
         unknown = tf.where(targets < 0, tf.constant(_NONE), targets)
         is_known = (step.labels == NEGATIVE) | (step.labels == POSITIVE)
         self.write(self.targets, step.index, tf.where(is_known, tf.constant(_KNOWN), unknown))
