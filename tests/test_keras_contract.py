@@ -528,6 +528,23 @@ def test_other_label_values_are_refused(value):
         found.fit(dataset(), validation_data=(IMAGES, labels), verbose=0)
 
 
+def test_labels_that_are_told_at_once_are_looked_at():
+    found = compiled("role")
+    for value in (2, -2, 3, 0.5):
+        wrong = LABELS.astype(np.float32)
+        wrong[1, 2] = value
+        with pytest.raises(ValueError, match="labels: expected 1 .* in row 1, column 2"):
+            found.set_labels(wrong)
+    for shape in ((N - 1, L), (N, L + 1)):
+        with pytest.raises(ValueError, match="classes do not fit 8 images and 3 classes"):
+            found.set_labels(np.zeros(shape))
+    estimates = []
+    for labels in (LABELS, LABELS.tolist()):
+        found.set_labels(labels)
+        estimates.append(found.label_estimates.values.numpy())
+    assert (estimates[0] == estimates[1]).all() and (estimates[0][LABELS == 1] > 5).all()
+
+
 def test_labels_of_evaluation_and_generators_are_looked_at():
     found = compiled()
     soft = np.full((N, L), 0.7)

@@ -14,12 +14,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spml_tf.banks import ema_bank
 from spml_tf.banks.heatmap_bank import HeatmapBank
 from spml_tf.banks.image_tables import ImageTable, name_apart
-from spml_tf.labels import POSITIVE
+from spml_tf.labels import POSITIVE, validate_labels
 from spml_tf.networks.cam import CAM_LAYER
 from spml_tf.networks.freezing import BackboneSwitch
 from spml_tf.networks.preprocessing import zero_colour
@@ -531,14 +531,26 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         if self._backbone.turn(trainable) and self.train_function is not None:
             self.make_train_function(force=True)
 
-    def set_labels(self, labels: NDArray[np.int8]) -> None:
-        """Tells the parts all training labels at once, [N, L] in {1, 0, -1}.
+    def set_labels(self, labels: ArrayLike) -> None:
+        """Tells the parts all training labels at once.
 
         Without it labels enter as batches come: then banks of an earlier run cannot select in the
         first epoch, and ROLE's estimates start as if no label were known.
+
+        Args:
+            labels: [N, L] in {1, 0, -1}, of all workers' images.
+
+        Raises:
+            ValueError: another number of images or classes, or another value.
         """
+        known = validate_labels(labels)
+        if known.shape != (self.num_images, self.num_classes):
+            raise ValueError(
+                f"labels of {known.shape[0]} images and {known.shape[1]} classes do not fit "
+                f"{self.num_images} images and {self.num_classes} classes"
+            )
         for part in self.parts:
-            part.start(self.shard.own(labels))
+            part.start(self.shard.own(known))
 
     def set_weights_of_labels(
         self, images: NDArray[np.float32] | None = None, classes: NDArray[np.float32] | None = None
