@@ -113,6 +113,8 @@ def _add(name: str, item: Any) -> None:
     if issubclass(item, Options) and "prefix" not in vars(item):
         item.prefix = name
     options = item if issubclass(item, Options) else Options
+    if issubclass(item, Term) and "reported_as" not in vars(item):
+        item.reported_as = name
     part = methods.PartOf(
         item,
         "rule" if issubclass(item, Rule) else "term" if issubclass(item, Term) else "loss",
@@ -120,9 +122,8 @@ def _add(name: str, item: Any) -> None:
         marks=getattr(item, "marks", ""),
         needs_label_loss=getattr(item, "needs_label_loss", False),
         trains=issubclass(item, Rule | Term),
+        reported_as=getattr(item, "reported_as", ""),
     )
-    if issubclass(item, Term) and "reported_as" not in vars(item):
-        item.reported_as = name
     if issubclass(item, keras.losses.Loss) or (issubclass(item, Term) and item.trains_labels):
         methods.METHODS[name] = (part,)
     if issubclass(item, Rule | Term):

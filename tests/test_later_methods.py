@@ -233,6 +233,8 @@ class TestPairs:
             ("recommended+scl", "recommended has scl already; leave it out"),
             ("recommended+en", "both have the same rule; en is enough"),
             ("lagc+strong", "lagc has strong already; leave it out"),
+            ("en+cl+scl", "en.cl.scl: cl and scl are both consistency terms; choose one"),
+            ("recommended+cl", "cl and scl are both consistency terms; choose one"),
             ("en+gr+hill", "must be one of"),
             ("en+scl+gr", "must be one of"),
         ],
@@ -247,6 +249,7 @@ class TestPairs:
             kinds = {"loss": losses.LabelLoss, "rule": parts.Rule, "term": parts.Term}
             assert [kind for kind, base in kinds.items() if issubclass(found, base)] == [part.kind]
             assert part.needs_label_loss is getattr(found, "needs_label_loss", False)
+            assert part.reported_as in ("", getattr(found, "reported_as", ""))
 
     def test_marks_mean_what_the_table_says(self):
         """At logits 1, a marked label adds nothing where left out, the positive term elsewhere."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_tf import losses
-from spml_tf.training import methods, recipes
+from spml_tf.training import methods, recipes, terms
 
 LN2 = np.log(2.0)
 LN4 = np.log(4.0)
@@ -166,5 +166,6 @@ def test_method_names():
     for wrong in ("", "xx", "en+", "en+xx", "en+scl+scl", "+scl", "scl"):
         with pytest.raises(ValueError, match="must be one of bce, an, an_ls, .*, asl, .*alone or"):
             methods.parts_of(wrong)
-    with pytest.raises(ValueError, match="two terms of a recipe report their value"):
-        recipes.recipe_of("an+scl+cl", {})
+    both = (losses.AssumeNegative(), terms.ScoreConsistency(), terms.SpatialConsistency())
+    with pytest.raises(ValueError, match="report their value under one name.*in a subclass"):
+        recipes.Recipe(both)

@@ -57,6 +57,8 @@ class PartOf:
             it treats them as other unknown labels.
         needs_label_loss: whether it trains by the method's loss of labels and scores.
         trains: whether it may have weights of its own that are trained.
+        reported_as: of terms of one kind, which one method cannot have two of, as their values
+            would stand in logs under one name; empty where it does not matter.
     """
 
     part: str | type
@@ -66,6 +68,7 @@ class PartOf:
     marks: str = ""
     needs_label_loss: bool = False
     trains: bool = False
+    reported_as: str = ""
 
     def load(self) -> type:
         """The class."""
@@ -105,10 +108,16 @@ def _term(
     marks: str = "",
     needs_label_loss: bool = False,
     trains: bool = False,
+    reported_as: str = "",
 ) -> PartOf:
-    place = f"spml_tf.training.{file}:{name}"
     return PartOf(
-        place, "term", options, marks=marks, needs_label_loss=needs_label_loss, trains=trains
+        f"spml_tf.training.{file}:{name}",
+        "term",
+        options,
+        marks=marks,
+        needs_label_loss=needs_label_loss,
+        trains=trains,
+        reported_as=reported_as,
     )
 
 
@@ -119,7 +128,7 @@ _SELECTION = _rule("ExpectedPositives", SelectionOptions)
 _EN_LOSS = _loss("ExpectedNegative", ExpectedNegativeOptions, _LEFT_OUT)
 _P_ASL = _loss("PartialAsymmetric", PartialAsymmetricOptions, _LEFT_OUT)
 
-_SCL = _term("SpatialConsistency", SpatialConsistencyOptions)
+_SCL = _term("SpatialConsistency", SpatialConsistencyOptions, reported_as="consistency")
 _STRONG = _term("StrongView", StrongViewOptions, "strong_views")
 # How many labels `recommended` leaves out, see docs/recommended.md.
 _MISSING: Mapping[str, Any] = {"budget": ESTIMATED, "multiple": AUTO}
@@ -169,7 +178,7 @@ _BOOSTED_FROM_SCRATCH: Mapping[str, float] = {"recommended": 5.0}
 
 # Names that may follow, each after a "+".
 ADDITIONS: dict[str, PartOf] = {
-    "cl": _term("ScoreConsistency", ConsistencyOptions),
+    "cl": _term("ScoreConsistency", ConsistencyOptions, reported_as="consistency"),
     "scl": _SCL,
     "strong": _STRONG,
     "mixup": _term("Mixup", MixupOptions, "mixed_views", needs_label_loss=True),
@@ -187,7 +196,8 @@ def parts_of(name: str) -> tuple[PartOf, ...]:
 
     Raises:
         ValueError: for any other name, listing those that exist; for a second method whose loss
-            does not look at marks, and a first one that has no rule or shares one with the second.
+            does not look at marks, and a first one that has no rule or shares one with the second;
+            for two terms of one kind.
     """
     first, *others = name.split("+")
     second = others.pop(0) if others and others[0] in METHODS and others[0] not in ADDITIONS else ""
@@ -208,7 +218,18 @@ def parts_of(name: str) -> tuple[PartOf, ...]:
                 f"method {name}: {other} trains a second view by the method's loss of labels, and "
                 f"{first} has none of its own kind; leave it out"
             )
+    _check_kinds(name, (*own, *added))
     return (*own, *added)
+
+
+def _check_kinds(name: str, parts: Sequence[PartOf]) -> None:
+    """Raises ValueError where two parts of the method are terms of one kind."""
+    kinds = [part.reported_as for part in parts if part.reported_as]
+    for kind in (x for x in kinds if kinds.count(x) > 1):
+        several = [x for x, part in ADDITIONS.items() if part.reported_as == kind and part in parts]
+        raise ValueError(
+            f"method {name}: {' and '.join(several)} are both {kind} terms; choose one"
+        )
 
 
 def _guess(names: Sequence[str]) -> str:

@@ -142,8 +142,8 @@ def _check_reported_names(terms: Sequence[Term]) -> None:
     reported = [term.reported_as for term in terms if term.reported_as]
     if len(set(reported)) < len(reported):
         raise ValueError(
-            f"two terms of a recipe report their value under one name: {reported}; give one of "
-            "them another reported_as"
+            f"two terms of a recipe report their value under one name: {reported}; leave one out, "
+            "or in a subclass of one set the class attribute reported_as"
         )
 
 
