@@ -187,6 +187,10 @@ def test_a_recipe_serves_one_model():
     model(recipe)
     with pytest.raises(ValueError, match="is a part of a model already"):
         spml_tf.SPMLModel(network(), N + 1, recipe)
+    failing = spml_tf.training.Recipe((losses.Hill(), spml_tf.training.SpatialConsistency()))
+    for message in ("give heatmap_size", "or of one that could not be made; give .* new parts"):
+        with pytest.raises(ValueError, match=message):
+            spml_tf.SPMLModel(tiny_network.tiny_cam(L), N, failing)
 
 
 def test_options_of_another_type_are_refused():
@@ -599,6 +603,8 @@ def test_labels_of_another_shape_are_refused():
 def test_duplicate_indices_are_refused():
     with pytest.raises(ValueError, match="index holds 0 8 times.*with_index gives them out"):
         compiled().fit({"image": IMAGES, "index": np.zeros(N, int)}, LABELS, verbose=0)
+    with pytest.raises(ValueError, match="index holds 1 2 times"):  # its own count, not that of 4
+        compiled().fit({"image": IMAGES, "index": [1, 1, 0, 2, 4, 4, 4, 5]}, LABELS, verbose=0)
 
 
 @pytest.mark.parametrize(("index", "found"), [(N, "8"), (-1, "-1")])
@@ -874,6 +880,20 @@ def test_py_dataset_and_generators():
     for found, source in zip(runs, sources, strict=True):
         found.fit(source, epochs=2, steps_per_epoch=2, shuffle=False, verbose=0)
     assert same(*runs[:2]) and same(*runs[1:])
+
+
+class Endless(keras.utils.PyDataset):
+    num_batches = None
+
+    def __getitem__(self, number):
+        return Batches()[number % 2]
+
+
+def test_a_py_dataset_without_an_end():
+    found, other = compiled(), compiled()
+    found.fit(Endless(), steps_per_epoch=2, shuffle=False, verbose=0)
+    other.fit(dataset(), verbose=0)
+    assert same(found, other)
 
 
 def test_arrays_and_validation_split():

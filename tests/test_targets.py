@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spml_tf.banks import ema_bank
 from spml_tf.training import budgets, label_store, selection
 from spml_tf.training.options import BUDGETS
+from spml_tf.training.rules import ExpectedPositives
 
 # 6 images, 2 classes; annotated positives: 2 of class 0, 1 of class 1 (shares 2/3, 1/3).
 LABELS = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1], [-1, 0], [-1, -1]], np.int8)
@@ -154,3 +155,8 @@ def test_too_many_of_one_class_are_not_fewer_missing_of_another():
     many of the first: 11 / 5 times as many."""
     found = budgets.wanted_labels(np.array([4, 1]), 12, 1.0, [1 / 12, 1.0], "auto")
     assert found.tolist() == pytest.approx([-3 * 2.2, 11 * 2.2])
+
+
+def test_a_budget_that_the_rule_does_not_know_is_told_all_it_knows():
+    with pytest.raises(ValueError, match="'global', 'estimated', 'probable'., or a list of each"):
+        ExpectedPositives(positives_per_image=1.0, budget="estimate")

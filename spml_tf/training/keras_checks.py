@@ -18,6 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spml_tf.labels import GIVEN, POSITIVE, UNKNOWN
+from spml_tf.losses import LabelLoss
 from spml_tf.training.batches import FEATURES, MUST_BE, checked_labels, missing_inputs
 from spml_tf.training.label_weights import check_numbers
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 def check_loss(loss: Any) -> None:
     """Raises ValueError for a loss that `compile` cannot take."""
-    from spml_tf.losses import LabelLoss
-
     if not isinstance(loss, LabelLoss):
         raise ValueError(
             "compile(loss=...) takes a loss of spml_tf.losses, such as "
@@ -124,7 +123,7 @@ def _first(x: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
     if isinstance(x, tf.data.Dataset):
         batch = next(iter(x.take(1)), None)
     elif isinstance(x, keras.utils.PyDataset):
-        batch = x[0] if len(x) else None
+        batch = None if x.num_batches == 0 else x[0]  # None: they go on for ever
     elif isinstance(x, tf.distribute.DistributedDataset) or hasattr(x, "__next__"):
         batch = None  # a batch that was taken would be lost
     else:
@@ -215,10 +214,11 @@ def _check_index(index: NDArray[Any], num_images: int) -> None:
             f"Received: {outside[0]}"
         )
     values, counts = np.unique(index, return_counts=True)
-    if (counts > 1).any():
+    several = np.flatnonzero(counts > 1)
+    if len(several):
         raise ValueError(
-            f"index holds {values[counts > 1][0]} {counts.max()} times: each image of the training "
-            "set has a number of its own; spml_tf.with_index gives them out"
+            f"index holds {values[several[0]]} {counts[several[0]]} times: each image of the "
+            "training set has a number of its own; spml_tf.with_index gives them out"
         )
 
 

@@ -132,8 +132,8 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         for part in self.recipe.parts:
             if part.in_use:
                 raise ValueError(
-                    f"{part.name} is a part of a model already; give each model a recipe of its "
-                    "own, in which a part stands once"
+                    f"{part.name} is a part of a model already, or of one that could not be made; "
+                    "give each model a recipe of its own, of new parts that stand in it once"
                 )
             part.facts = facts
             part.prepare(facts)

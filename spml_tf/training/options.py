@@ -50,7 +50,12 @@ def check_priors(name: str, priors: Budget, num_classes: int | None = None) -> N
 
 def _check_rule(name: str, budget: Budget) -> None:
     """Raises ValueError for a budget that the rule `ExpectedPositives` does not know."""
-    if not isinstance(budget, str) or budget not in ESTIMATED_BUDGETS:
+    if isinstance(budget, str) and budget not in (*BUDGETS, *ESTIMATED_BUDGETS):
+        raise ValueError(
+            f"{name} must be one of {(*BUDGETS, *ESTIMATED_BUDGETS)}, or a list of each class' "
+            f"share of the images, in [0, 1]. Received: {budget!r}"
+        )
+    if not isinstance(budget, str):
         check_budget(name, budget)
 
 
