@@ -137,3 +137,17 @@ def test_one_optimizer_for_head_backbone_and_estimates(printed):
     """Without one of their own the default's copy trains ROLE's estimates, once a process."""
     for one, other in zip(*printed(ONE_OPTIMIZER), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+LATER = """
+with strategy.scope():
+    model = made("an+mixup", mixup_start_epoch=2)
+    model.compile("sgd")
+print(json.dumps(model.fit(data(), epochs=2, verbose=0).history))
+"""
+
+
+def test_a_term_before_its_epoch_is_logged_as_on_one_device(printed):
+    history = printed(LATER)
+    assert history["mixup_loss"][0] == 0 < history["mixup_loss"][1]
+    assert history["loss"][0] == pytest.approx(history["classification_loss"][0])

@@ -374,10 +374,12 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
         """What a term makes of a batch, float32 scalar: 0 where it does not count."""
         if not term.weight:
             return tf.zeros([])
-        # Replicas may not meet inside of a condition.
-        if term.start_epoch <= 1 or term.of_whole_batch or replicas.count() > 1:
+        if term.start_epoch <= 1 or term.of_whole_batch:
             return _scalar(term, term.compute(step))
         counts = self.epoch.value >= term.start_epoch
+        if replicas.count() > 1:  # they may not meet inside of a condition
+            value = tf.cast(_scalar(term, term.compute(step)), tf.float32)
+            return tf.where(counts, value, 0.0)
         found: tf.Tensor = tf.cond(
             counts,
             lambda: tf.cast(_scalar(term, term.compute(step)), tf.float32),
