@@ -600,6 +600,24 @@ def test_labels_of_another_shape_are_refused():
         compiled().fit(x(), np.zeros(N), verbose=0)
 
 
+@pytest.mark.parametrize("shape", [(L,), (L, 1), (L, L)])
+def test_labels_and_weights_without_a_shape(shape):
+    """As `tf.py_function` gives them; as many images as classes."""
+    weight = RNG.uniform(0.5, 2, shape).astype(np.float32)
+
+    def shapeless(x, y, weight):
+        return x, *(tf.py_function(lambda z: z, [z], z.dtype) for z in (y, weight))
+
+    few = ({name: values[:L] for name, values in x().items()}, LABELS[:L], weight)
+    plain = tf.data.Dataset.from_tensor_slices(few).batch(L)
+    logs = []
+    for data in (plain, plain.map(shapeless)):
+        found = compiled("ll_r")
+        history = found.fit(data, epochs=2, validation_data=data, verbose=0).history
+        logs.append([history["loss"], history["val_loss"]])
+    np.testing.assert_allclose(*logs, rtol=1e-5)
+
+
 def test_duplicate_indices_are_refused():
     with pytest.raises(ValueError, match="index holds 0 8 times.*with_index gives them out"):
         compiled().fit({"image": IMAGES, "index": np.zeros(N, int)}, LABELS, verbose=0)

@@ -56,10 +56,13 @@ def checked_labels(y: Any) -> tf.Tensor:
     return codes_of(y, GIVEN, f"labels {MUST_BE}")
 
 
-def labels_of_step(y: Any) -> tf.Tensor:
-    """`checked_labels`; on one of several replicas some may be those of an image that stands in."""
+def labels_of_step(y: Any, num_classes: int) -> tf.Tensor:
+    """`checked_labels` of a known L, whatever the pipeline says of their shape.
+
+    On one of several replicas some may be those of an image that stands in.
+    """
     known = GIVEN if replicas.count() == 1 else (*GIVEN, STAND_IN)
-    return codes_of(y, known, f"labels {MUST_BE}")
+    return tf.ensure_shape(codes_of(y, known, f"labels {MUST_BE}"), [None, num_classes])
 
 
 def missing_inputs(x: Any) -> str | None:

@@ -87,6 +87,8 @@ def label_weights(
     weight = tf.ones(tf.shape(labels), tf.float32)
     if sample_weight is not None:
         given = tf.cast(sample_weight, tf.float32)
+        if given.shape.rank is None:  # as of `tf.py_function`: [B] must not meet classes
+            given = tf.reshape(given, [tf.shape(labels)[0], -1])
         weight *= given[:, None] if given.shape.rank == 1 else given
     return weight if class_factors is None else weight * class_factors
 

@@ -282,7 +282,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         logits = _pooled(self._maps(x, training=False))
-        labels = batches.labels_of_step(y)
+        labels = batches.labels_of_step(y, self.num_classes)
         labels, logits, sample_weight = replica_batches.without_stand_ins(
             labels, logits, sample_weight
         )
@@ -297,7 +297,7 @@ class SPMLModel(BuildsMetrics, keras.Model, ModelOptions):
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         row = batches.unpack(x)
-        every = batches.labels_of_step(y)
+        every = batches.labels_of_step(y, self.num_classes)
         observed, sample_weight, box, flip, index = replica_batches.without_stand_ins(
             every, sample_weight, *row
         )
