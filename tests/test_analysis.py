@@ -175,7 +175,7 @@ def test_peaks_and_logits_by_hand():
     peaks = predictions.predict_peaks(network, examples, 8, batch_size=1)
     expected = [[[0.75, 0.25], [0.75, 0.75]], [[0.25, 0.25], [0.25, 0.25]]]
     np.testing.assert_array_equal(peaks, expected)
-    found = predictions.predict_logits(network, examples, 8, batch_size=2)
+    found = predictions.Scorer(network, 8, logits=True)(examples, batch_size=2)
     np.testing.assert_allclose(found, [[105, -105], [7, -7]], rtol=1e-6)
 
 

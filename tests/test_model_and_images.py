@@ -92,7 +92,7 @@ def test_images_in_any_form(form, tmp_path):
     images = FORMS[form](tmp_path)
     scores = predictions.predict_scores(network(), images, batch_size=3)
     np.testing.assert_allclose(scores, SCORES, rtol=1e-5)
-    logits = predictions.predict_logits(network(), images, batch_size=3)
+    logits = predictions.Scorer(network(), logits=True)(images, batch_size=3)
     np.testing.assert_allclose(logits, [[3, -2], [-2, 0.5], [-2, -2], [3, 3]], rtol=1e-5)
     peaks = predictions.predict_peaks(network(), images, batch_size=3)
     np.testing.assert_array_equal(peaks[1], [[0.25, 0.25], [0.25, 0.75]])

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from spml_tf import networks
 from spml_tf.networks import CAM_LAYER, FusedBatchNormalization, ImagePreprocessing
-from spml_tf.networks.preprocessing import PREPROCESSING_MODES, zero_colour
+from spml_tf.networks.preprocessing import zero_colour
 from spml_tf.networks.resnet50 import APPLICATIONS
 from spml_tf.system.errors import UserError
 from spml_tf.system.private_api import flatten_layers
@@ -201,7 +201,7 @@ COLOURS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", PREPROCESSING_MODES)
+@pytest.mark.parametrize("mode", COLOURS)
 def test_the_colour_that_is_scaled_to_zero(mode):
     backbone = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3, strides=4)])
     colour = zero_colour(networks.cam_from_backbone(backbone, 2, preprocessing=mode))

@@ -76,12 +76,13 @@ def predict_scores(
 
 
 class Scorer:
-    """`predict_scores` or `predict_logits` of one network, which is traced once for all images.
+    """`predict_scores` of one network, which is traced once for all images.
 
     Args:
         model: see the module.
         image_size: as for `predict_scores`.
-        logits: whether logits are wanted.
+        logits: whether the mean of F over cells is wanted. The sigmoid of a logit above 17 is 1 in
+            float32, so that the classes of an image tie; the logits keep their order.
 
     Attributes:
         classes: L.
@@ -143,22 +144,6 @@ def score_rows(
         rows: [N] int64, what a dataset's batches say under "index", else 0..N-1.
     """
     return Scorer(model, image_size).with_rows(images, batch_size)
-
-
-def predict_logits(
-    model: keras.Model, images: Images, image_size: int | None = None, batch_size: int = 32
-) -> NDArray[np.float32]:
-    """Logits of whole images.
-
-    The sigmoid of a logit above 17 is 1 in float32, so that the classes of an image tie; the logits
-    keep their order.
-
-    Args and raises: as for `predict_scores`.
-
-    Returns:
-        [N, L] float32, the mean of F over cells, in the images' order.
-    """
-    return Scorer(model, image_size, logits=True)(images, batch_size)
 
 
 def predict_peaks(

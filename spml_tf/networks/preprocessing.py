@@ -28,7 +28,6 @@ _MODES: dict[str, tuple[bool, tuple[float, ...], tuple[float, ...]]] = {
     "lite": (False, (127.0,), (128.0,)),
     "none": (False, (0.0,), (1.0,)),
 }
-PREPROCESSING_MODES = tuple(_MODES)
 
 
 @keras.saving.register_keras_serializable("spml_tf")
