@@ -339,9 +339,13 @@ def test_a_rule_may_call_its_weights_as_it_likes():
          {"--selection_probability=0.9": "--method=recommended"}),
         ({"method": "en", "selection_budget": "probable", "selection_probability": 0.9}, {}),
         ({"method": "en", "selection_budget": "mime", "positives_per_image": 9},
-         {"--positives_per_image=9": "--selection_budget=mime"}),
+         {"--positives_per_image=9":
+          "--selection_budget=mime, but for export --thresholds=count"}),
         ({"method": "recommended", "selection_priors": "x.csv", "positives_per_image": 9},
-         {"--positives_per_image=9": "--selection_priors"}),
+         {"--positives_per_image=9": "--selection_priors, but for export --thresholds=count"}),
+        ({"method": "an", "positives_per_image": 9}, {}),  # of which an export makes thresholds
+        ({"method": "an", "positives_per_image": "auto"},
+         {"--positives_per_image=auto": "--method=an"}),
         ({"method": "recommended", "positives_per_image": 9}, {}),
         ({"method": "an", "selection_probability": 0.9},
          {"--selection_probability=0.9": "--method=an"}),

@@ -31,6 +31,8 @@ _IMAGE_SIZES = {
 # estimates is.
 _LEARNING_RATES = {True: 2e-3, False: 5e-5}
 _ESTIMATES_RATIO = 10
+# A K that is known is of use to an export, whatever the training does.
+_BUT_COUNT = ", but for export --thresholds=count"
 
 # The flags of parts that are fields of `Settings`; others come with plugins.
 _OF_PARTS: set[str] = set()
@@ -424,6 +426,8 @@ def _unused_flags(settings: Settings) -> dict[str, Any]:
             default = declared.in_runs(values)
         if flag in others and values[flag] not in (None, default):
             found[flag] = values[flag]
+    if not isinstance(found.get("positives_per_image"), str):
+        found.pop("positives_per_image", None)  # see `_BUT_COUNT`
     return found
 
 
@@ -444,15 +448,16 @@ def flags_without_effect(settings: Settings) -> dict[str, str]:
         return found
     chosen_by = method if methods.fixed_budget(settings.method) else f"--selection_budget={budget}"
     probability, mean = map(settings.option, ("selection_probability", "positives_per_image"))
+    but = "" if isinstance(mean, str) else _BUT_COUNT
     if (
         budget != PROBABLE
         and probability != methods.declared_options()["selection_probability"].default
     ):
         found[f"--selection_probability={probability}"] = chosen_by
     if mean is not None and budget in ("validation", "mime", "training"):
-        found[f"--positives_per_image={mean}"] = chosen_by
+        found[f"--positives_per_image={mean}"] = chosen_by + but
     if mean is not None and budget == ESTIMATED and settings.option("selection_priors"):
-        found[f"--positives_per_image={mean}"] = "--selection_priors"
+        found[f"--positives_per_image={mean}"] = "--selection_priors" + but
     return found
 
 
