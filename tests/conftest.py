@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import browsing
 import numpy as np
@@ -117,6 +119,23 @@ def chromium(downloads) -> Iterator[webdriver.Chrome]:
     browser = browsing.start(downloads)
     yield browser
     browser.quit()
+
+
+@pytest.fixture
+def unlistable(monkeypatch) -> Callable[[str], None]:
+    """Lets no folder be listed, in this process, whose path ends so; root may list any."""
+
+    def of(ending: str) -> None:
+        real = os.scandir
+
+        def refusing(path: str | os.PathLike[str]) -> Any:
+            if os.fspath(path).endswith(ending):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)
+
+    return of
 
 
 @pytest.fixture

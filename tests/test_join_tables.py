@@ -52,21 +52,30 @@ OLD = """# T
 HEAD = "dataset,method,row,seed,val_map,test_map,best_epoch,seconds,commit,epochs\n"
 
 
+def given(folder: Path, patch: pytest.MonkeyPatch, old: str, new: str, *words: str) -> None:
+    """Writes the plan and its tables, of such rows, and what the tool is told."""
+    (folder / "t.toml").write_text(PLAN)
+    (folder / "t.csv").write_text(HEAD + old)
+    (folder / "new.csv").write_text(HEAD + new)
+    (folder / "t.md").write_text(OLD)
+    files = {"plan": "t.toml", "table": "t.csv", "new": "new.csv"}
+    flags = [f"--{name}={folder / file}" for name, file in files.items()]
+    patch.setattr(sys, "argv", [str(TOOL), *flags, *words])
+
+
 def test_new_runs_take_the_places_of_old_ones(tmp_path, monkeypatch):
     """AN's seed 0 is run again, BCE's seed 1 is new: 8 - 4 = 4 and 10 - 5 = 5 points."""
-    (tmp_path / "t.toml").write_text(PLAN)
-    table, new = tmp_path / "t.csv", tmp_path / "new.csv"
-    table.write_text(
-        HEAD + "digits,an,an,0,1,2,1,3600,a,2\ndigits,an,an,1,4,5,1,3600,a,2\n"
+    old = (
+        "digits,an,an,0,1,2,1,3600,a,2\ndigits,an,an,1,4,5,1,3600,a,2\n"
         "digits,bce,bce,0,9,8,2,3600,a,2\ndigits,en,en,0,6,7,2,3600,a,2\n"
         "digits,ep,ep,0,6,6,2,3600,a,2\n"
     )
-    new.write_text(HEAD + "digits,an,an,0,3,4,2,1800,b,2\ndigits,bce,bce,1,9,10,2,1800,b,2\n")
-    (tmp_path / "t.md").write_text(OLD)
-    words = [f"--plan={tmp_path / 't.toml'}", f"--table={table}", f"--new={new}", "--machine=N"]
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *words])
+    new = "digits,an,an,0,3,4,2,1800,b,2\ndigits,bce,bce,1,9,10,2,1800,b,2\n"
+    given(tmp_path, monkeypatch, old, new, "--machine=N")
     runpy.run_path(str(TOOL), run_name="__main__")
-    rows = [(x["row"], x["seed"], x["test_map"], x["commit"]) for x in table_rows(table)]
+    rows = [
+        (x["row"], x["seed"], x["test_map"], x["commit"]) for x in table_rows(tmp_path / "t.csv")
+    ]
     assert rows == [
         ("an", "0", "4.0", "b"), ("an", "1", "5.0", "a"),
         ("bce", "0", "8.0", "a"), ("bce", "1", "10.0", "b"), ("en", "0", "7.0", "a"),
@@ -87,16 +96,11 @@ def test_new_runs_take_the_places_of_old_ones(tmp_path, monkeypatch):
 
 def test_undefined_values_are_left_out_and_said_once(tmp_path, monkeypatch):
     """EN's seed 1 has no mAP on test, and none on val: only seed 0 is compared, 7 - 2 = 5."""
-    (tmp_path / "t.toml").write_text(PLAN)
-    table, new = tmp_path / "t.csv", tmp_path / "new.csv"
-    table.write_text(
-        HEAD + "digits,an,an,0,1,2,1,3600,a,2\ndigits,an,an,1,4,5,1,3600,a,2\n"
+    old = (
+        "digits,an,an,0,1,2,1,3600,a,2\ndigits,an,an,1,4,5,1,3600,a,2\n"
         "digits,en,en,0,6,7,2,3600,a,2\n"
     )
-    new.write_text(HEAD + "digits,en,en,1,,,2,1800,b,2\n")
-    (tmp_path / "t.md").write_text(OLD)
-    words = [f"--plan={tmp_path / 't.toml'}", f"--table={table}", f"--new={new}"]
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *words])
+    given(tmp_path, monkeypatch, old, "digits,en,en,1,,,2,1800,b,2\n")
     for _ in range(2):
         runpy.run_path(str(TOOL), run_name="__main__")
         text = (tmp_path / "t.md").read_text()
@@ -105,13 +109,8 @@ def test_undefined_values_are_left_out_and_said_once(tmp_path, monkeypatch):
 
 
 def test_a_row_that_the_plan_has_not_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "t.toml").write_text(PLAN)
-    (tmp_path / "t.csv").write_text(HEAD + "digits,an,an,0,1,2,1,3600,a,2\n")
-    (tmp_path / "new.csv").write_text(HEAD + "digits,an,old an,0,1,2,1,3600,a,2\n")
-    (tmp_path / "t.md").write_text(OLD)
-    words = [f"--{name}={tmp_path}/{x}" for name, x in
-             (("plan", "t.toml"), ("table", "t.csv"), ("new", "new.csv"))]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *words])
+    rows = [f"digits,an,{name},0,1,2,1,3600,a,2\n" for name in ("an", "old an")]
+    given(tmp_path, monkeypatch, *rows)
     with pytest.raises(SystemExit, match=r"new.csv: the plan has no row 'old an'; take it out"):
         runpy.run_path(str(TOOL), run_name="__main__")
     assert (tmp_path / "t.md").read_text() == OLD

@@ -589,17 +589,10 @@ class TestTheCommand:
         )
         assert read == [tmp_path / "a.json"]
 
-    def test_a_folder_that_may_not_be_listed_is_named(self, source, tmp_path, monkeypatch):
+    def test_a_folder_that_may_not_be_listed_is_named(self, source, tmp_path, unlistable):
         (source / "more").mkdir()
         (source / "more" / "labels.csv").write_text("filename,cat\nim7.jpg,1\n")
-        real = os.scandir
-
-        def refusing(path):
-            if os.fspath(path).endswith("more"):
-                raise PermissionError(13, "Permission denied", os.fspath(path))
-            return real(path)
-
-        monkeypatch.setattr(os, "scandir", refusing)
+        unlistable("more")
         told = done([f"--source={source}", f"--output_dir={tmp_path / 'out'}"], 1).stderr
         assert told == f"error: {source}/more: cannot be listed (Permission denied)\n"
         assert not (tmp_path / "out").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -177,7 +176,7 @@ def test_a_folder_whose_name_is_a_pattern(tmp_path):
     assert [x.name for x in photos.photos_of(odd)] == [str(odd / "x.webp")]
 
 
-def test_a_folder_is_listed_once(tmp_path, monkeypatch, capsys):
+def test_a_folder_is_listed_once(tmp_path, unlistable, capsys):
     """Not behind links to folders, one of which leads back; hidden names are left out as before."""
     for name in ("b/x.jfif", "b/.hidden/y.jpg", "a.JPE", "c.dib", ".z.png", "t.txt"):
         (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -188,14 +187,7 @@ def test_a_folder_is_listed_once(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == (
         f"note: {tmp_path}/all/back: a link to a folder is not followed; name the folder too\n"
     )
-    real = os.scandir
-
-    def refusing(path):
-        if os.fspath(path).endswith("b"):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", refusing)
+    unlistable("b")
     with pytest.raises(UserError, match=r"all/b: cannot be listed \(Permission denied\)"):
         photos.photo_files(str(tmp_path / "all"))
 

@@ -104,14 +104,11 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
     rows = []
     for estimator in class_priors.ESTIMATORS:
         found, low, high = measured(estimator, scores[::step], labels[::step])
-        numbers = {
-            "true_k": shares.sum(), "estimated_k": found.sum(), "k_low": low, "k_high": high,
+        rows.append({
+            "data": name, "estimator": estimator, "true_k": shares.sum(),
+            "estimated_k": found.sum(), "k_low": low, "k_high": high,
             "error_of_classes": np.abs(found - shares).sum() / shares.sum(),
-        }  # fmt: skip
-        rows.append(
-            {"data": name, "estimator": estimator}
-            | {key: round(float(value), 3) for key, value in numbers.items()}
-        )
+        })  # fmt: skip
     return rows
 
 
@@ -130,7 +127,10 @@ def told(rows: list[dict[str, Any]], file: Path | None) -> None:
             writer = csv.DictWriter(opened, list(rows[0]))
             if new:
                 writer.writeheader()
-            writer.writerows(rows)
+            for row in rows:
+                writer.writerow(
+                    {k: x if isinstance(x, str) else f"{x:.3f}" for k, x in row.items()}
+                )
 
 
 def main() -> None:
